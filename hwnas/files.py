@@ -1,0 +1,117 @@
+"""Files: written whole or not at all, read with one clear error, found where the wheel put them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import HwnasError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends without an error.
+
+    Raises HwnasError when the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def unwritable(folder: Path, error: OSError) -> HwnasError:
+    return HwnasError(f"cannot write to folder {folder}: {error.strerror}", "give another one with --out")
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, mend: str, max_bytes: int = 64 << 20) -> Any:
+    """Parse a JSON file of at most ``max_bytes``; NaN, infinities and duplicate keys are refused.
+
+    Raises HwnasError, with ``mend`` as the advice, when it is missing, too large or not JSON.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise HwnasError(f"{path} is larger than {max_bytes >> 20} MiB", mend)
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise HwnasError(f"{path} does not exist", mend) from None
+    except UnicodeDecodeError:
+        raise HwnasError(f"{path} is not a text file", mend) from None
+    except OSError as error:
+        raise HwnasError(f"cannot read {path}: {error.strerror}", mend) from error
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise HwnasError(f"{path} is not valid JSON ({error})", mend) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that a file may hold")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def canonical_json(value: Any) -> str:
+    """The text whose SHA-256 names ``value``: sorted keys, no spaces, shortest round-trip floats."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def sha256_of(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shipped(name: str) -> Path:
+    """A file or folder of ``profilers/``, ``latency_tables/`` or ``configs/``, from the wheel or the checkout."""
+    package = Path(str(resources.files("hwnas")))
+    inside = package / "_shipped" / name
+    return inside if inside.exists() else package.parent / name
+
+
+def append_lines(path: Path) -> Callable[[str], None]:
+    """A function that appends one line to ``path`` and hands it to the operating system at once."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+    def append(line: str) -> None:
+        file.write(line + "\n")
+        file.flush()
+
+    return append

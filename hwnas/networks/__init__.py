@@ -1,0 +1,1 @@
+"""Networks built from a space: child networks, supernets, and their exact counts."""

@@ -1,0 +1,72 @@
+"""A child network: one architecture, built for real."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.operations import build_operation
+from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, SearchSpace, Setting
+
+
+class ChildCell(nn.Module):
+    """One occurrence of a cell with one operation an edge. Edges that choose ``none`` have no module."""
+
+    def __init__(self, cell: Cell, place: CellPlace, operations: tuple[str, ...], prune: bool) -> None:
+        super().__init__()
+        kept = cell.live_edges(operations) if prune else tuple(op != NONE for op in operations)
+        self.cell = cell
+        self.preprocess = nn.ModuleList(build_operation(workload) for workload in place.preprocess)
+        self.edges = nn.ModuleDict(
+            {str(e): build_operation(place.candidates[e][op]) for e, op in enumerate(operations) if kept[e]}
+        )
+        self.out_channels, self.out_size = place.node_sum.out_channels, (place.node_sum.height, place.node_sum.width)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        nodes: dict[int, Tensor] = {
+            index: prepare(x) for index, (prepare, x) in enumerate(zip(self.preprocess, inputs, strict=True))
+        }
+        for node in self.cell.inner_nodes:
+            terms = [
+                self.edges[str(e)](nodes[self.cell.edges[e][0]])
+                for e in self.cell.edges_into(node)
+                if str(e) in self.edges and self.cell.edges[e][0] in nodes
+            ]
+            if terms:
+                total = terms[0]
+                for term in terms[1:]:
+                    total = total + term
+                nodes[node] = total
+        outputs = [nodes[node] if node in nodes else self._zeros(inputs[0]) for node in self.cell.outputs]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        """What a dead node contributes."""
+        return x.new_zeros(x.shape[0], self.out_channels, *self.out_size)
+
+
+class ChildNetwork(nn.Module):
+    """The network of ``architecture`` at the sizes of ``setting``: images [N, C, H, W] -> class scores [N, classes].
+
+    With ``prune`` the edges that lie on no path from an input to an output are left out, as in a network that is
+    deployed; without it they are built, as the papers count them.
+    """
+
+    def __init__(
+        self, space: SearchSpace, architecture: Architecture, setting: Setting, *, prune: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = space.network(setting)
+        chosen = dict(zip(space.cells, architecture.cells, strict=True))
+        self.parts = nn.ModuleList(
+            build_operation(part.workload)
+            if isinstance(part, FixedPart)
+            else ChildCell(space.cells[part.kind], part, chosen[part.kind], prune)
+            for part in self.network.parts
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = {-1: x}
+        for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
+            values[index] = module(*(values[source] for source in part.inputs))
+        return values[len(self.parts) - 1]

@@ -1,0 +1,45 @@
+"""Parameters and multiply-accumulates of a module, as fvcore counts them and as NAS-Bench-201 lists them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Count:
+    """``macs_fvcore``: fvcore's default handles, batch norm and adaptive pooling counted.
+    ``macs_conv_linear``: convolutions and linear layers with their bias, nothing else (NAS-Bench-201's "FLOPs").
+    """
+
+    params: int
+    macs_fvcore: int
+    macs_conv_linear: int
+
+    def macs(self, convention: str) -> int:
+        return {"fvcore": self.macs_fvcore, "conv_linear": self.macs_conv_linear}[convention]
+
+
+def count(module: nn.Module, *inputs: torch.Tensor) -> Count:
+    """Trace ``module`` on ``inputs`` of batch size 1 in evaluation mode and count.
+
+    fvcore calls a multiply-accumulate a flop; the numbers here are multiply-accumulates.
+    """
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_operator = analysis.by_operator()
+    module.train(was_training)
+    biases = sum(m.bias.numel() for m in module.modules() if isinstance(m, nn.Linear) and m.bias is not None)
+    return Count(
+        params=sum(p.numel() for p in module.parameters()),
+        macs_fvcore=int(sum(by_operator.values())),
+        macs_conv_linear=int(by_operator["conv"] + by_operator["linear"]) + biases,
+    )

@@ -1,0 +1,184 @@
+"""The torch modules of every operation, in one registry: what a workload's ``op`` means.
+
+Structures are the papers': ReLU-Conv-BN order, the separable convolution twice, FactorizedReduce at stride 2
+(DARTS, Liu et al. 2019), ResNet basic block between the stages (NAS-Bench-201, Dong & Yang 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.spaces import Workload
+
+
+def relu_conv_bn(workload: Workload, kernel: int, affine: bool) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(
+            workload.in_channels, workload.out_channels, kernel, workload.stride, padding=kernel // 2, bias=False
+        ),
+        nn.BatchNorm2d(workload.out_channels, affine=affine),
+    )
+
+
+def _depthwise_block(channels: int, out: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+    padding = dilation * (kernel // 2)
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, out, 1, bias=False),
+        nn.BatchNorm2d(out, affine=affine),
+    ]
+
+
+def separable_conv(workload: Workload, kernel: int, affine: bool) -> nn.Sequential:
+    channels, out = workload.in_channels, workload.out_channels
+    return nn.Sequential(
+        *_depthwise_block(channels, channels, kernel, workload.stride, 1, affine),
+        *_depthwise_block(channels, out, kernel, 1, 1, affine),
+    )
+
+
+def dilated_conv(workload: Workload, kernel: int, affine: bool) -> nn.Sequential:
+    return nn.Sequential(
+        *_depthwise_block(workload.in_channels, workload.out_channels, kernel, workload.stride, 2, affine)
+    )
+
+
+def pool(workload: Workload, kind: str, norm: bool, affine: bool = True) -> nn.Module:
+    stride = workload.stride
+    layer: nn.Module = (
+        nn.MaxPool2d(3, stride, padding=1) if kind == "max" else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+    )
+    return nn.Sequential(layer, nn.BatchNorm2d(workload.out_channels, affine=affine)) if norm else layer
+
+
+class FactorizedReduce(nn.Module):
+    """Halves height and width: two 1x1 convolutions of stride 2, one of them shifted by a pixel, side by side."""
+
+    def __init__(self, workload: Workload, affine: bool) -> None:
+        super().__init__()
+        half = workload.out_channels // 2
+        self.relu = nn.ReLU()
+        self.even = nn.Conv2d(workload.in_channels, half, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(workload.in_channels, workload.out_channels - half, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(workload.out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        shifted = x[:, :, 1:, 1:]
+        if x.shape[2] % 2 or x.shape[3] % 2:  # an odd side has one row fewer after the shift
+            shifted = nn.functional.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+
+
+class ResidualReduction(nn.Module):
+    """NAS-Bench-201's block between stages: two ReLU-Conv-BN, the shortcut average-pooled and projected."""
+
+    def __init__(self, workload: Workload, affine: bool) -> None:
+        super().__init__()
+        out = workload.out_channels
+        inner = Workload("nor_conv_3x3", out, out, workload.height, workload.width)
+        self.first = relu_conv_bn(workload, 3, affine)
+        self.second = relu_conv_bn(inner, 3, affine)
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(workload.in_channels, out, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.second(self.first(x))
+
+
+class Sum(nn.Module):
+    """What a node adds for each of its inputs after the first: ``x + y``."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class Concat(nn.Module):
+    """A DARTS cell's output: its nodes side by side."""
+
+    def forward(self, *nodes: Tensor) -> Tensor:
+        return torch.cat(nodes, dim=1)
+
+
+def _stem_conv(w: Workload, affine: bool) -> nn.Module:
+    conv = nn.Conv2d(w.in_channels, w.out_channels, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(w.out_channels))
+
+
+def _stem_imagenet_first(w: Workload, affine: bool) -> nn.Module:
+    half = w.out_channels // 2
+    return nn.Sequential(
+        nn.Conv2d(w.in_channels, half, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(half),
+        nn.ReLU(),
+        nn.Conv2d(half, w.out_channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(w.out_channels),
+    )
+
+
+def _stem_imagenet_second(w: Workload, affine: bool) -> nn.Module:
+    conv = nn.Conv2d(w.in_channels, w.out_channels, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(w.out_channels))
+
+
+def _pool_linear(w: Workload, affine: bool) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(w.in_channels, w.out_channels))
+
+
+def _window_pool_linear(w: Workload, affine: bool) -> nn.Module:
+    window = nn.AvgPool2d((w.height, w.width))
+    return nn.Sequential(window, nn.Flatten(), nn.Linear(w.in_channels, w.out_channels))
+
+
+def _norm_relu_pool_linear(w: Workload, affine: bool) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(w.in_channels), nn.ReLU(), *_pool_linear(w, affine))
+
+
+Builder = Callable[[Workload, bool], nn.Module]
+
+REGISTRY: dict[str, Builder] = {
+    "nor_conv_1x1": lambda w, affine: relu_conv_bn(w, 1, affine),
+    "nor_conv_3x3": lambda w, affine: relu_conv_bn(w, 3, affine),
+    "sep_conv_3x3": lambda w, affine: separable_conv(w, 3, affine),
+    "sep_conv_5x5": lambda w, affine: separable_conv(w, 5, affine),
+    "dil_conv_3x3": lambda w, affine: dilated_conv(w, 3, affine),
+    "dil_conv_5x5": lambda w, affine: dilated_conv(w, 5, affine),
+    "max_pool_3x3": lambda w, affine: pool(w, "max", norm=False),
+    "avg_pool_3x3": lambda w, affine: pool(w, "avg", norm=False),
+    "max_pool_3x3_bn": lambda w, affine: pool(w, "max", norm=True, affine=affine),
+    "avg_pool_3x3_bn": lambda w, affine: pool(w, "avg", norm=True, affine=affine),
+    "factorized_reduce": FactorizedReduce,
+    "residual_reduction": ResidualReduction,
+    "sum": lambda w, affine: Sum(),
+    "concat": lambda w, affine: Concat(),
+    "stem_conv_3x3": _stem_conv,
+    "stem_imagenet_first": _stem_imagenet_first,
+    "stem_imagenet_second": _stem_imagenet_second,
+    "pool_linear": _pool_linear,
+    "window_pool_linear": _window_pool_linear,
+    "norm_relu_pool_linear": _norm_relu_pool_linear,
+}
+
+
+def build_operation(workload: Workload | None, affine: bool = True) -> nn.Module:
+    """The module of a workload; None is the identity. ``affine`` gives its batch norms learnt factors.
+
+    Raises HwnasError for an operation that is not in the registry.
+    """
+    if workload is None:
+        return nn.Identity()
+    if workload.op not in REGISTRY:
+        raise HwnasError(f"unknown operation {workload.op!r}", f"use one of {', '.join(REGISTRY)}")
+    return REGISTRY[workload.op](workload, affine)
+
+
+def num_inputs(workload: Workload) -> int:
+    """How many tensors of ``in_channels`` channels the workload's module takes."""
+    return {"sum": 2, "concat": workload.out_channels // workload.in_channels}.get(workload.op, 1)

@@ -1,0 +1,224 @@
+"""The DARTS space (Liu et al., ICLR 2019), also SNAS's (Xie et al., ICLR 2019): 8 operations, 14 edges a cell.
+
+Two kinds of cell. A cell has two inputs (the two cells before it, each brought to the cell's channels) and four nodes;
+its output is the concatenation of the four. In a reduction cell the edges that leave the inputs have stride 2.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from hwnas.errors import HwnasError
+from hwnas.spaces.space import NONE, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
+
+OPERATIONS = (
+    NONE,
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+CELL = Cell(
+    num_inputs=2,
+    num_nodes=4,
+    edges=tuple((source, target) for target in range(2, 6) for source in range(target)),
+    outputs=(2, 3, 4, 5),
+)
+KINDS = ("normal", "reduce")
+INPUTS_PER_NODE = 2  # of the top-2 form
+
+# Published cells, as facts to test against and to name on the command line.
+DARTS_V1 = (
+    "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),"
+    " ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], normal_concat=[2, 3, 4, 5],"
+    " reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0),"
+    " ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)],"
+    " reduce_concat=[2, 3, 4, 5])"
+)
+DARTS_V2 = (
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1),"
+    " ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3, 4, 5],"
+    " reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1),"
+    " ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)],"
+    " reduce_concat=[2, 3, 4, 5])"
+)
+SNAS_MODERATE = (
+    "Genotype(normal=[('dil_conv_5x5', 0), ('skip_connect', 1), ('sep_conv_3x3', 0), ('skip_connect', 1), ('none', 2),"
+    " ('skip_connect', 0), ('none', 3), ('none', 2), ('skip_connect', 1), ('sep_conv_3x3', 0), ('dil_conv_5x5', 1),"
+    " ('none', 4), ('none', 3), ('none', 2)], normal_concat=range(2, 6),"
+    " reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('sep_conv_5x5', 0), ('none', 2), ('dil_conv_5x5', 1),"
+    " ('none', 3), ('none', 2), ('sep_conv_5x5', 0), ('sep_conv_5x5', 1), ('none', 4), ('none', 3), ('none', 2),"
+    " ('sep_conv_5x5', 0), ('sep_conv_5x5', 1)], reduce_concat=range(2, 6))"
+)
+
+
+def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
+    """Read ``Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...)``.
+
+    A cell is a list of (operation, input) pairs: two for each node, or one for every edge. Raises HwnasError for
+    anything else. The text is parsed, never evaluated.
+    """
+    fields = _genotype_fields(text)
+    cells = []
+    for kind in KINDS:
+        concat = fields.get(f"{kind}_concat", list(CELL.outputs))
+        if sorted(concat) != list(CELL.outputs):
+            raise HwnasError(f"{kind}_concat must be nodes 2 to 5, not {concat}", "only that cell output is in the space")
+        cells.append(_parse_cell(kind, fields[kind]))
+    return tuple(cells)
+
+
+def _genotype_fields(text: str) -> dict[str, list]:
+    shape = "write it like \"Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])\" or name one: DARTS_V2"
+    shown = text if len(text) < 80 else text[:77] + "..."
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"):
+            raise ValueError("it does not start with Genotype(")
+        fields = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+        for kind in KINDS:
+            fields[kind] = [(str(op), int(source)) for op, source in fields[kind]]
+    except KeyError as error:
+        raise HwnasError(f"genotype without its {error.args[0]} cell: {shown!r}", shape) from None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise HwnasError(f"not a DARTS genotype: {shown!r} ({error})", shape) from None
+    return fields
+
+
+def _literal(node: ast.expr) -> list:
+    """The list that a literal or ``range(2, 6)`` stands for."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
+        bounds = [int(ast.literal_eval(argument)) for argument in node.args]
+        return list(range(*bounds))[:16]
+    return list(ast.literal_eval(node))
+
+
+def _parse_cell(kind: str, pairs: list[tuple[str, int]]) -> tuple[str, ...]:
+    if len(pairs) == INPUTS_PER_NODE * CELL.num_nodes:
+        targets = [node for node in CELL.inner_nodes for _ in range(INPUTS_PER_NODE)]
+    elif len(pairs) == len(CELL.edges):
+        targets = [target for _, target in CELL.edges]
+    else:
+        raise HwnasError(
+            f"the {kind} cell has {len(pairs)} edges", "give 8 (two for each node) or all 14, 'none' among them"
+        )
+    operations: dict[tuple[int, int], str] = {}
+    for (op, source), target in zip(pairs, targets, strict=True):
+        if (source, target) not in CELL.edges or (source, target) in operations:
+            raise HwnasError(
+                f"node {target} of the {kind} cell cannot take input {source} here",
+                f"give each input from 0 to {target - 1} at most once",
+            )
+        operations[source, target] = op
+    return tuple(operations.get(edge, NONE) for edge in CELL.edges)
+
+
+def is_top2(cells: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether every node of every cell has exactly two inputs, as DARTS derives it."""
+    return all(
+        sum(cell[e] != NONE for e in CELL.edges_into(node)) == INPUTS_PER_NODE
+        for cell in cells
+        for node in CELL.inner_nodes
+    )
+
+
+def evaluation_setting(cells: tuple[tuple[str, ...], ...]) -> str:
+    """The published network for cells of this form: DARTS trains the top-2 form with bare pooling, SNAS the all-edges
+    form with a batch norm behind every pooling operation.
+    """
+    return "cifar" if is_top2(cells) else "snas-cifar"
+
+
+def format_cells(cells: tuple[tuple[str, ...], ...]) -> str:
+    """The genotype: the top-2 form when every node of both cells has two inputs, else with all 14 edges."""
+    top2 = is_top2(cells)
+    fields = []
+    for kind, cell in zip(KINDS, cells, strict=True):
+        pairs = [(op, source) for op, (source, _) in zip(cell, CELL.edges, strict=True) if op != NONE or not top2]
+        fields += [f"{kind}={pairs}", f"{kind}_concat=range(2, 6)"]
+    return f"Genotype({', '.join(fields)})"
+
+
+def build_network(setting: Setting) -> Network:
+    """``depth`` cells, the ones at a third and two thirds of them reductions that double the channels."""
+    height, width = setting.height, setting.width
+    parts: list[FixedPart | CellPlace] = []
+    if setting.stem == "imagenet":
+        stem0 = Workload("stem_imagenet_first", setting.image_channels, setting.channels, height, width, 4)
+        height, width = (height + 3) // 4, (width + 3) // 4
+        stem1 = Workload("stem_imagenet_second", setting.channels, setting.channels, height, width, 2)
+        parts += [FixedPart("stem0", stem0, (-1,)), FixedPart("stem1", stem1, (0,))]
+        shapes = [(setting.channels, height, width), (setting.channels, (height + 1) // 2, (width + 1) // 2)]
+        sources = (0, 1)
+    else:
+        stem = Workload("stem_conv_3x3", setting.image_channels, 3 * setting.channels, height, width)
+        parts.append(FixedPart("stem", stem, (-1,)))
+        shapes = [(3 * setting.channels, height, width)] * 2
+        sources = (0, 0)
+
+    channels = setting.channels
+    for index in range(setting.depth):
+        reduction = index in {setting.depth // 3, 2 * setting.depth // 3}
+        if reduction:
+            channels *= 2
+        before, last = shapes
+        halved = before[1:] != last[1:]  # the cell before was a reduction, so its input must be halved too
+        preprocess = (
+            Workload("factorized_reduce" if halved else "nor_conv_1x1", before[0], channels, *before[1:], 1 + halved),
+            Workload("nor_conv_1x1", last[0], channels, *last[1:]),
+        )
+        height, width = last[1:]
+        stride = 2 if reduction else 1
+        out_height, out_width = (height + stride - 1) // stride, (width + stride - 1) // stride
+        from_input = _candidates(channels, height, width, stride, setting.pool_norm)
+        from_node = _candidates(channels, out_height, out_width, 1, setting.pool_norm)
+        parts.append(
+            CellPlace(
+                kind="reduce" if reduction else "normal",
+                preprocess=preprocess,
+                candidates=tuple(from_input if source < 2 else from_node for source, _ in CELL.edges),
+                node_sum=Workload("sum", channels, channels, out_height, out_width),
+                concat=Workload("concat", channels, 4 * channels, out_height, out_width),
+                inputs=sources,
+            )
+        )
+        shapes = [last, (4 * channels, out_height, out_width)]
+        sources = (sources[1], len(parts) - 1)
+    channels, height, width = shapes[1]
+    head = "window_pool_linear" if setting.stem == "imagenet" else "pool_linear"  # as the published networks have it
+    parts.append(FixedPart("head", Workload(head, channels, setting.classes, height, width), (len(parts) - 1,)))
+    return Network(setting, tuple(parts))
+
+
+def _candidates(channels: int, height: int, width: int, stride: int, pool_norm: bool) -> dict[str, Workload | None]:
+    """The workload of every candidate on an edge, at its input's resolution."""
+    timed: dict[str, Workload | None] = {NONE: None}
+    for op in OPERATIONS[1:]:
+        name = f"{op}_bn" if pool_norm and "pool" in op else op
+        if op == "skip_connect":
+            name = "factorized_reduce" if stride == 2 else ""
+        timed[op] = Workload(name, channels, channels, height, width, stride) if name else None
+    return timed
+
+
+DARTS = SearchSpace(
+    name="darts",
+    operations=OPERATIONS,
+    cells=dict.fromkeys(KINDS, CELL),
+    settings={
+        "search": Setting(channels=16, depth=8, pool_norm=True),
+        "cifar": Setting(channels=36, depth=20),
+        "snas-cifar": Setting(channels=36, depth=20, pool_norm=True),
+        "imagenet-mobile": Setting(channels=48, depth=14, height=224, width=224, classes=1000, stem="imagenet"),
+    },
+    search_setting="search",
+    evaluation_setting=evaluation_setting,
+    macs_convention="fvcore",
+    parse_cells=parse_cells,
+    format_cells=format_cells,
+    build_network=build_network,
+    published={"DARTS_V1": DARTS_V1, "DARTS_V2": DARTS_V2, "SNAS_MODERATE": SNAS_MODERATE},
+)

@@ -1,0 +1,245 @@
+"""What a search space is, as data: cells, the network that repeats them, and the workloads that can be timed.
+
+Nothing here imports torch. The torch modules are built from these descriptions, and so are the latency tables, so a
+table and a network can never disagree about what an edge is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from hwnas.errors import HwnasError
+
+NONE = "none"
+
+
+@dataclass(frozen=True, order=True)
+class Workload:
+    """One thing that can be timed: an operation with its channels, input height and width, and stride."""
+
+    op: str
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    stride: int = 1
+
+    @property
+    def key(self) -> str:
+        return f"{self.op}-{self.in_channels}-{self.out_channels}-{self.height}x{self.width}-s{self.stride}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of searched cell: nodes ``0 .. num_inputs-1`` are its inputs, every later node sums its edges.
+
+    The cell returns the concatenation of ``outputs`` (a single node is returned as it is).
+    """
+
+    num_inputs: int
+    num_nodes: int
+    edges: tuple[tuple[int, int], ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def inner_nodes(self) -> range:
+        return range(self.num_inputs, self.num_inputs + self.num_nodes)
+
+    def edges_into(self, node: int) -> list[int]:
+        return [index for index, (_, target) in enumerate(self.edges) if target == node]
+
+    def edges_from(self, node: int) -> list[int]:
+        return [index for index, (source, _) in enumerate(self.edges) if source == node]
+
+    def live_edges(self, operations: tuple[str, ...]) -> tuple[bool, ...]:
+        """Which edges lie on a path of operations other than ``none`` from an input to an output.
+
+        The others are dead: a deployed network leaves them out.
+        """
+        carries = [op != NONE for op in operations]
+        reached = set(range(self.num_inputs))
+        for node in self.inner_nodes:
+            if any(carries[e] and self.edges[e][0] in reached for e in self.edges_into(node)):
+                reached.add(node)
+        needed = set(self.outputs)
+        for node in reversed(self.inner_nodes):
+            if node in needed:
+                needed.update(self.edges[e][0] for e in self.edges_into(node) if carries[e])
+        return tuple(
+            carries[e] and source in reached and target in needed for e, (source, target) in enumerate(self.edges)
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The sizes of a network: the same cells make a small search network and a large final one.
+
+    ``depth`` is the number of cells in each stage (nasbench201) or in the whole network (darts). ``pool_norm`` puts a
+    batch norm behind every pooling candidate, as the DARTS supernet and SNAS's networks have it.
+    """
+
+    channels: int
+    depth: int
+    image_channels: int = 3
+    height: int = 32
+    width: int = 32
+    classes: int = 10
+    stem: str = "cifar"
+    pool_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "depth", "image_channels", "height", "width", "classes"):
+            if getattr(self, name) < 1:
+                raise HwnasError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def describe(self) -> str:
+        return (
+            f"{self.channels} channels, depth {self.depth}, "
+            f"{self.image_channels}x{self.height}x{self.width} input, {self.classes} classes"
+        )
+
+
+@dataclass(frozen=True)
+class FixedPart:
+    """A part that is not searched (stem, reduction block, head). ``inputs`` are part indices, -1 is the image."""
+
+    name: str
+    workload: Workload
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CellPlace:
+    """One occurrence of a cell kind in a network.
+
+    ``candidates[e][op]`` is the workload of operation ``op`` on edge ``e`` here, or None where it computes nothing
+    (``none``, and a ``skip_connect`` that is an identity).
+    """
+
+    kind: str
+    preprocess: tuple[Workload | None, ...]
+    candidates: tuple[Mapping[str, Workload | None], ...]
+    node_sum: Workload
+    concat: Workload | None
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The parts of a network in the order in which they run; the last one gives the class scores."""
+
+    setting: Setting
+    parts: tuple[FixedPart | CellPlace, ...]
+
+    def places(self, kind: str) -> list[CellPlace]:
+        return [part for part in self.parts if isinstance(part, CellPlace) and part.kind == kind]
+
+    def fixed_workloads(self) -> Iterator[Workload]:
+        """Every workload that runs whatever the architecture, as often as it runs."""
+        for part in self.parts:
+            if isinstance(part, FixedPart):
+                yield part.workload
+            else:
+                yield from (workload for workload in (*part.preprocess, part.concat) if workload)
+
+    def workloads(self) -> list[Workload]:
+        """Every workload that some architecture needs, once, sorted."""
+        needed = set(self.fixed_workloads())
+        for part in self.parts:
+            if isinstance(part, CellPlace):
+                needed.add(part.node_sum)
+                for candidates in part.candidates:
+                    needed.update(workload for workload in candidates.values() if workload)
+        return sorted(needed)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One operation for every edge of every cell kind, in the order of the space's cells and their edges."""
+
+    space: str
+    cells: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What can be chosen, how it is written, and the network around it.
+
+    ``search_setting`` names the sizes a search uses, ``evaluation_setting(cells)`` those at which its papers count and
+    train cells of that form.
+
+    ``macs_convention`` says how the space's papers count multiply-accumulates: "fvcore" (fvcore's default handles,
+    batch norm counted) or "conv_linear" (convolutions and the classifier with its bias, nothing else).
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    cells: Mapping[str, Cell]
+    settings: Mapping[str, Setting]
+    search_setting: str
+    evaluation_setting: Callable[[tuple[tuple[str, ...], ...]], str]
+    macs_convention: str
+    parse_cells: Callable[[str], tuple[tuple[str, ...], ...]]
+    format_cells: Callable[[tuple[tuple[str, ...], ...]], str]
+    build_network: Callable[[Setting], Network]
+    published: Mapping[str, str]
+
+    @cached_property
+    def num_edges(self) -> int:
+        return sum(len(cell.edges) for cell in self.cells.values())
+
+    @property
+    def num_architectures(self) -> int:
+        return len(self.operations) ** self.num_edges
+
+    def setting(self, name: str, **changes: int | None) -> Setting:
+        """A named setting with some of its sizes changed (None leaves one as it is).
+
+        Raises HwnasError for a setting the space does not have.
+        """
+        if name not in self.settings:
+            raise HwnasError(f"space {self.name} has no setting {name!r}", f"use one of {', '.join(self.settings)}")
+        return replace(self.settings[name], **{key: value for key, value in changes.items() if value is not None})
+
+    def network(self, setting: Setting) -> Network:
+        """The network of this space at the given sizes.
+
+        Raises HwnasError when the image is too small to be halved as often as the network halves it.
+        """
+        network = self.build_network(setting)
+        if any(min(w.height, w.width) < w.stride for w in network.workloads()):
+            raise HwnasError(
+                f"a {setting.height}x{setting.width} image is too small for space {self.name}",
+                "give larger images, for instance with ?size=32 behind the data",
+            )
+        return network
+
+    def architecture(self, cells: tuple[tuple[str, ...], ...]) -> Architecture:
+        """Check and wrap one operation an edge.
+
+        Raises HwnasError for a wrong number of cells or edges, or an operation the space does not have.
+        """
+        if len(cells) != len(self.cells):
+            raise HwnasError(f"an architecture of space {self.name} has {len(self.cells)} cells, not {len(cells)}")
+        for operations, (kind, cell) in zip(cells, self.cells.items(), strict=True):
+            if len(operations) != len(cell.edges):
+                raise HwnasError(f"cell {kind} of space {self.name} has {len(cell.edges)} edges, not {len(operations)}")
+            for op in operations:
+                if op not in self.operations:
+                    raise HwnasError(
+                        f"unknown operation {op!r} in space {self.name}", f"use one of {', '.join(self.operations)}"
+                    )
+        return Architecture(self.name, cells)
+
+    def parse(self, text: str) -> Architecture:
+        """Read an architecture in the space's own notation, or by the name under which it was published.
+
+        Raises HwnasError when the text is neither.
+        """
+        text = text.strip()
+        return self.architecture(self.parse_cells(self.published.get(text, text)))
+
+    def format(self, architecture: Architecture) -> str:
+        return self.format_cells(architecture.cells)
