@@ -125,16 +125,16 @@ def is_top2(cells: tuple[tuple[str, ...], ...]) -> bool:
     )
 
 
-def evaluation_setting(cells: tuple[tuple[str, ...], ...]) -> str:
-    """The published network for cells of this form: DARTS trains the top-2 form with bare pooling, SNAS the all-edges
-    form with a batch norm behind every pooling operation.
+def evaluation_setting(text: str) -> str:
+    """The published network for a genotype in this form: DARTS trains the top-2 form with bare pooling, SNAS the
+    all-edges form with a batch norm behind every pooling operation.
     """
-    return "cifar" if is_top2(cells) else "snas-cifar"
+    return "snas-cifar" if any(len(_genotype_fields(text)[kind]) == len(CELL.edges) for kind in KINDS) else "cifar"
 
 
-def format_cells(cells: tuple[tuple[str, ...], ...]) -> str:
-    """The genotype: the top-2 form when every node of both cells has two inputs, else with all 14 edges."""
-    top2 = is_top2(cells)
+def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = False) -> str:
+    """The genotype: the top-2 form when every node of both cells has two inputs, else, or on request, all 14 edges."""
+    top2 = is_top2(cells) and not all_edges
     fields = []
     for kind, cell in zip(KINDS, cells, strict=True):
         pairs = [(op, source) for op, (source, _) in zip(cell, CELL.edges, strict=True) if op != NONE or not top2]
@@ -215,7 +215,7 @@ DARTS = SearchSpace(
         "imagenet-mobile": Setting(channels=48, depth=14, height=224, width=224, classes=1000, stem="imagenet"),
     },
     search_setting="search",
-    evaluation_setting=evaluation_setting,
+    published_setting=evaluation_setting,
     macs_convention="fvcore",
     parse_cells=parse_cells,
     format_cells=format_cells,

@@ -42,8 +42,8 @@ def _malformed(text: str) -> HwnasError:
     return HwnasError(f"not a NAS-Bench-201 architecture: {shown!r}", f"write it like '{EXAMPLE}'")
 
 
-def format_cells(cells: tuple[tuple[str, ...], ...]) -> str:
-    """The NAS-Bench-201 string of one cell's operations."""
+def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
+    """The NAS-Bench-201 string of one cell's operations; it always names all edges."""
     nodes = (
         "|" + "".join(f"{cells[0][e]}~{CELL.edges[e][0]}|" for e in CELL.edges_into(node)) for node in CELL.inner_nodes
     )
@@ -86,7 +86,7 @@ NASBENCH201 = SearchSpace(
     cells={"cell": CELL},
     settings={"cifar": Setting(channels=16, depth=5)},
     search_setting="cifar",
-    evaluation_setting=lambda cells: "cifar",
+    published_setting=lambda text: "cifar",
     macs_convention="conv_linear",
     parse_cells=parse_cells,
     format_cells=format_cells,

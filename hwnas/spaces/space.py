@@ -167,8 +167,8 @@ class Architecture:
 class SearchSpace:
     """What can be chosen, how it is written, and the network around it.
 
-    ``search_setting`` names the sizes a search uses, ``evaluation_setting(cells)`` those at which its papers count and
-    train cells of that form.
+    ``search_setting`` names the sizes a search uses, ``published_setting(text)`` those at which its papers count and
+    train an architecture written in that form.
 
     ``macs_convention`` says how the space's papers count multiply-accumulates: "fvcore" (fvcore's default handles,
     batch norm counted) or "conv_linear" (convolutions and the classifier with its bias, nothing else).
@@ -179,10 +179,10 @@ class SearchSpace:
     cells: Mapping[str, Cell]
     settings: Mapping[str, Setting]
     search_setting: str
-    evaluation_setting: Callable[[tuple[tuple[str, ...], ...]], str]
+    published_setting: Callable[[str], str]
     macs_convention: str
     parse_cells: Callable[[str], tuple[tuple[str, ...], ...]]
-    format_cells: Callable[[tuple[tuple[str, ...], ...]], str]
+    format_cells: Callable[[tuple[tuple[str, ...], ...], bool], str]
     build_network: Callable[[Setting], Network]
     published: Mapping[str, str]
 
@@ -238,8 +238,15 @@ class SearchSpace:
 
         Raises HwnasError when the text is neither.
         """
-        text = text.strip()
-        return self.architecture(self.parse_cells(self.published.get(text, text)))
+        return self.architecture(self.parse_cells(self._written_out(text)))
 
-    def format(self, architecture: Architecture) -> str:
-        return self.format_cells(architecture.cells)
+    def evaluation_setting(self, text: str) -> str:
+        """The name of the setting at which the papers count and train an architecture written like ``text``."""
+        return self.published_setting(self._written_out(text))
+
+    def _written_out(self, text: str) -> str:
+        return self.published.get(text.strip(), text.strip())
+
+    def format(self, architecture: Architecture, all_edges: bool = False) -> str:
+        """The architecture in the space's notation, the shorter form where there is one unless ``all_edges``."""
+        return self.format_cells(architecture.cells, all_edges)

@@ -1,0 +1,1 @@
+"""Latency tables: the format, reading and writing. Nothing here imports torch."""

@@ -1,0 +1,177 @@
+"""Latency table, format 1: what a device takes for every workload, and how far to trust it.
+
+A table from a stranger is untrusted text: it is size-limited, schema-checked, holds finite numbers only, and its
+SHA-256 must match. Units live in field names. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from hwnas.files import sha256_of
+from hwnas.spaces import Workload
+
+FORMAT = "hwnas-latency-table"
+VERSION = 1
+
+Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(Strict):
+    """The machine. ``fingerprint`` is the same whenever a table would still describe it."""
+
+    name: Name
+    kind: Literal["cpu", "gpu", "mobile", "embedded", "browser", "accelerator"]
+    model: Name
+    cores: int = Field(ge=0)
+    memory_bytes: int = Field(ge=0)
+    os: Name
+    fingerprint: Name
+
+
+class Runtime(Strict):
+    """What ran the models. Tables that differ in any of these never mix."""
+
+    name: Name
+    version: Name
+    provider: Name
+    precision: Name = "float32"
+    threads: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    options: dict[str, str | int | float | bool] = {}
+
+
+class Protocol(Strict):
+    """How it was measured."""
+
+    version: int
+    statistic: Name
+    rounds: int = Field(ge=0)
+    visit_ms: Milliseconds
+    warmup_runs: int = Field(ge=0)
+    date: Name
+    tool_version: Name
+
+
+class Additivity(Strict):
+    """How well sums of entries predict whole networks that were never used for fitting.
+
+    ``floor`` is the mean absolute percentage difference between two halves of the same networks' own measurements.
+    """
+
+    networks: int = Field(ge=1)
+    mape: FiniteFloat
+    within_5_percent: Share
+    within_10_percent: Share
+    kendall_tau: FiniteFloat
+    worst: FiniteFloat
+    bias: FiniteFloat
+    floor: FiniteFloat
+
+
+class Correction(Strict):
+    """latency of a network = offset_ms + scale * (sum of its entries), fitted on ``networks`` whole networks."""
+
+    offset_ms: FiniteFloat
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+    networks: int = Field(ge=0)
+
+
+class Quality(Strict):
+    """``sentinel_ms`` is the reference workload's latency in the state of the machine that all entries are scaled to;
+    ``sentinel_drift`` the share by which it moved (90th over 10th percentile, minus one). Keys of ``additivity`` name
+    a network: ``space/sizes``.
+    """
+
+    sentinel_ms: Milliseconds | None = None
+    sentinel_drift: FiniteFloat | None = None
+    worst_relative_iqr: FiniteFloat | None = None
+    unstable: list[Name] = []
+    additivity: dict[Name, Additivity] = {}
+
+
+class Entry(Strict):
+    """One workload's latency. ``macs`` as fvcore counts them, ``macs_conv_linear`` as NAS-Bench-201 lists them."""
+
+    op: Name
+    in_channels: int = Field(ge=1)
+    out_channels: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    stride: int = Field(ge=1)
+    latency_ms: Milliseconds
+    p10_ms: FiniteFloat
+    p90_ms: FiniteFloat
+    samples: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    macs_conv_linear: int = Field(ge=0)
+    params: int = Field(ge=0)
+
+    @property
+    def workload(self) -> Workload:
+        return Workload(self.op, self.in_channels, self.out_channels, self.height, self.width, self.stride)
+
+
+class LatencyTable(Strict):
+    """A whole table. ``sha256`` covers the canonical JSON of everything else."""
+
+    format: Literal["hwnas-latency-table"] = "hwnas-latency-table"
+    version: Literal[1] = 1
+    device: Device
+    runtime: Runtime
+    protocol: Protocol
+    quality: Quality
+    correction: dict[Name, Correction] = {}
+    provenance: Literal["measured", "fitted", "transferred"]
+    source: Name = ""
+    licence: Name = ""
+    entries: list[Entry] = Field(max_length=100_000)
+
+    @model_validator(mode="after")
+    def _one_entry_a_workload(self) -> LatencyTable:
+        keys = [entry.workload.key for entry in self.entries]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"workload {next(k for k in keys if keys.count(k) > 1)} stands twice")
+        return self
+
+    def content(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.content())
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What must be equal for the entries of two tables to be comparable."""
+        runtime = self.runtime
+        return (
+            self.device.fingerprint,
+            runtime.name,
+            runtime.version,
+            runtime.provider,
+            runtime.precision,
+            runtime.threads,
+            runtime.batch,
+            tuple(sorted(runtime.options.items())),
+        )
+
+    def describe(self) -> str:
+        runtime = self.runtime
+        return (
+            f"{self.device.name}, {runtime.name} {runtime.version} ({runtime.provider}), {runtime.precision}, "
+            f"{runtime.threads} thread{'s' * (runtime.threads > 1)}, batch {runtime.batch}"
+        )
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
