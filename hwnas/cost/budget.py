@@ -1,0 +1,150 @@
+"""Budgets: upper bounds in the user's own units, and what a device allows before anything is searched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.cost.derive import cheapest
+from hwnas.cost.model import Array, CostModel
+from hwnas.errors import HwnasError
+from hwnas.spaces import NONE, SearchSpace
+
+NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
+ENUMERABLE = 1_000_000
+SAMPLES = 20_000
+UNITS: dict[str, tuple[str, float]] = {
+    "us": ("latency_ms", 1e-3),
+    "ms": ("latency_ms", 1.0),
+    "s": ("latency_ms", 1e3),
+    "macs": ("macs", 1.0),
+    "params": ("params", 1.0),
+}
+PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+FORMS = "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds on metrics. ``name`` is safe as a folder's name, ``text`` what the user wrote."""
+
+    text: str
+    limits: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"[^\w.-]", "", self.text.replace("%", "pct").replace(",", "_"))
+
+    def describe(self) -> str:
+        return ", ".join(f"{metric} <= {format_amount(metric, bound)}" for metric, bound in self.limits.items())
+
+
+def format_amount(metric: str, value: float) -> str:
+    """A cost with its unit, for people."""
+    if metric == "latency_ms":
+        return f"{value:.4g} ms"
+    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.4g} {prefix} {metric}"
+    return f"{value:.0f} {metric}"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How one metric is spread over a space.
+
+    ``costs`` holds every architecture's cost when ``exact`` (the space can be enumerated), else those of uniform random
+    architectures. ``least`` and ``greatest`` are exact either way; they are taken over networks in which every cell has
+    a path from an input to an output.
+    """
+
+    model: CostModel
+    costs: Array
+    exact: bool
+
+    @cached_property
+    def least(self) -> float:
+        return self.model.predict(cheapest(self.model))
+
+    @cached_property
+    def greatest(self) -> float:
+        space, (_, edges) = self.model.space, self.model.linear()
+        used = np.array([op != NONE for op in space.operations])
+        choices = [np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells]
+        return float(self.model.predict_many(np.concatenate(choices)[None])[0])
+
+    def percentile(self, q: float) -> float:
+        return float(np.percentile(self.costs, q))
+
+    def percentile_error(self, q: float) -> float:
+        """Standard error of a sampled percentile (half the distance between order statistics one sigma away)."""
+        if self.exact:
+            return 0.0
+        sigma = 100 * np.sqrt(q / 100 * (1 - q / 100) / len(self.costs))
+        return (self.percentile(min(q + sigma, 100)) - self.percentile(max(q - sigma, 0))) / 2
+
+
+def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
+    """Every architecture of the space as operation indices, or a uniform sample with a fixed seed; and which it is."""
+    k, e = len(space.operations), space.num_edges
+    if space.num_architectures <= ENUMERABLE:
+        numbers = np.arange(space.num_architectures)
+        return (numbers[:, None] // k ** np.arange(e - 1, -1, -1)) % k, True
+    return np.random.default_rng(0).integers(k, size=(SAMPLES, e)), False
+
+
+def preview(models: Mapping[str, CostModel]) -> dict[str, Preview]:
+    """The spread of every metric over the space, over one set of architectures."""
+    space = next(iter(models.values())).space
+    choices, exact = all_choices(space)
+    return {metric: Preview(model, model.predict_many(choices), exact) for metric, model in models.items()}
+
+
+def share_within(previews: Mapping[str, Preview], budget: Budget) -> float:
+    """The share of the previewed architectures that keep every limit of the budget."""
+    kept = [previews[metric].costs <= bound for metric, bound in budget.limits.items()]
+    return float(np.mean(np.logical_and.reduce(kept)))
+
+
+def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
+    """Read one budget: limits joined by commas, relative ones resolved against the previews.
+
+    ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
+    architectures; ``60%`` is that share of the greatest latency. ``-macs`` or ``-params`` behind either takes the other
+    metric. Raises HwnasError for an unknown unit, or when no architecture of the space is so cheap.
+    """
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        metric, bound = _limit(part.strip(), previews)
+        limits[metric] = min(bound, limits.get(metric, np.inf))
+    budget = Budget(text.strip(), limits)
+    for metric, bound in limits.items():
+        spread = previews[metric]
+        if bound < spread.least:
+            raise HwnasError(
+                f"budget {text!r} cannot be met: {metric} of this space lies between "
+                f"{format_amount(metric, spread.least)} and {format_amount(metric, spread.greatest)} here",
+                "give a larger one ('hwnas space preview' shows what a budget allows)",
+            )
+    cheapest(next(iter(previews.values())).model, {m: (previews[m].model, b) for m, b in limits.items()})
+    return budget
+
+
+def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
+    relative = re.fullmatch(r"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-(macs|params|latency))?", text)
+    if relative:
+        metric = {"latency": "latency_ms"}.get(relative[2] or "latency", relative[2])
+        spread = previews[metric]
+        if relative[1] in NAMED:
+            return metric, spread.percentile(NAMED[relative[1]])
+        return metric, float(relative[1][:-1]) / 100 * spread.greatest
+    absolute = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kKMGB]?)[- ]?(us|ms|s|macs|params)", text)
+    if not absolute:
+        raise HwnasError(f"cannot read budget {text!r}", FORMS)
+    metric, factor = UNITS[absolute[3]]
+    return metric, float(absolute[1]) * PREFIXES[absolute[2]] * factor

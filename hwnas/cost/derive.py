@@ -1,0 +1,206 @@
+"""Derivation: the most probable architecture that keeps every limit, as a small integer program.
+
+    maximise    sum over e, o of z[e, o] * log p(o | e)
+    subject to  C_m(z) <= B_m for every limited metric m, and the space's rules
+
+solved exactly with HiGHS (through scipy). The cost is that of the deployed network: an edge is paid for only if it lies
+on a path from an input to an output, and a node with n live inputs pays n - 1 additions. Binary z choose operations;
+the continuous variables below take their least feasible values, which for binary z are the exact ones:
+
+    f[n] >= u[e] + f[source] - 1         node n is reached from an input (u[e] = 1 - z[e, none])
+    b[n] >= u[e] + b[target] - 1         node n is needed by an output
+    y[e, o] >= z[e, o] + f + b - 2       the operation runs
+    a[n] >= sum of y into n - 1, a >= 0  additions
+    g[e] <= u[e], a unit flow            every cell has a path from an input to an output
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from hwnas.cost.model import Array, CostModel, decode
+from hwnas.errors import HwnasError
+from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
+
+Limits = Mapping[str, tuple[CostModel, float]]
+LEAST_LOG_PROBABILITY = -60.0
+
+
+@dataclass
+class _Program:
+    """Rows of a linear program under construction: each is coefficients by column, and its bounds."""
+
+    rows: list[dict[int, float]] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    columns: int = 0
+    binary: list[int] = field(default_factory=list)
+
+    def variables(self, count: int, binary: bool = False) -> np.ndarray:
+        block = np.arange(self.columns, self.columns + count)
+        self.columns += count
+        if binary:
+            self.binary += block.tolist()
+        return block
+
+    def add(self, row: dict[int, float], lower: float = -np.inf, upper: float = np.inf) -> None:
+        self.rows.append(row)
+        self.lower.append(lower)
+        self.upper.append(upper)
+
+
+@dataclass(frozen=True)
+class _CellVariables:
+    choose: np.ndarray  # z [E, K]
+    runs: np.ndarray  # y [E, K]
+    additions: np.ndarray  # a [nodes]
+
+
+def derive(
+    space: SearchSpace, log_probability: Mapping[str, Array], limits: Limits, inputs_per_node: int | None = None
+) -> Architecture:
+    """The most probable architecture within all limits.
+
+    ``log_probability[kind]`` is [E, K]; ``limits[metric]`` a cost model and its bound. ``inputs_per_node`` = 2 is
+    DARTS's rule (exactly two edges other than ``none`` into every node); None keeps every edge's own choice, as SNAS.
+
+    Raises HwnasError when no architecture keeps the limits.
+    """
+    for kind, values in log_probability.items():
+        if np.isnan(values).any():
+            raise HwnasError(f"the logits of cell {kind} hold NaN", "lower the learning rates and search again")
+    score = {kind: np.maximum(values, LEAST_LOG_PROBABILITY) for kind, values in log_probability.items()}
+    return _solve(space, score, None, limits, inputs_per_node)
+
+
+def cheapest(model: CostModel, limits: Limits | None = None) -> Architecture:
+    """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
+    return _solve(model.space, None, model, limits or {}, None)
+
+
+def _solve(
+    space: SearchSpace,
+    score: Mapping[str, Array] | None,
+    least: CostModel | None,
+    limits: Limits,
+    inputs_per_node: int | None,
+) -> Architecture:
+    program = _Program()
+    cells = {kind: _add_cell(program, space, cell, inputs_per_node) for kind, cell in space.cells.items()}
+    objective: dict[int, float] = {}
+    if score is not None:
+        for kind, variables in cells.items():
+            objective.update(zip(variables.choose.ravel().tolist(), (-score[kind]).ravel().tolist(), strict=True))
+    if least is not None:
+        objective = _cost_row(least, cells)
+    for metric, (model, bound) in limits.items():
+        row = _cost_row(model, cells)
+        size = max(abs(bound), 1e-12)
+        # One part in 10^9 above the bound is let in here and judged exactly below: HiGHS works to a tolerance.
+        program.add({c: v / size for c, v in row.items()}, upper=(bound - model.base) / size + 1e-9)
+        if not np.isfinite(bound):
+            raise HwnasError(f"the limit on {metric} is not a finite number")
+
+    tried = 0
+    while True:
+        choices = _optimum(program, objective, cells)
+        if choices is None:
+            names = ", ".join(f"{metric} <= {bound:.6g}" for metric, (_, bound) in limits.items())
+            raise HwnasError(
+                f"no architecture of space {space.name} keeps {names or 'the rules'}", "give a larger budget"
+            )
+        architecture = decode(space, choices)
+        if all(model.predict(architecture) <= bound for model, bound in limits.values()):
+            return architecture
+        tried += 1  # within the solver's tolerance but over the bound: cut this one off and go on
+        if tried > 1000:
+            raise HwnasError("the budget lies within rounding of too many architectures", "change it by a part in 10^6")
+        chosen = _chosen_columns(cells, choices)
+        program.add(dict.fromkeys(chosen, 1.0), upper=len(chosen) - 1)
+
+
+def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> _CellVariables:
+    edges, operations = len(cell.edges), len(space.operations)
+    choose = program.variables(edges * operations, binary=True).reshape(edges, operations)
+    runs = program.variables(edges * operations).reshape(edges, operations)
+    nodes = cell.num_inputs + cell.num_nodes
+    reached, needed = program.variables(nodes), program.variables(nodes)
+    additions, flow = program.variables(cell.num_nodes), program.variables(edges)
+    used = [o for o, op in enumerate(space.operations) if op != NONE]
+
+    for e, (source, target) in enumerate(cell.edges):
+        taken = dict.fromkeys(choose[e, used].tolist(), 1.0)
+        program.add(dict.fromkeys(choose[e].tolist(), 1.0), 1, 1)
+        program.add({reached[target]: 1, reached[source]: -1, **{c: -1.0 for c in taken}}, lower=-1)
+        program.add({needed[source]: 1, needed[target]: -1, **{c: -1.0 for c in taken}}, lower=-1)
+        program.add({flow[e]: 1, **{c: -1.0 for c in taken}}, upper=0)
+        for o in used:
+            row = {runs[e, o]: 1, choose[e, o]: -1, reached[source]: -1, needed[target]: -1}
+            program.add({int(c): float(v) for c, v in row.items()}, lower=-2)
+    for node in range(cell.num_inputs):
+        program.add({reached[node]: 1}, lower=1)
+    for node in cell.outputs:
+        program.add({needed[node]: 1}, lower=1)
+    for number, node in enumerate(cell.inner_nodes):
+        into, out = cell.edges_into(node), cell.edges_from(node)
+        columns = runs[np.ix_(into, used)].ravel().tolist()
+        program.add({additions[number]: 1, **dict.fromkeys(columns, -1.0)}, lower=-1)
+        passes_on = {int(flow[e]): -1.0 for e in out}
+        arrives = {int(flow[e]): 1.0 for e in into}
+        program.add({**arrives, **passes_on}, lower=0, upper=np.inf if node in cell.outputs else 0)
+        if inputs_per_node is not None:
+            program.add(dict.fromkeys(choose[np.ix_(into, used)].ravel().tolist(), 1.0), inputs_per_node, inputs_per_node)
+    leaves = [e for e, (source, _) in enumerate(cell.edges) if source < cell.num_inputs]
+    program.add({int(flow[e]): 1.0 for e in leaves}, 1, 1)
+    return _CellVariables(choose, runs, additions)
+
+
+def _cost_row(model: CostModel, cells: Mapping[str, _CellVariables]) -> dict[int, float]:
+    row: dict[int, float] = {}
+    for kind, variables in cells.items():
+        cost = model.cells[kind]
+        columns = variables.runs if model.dead_edges_are_free else variables.choose
+        row.update(zip(columns.ravel().tolist(), cost.edges.ravel().tolist(), strict=True))
+        row.update(dict.fromkeys(variables.additions.tolist(), cost.addition))
+    return {column: value for column, value in row.items() if value}
+
+
+def _optimum(
+    program: _Program, objective: Mapping[int, float], cells: Mapping[str, _CellVariables]
+) -> np.ndarray | None:
+    costs = np.zeros(program.columns)
+    costs[list(objective)] = list(objective.values())
+    size = np.abs(costs).max() or 1.0
+    integrality = np.zeros(program.columns)
+    integrality[program.binary] = 1
+    at = [(r, c, v) for r, row in enumerate(program.rows) for c, v in row.items()]
+    rows, columns, values = (np.array(x) for x in zip(*at, strict=True))
+    matrix = csr_array((values, (rows, columns)), shape=(len(program.rows), program.columns))
+    upper = np.ones(program.columns)
+    for variables in cells.values():
+        upper[variables.additions] = np.inf
+    result = milp(
+        costs / size,
+        constraints=LinearConstraint(matrix, program.lower, program.upper),
+        integrality=integrality,
+        bounds=Bounds(0, upper),
+        options={"mip_rel_gap": 0.0},
+    )
+    if result.x is None:
+        return None
+    return np.concatenate([result.x[variables.choose].argmax(axis=1) for variables in cells.values()])
+
+
+def _chosen_columns(cells: Mapping[str, _CellVariables], choices: np.ndarray) -> list[int]:
+    columns: list[int] = []
+    start = 0
+    for variables in cells.values():
+        edges = len(variables.choose)
+        columns += variables.choose[np.arange(edges), choices[start : start + edges]].tolist()
+        start += edges
+    return columns
