@@ -1,0 +1,106 @@
+"""Recipes: the settings of a search, as YAML in ``configs/search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from hwnas.errors import HwnasError
+from hwnas.files import shipped
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimizer(Strict):
+    """SGD (Nesterov off) or Adam; the learning rate follows a cosine from ``lr`` to ``lr_end`` over the epochs."""
+
+    name: Literal["sgd", "adam"]
+    lr: FiniteFloat = Field(gt=0)
+    lr_end: FiniteFloat = Field(ge=0)
+    momentum: FiniteFloat = 0.9
+    betas: tuple[FiniteFloat, FiniteFloat] = (0.5, 0.999)
+    weight_decay: FiniteFloat = Field(default=0.0, ge=0)
+    clip_norm: FiniteFloat = Field(default=5.0, gt=0)
+
+
+class Temperature(Strict):
+    """Of the concrete distribution, linear from the first epoch to the last."""
+
+    start: FiniteFloat = Field(gt=0)
+    end: FiniteFloat = Field(gt=0)
+
+
+class Penalty(Strict):
+    """How the budget enters the loss: lambda * sum over limited metrics of (E[C]/B - 1).
+
+    ``dual``: lambda is found by dual ascent, lambda <- max(0, lambda + rate * (E[C]/B - 1)) at every step after
+    ``warm_up`` (a share of the epochs), one lambda a limit. ``fixed``: lambda stays at ``weight``, as in the papers.
+    """
+
+    mode: Literal["dual", "fixed"]
+    rate: FiniteFloat = Field(default=0.0, ge=0)
+    warm_up: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    weight: FiniteFloat = Field(default=0.0, ge=0)
+
+
+class ChildTraining(Strict):
+    """Training of the derived child from the supernet's weights. ``epochs`` 0 leaves them as they are."""
+
+    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=2)
+    optimizer: Optimizer
+
+
+class Recipe(Strict):
+    """Everything a search needs to know besides space, data, table and budgets."""
+
+    method: Literal["snas"]
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    seed: int = Field(default=0, ge=0)
+    weights: Optimizer
+    logits: Optimizer
+    logits_mean: FiniteFloat = 1.0
+    logits_std: FiniteFloat = Field(default=0.01, ge=0)
+    temperature: Temperature
+    drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    penalty: Penalty
+    inputs_per_node: int | None = Field(default=None, ge=1)
+    child: ChildTraining
+
+
+def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
+    """A recipe of ``configs/search`` by name, or a YAML file by path, with some values replaced.
+
+    ``changes`` uses dots for nested values (``child.epochs``); None leaves a value as it is. Raises HwnasError for an
+    unknown recipe, an unknown field or a value out of range.
+    """
+    import yaml
+
+    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped("configs") / "search" / f"{name}.yaml"
+    known = ", ".join(sorted(file.stem for file in (shipped("configs") / "search").glob("*.yaml")))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise HwnasError(f"unknown recipe {name!r}", f"use one of {known}, or the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise HwnasError(f"recipe {path} is not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise HwnasError(f"recipe {path} is empty", f"use one of {known}")
+    for key, value in changes.items():
+        if value is not None:
+            inner = content
+            *parents, last = key.split(".")
+            for parent in parents:
+                inner = inner.setdefault(parent, {})
+            inner[last] = value
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise HwnasError(f"recipe {name}: {where}: {first['msg']}", f"see {path}") from None

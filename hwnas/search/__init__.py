@@ -1,0 +1,1 @@
+"""Search methods on one loop."""

@@ -1,0 +1,56 @@
+"""Checkpoints: one file, written whole, read without unpickling anything but tensors and numbers."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path
+
+MOST_OVERHEAD = 0.05
+
+
+class Checkpoint:
+    """Saves a state at almost every step: whenever that costs at most a twentieth of the time since the last save."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path = path
+        self.digest = digest
+        self._saved_at = -float("inf")
+        self._cost_s = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self._cost_s / MOST_OVERHEAD
+
+    def save(self, state: dict[str, Any]) -> None:
+        start = time.monotonic()
+        with atomic_path(self.path) as temporary:
+            torch.save({"digest": self.digest, "state": state}, temporary)
+        self._saved_at = time.monotonic()
+        self._cost_s = self._saved_at - start
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, None when there is none.
+
+        Raises HwnasError when the file is damaged or belongs to a run with other settings.
+        """
+        mend = f"remove it to start over: rm {self.path}"
+        if not self.path.exists():
+            return None
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            digest, state = content["digest"], content["state"]
+        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+            raise HwnasError(f"checkpoint {self.path} is truncated or not a checkpoint", mend) from None
+        if digest != self.digest:
+            raise HwnasError(
+                f"checkpoint {self.path} belongs to a run with other settings, data or budgets",
+                f"give another folder with --out, or {mend}",
+            )
+        return state

@@ -1,0 +1,25 @@
+"""Optimisers and the cosine schedule, from a recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from hwnas.recipe import Optimizer
+
+
+def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    if settings.name == "adam":
+        return torch.optim.Adam(parameters, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Optimizer, epoch: int, epochs: int) -> float:
+    """Cosine from ``lr`` in the first epoch towards ``lr_end``, by epoch as in the DARTS and SNAS code."""
+    rate = settings.lr_end + (settings.lr - settings.lr_end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
