@@ -53,16 +53,30 @@ def main():
         sys.exit("this profiler speaks protocol 1, the job protocol {}".format(job["protocol"]))
     if job.get("affinity") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job["affinity"])
-    emit({"event": "start", "runtime": "onnxruntime", "version": onnxruntime.__version__,
-          "provider": "CPUExecutionProvider"})
+    emit(
+        {
+            "event": "start",
+            "runtime": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "provider": "CPUExecutionProvider",
+        }
+    )
     runs = {}
     for number in range(job["first_visit"], len(job["visits"])):
         name = job["visits"][number]
         if name not in runs:
             runs[name] = load(os.path.join(os.path.dirname(sys.argv[1]), job["models"][name]), job)
         times = sorted(visit(runs[name], job))
-        emit({"event": "visit", "visit": number, "model": name, "runs": len(times),
-              "min_ms": times[0], "median_ms": times[len(times) // 2]})
+        emit(
+            {
+                "event": "visit",
+                "visit": number,
+                "model": name,
+                "runs": len(times),
+                "min_ms": times[0],
+                "median_ms": times[len(times) // 2],
+            }
+        )
     emit({"event": "end"})
 
 

@@ -68,15 +68,21 @@ def main():
         sys.exit("this profiler speaks protocol 1, the job protocol {}".format(job["protocol"]))
     on_cuda = job["device"].startswith("cuda")
     if on_cuda and not torch.cuda.is_available():
-        sys.exit("no CUDA device is available to torch {} here".format(torch.__version__))
+        sys.exit(f"no CUDA device is available to torch {torch.__version__} here")
     if job.get("affinity") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job["affinity"])
     torch.set_num_threads(job["threads"])
     visit = cuda_visit if on_cuda else cpu_visit
     if on_cuda:
         torch.cuda.set_device(job["device"])
-    emit({"event": "start", "runtime": "torch", "version": torch.__version__,
-          "provider": torch.cuda.get_device_name() if on_cuda else "cpu"})
+    emit(
+        {
+            "event": "start",
+            "runtime": "torch",
+            "version": torch.__version__,
+            "provider": torch.cuda.get_device_name() if on_cuda else "cpu",
+        }
+    )
     runs = {}
     with torch.inference_mode():
         for number in range(job["first_visit"], len(job["visits"])):
@@ -84,8 +90,16 @@ def main():
             if name not in runs:
                 runs[name] = load(os.path.join(os.path.dirname(sys.argv[1]), job["models"][name]), job)
             times = sorted(visit(runs[name], job))
-            emit({"event": "visit", "visit": number, "model": name, "runs": len(times),
-                  "min_ms": times[0], "median_ms": times[len(times) // 2]})
+            emit(
+                {
+                    "event": "visit",
+                    "visit": number,
+                    "model": name,
+                    "runs": len(times),
+                    "min_ms": times[0],
+                    "median_ms": times[len(times) // 2],
+                }
+            )
     emit({"event": "end"})
 
 

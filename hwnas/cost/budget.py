@@ -26,7 +26,9 @@ UNITS: dict[str, tuple[str, float]] = {
     "params": ("params", 1.0),
 }
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
-FORMS = "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma"
+FORMS = (
+    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma"
+)
 
 
 @dataclass(frozen=True)

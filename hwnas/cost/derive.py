@@ -136,9 +136,9 @@ def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node
     for e, (source, target) in enumerate(cell.edges):
         taken = dict.fromkeys(choose[e, used].tolist(), 1.0)
         program.add(dict.fromkeys(choose[e].tolist(), 1.0), 1, 1)
-        program.add({reached[target]: 1, reached[source]: -1, **{c: -1.0 for c in taken}}, lower=-1)
-        program.add({needed[source]: 1, needed[target]: -1, **{c: -1.0 for c in taken}}, lower=-1)
-        program.add({flow[e]: 1, **{c: -1.0 for c in taken}}, upper=0)
+        program.add({reached[target]: 1, reached[source]: -1, **dict.fromkeys(taken, -1.0)}, lower=-1)
+        program.add({needed[source]: 1, needed[target]: -1, **dict.fromkeys(taken, -1.0)}, lower=-1)
+        program.add({flow[e]: 1, **dict.fromkeys(taken, -1.0)}, upper=0)
         for o in used:
             row = {runs[e, o]: 1, choose[e, o]: -1, reached[source]: -1, needed[target]: -1}
             program.add({int(c): float(v) for c, v in row.items()}, lower=-2)
@@ -154,7 +154,9 @@ def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node
         arrives = {int(flow[e]): 1.0 for e in into}
         program.add({**arrives, **passes_on}, lower=0, upper=np.inf if node in cell.outputs else 0)
         if inputs_per_node is not None:
-            program.add(dict.fromkeys(choose[np.ix_(into, used)].ravel().tolist(), 1.0), inputs_per_node, inputs_per_node)
+            program.add(
+                dict.fromkeys(choose[np.ix_(into, used)].ravel().tolist(), 1.0), inputs_per_node, inputs_per_node
+            )
     leaves = [e for e, (source, _) in enumerate(cell.edges) if source < cell.num_inputs]
     program.add({int(flow[e]): 1.0 for e in leaves}, 1, 1)
     return _CellVariables(choose, runs, additions)

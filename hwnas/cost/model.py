@@ -141,7 +141,9 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
 
 def profile_command(space: SearchSpace, setting: Setting) -> str:
     base = space.settings[space.search_setting]
-    name = next((n for n, s in space.settings.items() if s.stem == setting.stem and s.pool_norm == setting.pool_norm), "")
+    name = next(
+        (n for n, s in space.settings.items() if s.stem == setting.stem and s.pool_norm == setting.pool_norm), ""
+    )
     base = space.settings.get(name, base)
     options = f" --setting {name}" if name != space.search_setting else ""
     for option, field in (("--channels", "channels"), ("--layers", "depth"), ("--classes", "classes")):

@@ -95,7 +95,9 @@ class ImageData:
         lefts = torch.randint(2 * pad + 1, (count,), generator=generator)
         rows = (tops[:, None] + torch.arange(height))[:, None, :, None]
         columns = (lefts[:, None] + torch.arange(width))[:, None, None, :]
-        cropped = padded[torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns]
+        cropped = padded[
+            torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns
+        ]
         if self.flip:
             flipped = torch.rand(count, generator=generator) < 0.5
             cropped[flipped] = cropped[flipped].flip(-1)

@@ -78,7 +78,7 @@ def _digits(spec: str, size: int) -> ImageData:
 
 
 def _cifar10(spec: str, folder: Path, options: dict[str, str]) -> ImageData:
-    """CIFAR-10 through torchvision, from disk or, with ``download=yes``, fetched; a fifth of the training images held out."""
+    """CIFAR-10 through torchvision, from disk or fetched (``download=yes``); a fifth of training is held out."""
     datasets = torchvision_datasets()
 
     def load(train: bool) -> Any:

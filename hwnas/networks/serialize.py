@@ -15,18 +15,22 @@ OPSET = 18
 
 
 def write_onnx(
-    module: nn.Module, inputs: Sequence[Tensor], path: Path, metadata: Mapping[str, str] | None = None
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    input_names: Sequence[str] | None = None,
 ) -> None:
     """Export in evaluation mode with a dynamic batch dimension, batch norms folded into convolutions; check the file.
 
-    Inputs are named ``image`` (or ``input0``, ``input1``, … when there are several), outputs ``scores`` (``output0``,
-    …). The TorchScript exporter is used: on a one-operation model it takes 0.05 s where the torch.export-based one
-    takes 1.5 s, and a latency table needs a hundred models.
+    Inputs are named ``input0``, ``input1``, … unless ``input_names`` says otherwise; the output is ``scores``, or
+    ``output0``, … when there are several. The TorchScript exporter is used: one operation
+    takes it 0.05 s, the torch.export-based one 1.5 s, and a table needs a hundred.
     """
     import onnx
 
     module.eval()
-    names = ["image"] if len(inputs) == 1 else [f"input{number}" for number in range(len(inputs))]
+    names = list(input_names or [f"input{number}" for number in range(len(inputs))])
     with torch.no_grad():
         result = module(*inputs)
     outputs = ["scores"] if isinstance(result, Tensor) else [f"output{number}" for number in range(len(result))]

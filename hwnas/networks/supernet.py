@@ -30,7 +30,9 @@ class MixedCell(nn.Module):
             for candidates in place.candidates
         )
 
-    def forward(self, mixture: Tensor, active: list[list[int]], *inputs: Tensor, drop: DropPath | None = None) -> Tensor:
+    def forward(
+        self, mixture: Tensor, active: list[list[int]], *inputs: Tensor, drop: DropPath | None = None
+    ) -> Tensor:
         """``mixture`` [E, K] weighs the candidates; only those in ``active[e]`` are run."""
         nodes = [prepare(x) for prepare, x in zip(self.preprocess, inputs, strict=True)]
         for node in self.cell.inner_nodes:
@@ -42,7 +44,7 @@ class MixedCell(nn.Module):
                     op = self.operations[o]
                     if op == NONE:
                         continue
-                    term = mixture[e, o] * self.edges[e][op](x)  # type: ignore[index, operator]
+                    term = mixture[e, o] * self.edges[e][op](x)  # type: ignore[index]
                     mixed = term if mixed is None else mixed + term
                 if mixed is not None:
                     mixed = drop(mixed) if drop else mixed
@@ -54,7 +56,9 @@ class MixedCell(nn.Module):
     def _zeros(self, nodes: list[Tensor], node: int) -> Tensor:
         """A node all of whose edges are ``none``: zeros of the shape that a pooling edge would give."""
         edge = self.cell.edges_into(node)[0]
-        probe = next(m for name, m in self.edges[edge].items() if name != NONE)  # type: ignore[operator]
+        candidates = self.edges[edge]
+        assert isinstance(candidates, nn.ModuleDict)
+        probe = next(iter(candidates.values()))
         with torch.no_grad():
             return torch.zeros_like(probe(nodes[self.cell.edges[edge][0]]))
 
@@ -94,7 +98,7 @@ class Supernet(nn.Module):
         active: Mapping[str, list[list[int]]] | None = None,
         drop: DropPath | None = None,
     ) -> Tensor:
-        """``mixture[kind]`` [E, K] weighs every edge's candidates in all cells of that kind; without ``active`` all run."""
+        """``mixture[kind]`` [E, K] weighs the candidates in all cells of that kind; without ``active`` all run."""
         if active is None:
             everything = list(range(len(self.space.operations)))
             active = {kind: [everything] * len(cell.edges) for kind, cell in self.space.cells.items()}
@@ -135,8 +139,9 @@ class Supernet(nn.Module):
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Copy a state; only the factors that batch norms of the child have and those of the supernet lack may be missing."""
+    """Copy a state; only the learnt factors of batch norms, which a supernet lacks, may be missing."""
     missing, unexpected = target.load_state_dict(source.state_dict(), strict=False)
     norms = {name for name, m in target.named_modules() if isinstance(m, nn.BatchNorm2d)}
     extra = [key for key in missing if key.rpartition(".")[0] not in norms]
-    assert not unexpected and not extra, (unexpected, extra)
+    assert not unexpected, unexpected
+    assert not extra, extra

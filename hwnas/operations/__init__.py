@@ -128,7 +128,7 @@ def _stem_imagenet_second(w: Workload, affine: bool) -> nn.Module:
     return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(w.out_channels))
 
 
-def _pool_linear(w: Workload, affine: bool) -> nn.Module:
+def _pool_linear(w: Workload, affine: bool) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(w.in_channels, w.out_channels))
 
 

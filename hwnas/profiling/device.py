@@ -7,6 +7,7 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qsl
 
 from hwnas.errors import HwnasError
@@ -85,7 +86,7 @@ def _spec_in(file: Path) -> str:
 def this_device(spec: DeviceSpec) -> Device:
     """What this machine says of itself. Raises HwnasError when a CUDA device is named and there is none."""
     if spec.hardware == "cpu":
-        model, kind = _cpu_model(), "cpu"
+        model = _cpu_model()
         cores, memory = os.cpu_count() or 0, _memory_bytes()
     else:
         import torch
@@ -94,8 +95,9 @@ def this_device(spec: DeviceSpec) -> Device:
         if not torch.cuda.is_available() or number >= torch.cuda.device_count():
             raise HwnasError(f"there is no CUDA device {number} here", "use --device cpu")
         properties = torch.cuda.get_device_properties(number)
-        model, kind = properties.name, "gpu"
+        model = properties.name
         cores, memory = properties.multi_processor_count, properties.total_memory
+    kind: Literal["cpu", "gpu"] = "cpu" if spec.hardware == "cpu" else "gpu"
     system = f"{platform.system()} {platform.machine()}"
     fingerprint = sha256_of([kind, model, cores, round(memory / 2**30), system])[:16]
     return Device(

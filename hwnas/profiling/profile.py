@@ -85,10 +85,10 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     if before and before.quality.sentinel_ms:  # bring the new readings to the state that the old ones describe
         timings = _rescale(timings, before.quality.sentinel_ms / timings.sentinel_ms)
 
-    slopes = {
-        w: slope(*(timings.rounds_ms[f"{w.key}@{copies}"] for copies in repetitions(w)), repetitions(w))
-        for w in workloads
-    }
+    slopes = {}
+    for w in workloads:
+        few, many = repetitions(w)
+        slopes[w] = slope(timings.rounds_ms[f"{w.key}@{few}"], timings.rounds_ms[f"{w.key}@{many}"], many - few)
     _refuse_nonpositive(slopes, timings.drift)
     table = _assemble(plan, before, recording, timings, slopes)
     table = _with_correction(plan, table, networks, timings)
@@ -117,7 +117,9 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
     except OSError as error:
-        raise HwnasError(f"cannot write to folder {folder.parent.parent}: {error.strerror}", "give another --out") from error
+        raise HwnasError(
+            f"cannot write to folder {folder.parent.parent}: {error.strerror}", "give another --out"
+        ) from error
 
 
 def _random_architectures(plan: ProfilePlan) -> list[Architecture]:
@@ -143,7 +145,9 @@ def _write_models(
     models: dict[str, str] = {}
 
     def add(name: str, build: Callable[[], tuple[torch.nn.Module, list[torch.Tensor]]]) -> None:
-        file = f"{len(models)}{plan.spec.model_suffix}" if name != SENTINEL_NAME else f"sentinel{plan.spec.model_suffix}"
+        file = (
+            f"{len(models)}{plan.spec.model_suffix}" if name != SENTINEL_NAME else f"sentinel{plan.spec.model_suffix}"
+        )
         if not (folder / file).exists():
             write_model(*build(), folder / file)
         models[name] = file

@@ -68,11 +68,10 @@ class Slope:
         return float(1.57 * self.relative_iqr / np.sqrt(self.samples))
 
 
-def slope(few_ms: Array, many_ms: Array, copies: tuple[int, int]) -> Slope:
-    """The latency of one copy from rounds of a model with few copies and rounds of one with many."""
-    step = copies[1] - copies[0]
-    by_round = (many_ms - few_ms) / step
-    median = float((np.median(many_ms) - np.median(few_ms)) / step)
+def slope(few_ms: Array, many_ms: Array, copies: int) -> Slope:
+    """The latency of one copy, from rounds of a model with few and rounds of one with ``copies`` more of them."""
+    by_round = (many_ms - few_ms) / copies
+    median = float((np.median(many_ms) - np.median(few_ms)) / copies)
     quartiles = np.percentile(by_round, [25, 75])
     p10, p90 = np.percentile(by_round, [10, 90])
     spread = float((quartiles[1] - quartiles[0]) / median) if median > 0 else float("inf")

@@ -46,7 +46,7 @@ class Target:
     """One budget's share of the search: its logits, its multipliers (one a limit)."""
 
     budget: Budget
-    logits: nn.ParameterDict
+    logits: dict[str, nn.Parameter]
     multipliers: Tensor
 
     def log_probability(self) -> dict[str, Any]:
@@ -75,7 +75,8 @@ class Search:
         self.expected = {metric: ExpectedCost(model) for metric, model in costs.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, 3))
-            self.supernet = Supernet(space, setting).to(memory_format=torch.channels_last)
+            self.supernet = Supernet(space, setting)
+        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.targets = []
         for number, budget in enumerate(budgets):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
@@ -83,7 +84,7 @@ class Search:
             start = recipe.penalty.weight if recipe.penalty.mode == "fixed" else 0.0
             self.targets.append(Target(budget, logits, torch.full((len(budget.limits),), start, dtype=torch.float64)))
         self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
-        self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.parameters()) for t in self.targets]
+        self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.values()) for t in self.targets]
         self.step = 0
         self.sums = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
         for target in self.targets:  # an impossible budget is refused before any training
@@ -130,7 +131,7 @@ class Search:
         logit_optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.supernet.parameters(), recipe.weights.clip_norm)
-        nn.utils.clip_grad_norm_(target.logits.parameters(), recipe.logits.clip_norm)
+        nn.utils.clip_grad_norm_(target.logits.values(), recipe.logits.clip_norm)
         self.weight_optimizer.step()
         logit_optimizer.step()
         if recipe.penalty.mode == "dual" and epoch >= recipe.penalty.warm_up * recipe.epochs:
@@ -185,7 +186,7 @@ class Search:
             "step": self.step,
             "supernet": self.supernet.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
-            "logits": [t.logits.state_dict() for t in self.targets],
+            "logits": [{k: v.detach() for k, v in t.logits.items()} for t in self.targets],
             "logit_optimizers": [o.state_dict() for o in self.logit_optimizers],
             "multipliers": [t.multipliers for t in self.targets],
             "sums": self.sums,
@@ -196,7 +197,8 @@ class Search:
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
         for number, target in enumerate(self.targets):
-            target.logits.load_state_dict(state["logits"][number])
+            for kind, values in state["logits"][number].items():
+                target.logits[kind].data.copy_(values)
             self.logit_optimizers[number].load_state_dict(state["logit_optimizers"][number])
             target.multipliers = state["multipliers"][number]
 

@@ -12,9 +12,9 @@ so the cost term is the exact expectation (the paper's C is linear in Z), not a 
 almost zero, so that the child, the most likely operation of every edge, keeps the supernet's accuracy. All edges are
 kept and may become ``none``.
 
-Where this differs: with several budgets, every budget has logits of its own and the steps take turns between them while
-the supernet's weights are shared; lambda is found by dual ascent unless the recipe fixes it; the published code used the
-test images to watch the search, here they are not read.
+Where this differs: with several budgets, every budget has logits of its own and the steps take turns between them
+while the supernet's weights are shared; lambda is found by dual ascent unless the recipe fixes it; the published code
+used the test images to watch the search, here they are not read.
 """
 
 from __future__ import annotations
@@ -27,17 +27,13 @@ from torch import Tensor, nn
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.spaces import SearchSpace
 
-Logits = nn.ParameterDict
 
-
-def initial_logits(space: SearchSpace, mean: float, std: float, generator: torch.Generator) -> nn.ParameterDict:
+def initial_logits(space: SearchSpace, mean: float, std: float, generator: torch.Generator) -> dict[str, nn.Parameter]:
     """log_alpha of every cell kind, [E, K], drawn from N(mean, std)."""
-    return nn.ParameterDict(
-        {
-            kind: nn.Parameter(mean + std * torch.randn(len(cell.edges), len(space.operations), generator=generator))
-            for kind, cell in space.cells.items()
-        }
-    )
+    return {
+        kind: nn.Parameter(mean + std * torch.randn(len(cell.edges), len(space.operations), generator=generator))
+        for kind, cell in space.cells.items()
+    }
 
 
 def temperature_at(start: float, end: float, epoch: int, epochs: int) -> float:
@@ -45,9 +41,7 @@ def temperature_at(start: float, end: float, epoch: int, epochs: int) -> float:
     return start if epochs == 1 else start + (end - start) * epoch / (epochs - 1)
 
 
-def sample_concrete(
-    logits: Mapping[str, Tensor], temperature: float, generator: torch.Generator
-) -> dict[str, Tensor]:
+def sample_concrete(logits: Mapping[str, Tensor], temperature: float, generator: torch.Generator) -> dict[str, Tensor]:
     """One relaxed one-hot sample [E, K] for every cell kind, differentiable in the logits."""
     samples = {}
     for kind, values in logits.items():

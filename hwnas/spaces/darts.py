@@ -66,7 +66,9 @@ def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
     for kind in KINDS:
         concat = fields.get(f"{kind}_concat", list(CELL.outputs))
         if sorted(concat) != list(CELL.outputs):
-            raise HwnasError(f"{kind}_concat must be nodes 2 to 5, not {concat}", "only that cell output is in the space")
+            raise HwnasError(
+                f"{kind}_concat must be nodes 2 to 5, not {concat}", "only that cell output is in the space"
+            )
         cells.append(_parse_cell(kind, fields[kind]))
     return tuple(cells)
 

@@ -61,9 +61,7 @@ def build_network(setting: Setting) -> Network:
             reduction = Workload("residual_reduction", channels, 2 * channels, height, width, 2)
             parts.append(FixedPart(f"reduction{stage}", reduction, (len(parts) - 1,)))
             channels, height, width = 2 * channels, (height + 1) // 2, (width + 1) // 2
-        candidates = {
-            op: None if op in FREE else Workload(op, channels, channels, height, width) for op in OPERATIONS
-        }
+        candidates = {op: None if op in FREE else Workload(op, channels, channels, height, width) for op in OPERATIONS}
         for _ in range(setting.depth):
             parts.append(
                 CellPlace(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from hwnas.errors import HwnasError
 
@@ -201,7 +202,8 @@ class SearchSpace:
         """
         if name not in self.settings:
             raise HwnasError(f"space {self.name} has no setting {name!r}", f"use one of {', '.join(self.settings)}")
-        return replace(self.settings[name], **{key: value for key, value in changes.items() if value is not None})
+        given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+        return replace(self.settings[name], **given)
 
     def network(self, setting: Setting) -> Network:
         """The network of this space at the given sizes.

@@ -46,7 +46,16 @@ class Checkpoint:
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             digest, state = content["digest"], content["state"]
-        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+            KeyError,
+            TypeError,
+            ValueError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ):
             raise HwnasError(f"checkpoint {self.path} is truncated or not a checkpoint", mend) from None
         if digest != self.digest:
             raise HwnasError(

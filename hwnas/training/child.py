@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.data import ImageData, Split
 from hwnas.files import sha256_of
@@ -30,7 +30,7 @@ class ChildEpoch:
 
 
 def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -> None:
-    """Replace batch-norm statistics, which the supernet gathered over its mixture, by averages over training batches."""
+    """Replace batch-norm statistics, which the supernet gathered over its mixture, by those of training batches."""
     norms = [m for m in child.modules() if isinstance(m, nn.BatchNorm2d)]
     momentum = [m.momentum for m in norms]
     for norm in norms:
@@ -46,7 +46,7 @@ def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -
     child.eval()
 
 
-def accuracy(network: Callable[[torch.Tensor], torch.Tensor], data: ImageData, split: Split, batch_size: int = 256) -> float:
+def accuracy(network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256) -> float:
     """The share of a split's images whose greatest score is their class."""
     correct = 0
     with torch.no_grad():
@@ -57,16 +57,22 @@ def accuracy(network: Callable[[torch.Tensor], torch.Tensor], data: ImageData, s
 
 
 def train_child(
-    child: ChildNetwork, data: ImageData, recipe: ChildTraining, seed: int, folder: Path, progress: Progress
+    child: ChildNetwork,
+    data: ImageData,
+    recipe: ChildTraining,
+    seed: int,
+    folder: Path,
+    start: str,
+    progress: Progress,
 ) -> list[ChildEpoch]:
-    """Train ``child`` in place; the test images are not read.
+    """Train ``child`` in place; the test images are not read. ``start`` names what it starts from (a hash).
 
     Every step is checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights.
     Raises HwnasError when the checkpoint is damaged or of another run.
     """
-    child.to(memory_format=torch.channels_last)
+    child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(recipe.optimizer, child.parameters())
-    digest = sha256_of([recipe.model_dump(mode="json"), seed, data.fingerprint, sorted(child.state_dict())])
+    digest = sha256_of([recipe.model_dump(mode="json"), seed, data.fingerprint, start])
     checkpoint = Checkpoint(folder / "train.pt", digest)
     step, total_loss, history = 0, 0.0, list[ChildEpoch]()
     saved = checkpoint.load()

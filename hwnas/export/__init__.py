@@ -1,0 +1,1 @@
+"""ONNX export, parity with torch, and verification on the device."""

@@ -1,0 +1,134 @@
+"""A trained child as files: weights, ONNX that says what it is, each searched cell alone; and proof that they agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwnas.data import ImageData, Split
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path
+from hwnas.networks.child import ChildCell, ChildNetwork
+from hwnas.networks.serialize import OPSET, write_onnx
+from hwnas.spaces import CellPlace, Setting
+
+PARITY_IMAGES = 64
+PARITY_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Parity:
+    """ONNX Runtime against torch on real images: greatest difference of scores, share of equal classes."""
+
+    images: int
+    greatest_difference: float
+    greatest_score: float
+    same_class: float
+
+
+def example_image(setting: Setting) -> Tensor:
+    return torch.zeros(1, setting.image_channels, setting.height, setting.width)
+
+
+def export_network(child: ChildNetwork, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write ``child`` as ONNX: ``image`` [batch, C, H, W], normalised as the metadata says, to ``scores``."""
+    details = {"opset": str(OPSET), "batch": "dynamic", **metadata}
+    prefixed = {f"hwnas.{key}": value for key, value in details.items()}
+    write_onnx(child, [example_image(child.network.setting)], path, prefixed, ["image"])
+
+
+def export_cells(child: ChildNetwork, folder: Path) -> None:
+    """Write the first occurrence of every cell kind alone, with its weights, as ``folder/<kind>.onnx``."""
+    inputs: dict[str, list[Tensor]] = {}
+    modules: dict[str, ChildCell] = {}
+    values = {-1: example_image(child.network.setting)}
+    child.eval()
+    with torch.no_grad():
+        for index, (part, module) in enumerate(zip(child.network.parts, child.parts, strict=True)):
+            given = [values[source] for source in part.inputs]
+            values[index] = module(*given)
+            if isinstance(part, CellPlace) and part.kind not in modules:
+                assert isinstance(module, ChildCell)
+                modules[part.kind], inputs[part.kind] = module, given
+    for kind, cell in modules.items():
+        write_onnx(cell, inputs[kind], folder / f"{kind}.onnx", {"hwnas.cell": kind, "hwnas.batch": "dynamic"})
+
+
+def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A function images -> scores that runs an ONNX file. Raises HwnasError when ONNX Runtime cannot load it."""
+    import onnxruntime
+
+    if not path.exists():
+        raise HwnasError(f"{path} does not exist", "write it with 'hwnas search' or 'hwnas export'")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise HwnasError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}", "export it again") from None
+    name = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {name: images})[0]
+
+    return run
+
+
+def check_parity(child: ChildNetwork, path: Path, data: ImageData) -> Parity:
+    """Compare the ONNX file with the torch network on real validation images.
+
+    Raises HwnasError when the scores differ by more than rounding.
+    """
+    images = data.normalise(data.validation.images[:PARITY_IMAGES])
+    child.eval()
+    with torch.no_grad():
+        expected = child(images).numpy()
+    actual = open_session(path)(images.numpy())
+    difference, greatest = float(np.abs(actual - expected).max()), float(np.abs(expected).max())
+    same = float(np.mean(actual.argmax(axis=1) == expected.argmax(axis=1)))
+    if not difference <= PARITY_TOLERANCE * max(1.0, greatest):
+        raise HwnasError(f"{path} and the torch network differ by {difference:.3g} (scores up to {greatest:.3g})")
+    return Parity(len(images), difference, greatest, same)
+
+
+def onnx_accuracy(path: Path, data: ImageData, split: Split) -> float:
+    """The share of a split's images that the ONNX file itself classifies rightly."""
+    run = open_session(path)
+    correct = 0
+    for images, targets in data.batches(split, 256):
+        correct += int((run(images.numpy()).argmax(axis=1) == targets.numpy()).sum())
+    return correct / len(split)
+
+
+def save_weights(child: ChildNetwork, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in child.state_dict().items()}, temporary)
+
+
+def load_weights(child: ChildNetwork, path: Path) -> None:
+    """Load what ``save_weights`` wrote. Raises HwnasError when it is missing, damaged or of another child."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        child.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise HwnasError(f"cannot read weights {path}: {reason}", "run the search again") from None
+
+
+def data_metadata(data: ImageData) -> dict[str, str]:
+    """What a user of the ONNX file must know of its input and output."""
+    return {
+        "labels": json.dumps(data.labels),
+        "normalisation": json.dumps({"scale": 1 / 255, "mean": data.mean, "std": data.std}),
+        "data": data.name,
+    }

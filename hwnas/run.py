@@ -1,0 +1,391 @@
+"""A whole search, from table, data and budgets to ONNX networks that keep their budgets, in one folder.
+
+DIR/manifest.json        settings, seeds, versions, hashes of everything used
+DIR/table.json           the latency table
+DIR/metrics.jsonl        a line an epoch and budget
+DIR/checkpoint.pt        the search's state
+DIR/summary.json         the closing table
+DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, verification.json
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwnas import __version__
+from hwnas.cost.budget import Budget, Preview, parse_budget, preview
+from hwnas.cost.derive import derive
+from hwnas.cost.model import CostModel, build_cost_models, network_key
+from hwnas.data import ImageData, load_data
+from hwnas.errors import HwnasError
+from hwnas.export.network import (
+    check_parity,
+    data_metadata,
+    export_cells,
+    export_network,
+    load_weights,
+    onnx_accuracy,
+    save_weights,
+)
+from hwnas.export.verify import Measured, spec_of, time_networks
+from hwnas.files import read_json, sha256_of, unwritable, write_json
+from hwnas.networks.child import ChildNetwork
+from hwnas.profiling.device import DeviceSpec
+from hwnas.progress import Progress
+from hwnas.recipe import Recipe
+from hwnas.search.loop import Search, Target, run_search
+from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
+from hwnas.tables.io import read_table, write_table
+from hwnas.tables.schema import LatencyTable, today
+from hwnas.training.child import accuracy, recalibrate, train_child
+
+MOST_DERIVATIONS = 6
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a user asks for: a space at some size, a device's table, images, budgets, and how to search."""
+
+    space: SearchSpace
+    setting: Setting
+    table: LatencyTable
+    data_spec: str
+    budgets: list[str]
+    recipe: Recipe
+    verify: bool
+
+
+def answer(question: Question, folder: Path, progress: Progress) -> list[dict[str, Any]]:
+    """Search, derive, train, export and, on request, time again; returns the rows of ``summary.json``.
+
+    Raises HwnasError for any input that does not fit, before anything is trained; an interrupted call goes on when it
+    is made again.
+    """
+    space = question.space
+    data = load_data(question.data_spec, progress)
+    setting = fit_setting(question.setting, data)
+    costs = build_cost_models(question.table, space, setting)
+    previews = preview(costs)
+    budgets = [parse_budget(text, previews) for text in question.budgets]
+    if len({budget.name for budget in budgets}) != len(budgets):
+        raise HwnasError("two budgets are the same", "give each --budget once")
+    digest = _write_manifest(question, setting, data, folder)
+    for budget in budgets:
+        progress.say(describe_budget(budget, previews))
+
+    torch.manual_seed(question.recipe.seed)
+    search = Search(space, setting, costs, budgets, data, question.recipe)
+    run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row)))
+
+    rows = []
+    for target in search.targets:
+        rows.append(_finish(question, search, target, setting, data, folder, progress))
+    if question.verify:
+        for row in verify_run(folder, None, progress):
+            next(r for r in rows if r["budget"] == row["budget"]).update(row)
+    write_json(folder / "summary.json", {"targets": rows, "finished": today(), "table_sha256": question.table.sha256})
+    return rows
+
+
+def fit_setting(setting: Setting, data: ImageData) -> Setting:
+    """The setting with the data's image shape and number of classes."""
+    channels, height, width = data.shape
+    return replace(setting, image_channels=channels, height=height, width=width, classes=len(data.labels))
+
+
+def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
+    from hwnas.cost.budget import format_amount, share_within
+
+    metric = next(iter(budget.limits))
+    spread = previews[metric]
+    share = share_within(previews, budget)
+    total = spread.model.space.num_architectures
+    number = f"{round(share * total):,} of {total:,}" if spread.exact else f"about {share:.1%} of all"
+    return (
+        f"budget {budget.text}: {budget.describe()}; {number} architectures keep it "
+        f"(the space: {format_amount(metric, spread.least)} to {format_amount(metric, spread.greatest)})"
+    )
+
+
+def epoch_line(row: dict[str, Any]) -> str:
+    over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items())
+    multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values())
+    return (
+        f"epoch {row['epoch']:>3} {row['budget']:<12} loss {row['train_loss']:.3f}  "
+        f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {row['entropy']:.2f}"
+    )
+
+
+def _write_manifest(question: Question, setting: Setting, data: ImageData, folder: Path) -> str:
+    """Write what the run is made from, or check that the folder holds this very run; returns its digest."""
+    asked = {
+        "space": question.space.name,
+        "setting": asdict(setting),
+        "table_sha256": question.table.sha256,
+        "data": question.data_spec,
+        "data_fingerprint": data.fingerprint,
+        "budgets": question.budgets,
+        "recipe": question.recipe.model_dump(mode="json"),
+        "verify": question.verify,
+    }
+    digest = sha256_of(asked)
+    manifest = folder / "manifest.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if manifest.exists():
+        if read_json(manifest, f"remove folder {folder}").get("digest") != digest:
+            raise HwnasError(
+                f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
+            )
+        return digest
+    versions = {"hwnas": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
+    write_table(folder / "table.json", question.table)
+    return digest
+
+
+def _finish(
+    question: Question,
+    search: Search,
+    target: Target,
+    setting: Setting,
+    data: ImageData,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Derive one target's child, train it from the supernet's weights, export it."""
+    space, recipe = question.space, question.recipe
+    place = folder / target.budget.name
+    architecture, attempts = _settle(question, search, target, setting, place, progress)
+    text = space.format(architecture, all_edges=True)
+    child = search.supernet.child(architecture)
+    child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recalibrate(child, data, recipe.batch_size, recipe.seed)
+    before = accuracy(child, data, data.validation)
+    history = train_child(child, data, recipe.child, recipe.seed, place, f"{text} after step {search.step}", progress)
+    result = {
+        "validation_accuracy_before_training": before,
+        "validation_accuracy": history[-1].validation_accuracy if history else before,
+        "child_epochs": len(history),
+        "architecture": text,
+        "derivations": attempts,
+    }
+    return write_child(child, architecture, space, search.costs, target.budget, question.table, data, place, result)
+
+
+def _settle(
+    question: Question, search: Search, target: Target, setting: Setting, place: Path, progress: Progress
+) -> tuple[Architecture, list[dict[str, Any]]]:
+    """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on the device.
+
+    When the timed network breaks the latency limit, the limit is tightened by the measured bias and the architecture is
+    derived again; no training is needed, for latency does not depend on the weights.
+    """
+    space = question.space
+    bound = target.budget.limits.get("latency_ms")
+    kept = place / "derivations.json"
+    if kept.exists():  # an interrupted run has settled this
+        attempts = read_json(kept, f"remove {kept}")
+        return space.parse(attempts[-1]["architecture"]), attempts
+    limits = {metric: (search.costs[metric], limit) for metric, limit in target.budget.limits.items()}
+    attempts = []
+    while True:
+        architecture = derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
+        text = space.format(architecture, all_edges=True)
+        predicted = search.costs["latency_ms"].predict(architecture)
+        attempt: dict[str, Any] = {"architecture": text, "predicted_ms": predicted}
+        attempts.append(attempt)
+        if not question.verify or bound is None:
+            break
+        child = ChildNetwork(space, architecture, setting, prune=True)
+        measured = _time_child(child, question.table, network_key(space, setting), place, progress)
+        attempt["measured_ms"] = measured.latency_ms
+        if measured.latency_ms <= bound or len(attempts) == MOST_DERIVATIONS:
+            break
+        tighter = min(bound * predicted / measured.latency_ms, predicted * (1 - 1e-6))
+        progress.say(
+            f"budget {target.budget.text}: timed at {measured.latency_ms:.4g} ms, over {bound:.4g} ms; "
+            f"deriving again with a bound of {tighter:.4g} ms"
+        )
+        try:
+            limits["latency_ms"] = (search.costs["latency_ms"], tighter)
+            derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
+        except HwnasError:
+            break  # nothing cheaper is left; the verification says that the budget is broken
+    write_json(kept, attempts)
+    return architecture, attempts
+
+
+def _time_child(child: ChildNetwork, table: LatencyTable, key: str, place: Path, progress: Progress) -> Measured:
+    spec = spec_of(table)
+    if spec.runtime != "onnxruntime":
+        return time_networks({"child": child}, spec, table, key, progress)["child"]
+    file = place / ".candidate.onnx"
+    export_network(child, file, {})
+    try:
+        return time_networks({"child": file}, spec, table, key, progress)["child"]
+    finally:
+        file.unlink()
+
+
+def write_child(
+    child: ChildNetwork,
+    architecture: Architecture,
+    space: SearchSpace,
+    costs: dict[str, CostModel] | Any,
+    budget: Budget,
+    table: LatencyTable,
+    data: ImageData,
+    place: Path,
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
+    text = space.format(architecture, all_edges=True)
+    predicted = {metric: model.predict(architecture) for metric, model in costs.items()}
+    onnx_file = place / "network.onnx"
+    metadata = {
+        "space": space.name,
+        "architecture": text,
+        "budget": budget.text,
+        "predicted_latency_ms": repr(predicted["latency_ms"]),
+        "table_sha256": table.sha256,
+        "device": table.describe(),
+        "version": __version__,
+        **data_metadata(data),
+    }
+    save_weights(child, place / "weights.safetensors")
+    export_network(child, onnx_file, metadata)
+    export_cells(child, place / "cells")
+    parity = check_parity(child, onnx_file, data)
+    test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    write_json(
+        place / "architecture.json",
+        {
+            "space": space.name,
+            "setting": asdict(child.network.setting),
+            "architecture": text,
+            "budget": {"text": budget.text, "limits": dict(budget.limits)},
+            "costs": predicted,
+            "macs_convention": space.macs_convention,
+            "table_sha256": table.sha256,
+            "data": data.name,
+            "parity": asdict(parity),
+            "test_accuracy": test_accuracy,
+            **{k: v for k, v in result.items() if k != "derivations"},
+        },
+    )
+    return {
+        "budget": budget.text,
+        "budget_ms": budget.limits.get("latency_ms"),
+        "limits": dict(budget.limits),
+        "predicted_ms": predicted["latency_ms"],
+        "measured_ms": None,
+        "macs": round(predicted["macs"]),
+        "params": round(predicted["params"]),
+        "accuracy": test_accuracy,
+        "parity": asdict(parity),
+        "onnx": str(onnx_file),
+        **result,
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A target's folder, read back."""
+
+    place: Path
+    table: LatencyTable
+    space: SearchSpace
+    setting: Setting
+    architecture: Architecture
+    budget: Budget
+    content: dict[str, Any]
+
+    def child(self) -> ChildNetwork:
+        child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
+        load_weights(child, self.place / "weights.safetensors")
+        return child
+
+
+def read_targets(folder: Path) -> list[Finished]:
+    """The targets of a run folder, or the one target whose folder this is.
+
+    Raises HwnasError when the folder holds none.
+    """
+    search_first = "make one with 'hwnas search --out DIR'"
+    if (folder / "architecture.json").exists():
+        places, run = [folder], folder.parent
+    else:
+        places, run = sorted(p.parent for p in folder.glob("*/architecture.json")), folder
+    if not places:
+        raise HwnasError(f"{folder} holds no finished search", search_first)
+    table = read_table(run / "table.json")
+    order = read_json(run / "manifest.json", search_first)["budgets"]
+    result = []
+    for place in places:
+        content = read_json(place / "architecture.json", search_first)
+        try:
+            space = get_space(content["space"])
+            result.append(
+                Finished(
+                    place=place,
+                    table=table,
+                    space=space,
+                    setting=Setting(**content["setting"]),
+                    architecture=space.parse(content["architecture"]),
+                    budget=Budget(content["budget"]["text"], content["budget"]["limits"]),
+                    content=content,
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise HwnasError(f"{place / 'architecture.json'} is incomplete ({error})", search_first) from None
+    return sorted(result, key=lambda t: order.index(t.budget.text) if t.budget.text in order else len(order))
+
+
+def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
+    """Time every network of a run again and compare with prediction and budget; writes ``verification.json``.
+
+    ``kept`` is false when a limit is broken by more than the measurement's error. Without ``spec`` the table's own
+    device is used.
+    """
+    targets = read_targets(folder)
+    table = targets[0].table
+    spec = spec or spec_of(table)
+    networks: dict[str, Path | ChildNetwork] = {
+        t.place.name: t.place / "network.onnx" if spec.runtime == "onnxruntime" else t.child() for t in targets
+    }
+    for network in networks.values():
+        if isinstance(network, Path) and not network.exists():
+            raise HwnasError(f"{network} does not exist", "run the search again")
+    key = network_key(targets[0].space, targets[0].setting)
+    measured = time_networks(networks, spec, table, key, progress)
+    rows = []
+    for target in targets:
+        time = measured[target.place.name]
+        costs = target.content["costs"]
+        limits = target.budget.limits
+        kept = all(
+            time.within(bound) if metric == "latency_ms" else costs[metric] <= bound for metric, bound in limits.items()
+        )
+        row = {
+            "budget": target.budget.text,
+            "budget_ms": limits.get("latency_ms"),
+            "predicted_ms": costs["latency_ms"],
+            "measured_ms": time.latency_ms,
+            "measured_error_ms": time.error_ms,
+            "measured_raw_ms": time.raw_ms,
+            "machine_slowdown": time.machine_slowdown,
+            "kept": kept,
+        }
+        write_json(target.place / "verification.json", {**row, "device": spec.text, "date": today()})
+        rows.append(row)
+    return rows
