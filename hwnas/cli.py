@@ -115,7 +115,7 @@ def profile_command(
     layers: Layers = None,
     input_shape: Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
-    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds over all workloads.")] = 25,
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds over all workloads.")] = 30,
     fit_networks: Annotated[int, typer.Option(min=2, help="Whole networks the correction is fitted on.")] = 10,
     report_networks: Annotated[int, typer.Option(min=2, help="Others on which it is judged.")] = 20,
     as_json: AsJson = False,
@@ -141,7 +141,8 @@ def profile_command(
     if report:
         print(
             f"{report.networks} held-out networks: mean error {report.mape:.1f} %, "
-            f"{report.within_10_percent:.0%} within 10 %, Kendall tau {report.kendall_tau:.3f} (the same networks timed twice: {report.floor:.1f} %)"
+            f"{report.within_10_percent:.0%} within 10 %, "
+            f"Kendall tau {report.kendall_tau:.3f} (the same networks timed twice: {report.floor:.1f} %)"
         )
     if table.quality.unstable:
         print(f"unstable entries: {', '.join(table.quality.unstable)}; to settle them: rm {out}, --rounds {2 * rounds}")

@@ -4,7 +4,7 @@
     python onnxruntime_cpu.py job.json > times.jsonl
 
 The job (JSON) lists model files and the order in which to visit them; a line of JSON comes back for every visit, so
-that a killed run goes on from where it stopped (``first_visit``). Times are what they are: which visits count and what
+that a killed run goes on from where it stopped. Times are what they are: which visits count and what
 they mean is the host's affair. README.md beside this file describes the protocol.
 """
 
@@ -62,7 +62,7 @@ def main():
         }
     )
     runs = {}
-    for number in range(job["first_visit"], len(job["visits"])):
+    for number in range(job["first_visit"], job["stop_visit"]):
         name = job["visits"][number]
         if name not in runs:
             runs[name] = load(os.path.join(os.path.dirname(sys.argv[1]), job["models"][name]), job)

@@ -85,7 +85,7 @@ def main():
     )
     runs = {}
     with torch.inference_mode():
-        for number in range(job["first_visit"], len(job["visits"])):
+        for number in range(job["first_visit"], job["stop_visit"]):
             name = job["visits"][number]
             if name not in runs:
                 runs[name] = load(os.path.join(os.path.dirname(sys.argv[1]), job["models"][name]), job)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.device import DeviceSpec, this_device
@@ -25,8 +27,8 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Measured:
     """A network's latency. ``latency_ms`` is in the machine's state when the table was measured (both timed the same
-    sentinel workload), ``raw_ms`` the plain median now, ``error_ms`` the half width of a 95 % interval of the median,
-    and no less than what the table says of how well the same network repeats.
+    sentinel workload), ``raw_ms`` the plain median now, ``error_ms`` the half width of a 95 % interval over several
+    processes, and no less than what the table says of how well the same network repeats.
     """
 
     latency_ms: float
@@ -66,15 +68,28 @@ def time_networks(
             files[network_name] = file.name
         job = make_job(spec, files, ROUNDS)
         recording = run_job(spec, job, folder, lambda done: progress("timing networks", done, len(job.visits)))
-    timings = correct_drift(recording.visits)
-    reference = table.quality.sentinel_ms if here and table.quality.sentinel_ms else timings.sentinel_ms
-    speed = timings.sentinel_ms / reference
+    reference = table.quality.sentinel_ms if here else None
     additivity = table.quality.additivity.get(key)
     floor = additivity.floor / 100 if additivity else 0.0
+    whole = correct_drift(recording.visits, reference)
+    processes = [
+        correct_drift(recording.visits[first:stop], reference or whole.sentinel_ms)
+        for first, stop in pairwise(job.bounds)
+    ]
     result = {}
     for network_name in networks:
-        rounds = timings.rounds_ms[network_name] / speed
-        low, median, high = np.percentile(rounds, [25, 50, 75])
-        error = max(1.57 * (high - low) / np.sqrt(len(rounds)), floor * median)
-        result[network_name] = Measured(float(median), float(error), timings.raw_median_ms[network_name], float(speed))
+        medians = np.array([np.median(process.rounds_ms[network_name]) for process in processes])
+        latency, error = float(np.median(medians)), half_interval(medians)
+        raw = whole.raw_median_ms[network_name]
+        slowdown = whole.sentinel_ms / (reference or whole.sentinel_ms)
+        result[network_name] = Measured(latency, max(error, floor * latency), raw, slowdown)
     return result
+
+
+def half_interval(values: NDArray[np.float64]) -> float:
+    """The half width of the 95 % interval (Student's t) of the mean of independent readings."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return 0.0
+    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))

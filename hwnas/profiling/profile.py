@@ -54,7 +54,7 @@ class ProfilePlan:
     spec: DeviceSpec
     space: SearchSpace
     setting: Setting
-    rounds: int = 25
+    rounds: int = 30
     fit_networks: int = 10
     report_networks: int = 20
 
@@ -81,9 +81,9 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     models = _write_models(plan, workloads, networks, folder, progress)
     job = make_job(plan.spec, models, plan.rounds)
     recording = run_job(plan.spec, job, folder, lambda done: progress("timing", done, len(job.visits)))
-    timings = correct_drift(recording.visits)
-    if before and before.quality.sentinel_ms:  # bring the new readings to the state that the old ones describe
-        timings = _rescale(timings, before.quality.sentinel_ms / timings.sentinel_ms)
+    # New readings are brought to the state of the machine that the old ones describe.
+    reference_ms = before.quality.sentinel_ms if before else None
+    timings = correct_drift(recording.visits, reference_ms)
 
     slopes = {}
     for w in workloads:
@@ -175,11 +175,6 @@ def sentinel(batch: int) -> tuple[torch.nn.Module, list[torch.Tensor]]:
     return Chain(operations), [torch.zeros(batch, SENTINEL.in_channels, SENTINEL.height, SENTINEL.width)]
 
 
-def _rescale(timings: Timings, factor: float) -> Timings:
-    rounds = {name: values * factor for name, values in timings.rounds_ms.items()}
-    return Timings(rounds, timings.raw_median_ms, timings.sentinel_ms * factor, timings.drift)
-
-
 def _refuse_nonpositive(slopes: dict[Workload, Slope], drift: float) -> None:
     bad = [workload.key for workload, measured in slopes.items() if not measured.median_ms > 0]
     if bad:
@@ -241,7 +236,7 @@ def _assemble(
             tool_version=__version__,
         ),
         quality=Quality(
-            sentinel_ms=timings.sentinel_ms,
+            sentinel_ms=old.sentinel_ms or timings.sentinel_ms,
             sentinel_drift=timings.drift,
             worst_relative_iqr=max(worst, old.worst_relative_iqr or 0.0),
             unstable=sorted(unstable | set(old.unstable)),

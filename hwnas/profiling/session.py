@@ -32,8 +32,13 @@ class Job:
     warmup_runs: int = 1
     min_runs: int = 3
     max_runs: int = 40
-    first_visit: int = 0
+    processes: int = 1
     protocol: int = 1
+
+    @property
+    def bounds(self) -> list[int]:
+        """Where one process stops and the next begins, the ends included."""
+        return [round(number * len(self.visits) / self.processes) for number in range(self.processes + 1)]
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,11 @@ class Recording:
 
 
 def make_job(spec: DeviceSpec, models: dict[str, str], rounds: int, sentinel_every: int = 5) -> Job:
-    """Visit every model once a round, in an order shuffled anew each round, with the sentinel in between."""
+    """Visit every model once a round, in an order shuffled anew each round, with the sentinel in between.
+
+    The rounds are spread over several processes: where a process lies in memory changes its times by several percent,
+    and a table must not describe one process. (Loading torch programs takes too long for more than two.)
+    """
     order: list[str] = []
     shuffler = random.Random(0)
     names = sorted(set(models) - {SENTINEL_NAME})
@@ -65,7 +74,9 @@ def make_job(spec: DeviceSpec, models: dict[str, str], rounds: int, sentinel_eve
                 order.append(SENTINEL_NAME)
             order.append(name)
     order.append(SENTINEL_NAME)
-    return Job(spec.hardware, spec.threads, spec.batch, models, order, affinity=_processors(spec.threads))
+    processes = min(rounds, 5 if spec.runtime == "onnxruntime" else 2)
+    affinity = _processors(spec.threads)
+    return Job(spec.hardware, spec.threads, spec.batch, models, order, affinity, processes=processes)
 
 
 def _processors(threads: int) -> list[int] | None:
@@ -91,8 +102,9 @@ def run_job(spec: DeviceSpec, job: Job, folder: Path, on_visit: Callable[[int], 
     if not done:
         append(json.dumps({"event": "job", "sha256": digest}))
     on_visit(done)
-    if done < len(job.visits):
-        write_json(folder / "job.json", {**asdict(job), "first_visit": done})
+    for stop in (stop for stop in job.bounds if stop > done):
+        first = len(recording.visits)
+        write_json(folder / "job.json", {**asdict(job), "first_visit": first, "stop_visit": stop})
         for line in _profiler_lines(spec, folder / "job.json"):
             append(line)
             _record(recording, json.loads(line))

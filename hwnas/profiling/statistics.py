@@ -28,15 +28,17 @@ class Timings:
     drift: float
 
 
-def correct_drift(visits: Sequence[Visit]) -> Timings:
+def correct_drift(visits: Sequence[Visit], reference_ms: float | None = None) -> Timings:
     """Divide every reading by what the sentinels around it say of the machine at that moment.
 
-    Each sentinel reading is smoothed with its two neighbours; between them the state is interpolated.
+    Each sentinel reading is smoothed with its two neighbours; between them the state is interpolated. Times are those
+    of the state in which the sentinel takes ``reference_ms``: by default its median over these visits.
     """
     where = names_by_round(visits)
     at = np.array(where[SENTINEL_NAME], dtype=float)
     readings = np.array([visits[number].min_ms for number in where[SENTINEL_NAME]])
-    reference = float(np.median(readings))
+    median = float(np.median(readings))
+    reference = reference_ms or median
     smooth = np.array([np.median(readings[max(0, i - 1) : i + 2]) for i in range(len(readings))])
     state = np.interp(np.arange(len(visits)), at, smooth / reference)
     rounds_ms = {
@@ -46,7 +48,7 @@ def correct_drift(visits: Sequence[Visit]) -> Timings:
     }
     raw = {name: float(np.median([visits[number].median_ms for number in numbers])) for name, numbers in where.items()}
     drift = float(np.percentile(readings, 90) / np.percentile(readings, 10) - 1)
-    return Timings(rounds_ms, raw, reference, drift)
+    return Timings(rounds_ms, raw, median, drift)
 
 
 @dataclass(frozen=True)
