@@ -244,15 +244,14 @@ def space_count(
     as_json: AsJson = False,
 ) -> None:
     """Count parameters and multiply-accumulates of an architecture's network, exactly."""
-    from hwnas.export.network import example_image
     from hwnas.networks.child import ChildNetwork
-    from hwnas.networks.count import count
+    from hwnas.networks.count import count_network
     from hwnas.spaces import get_space
 
     chosen = get_space(space)
     name = setting or chosen.evaluation_setting(architecture)
     sizes = chosen_setting(chosen, name, channels, layers)
-    counts = count(ChildNetwork(chosen, chosen.parse(architecture), sizes), example_image(sizes))
+    counts = count_network(ChildNetwork(chosen, chosen.parse(architecture), sizes))
     convention = chosen.macs_convention
     if as_json:
         show_json(

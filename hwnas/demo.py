@@ -20,7 +20,7 @@ CHANNELS, CELLS = 8, 1
 def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
     """Profile this machine's processor, search nasbench201 at 8 channels and one cell a stage on the digits, verify.
 
-    The rows of ``OUT/summary.json``. An interrupted demo goes on; a finished one is only looked up.
+    Returns the rows of ``OUT/summary.json``. An interrupted demo goes on; a finished one exports and verifies again.
     """
     space = get_space("nasbench201")
     setting = space.setting("cifar", channels=CHANNELS, depth=CELLS)

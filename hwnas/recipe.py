@@ -35,14 +35,17 @@ class Temperature(Strict):
 
 
 class Penalty(Strict):
-    """How the budget enters the loss: lambda * sum over limited metrics of (E[C]/B - 1).
+    """How the budget enters the loss, with g = E[C]/B - 1 for every limited metric.
 
-    ``dual``: lambda is found by dual ascent, lambda <- max(0, lambda + rate * (E[C]/B - 1)) at every step after
-    ``warm_up`` (a share of the epochs), one lambda a limit. ``fixed``: lambda stays at ``weight``, as in the papers.
+    ``dual``: lambda is found by dual ascent on the augmented Lagrangian (Hestenes 1969; Platt & Barr, NIPS 1987): the
+    loss pulls with max(0, lambda + damping * g) on g, and lambda <- max(0, lambda + rate * g) at every step after
+    ``warm_up`` (a share of the epochs; the damping starts then, too), one lambda a limit. Without damping E[C] swings
+    around the budget. ``fixed``: lambda stays at ``weight``, as in the papers.
     """
 
     mode: Literal["dual", "fixed"]
     rate: FiniteFloat = Field(default=0.0, ge=0)
+    damping: FiniteFloat = Field(default=0.0, ge=0)
     warm_up: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     weight: FiniteFloat = Field(default=0.0, ge=0)
 
@@ -56,7 +59,11 @@ class ChildTraining(Strict):
 
 
 class Recipe(Strict):
-    """Everything a search needs to know besides space, data, table and budgets."""
+    """Everything a search needs to know besides space, data, table and budgets.
+
+    During ``logits_warm_up``, a share of the epochs, the weights learn and the logits stay: operations with weights are
+    not yet worth more than those without, and a search that decides then collapses to ``skip_connect``.
+    """
 
     method: Literal["snas"]
     epochs: int = Field(ge=1)
@@ -66,6 +73,7 @@ class Recipe(Strict):
     logits: Optimizer
     logits_mean: FiniteFloat = 1.0
     logits_std: FiniteFloat = Field(default=0.01, ge=0)
+    logits_warm_up: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     temperature: Temperature
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     penalty: Penalty

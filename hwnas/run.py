@@ -13,6 +13,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
                 f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
             )
         return digest
-    versions = {"hwnas": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    packages = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
+    versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
     write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
     write_table(folder / "table.json", question.table)
     return digest

@@ -124,4 +124,5 @@ def divide(targets: np.ndarray, shares: tuple[float, ...], seed: int = 0) -> lis
         bounds = np.round(np.cumsum(shares) * len(members)).astype(int)
         for part, (start, stop) in zip(parts, zip((0, *bounds[:-1]), bounds, strict=True), strict=True):
             part.append(members[start:stop])
-    return [np.sort(np.concatenate(part)) for part in parts]
+    # Mixed again, so that no batch of a later pass in order holds one class alone.
+    return [generator.permutation(np.concatenate(part)) for part in parts]

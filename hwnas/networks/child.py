@@ -23,25 +23,27 @@ class ChildCell(nn.Module):
         self.out_channels, self.out_size = place.node_sum.out_channels, (place.node_sum.height, place.node_sum.width)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        nodes: dict[int, Tensor] = {
-            index: prepare(x) for index, (prepare, x) in enumerate(zip(self.preprocess, inputs, strict=True))
-        }
-        for node in self.cell.inner_nodes:
-            terms = [
-                self.edges[str(e)](nodes[self.cell.edges[e][0]])
-                for e in self.cell.edges_into(node)
-                if str(e) in self.edges and self.cell.edges[e][0] in nodes
-            ]
-            if terms:
-                total = terms[0]
-                for term in terms[1:]:
-                    total = total + term
-                nodes[node] = total
-        outputs = [nodes[node] if node in nodes else self._zeros(inputs[0]) for node in self.cell.outputs]
+        return self.output(self.nodes(*inputs))
+
+    def output(self, nodes: list[Tensor]) -> Tensor:
+        """What leaves the cell."""
+        outputs = [nodes[node] for node in self.cell.outputs]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
+    def nodes(self, *inputs: Tensor) -> list[Tensor]:
+        """Every node's value, the inputs' first."""
+        nodes = [prepare(x) for prepare, x in zip(self.preprocess, inputs, strict=True)]
+        for node in self.cell.inner_nodes:
+            edges = [e for e in self.cell.edges_into(node) if str(e) in self.edges]
+            terms = [self.edges[str(e)](nodes[self.cell.edges[e][0]]) for e in edges]
+            total = terms[0] if terms else self._zeros(inputs[0])
+            for term in terms[1:]:
+                total = total + term
+            nodes.append(total)
+        return nodes
+
     def _zeros(self, x: Tensor) -> Tensor:
-        """What a dead node contributes."""
+        """What a node without inputs holds."""
         return x.new_zeros(x.shape[0], self.out_channels, *self.out_size)
 
 
@@ -49,7 +51,8 @@ class ChildNetwork(nn.Module):
     """The network of ``architecture`` at the sizes of ``setting``: images [N, C, H, W] -> class scores [N, classes].
 
     With ``prune`` the edges that lie on no path from an input to an output are left out, as in a network that is
-    deployed; without it they are built, as the papers count them.
+    deployed; without it they are built, as the papers count them. (An edge that leaves a node without inputs carries
+    the constant that its batch norm makes of zeros; pruning drops it.)
     """
 
     def __init__(
@@ -70,3 +73,23 @@ class ChildNetwork(nn.Module):
         for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
             values[index] = module(*(values[source] for source in part.inputs))
         return values[len(self.parts) - 1]
+
+
+class EveryNode(nn.Module):
+    """A child network that also returns every node of every cell, so that tracing sees the edges of unused nodes."""
+
+    def __init__(self, child: ChildNetwork) -> None:
+        super().__init__()
+        self.child = child
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        values, nodes = {-1: x}, []
+        for index, (part, module) in enumerate(zip(self.child.network.parts, self.child.parts, strict=True)):
+            inputs = [values[source] for source in part.inputs]
+            if isinstance(module, ChildCell):
+                inner = module.nodes(*inputs)
+                values[index] = module.output(inner)
+                nodes += inner
+            else:
+                values[index] = module(*inputs)
+        return values[len(self.child.parts) - 1], *nodes

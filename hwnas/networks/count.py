@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from hwnas.networks.child import ChildNetwork, EveryNode
+
 
 @dataclass(frozen=True)
 class Count:
@@ -43,3 +45,9 @@ def count(module: nn.Module, *inputs: torch.Tensor) -> Count:
         macs_fvcore=int(sum(by_operator.values())),
         macs_conv_linear=int(by_operator["conv"] + by_operator["linear"]) + biases,
     )
+
+
+def count_network(child: ChildNetwork) -> Count:
+    """Count a whole network with every edge that its architecture chooses, those of unused nodes included."""
+    setting = child.network.setting
+    return count(EveryNode(child), torch.zeros(1, setting.image_channels, setting.height, setting.width))

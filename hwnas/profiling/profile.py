@@ -102,7 +102,10 @@ def _existing(plan: ProfilePlan, out: Path) -> LatencyTable | None:
     device = this_device(plan.spec)
     if not out.exists():
         return None
-    table = read_table(out)
+    try:
+        table = read_table(out)
+    except HwnasError as error:
+        raise HwnasError(error.problem, f"remove it (rm {out}) or write to another file with --out") from None
     here = (device.fingerprint, plan.spec.runtime, plan.spec.threads, plan.spec.batch)
     there = (table.device.fingerprint, table.runtime.name, table.runtime.threads, table.runtime.batch)
     if here != there:

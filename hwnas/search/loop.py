@@ -114,7 +114,13 @@ class Search:
         task = nn.functional.cross_entropy(scores, classes)
         relative = relative_costs(target.logits, self.expected, target.budget.limits)
         right = int((scores.detach().argmax(dim=1) == classes).sum())
-        return snas_loss(task, target.multipliers, relative), relative, task, right
+        damping = recipe.penalty.damping if self.constrains(epoch) else 0.0
+        return snas_loss(task, target.multipliers, relative, damping), relative, task, right
+
+    def constrains(self, epoch: int) -> bool:
+        """Whether lambda is being found in this epoch."""
+        penalty = self.recipe.penalty
+        return penalty.mode == "dual" and epoch >= penalty.warm_up * self.recipe.epochs
 
     def take_step(self) -> None:
         """Weights and the logits of the target whose turn it is learn from one backward pass."""
@@ -133,8 +139,9 @@ class Search:
         nn.utils.clip_grad_norm_(self.supernet.parameters(), recipe.weights.clip_norm)
         nn.utils.clip_grad_norm_(target.logits.values(), recipe.logits.clip_norm)
         self.weight_optimizer.step()
-        logit_optimizer.step()
-        if recipe.penalty.mode == "dual" and epoch >= recipe.penalty.warm_up * recipe.epochs:
+        if epoch >= recipe.logits_warm_up * recipe.epochs:
+            logit_optimizer.step()
+        if self.constrains(epoch):
             target.multipliers = dual_ascent(target.multipliers, relative, recipe.penalty.rate)
         sums = self.sums[number]
         sums["loss"] += float(task.detach())
@@ -244,7 +251,7 @@ def _step_of(line: str) -> float:
 def batch_statistics(module: nn.Module) -> Any:
     """Batch norms use each batch's own statistics and learn nothing from it (running ones describe the mixture)."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    kept = [(m.momentum, m.num_batches_tracked) for m in norms]
+    kept = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]  # type: ignore[union-attr]
     module.train()
     for norm in norms:
         norm.momentum = 0.0
@@ -252,4 +259,5 @@ def batch_statistics(module: nn.Module) -> Any:
         yield
     finally:
         for norm, (momentum, tracked) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(tracked)  # type: ignore[union-attr]

@@ -13,7 +13,8 @@ almost zero, so that the child, the most likely operation of every edge, keeps t
 kept and may become ``none``.
 
 Where this differs: with several budgets, every budget has logits of its own and the steps take turns between them
-while the supernet's weights are shared; lambda is found by dual ascent unless the recipe fixes it; the published code
+while the supernet's weights are shared; lambda is found by damped dual ascent unless the recipe fixes it; the published
+code
 used the test images to watch the search, here they are not read.
 """
 
@@ -63,9 +64,16 @@ def relative_costs(
     return torch.stack([costs[metric](p) / bound for metric, bound in limits.items()])
 
 
-def snas_loss(task_loss: Tensor, multipliers: Tensor, relative: Tensor) -> Tensor:
-    """L + sum over metrics of lambda_m * (E[C_m] / B_m - 1)."""
-    return task_loss + (multipliers.to(relative) * (relative - 1)).sum().to(task_loss)
+def snas_loss(task_loss: Tensor, multipliers: Tensor, relative: Tensor, damping: float = 0.0) -> Tensor:
+    """L + sum over metrics of lambda g, g = E[C] / B - 1; with damping k the augmented Lagrangian's
+    (max(0, lambda + k g)^2 - lambda^2) / (2 k), whose gradient is max(0, lambda + k g) dg.
+    """
+    excess, weights = relative - 1, multipliers.to(relative)
+    if damping:
+        penalty = (torch.clamp(weights + damping * excess, min=0) ** 2 - weights**2) / (2 * damping)
+    else:
+        penalty = weights * excess
+    return task_loss + penalty.sum().to(task_loss)
 
 
 def dual_ascent(multipliers: Tensor, relative: Tensor, rate: float) -> Tensor:

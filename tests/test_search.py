@@ -1,0 +1,367 @@
+"""Search: the cost gradient through the real step, the concrete distribution, dual ascent, bit-identical resumption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run, assert_one_clear_line, hwnas_process, make_table
+
+from hwnas.cost.budget import Budget, parse_budget, preview
+from hwnas.cost.expectation import ExpectedCost
+from hwnas.cost.model import build_cost_models
+from hwnas.data import load_data
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of_file
+from hwnas.recipe import Recipe, read_recipe
+from hwnas.search.loop import Search, batch_statistics
+from hwnas.search.snas import dual_ascent, sample_concrete, snas_loss, temperature_at
+from hwnas.spaces import SPACES, Setting, get_space
+from hwnas.tables.io import read_table
+
+DATA = load_data("digits?size=16")
+SIZES = {
+    "nasbench201": Setting(channels=4, depth=1, height=16, width=16),
+    "darts": Setting(channels=4, depth=3, height=16, width=16, pool_norm=True),
+}
+SMALL_SEARCH = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short")
+
+
+def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",)) -> Search:
+    space, sizes = SPACES[name], SIZES[name]
+    costs = build_cost_models(make_table(space, sizes), space, sizes)
+    previews = preview(costs)
+    return Search(space, sizes, costs, [parse_budget(b, previews) for b in budgets], DATA, recipe)
+
+
+def plain_recipe(**changes: object) -> Recipe:
+    """Plain SGD of rate 1 on the logits without clipping: their change in a step is minus the gradient."""
+    settings = {
+        "logits.name": "sgd",
+        "logits.lr": 1.0,
+        "logits.lr_end": 1.0,
+        "logits.momentum": 0.0,
+        "logits.clip_norm": 1e9,
+        "penalty.mode": "dual",
+        "penalty.warm_up": 0.0,
+        "penalty.damping": 0.0,
+        "batch_size": 8,
+    }
+    return read_recipe("snas-short", {**settings, **changes})
+
+
+def logits_after_a_step(
+    name: str, multipliers: list[float], budgets: tuple[str, ...], damping: float
+) -> tuple[Search, dict, dict]:
+    search = make_search(name, plain_recipe(**{"penalty.damping": damping}), budgets)
+    search.supernet.double()
+    target = search.targets[0]
+    for kind, values in target.logits.items():
+        generator = torch.Generator().manual_seed(len(kind))
+        values.data = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    search.logit_optimizers[0].param_groups[0]["params"] = list(target.logits.values())
+    target.multipliers = torch.tensor(multipliers, dtype=torch.float64)
+    before = {kind: values.detach().clone() for kind, values in target.logits.items()}
+    search.take_step()
+    return search, before, {kind: values.detach() for kind, values in target.logits.items()}
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("budget", ["moderate", "moderate,60%-macs,70%-params"])
+@pytest.mark.parametrize("damping", [0.0, 2.0])
+def test_cost_gradient_through_the_training_step_equals_finite_differences(
+    name: str, budget: str, damping: float
+) -> None:
+    """The change of every logit in a real step with multipliers, less that in the same step without, is minus the
+    gradient of the penalty; finite differences of a plain numpy expectation say what it must be.
+    """
+    multipliers = [0.7, 1.3, 0.4][: budget.count(",") + 1]
+    search, before, with_cost = logits_after_a_step(name, multipliers, (budget,), damping)
+    _, _, without = logits_after_a_step(name, [0.0] * len(multipliers), (budget,), 0.0)
+    limits = search.targets[0].budget.limits
+
+    def penalty(logits: dict[str, np.ndarray]) -> float:
+        total = 0.0
+        for weight, (metric, bound) in zip(multipliers, limits.items(), strict=True):
+            base, edges = search.costs[metric].linear()
+            p = {k: np.exp(v) / np.exp(v).sum(axis=1, keepdims=True) for k, v in logits.items()}
+            excess = (base + sum((p[k] * edges[k]).sum() for k in p)) / bound - 1
+            total += (
+                (max(0, weight + damping * excess) ** 2 - weight**2) / (2 * damping) if damping else weight * excess
+            )
+        return total
+
+    start = {kind: values.numpy() for kind, values in before.items()}
+    for kind, values in start.items():
+        actual = (without[kind] - with_cost[kind]).numpy()
+        assert np.abs(actual).max() > 1e-4
+        for index in np.ndindex(values.shape):
+            step = np.zeros_like(values)
+            step[index] = 1e-5
+            difference = penalty({**start, kind: values + step}) - penalty({**start, kind: values - step})
+            assert actual[index] == pytest.approx(difference / 2e-5, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> None:
+    search = make_search(name, plain_recipe())
+    search.supernet.double()
+    target = search.targets[0]
+    for values in target.logits.values():
+        values.data = values.data.double()
+    with batch_statistics(search.supernet):
+        loss, *_ = search.loss(target, 0)
+        loss.backward()
+        for values in target.logits.values():
+            for index in [(0, 1), (2, 3), (5, 2)]:
+                gradient = float(values.grad[index])  # type: ignore[index]
+                both = []
+                for sign in (1, -1):
+                    with torch.no_grad():
+                        values[index] += sign * 1e-5
+                        both.append(float(search.loss(target, 0)[0]))
+                        values[index] -= sign * 1e-5
+                assert gradient == pytest.approx((both[0] - both[1]) / 2e-5, rel=1e-3, abs=1e-7)
+
+
+def test_concrete_samples_choose_as_often_as_the_probabilities_say() -> None:
+    """The most likely entry of a concrete sample is distributed as softmax(logits) (Maddison et al. 2017, prop. 1)."""
+    from scipy.stats import chisquare
+
+    logits = {"cell": torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]]).repeat(20_000, 1)}
+    sample = sample_concrete(logits, 0.5, torch.Generator().manual_seed(0))["cell"]
+    torch.testing.assert_close(sample.sum(dim=1), torch.ones(20_000))
+    counts = torch.bincount(sample.argmax(dim=1), minlength=5).numpy()
+    expected = torch.softmax(logits["cell"][0], dim=0).double().numpy()
+    assert chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-3
+    cold = sample_concrete(logits, 0.01, torch.Generator().manual_seed(0))["cell"]
+    assert float((cold.max(dim=1).values > 0.99).float().mean()) > 0.95
+
+
+def test_temperature_is_linear_in_the_epoch() -> None:
+    assert [temperature_at(1.0, 0.1, e, 4) for e in range(4)] == pytest.approx([1.0, 0.7, 0.4, 0.1])
+
+
+def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
+    multipliers = torch.tensor([0.5, 0.01], dtype=torch.float64)
+    moved = dual_ascent(multipliers, torch.tensor([1.5, 0.5]), rate=0.1)
+    assert moved.tolist() == pytest.approx([0.55, 0.0])
+
+
+def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
+    """A task that always wants the same operation more; E[C] must settle at the budget."""
+    space, sizes = get_space("nasbench201"), SIZES["nasbench201"]
+    model = build_cost_models(make_table(space, sizes), space, sizes)["latency_ms"]
+    bound = preview({"latency_ms": model})["latency_ms"].percentile(25)
+    logits = torch.zeros(6, 5, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], 0.05)
+    multiplier, cost = torch.zeros(1, dtype=torch.float64), ExpectedCost(model)
+    history = []
+    for _ in range(1500):
+        relative = cost({"cell": logits.softmax(-1)}).reshape(1) / bound
+        loss = snas_loss(-0.5 * logits.softmax(-1)[:, 3].mean(), multiplier, relative, damping=2.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        multiplier = dual_ascent(multiplier, relative, 0.01)
+        history.append(float(relative.detach()))
+    assert history[0] > 1.2  # where it starts, the budget is broken
+    assert np.array(history[-300:]) == pytest.approx(1.0, abs=0.02)
+
+
+def test_fixed_lambda_stays_and_dual_lambda_moves() -> None:
+    fixed = make_search("nasbench201", plain_recipe(**{"penalty.mode": "fixed", "penalty.weight": 0.5}))
+    dual = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8, "penalty.warm_up": 0.0}), ("30%",))
+    for _ in range(3):
+        fixed.take_step()
+        dual.take_step()
+    assert fixed.targets[0].multipliers.tolist() == [0.5]
+    assert dual.targets[0].multipliers.tolist() != [0.0]
+
+
+def test_several_budgets_take_turns_and_share_the_weights() -> None:
+    search = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8}), ("mild", "aggressive"))
+    first, second = ({k: v.detach().clone() for k, v in t.logits.items()} for t in search.targets)
+    search.take_step()
+    assert not torch.equal(search.targets[0].logits["cell"], first["cell"])
+    assert torch.equal(search.targets[1].logits["cell"], second["cell"])
+    search.take_step()
+    assert not torch.equal(search.targets[1].logits["cell"], second["cell"])
+
+
+def test_validation_changes_nothing_in_the_supernet() -> None:
+    search = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8}))
+    search.take_step()
+    before = {k: v.clone() for k, v in search.supernet.state_dict().items()}
+    search.validate(search.derive(search.targets[0]))
+    assert all(torch.equal(v, before[k]) for k, v in search.supernet.state_dict().items())
+
+
+def test_a_search_never_reads_the_test_images() -> None:
+    def forbidden() -> None:
+        raise AssertionError("the search read the test images")
+
+    recipe = read_recipe("snas-short", {"batch_size": 256, "epochs": 1})
+    search = make_search("nasbench201", recipe)
+    search.data = type(DATA)(DATA.name, DATA.labels, DATA.train, DATA.validation, forbidden, DATA.flip)  # type: ignore[arg-type]
+    while search.step < search.total_steps:
+        search.take_step()
+    assert search.epoch_report()[0]["validation_accuracy"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_search() -> None:
+    search = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8}))
+    with torch.no_grad():
+        next(search.supernet.parameters()).fill_(float("nan"))
+    with pytest.raises(HwnasError, match="loss became nan"):
+        search.take_step()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": -1}, "epochs"),
+        ({"weights.lr": float("nan")}, "weights.lr"),
+        ({"penalty.mode": "hope"}, "penalty.mode"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_bad_recipes_are_refused(changes: dict, words: str) -> None:
+    with pytest.raises(HwnasError, match=words):
+        read_recipe("snas-short", changes)
+
+
+def test_every_shipped_recipe_reads() -> None:
+    from hwnas.files import shipped
+
+    names = [file.stem for file in (shipped("configs") / "search").glob("*.yaml")]
+    assert {"snas", "snas-short", "snas-hour"} <= set(names)
+    paper = read_recipe("snas", {})
+    assert (paper.epochs, paper.batch_size, paper.weights.lr, paper.temperature.end) == (150, 64, 0.025, 0.03)
+    for name in names:
+        assert read_recipe(name, {}).inputs_per_node is None
+
+
+RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mild", "--budget", "aggressive,80%-params")
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Hashes of everything a search makes that must not depend on interruptions."""
+    names = ["metrics.jsonl"]
+    for target in ("mild", "aggressive_80pct-params"):
+        names += [
+            f"{target}/{n}" for n in ("architecture.json", "weights.safetensors", "network.onnx", "cells/cell.onnx")
+        ]
+    return {name: sha256_of_file(folder / name) for name in names}
+
+
+@pytest.mark.end_to_end
+def test_search_killed_again_and_again_ends_bit_identical(tmp_path: Path, table_file: Path) -> None:
+    def arguments(out: Path) -> tuple[object, ...]:
+        return ("search", "--table", table_file, *SMALL_SEARCH, *RUN, "--out", out)
+
+    whole = hwnas_process(*arguments(tmp_path / "whole"))
+    output = whole.communicate()[0]
+    assert whole.returncode == 0, output
+    killed, out = 0, tmp_path / "killed"
+    moments = [("checkpoint.pt", 0.05), ("checkpoint.pt", 0.6), ("mild/train.pt", 0.1)]
+    for file, delay in moments:
+        process = hwnas_process(*arguments(out))
+        while process.poll() is None and not (out / file).exists():
+            time.sleep(0.005)
+        time.sleep(delay)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed >= 2
+    last = hwnas_process(*arguments(out))
+    output = last.communicate()[0]
+    assert last.returncode == 0, output
+    assert fingerprint(out) == fingerprint(tmp_path / "whole")
+    summary = json.loads((out / "summary.json").read_text())["targets"]
+    assert [row["budget"] for row in summary] == ["mild", "aggressive,80%-params"]
+
+
+@pytest.mark.end_to_end
+def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_path: Path) -> None:
+    table, out = tmp_path / "cpu.json", tmp_path / "run"
+    sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+    quick = ("--rounds", 5, "--fit-networks", 4, "--report-networks", 4)
+    assert run("profile", *sizes, *quick, "--out", table).exit_code == 0
+    arguments = ("search", "--table", table, *SMALL_SEARCH, "--epochs", 2, "--child-epochs", 3, "--budget", "90%")
+    result = run(*arguments, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["targets"]
+    assert row["predicted_ms"] <= row["budget_ms"]
+    assert row["parity"]["same_class"] == 1.0
+    place = out / "90pct"
+    assert sorted(f.name for f in place.iterdir() if f.is_file()) == [
+        "architecture.json", "derivations.json", "network.onnx", "train.pt", "weights.safetensors",
+    ]  # fmt: skip
+    content = json.loads((place / "architecture.json").read_text())
+    assert content["table_sha256"] == read_table(table).sha256
+    assert content["costs"]["latency_ms"] <= content["budget"]["limits"]["latency_ms"]
+
+    verified = run("verify", out, "--json")
+    (measured,) = json.loads(verified.stdout)["targets"]
+    assert verified.exit_code == (0 if measured["kept"] else 1)
+    assert 0.3 < measured["measured_ms"] / row["predicted_ms"] < 3
+
+    before = json.loads(run("evaluate", place, "--json").stdout)["targets"][0]
+    assert before["onnx_accuracy"] == pytest.approx(before["torch_accuracy"], abs=0.003)
+    trained = run("train", out, "--epochs", 6, "--json")
+    assert trained.exit_code == 0, trained.output
+    after = json.loads(run("evaluate", out, "--json").stdout)["targets"][0]
+    assert after["onnx_accuracy"] > max(before["onnx_accuracy"], 0.3)
+
+    # A budget that the network cannot keep, written into the finished run, is found broken.
+    content["budget"]["limits"]["latency_ms"] = measured["measured_ms"] / 10
+    (place / "architecture.json").write_text(json.dumps(content))
+    broken = run("verify", place)
+    assert broken.exit_code == 1
+    assert "NO" in broken.stdout
+
+
+def test_search_refuses_what_does_not_fit(run: Run, tmp_path: Path, table_file: Path) -> None:
+    base = ("search", "--table", table_file, *SMALL_SEARCH, "--out", tmp_path / "run")
+    assert_one_clear_line(run(*base, "--space", "darts"), "lacks", "hwnas profile --space darts")
+    assert_one_clear_line(run(*base, "--budget", "0.00001ms"), "cannot be met", "between")
+    assert_one_clear_line(run(*base, "--budget", "mild", "--budget", "mild"), "same")
+    assert_one_clear_line(run(*base, "--method", "luck"), "luck")
+    assert_one_clear_line(run(*base, "--recipe", "cake"), "cake", "snas-short")
+    assert_one_clear_line(run("search", "--table", tmp_path / "no.json", "--out", tmp_path / "run"), "no.json")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("")
+    assert_one_clear_line(run(*base[:-1], tmp_path / "file" / "run"), "cannot write", "--out")
+    profile = ("profile", "--channels", 4, "--cells", 1, "--out", tmp_path / "file" / "t.json")
+    assert_one_clear_line(run(*profile), "cannot write|file", "--out")
+
+
+def test_folders_of_other_runs_and_damaged_checkpoints_are_refused(run: Run, tmp_path: Path, table_file: Path) -> None:
+    out = tmp_path / "run"
+    base = ("search", "--table", table_file, *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0, "--out", out)
+    assert run(*base).exit_code == 0
+    assert_one_clear_line(run(*base, "--seed", 3), "other settings", "--out")
+    checkpoint = out / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"PK nonsense"):
+        checkpoint.write_bytes(damaged)
+        assert_one_clear_line(run(*base), "checkpoint.pt", "rm ")
+    checkpoint.write_bytes(whole)
+    weights = out / "moderate" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert_one_clear_line(run("train", out, "--epochs", 1), "weights.safetensors")
+    (out / "moderate" / "network.onnx").write_bytes(b"nothing")
+    assert_one_clear_line(run("evaluate", out), "network.onnx")
+    assert_one_clear_line(run("verify", tmp_path), "no finished search")
+    assert_one_clear_line(run("evaluate", out, "--split", "all"), "all")
+
+
+def test_budgets_in_the_search_module_are_the_ones_given() -> None:
+    assert Budget("4.5ms,2M-params", {}).name == "4.5ms_2M-params"
