@@ -30,6 +30,7 @@ app.add_typer(space_app, name="space")
 app.add_typer(table_app, name="table")
 
 SpaceName = Annotated[str, typer.Option("--space", help="nasbench201 or darts.")]
+TableSpace = Annotated[str | None, typer.Option("--space", help="nasbench201 or darts; by default the table's.")]
 SettingName = Annotated[
     str | None, typer.Option("--setting", help="Named sizes of the space, such as imagenet-mobile.")
 ]
@@ -121,7 +122,7 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure every workload of a space on a device and write a latency table."""
-    from hwnas.cost.model import network_key
+    from hwnas.cost.networks import network_key
     from hwnas.profiling.device import parse_device
     from hwnas.profiling.profile import ProfilePlan, profile
     from hwnas.progress import Progress
@@ -189,7 +190,7 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
 def table_predict(
     table: Annotated[Path, typer.Argument(help="A latency table.")],
     architectures: Annotated[Path, typer.Option(help="A text file, one architecture a line.")],
-    space: SpaceName = "nasbench201",
+    space: TableSpace = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -200,12 +201,12 @@ def table_predict(
     """Predict latency, MACs and parameters of architectures from a table."""
     from hwnas.cost.budget import format_amount
     from hwnas.cost.model import build_cost_models, encode
-    from hwnas.spaces import get_space
+    from hwnas.cost.networks import choose_network
     from hwnas.tables.io import read_table
 
-    chosen = get_space(space)
-    sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
-    models = build_cost_models(read_table(table), chosen, sizes)
+    content, shape = read_table(table), parse_input(input_shape)
+    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    models = build_cost_models(content, chosen, sizes)
     try:
         lines = [line.strip() for line in architectures.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -311,7 +312,7 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
 @command(space_app, "preview", "hwnas space preview --table cpu.json --budget 60% --budget 300k-params")
 def space_preview(
     table: TablePath,
-    space: SpaceName = "nasbench201",
+    space: TableSpace = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -323,12 +324,12 @@ def space_preview(
     """Show how cost is spread over a space on a device, and what a budget allows."""
     from hwnas.cost.budget import format_amount, parse_budget, preview, share_within
     from hwnas.cost.model import build_cost_models
-    from hwnas.spaces import get_space
+    from hwnas.cost.networks import choose_network
     from hwnas.tables.io import read_table
 
-    chosen = get_space(space)
-    sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
-    previews = preview(build_cost_models(read_table(table), chosen, sizes))
+    content, shape = read_table(table), parse_input(input_shape)
+    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    previews = preview(build_cost_models(content, chosen, sizes))
     budgets = [parse_budget(text, previews) for text in budget or []]
     quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
     spread = {
@@ -341,13 +342,13 @@ def space_preview(
         for b in budgets
     ]
     if as_json:
-        show_json({"space": space, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed})
+        show_json({"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed})
         return
     how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; ends exact"
     columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
     names = ("least", "aggressive", "moderate", "mild", "greatest")
     rows = [[metric, *(format_amount(metric, values[n]) for n in names)] for metric, values in spread.items()]
-    show_table(f"{space}, {sizes.describe()}: {how}", columns, rows)
+    show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
     for row, b in zip(allowed, budgets, strict=True):
         print(f"budget {b.text}: {b.describe()}: {row['share_of_architectures']:.2%} of the architectures keep it")
 
@@ -360,10 +361,13 @@ def search_command(
         list[str] | None,
         typer.Option(help="mild, moderate, aggressive, 4.5ms, 60%, 300M-macs; repeat for more targets."),
     ] = None,
-    space: SpaceName = "nasbench201",
+    space: TableSpace = None,
     data: DataSpec = "digits",
     method: Annotated[str, typer.Option(help="The search method.")] = "snas",
-    recipe: Annotated[str | None, typer.Option(help="A recipe of configs/search, or a YAML file.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A name in configs/search or a YAML file; by default snas, on digits snas-short."),
+    ] = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -378,10 +382,10 @@ def search_command(
     as_json: AsJson = False,
 ) -> None:
     """Search architectures within budgets, train them, write ONNX."""
+    from hwnas.cost.networks import choose_network
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe
     from hwnas.run import Question, answer
-    from hwnas.spaces import get_space
     from hwnas.tables.io import read_table
 
     if method != "snas":
@@ -390,9 +394,9 @@ def search_command(
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     settings = read_recipe(recipe or ("snas-short" if data.startswith("digits") else "snas"), changes)
-    chosen = get_space(space)
-    sizes = chosen_setting(chosen, setting, channels, layers)
-    question = Question(chosen, sizes, read_table(table), data, budget or ["moderate"], settings, verify)
+    content = read_table(table)
+    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers)
+    question = Question(chosen, sizes, content, data, budget or ["moderate"], settings, verify)
     with Progress() as progress:
         rows = answer(question, out, progress)
     if as_json:

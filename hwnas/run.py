@@ -22,7 +22,8 @@ import torch
 from hwnas import __version__
 from hwnas.cost.budget import Budget, Preview, parse_budget, preview
 from hwnas.cost.derive import derive
-from hwnas.cost.model import CostModel, build_cost_models, network_key
+from hwnas.cost.model import CostModel, build_cost_models
+from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.network import (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from hwnas.cost.budget import NAMED, Budget, all_choices, parse_budget, preview,
 from hwnas.cost.derive import derive
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.model import CostModel, build_cost_models, decode, encode
+from hwnas.cost.networks import choose_network, network_key, networks_of, profile_command
 from hwnas.errors import HwnasError
-from hwnas.spaces import SPACES, Architecture, get_space
+from hwnas.spaces import SPACES, Architecture, SearchSpace, Setting, get_space
 from hwnas.tables.io import write_table
+from hwnas.tables.schema import Correction, LatencyTable
 
 NB201 = get_space("nasbench201")
 
@@ -236,3 +240,53 @@ def test_nan_logits_and_hopeless_limits_are_refused() -> None:
 
 def test_budget_names_are_safe_folder_names() -> None:
     assert Budget("../../etc/passwd", {}).name.count("/") == 0
+
+
+def corrected(*networks: tuple[str, Setting]) -> LatencyTable:
+    """A table that says it was made for these networks."""
+    fit = Correction(offset_ms=0.5, scale=2.0, networks=10)
+    table = make_table(NB201, SMALL["nasbench201"])
+    return table.model_copy(update={"correction": {network_key(SPACES[n], s): fit for n, s in networks}})
+
+
+def test_network_names_read_back() -> None:
+    networks = [(name, s) for name, space in SPACES.items() for s in space.settings.values()]
+    assert [(space.name, s) for space, s in networks_of(corrected(*networks))] == networks
+
+
+def test_the_network_meant_is_the_one_said_else_the_tables_own() -> None:
+    small, usual = SMALL["nasbench201"], NB201.settings["cifar"]
+    assert choose_network(corrected(("nasbench201", small)), None, None) == (NB201, small)
+    assert choose_network(corrected(("nasbench201", small), ("nasbench201", usual)), None, None) == (NB201, usual)
+    assert choose_network(corrected(("darts", SMALL["darts"])), None, None)[0].name == "darts"
+    assert choose_network(corrected(("nasbench201", small)), None, None, channels=9)[1].channels == 9
+    assert choose_network(corrected(("nasbench201", small)), "darts", None)[1] == SPACES["darts"].settings["search"]
+    two = corrected(("nasbench201", small), ("darts", SMALL["darts"]))
+    with pytest.raises(HwnasError, match="several networks"):
+        choose_network(two, None, None)
+
+
+def test_correction_scales_what_is_predicted() -> None:
+    small = SMALL["nasbench201"]
+    plain = build_cost_models(corrected(), NB201, small)["latency_ms"].predict_many(CHOICES)
+    fitted = build_cost_models(corrected(("nasbench201", small)), NB201, small)["latency_ms"].predict_many(CHOICES)
+    np.testing.assert_allclose(fitted, 0.5 + 2.0 * plain)
+
+
+@pytest.mark.parametrize(
+    ("space", "setting"), [(space, setting) for space in SPACES.values() for setting in space.settings.values()]
+)
+def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, setting: Setting) -> None:
+    """What is advised, parsed as ``hwnas profile`` would, gives back the network that was missing."""
+    wanted = replace(setting, channels=24, classes=7, height=64, width=48)
+    words = shlex.split(profile_command(space, wanted).split("'")[1])
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    image_channels, height, width = map(int, options["--input"].split("x"))
+    depth = int(options["--layers"]) if "--layers" in options else None
+    base = space.setting(
+        options.get("--setting", space.search_setting), channels=int(options["--channels"]), depth=depth
+    )
+    assert wanted == replace(
+        base,
+        classes=int(options["--classes"]), image_channels=image_channels, height=height, width=width,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,3 +178,27 @@ def test_greyscale_images_can_be_repeated(tmp_path: Path) -> None:
 def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HwnasError, match="only 12 images"):
         load_data(f"imagefolder:{write_images(tmp_path / 'images', 10)}?train=13")
+
+
+def test_cifar10_on_disk_is_read_and_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of CIFAR-10's own form; only their published checksums, which random images cannot have, are waived."""
+    from hwnas.data.torchvision_cpu import torchvision_datasets
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    pixels = {}
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        pixels[name] = generator.integers(0, 256, (40, 3072), dtype=np.uint8)
+        batch = {"data": pixels[name], "labels": [i % 10 for i in range(40)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}))
+    monkeypatch.setattr(torchvision_datasets().cifar, "check_integrity", lambda *a: True)
+
+    data = load_data(f"cifar10:{tmp_path}?test=20")
+    assert [len(s) for s in (data.train, data.validation, data.test)] == [160, 40, 20]
+    assert data.labels[3] == "class3"
+    given = {row.tobytes() for name, rows in pixels.items() if name != "test_batch" for row in rows}
+    read = {i.numpy().tobytes() for s in (data.train, data.validation) for i in s.images}
+    assert read == given
+    assert {i.numpy().tobytes() for i in data.test.images} <= {row.tobytes() for row in pixels["test_batch"]}

@@ -185,6 +185,18 @@ def test_profile_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.end_to_end
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    process = hwnas_process("profile", *SMALL_PROFILE, "--rounds", 30, "--out", tmp_path / "t.json")
+    while process.poll() is None and not list(tmp_path.glob("t.json.partial/*/journal.jsonl")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1] == "hwnas: interrupted; the same command goes on from here"
+    assert "Traceback" not in output
+
+
 def test_a_profiler_that_fails_is_one_clear_error(tmp_path: Path) -> None:
     spec = parse_device("cpu")
     (tmp_path / "bad.onnx").write_bytes(b"this is no model")

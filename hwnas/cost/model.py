@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.cost.networks import network_key, profile_command
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, Network, SearchSpace, Setting, Workload
 from hwnas.tables.schema import Entry, LatencyTable
@@ -107,13 +108,6 @@ def decode(space: SearchSpace, choices: NDArray[np.intp]) -> Architecture:
     return Architecture(space.name, tuple(cells))
 
 
-def network_key(space: SearchSpace, setting: Setting) -> str:
-    """The name of a network's sizes in a table's ``correction`` and ``additivity``."""
-    s = setting
-    sizes = f"{s.channels}x{s.depth}/{s.image_channels}x{s.height}x{s.width}/{s.classes}"
-    return f"{space.name}/{sizes}" + ("" if s.stem == "cifar" else f"/{s.stem}") + ("/pool-norm" if s.pool_norm else "")
-
-
 def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting) -> dict[str, CostModel]:
     """One cost model for every metric: latency_ms, macs (counted by the space's convention), params.
 
@@ -137,21 +131,6 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
         "macs": _cost_model(space, network, "macs", entries, counted, False),
         "params": _cost_model(space, network, "params", entries, "params", False),
     }
-
-
-def profile_command(space: SearchSpace, setting: Setting) -> str:
-    base = space.settings[space.search_setting]
-    name = next(
-        (n for n, s in space.settings.items() if s.stem == setting.stem and s.pool_norm == setting.pool_norm), ""
-    )
-    base = space.settings.get(name, base)
-    options = f" --setting {name}" if name != space.search_setting else ""
-    for option, field in (("--channels", "channels"), ("--layers", "depth"), ("--classes", "classes")):
-        if getattr(setting, field) != getattr(base, field):
-            options += f" {option} {getattr(setting, field)}"
-    if (setting.image_channels, setting.height, setting.width) != (base.image_channels, base.height, base.width):
-        options += f" --input {setting.image_channels}x{setting.height}x{setting.width}"
-    return f"measure them with 'hwnas profile --space {space.name}{options} --out TABLE'"
 
 
 def _cost_model(

@@ -51,9 +51,9 @@ def time_networks(
 ) -> dict[str, Measured]:
     """Time ONNX files (or child networks, for a torch runtime) in interleaved rounds with the sentinel.
 
-    Without a sentinel in the table, or on another machine than the table's, latencies are as the clock says.
+    Without a sentinel in the table, or on another machine or runtime than the table's, latencies are as the clock says.
     """
-    here = this_device(spec).fingerprint == table.device.fingerprint
+    here = this_device(spec).fingerprint == table.device.fingerprint and spec == spec_of(table)
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder = Path(name)
         files = {SENTINEL_NAME: f"sentinel{spec.model_suffix}"}

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from hwnas import __version__
-from hwnas.cost.model import build_cost_models, decode, encode, network_key
+from hwnas.cost.model import build_cost_models, decode, encode
+from hwnas.cost.networks import network_key
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.networks.child import ChildNetwork
