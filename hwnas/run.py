@@ -11,8 +11,7 @@ DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,35 +19,26 @@ from typing import Any
 import torch
 
 from hwnas import __version__
-from hwnas.cost.budget import Budget, Preview, parse_budget, preview
+from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
 from hwnas.cost.derive import derive
-from hwnas.cost.model import CostModel, build_cost_models
+from hwnas.cost.model import build_cost_models
 from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
-from hwnas.export.network import (
-    check_parity,
-    data_metadata,
-    export_cells,
-    export_network,
-    load_weights,
-    onnx_accuracy,
-    save_weights,
-)
-from hwnas.export.verify import Measured, spec_of, time_networks
+from hwnas.export.network import export_network
+from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import read_json, sha256_of, unwritable, write_json
+from hwnas.finished import fit_setting, verify_run, write_child
 from hwnas.networks.child import ChildNetwork
-from hwnas.profiling.device import DeviceSpec
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
 from hwnas.search.loop import Search, Target, run_search
-from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
-from hwnas.tables.io import read_table, write_table
+from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import accuracy, recalibrate, train_child
 
 MOST_DERIVATIONS = 6
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,8 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
     is made again.
     """
     space = question.space
+    if question.verify:
+        require_its_device(question.table)
     data = load_data(question.data_spec, progress)
     setting = fit_setting(question.setting, data)
     costs = build_cost_models(question.table, space, setting)
@@ -89,22 +81,14 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
     rows = []
     for target in search.targets:
         rows.append(_finish(question, search, target, setting, data, folder, progress))
+    summary = folder / "summary.json"
+    write_json(summary, {"targets": rows, "finished": today(), "table_sha256": question.table.sha256})
     if question.verify:
-        for row in verify_run(folder, None, progress):
-            next(r for r in rows if r["budget"] == row["budget"]).update(row)
-    write_json(folder / "summary.json", {"targets": rows, "finished": today(), "table_sha256": question.table.sha256})
-    return rows
-
-
-def fit_setting(setting: Setting, data: ImageData) -> Setting:
-    """The setting with the data's image shape and number of classes."""
-    channels, height, width = data.shape
-    return replace(setting, image_channels=channels, height=height, width=width, classes=len(data.labels))
+        verify_run(folder, None, progress)
+    return read_json(summary, f"remove {summary}")["targets"]
 
 
 def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
-    from hwnas.cost.budget import format_amount, share_within
-
     metric = next(iter(budget.limits))
     spread = previews[metric]
     share = share_within(previews, budget)
@@ -238,157 +222,3 @@ def _time_child(child: ChildNetwork, table: LatencyTable, key: str, place: Path,
         return time_networks({"child": file}, spec, table, key, progress)["child"]
     finally:
         file.unlink()
-
-
-def write_child(
-    child: ChildNetwork,
-    architecture: Architecture,
-    space: SearchSpace,
-    costs: dict[str, CostModel] | Any,
-    budget: Budget,
-    table: LatencyTable,
-    data: ImageData,
-    place: Path,
-    result: dict[str, Any],
-) -> dict[str, Any]:
-    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
-    text = space.format(architecture, all_edges=True)
-    predicted = {metric: model.predict(architecture) for metric, model in costs.items()}
-    onnx_file = place / "network.onnx"
-    metadata = {
-        "space": space.name,
-        "architecture": text,
-        "budget": budget.text,
-        "predicted_latency_ms": repr(predicted["latency_ms"]),
-        "table_sha256": table.sha256,
-        "device": table.describe(),
-        "version": __version__,
-        **data_metadata(data),
-    }
-    save_weights(child, place / "weights.safetensors")
-    export_network(child, onnx_file, metadata)
-    export_cells(child, place / "cells")
-    parity = check_parity(child, onnx_file, data)
-    test_accuracy = onnx_accuracy(onnx_file, data, data.test)
-    write_json(
-        place / "architecture.json",
-        {
-            "space": space.name,
-            "setting": asdict(child.network.setting),
-            "architecture": text,
-            "budget": {"text": budget.text, "limits": dict(budget.limits)},
-            "costs": predicted,
-            "macs_convention": space.macs_convention,
-            "table_sha256": table.sha256,
-            "data": data.name,
-            "parity": asdict(parity),
-            "test_accuracy": test_accuracy,
-            **{k: v for k, v in result.items() if k != "derivations"},
-        },
-    )
-    return {
-        "budget": budget.text,
-        "budget_ms": budget.limits.get("latency_ms"),
-        "limits": dict(budget.limits),
-        "predicted_ms": predicted["latency_ms"],
-        "measured_ms": None,
-        "macs": round(predicted["macs"]),
-        "params": round(predicted["params"]),
-        "accuracy": test_accuracy,
-        "parity": asdict(parity),
-        "onnx": str(onnx_file),
-        **result,
-    }
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A target's folder, read back."""
-
-    place: Path
-    table: LatencyTable
-    space: SearchSpace
-    setting: Setting
-    architecture: Architecture
-    budget: Budget
-    content: dict[str, Any]
-
-    def child(self) -> ChildNetwork:
-        child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
-        load_weights(child, self.place / "weights.safetensors")
-        return child
-
-
-def read_targets(folder: Path) -> list[Finished]:
-    """The targets of a run folder, or the one target whose folder this is.
-
-    Raises HwnasError when the folder holds none.
-    """
-    search_first = "make one with 'hwnas search --out DIR'"
-    if (folder / "architecture.json").exists():
-        places, run = [folder], folder.parent
-    else:
-        places, run = sorted(p.parent for p in folder.glob("*/architecture.json")), folder
-    if not places:
-        raise HwnasError(f"{folder} holds no finished search", search_first)
-    table = read_table(run / "table.json")
-    order = read_json(run / "manifest.json", search_first)["budgets"]
-    result = []
-    for place in places:
-        content = read_json(place / "architecture.json", search_first)
-        try:
-            space = get_space(content["space"])
-            result.append(
-                Finished(
-                    place=place,
-                    table=table,
-                    space=space,
-                    setting=Setting(**content["setting"]),
-                    architecture=space.parse(content["architecture"]),
-                    budget=Budget(content["budget"]["text"], content["budget"]["limits"]),
-                    content=content,
-                )
-            )
-        except (KeyError, TypeError) as error:
-            raise HwnasError(f"{place / 'architecture.json'} is incomplete ({error})", search_first) from None
-    return sorted(result, key=lambda t: order.index(t.budget.text) if t.budget.text in order else len(order))
-
-
-def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
-    """Time every network of a run again and compare with prediction and budget; writes ``verification.json``.
-
-    ``kept`` is false when a limit is broken by more than the measurement's error. Without ``spec`` the table's own
-    device is used.
-    """
-    targets = read_targets(folder)
-    table = targets[0].table
-    spec = spec or spec_of(table)
-    networks: dict[str, Path | ChildNetwork] = {
-        t.place.name: t.place / "network.onnx" if spec.runtime == "onnxruntime" else t.child() for t in targets
-    }
-    for network in networks.values():
-        if isinstance(network, Path) and not network.exists():
-            raise HwnasError(f"{network} does not exist", "run the search again")
-    key = network_key(targets[0].space, targets[0].setting)
-    measured = time_networks(networks, spec, table, key, progress)
-    rows = []
-    for target in targets:
-        time = measured[target.place.name]
-        costs = target.content["costs"]
-        limits = target.budget.limits
-        kept = all(
-            time.within(bound) if metric == "latency_ms" else costs[metric] <= bound for metric, bound in limits.items()
-        )
-        row = {
-            "budget": target.budget.text,
-            "budget_ms": limits.get("latency_ms"),
-            "predicted_ms": costs["latency_ms"],
-            "measured_ms": time.latency_ms,
-            "measured_error_ms": time.error_ms,
-            "measured_raw_ms": time.raw_ms,
-            "machine_slowdown": time.machine_slowdown,
-            "kept": kept,
-        }
-        write_json(target.place / "verification.json", {**row, "device": spec.text, "date": today()})
-        rows.append(row)
-    return rows

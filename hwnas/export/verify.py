@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.device import DeviceSpec, this_device
 from hwnas.profiling.models import write_model
@@ -29,12 +30,13 @@ class Measured:
     """A network's latency. ``latency_ms`` is in the machine's state when the table was measured (both timed the same
     sentinel workload), ``raw_ms`` the plain median now, ``error_ms`` the half width of a 95 % interval over several
     processes, and no less than what the table says of how well the same network repeats.
+    ``machine_slowdown`` is None where the table's sentinel says nothing about this machine or runtime.
     """
 
     latency_ms: float
     error_ms: float
     raw_ms: float
-    machine_slowdown: float
+    machine_slowdown: float | None
 
     def within(self, bound_ms: float) -> bool:
         return self.latency_ms <= bound_ms + self.error_ms
@@ -44,6 +46,16 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
     """The device spec whose profiler made the table."""
     hardware = "cuda:0" if table.device.kind == "gpu" else "cpu"
     return DeviceSpec(hardware, table.runtime.name, table.runtime.threads, table.runtime.batch)
+
+
+def require_its_device(table: LatencyTable) -> None:
+    """Raises HwnasError when this is not the machine that the table describes."""
+    spec = spec_of(table)
+    if this_device(spec).fingerprint != table.device.fingerprint:
+        raise HwnasError(
+            f"the table describes {table.device.name}, which this machine is not",
+            f"run there, or time here all the same with 'hwnas verify DIR --device {spec.hardware}+{spec.runtime}'",
+        )
 
 
 def time_networks(
@@ -81,7 +93,7 @@ def time_networks(
         medians = np.array([np.median(process.rounds_ms[network_name]) for process in processes])
         latency, error = float(np.median(medians)), half_interval(medians)
         raw = whole.raw_median_ms[network_name]
-        slowdown = whole.sentinel_ms / (reference or whole.sentinel_ms)
+        slowdown = whole.sentinel_ms / reference if reference else None
         result[network_name] = Measured(latency, max(error, floor * latency), raw, slowdown)
     return result
 

@@ -1,0 +1,30 @@
+"""The command line: parse, call, print. Everything slow is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from hwnas.cli import runs, spaces, tables
+from hwnas.cli.common import app, space_app, table_app
+
+__all__ = ["app", "main", "runs", "spaces", "tables"]
+
+app.add_typer(space_app, name="space")
+app.add_typer(table_app, name="table")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        from hwnas import __version__
+
+        print(f"hwnas {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes a tenth of a start
+    app()

@@ -1,0 +1,108 @@
+"""What every command shares: options, errors in one line, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.spaces import SearchSpace, Setting
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Measure a device, search for networks within a budget, hand back ONNX that keeps it on that device.",
+    epilog="Start with: `hwnas demo`",
+)
+space_app = typer.Typer(no_args_is_help=True, help="What can be searched, and what a budget allows.")
+table_app = typer.Typer(no_args_is_help=True, help="Latency tables: look at one, predict with it.")
+
+SpaceName = Annotated[str, typer.Option("--space", help="nasbench201 or darts.")]
+TableSpace = Annotated[str | None, typer.Option("--space", help="nasbench201 or darts; by default the table's.")]
+SettingName = Annotated[
+    str | None, typer.Option("--setting", help="Named sizes of the space, such as imagenet-mobile.")
+]
+Channels = Annotated[int | None, typer.Option(help="Channels of the first cells.")]
+Layers = Annotated[
+    int | None, typer.Option("--layers", "--cells", help="Cells: a stage (nasbench201), in all (darts).")
+]
+TablePath = Annotated[Path, typer.Option("--table", help="A latency table, from hwnas profile.")]
+InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
+Written = Annotated[str, typer.Option("--architecture", help="In the space's notation, or a name such as DARTS_V2.")]
+Folder = Annotated[Path, typer.Argument(help="A run of hwnas search, or one budget's folder in it.")]
+OtherData = Annotated[str | None, typer.Option("--data", help="By default the data of the search.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+DataSpec = Annotated[str, typer.Option("--data", help="digits, cifar10:FOLDER or imagefolder:PATH, options behind ?.")]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2.")]
+
+
+def command(group: typer.Typer, name: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command: its help ends in an example, what the user can mend is one line and exit code 2."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                function(*args, **kwargs)
+            except HwnasError as error:
+                fail(str(error))
+            except KeyboardInterrupt:
+                print("hwnas: interrupted; the same command goes on from here", file=sys.stderr)
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                raise typer.Exit(0) from None
+            except OSError as error:
+                fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+
+        return group.command(name, epilog=f"Example: `{example}`")(guarded)
+
+    return register
+
+
+def fail(line: str) -> None:
+    print(f"hwnas: error: {' '.join(line.split())}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+def show_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 150
+    Console(width=width).print(table)
+
+
+def chosen_setting(
+    space: SearchSpace, name: str | None, channels: int | None, layers: int | None, **shape: int | None
+) -> Setting:
+    return space.setting(name or space.search_setting, channels=channels, depth=layers, **shape)
+
+
+def parse_input(text: str | None) -> dict[str, int | None]:
+    """``3x32x32`` as the setting's fields."""
+    if text is None:
+        return {}
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+        raise HwnasError(f"cannot read input shape {text!r}", "write CHANNELSxHEIGHTxWIDTH, such as 3x32x32")
+    return dict(zip(("image_channels", "height", "width"), map(int, sizes), strict=True))

@@ -1,0 +1,217 @@
+"""Searching, and what can be done with a finished search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.cli.common import (
+    AsJson,
+    Channels,
+    DataSpec,
+    Folder,
+    Layers,
+    OtherData,
+    SettingName,
+    TablePath,
+    TableSpace,
+    app,
+    command,
+    show_json,
+    show_table,
+)
+from hwnas.errors import HwnasError
+
+
+@command(app, "search", "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a")
+def search_command(
+    table: TablePath,
+    out: Annotated[Path, typer.Option(help="The folder of the run; the same command goes on where it was stopped.")],
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="mild, moderate, aggressive, 4.5ms, 60%, 300M-macs; repeat for more targets."),
+    ] = None,
+    space: TableSpace = None,
+    data: DataSpec = "digits",
+    method: Annotated[str, typer.Option(help="The search method.")] = "snas",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A name in configs/search or a YAML file; by default snas, on digits snas-short."),
+    ] = None,
+    setting: SettingName = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the search.")] = None,
+    child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of each child's training.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    fixed_lambda: Annotated[
+        float | None, typer.Option("--lambda", min=0, help="Fix the penalty's weight, as the papers do.")
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Time the networks; derive again if one is over its budget.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search architectures within budgets, train them, write ONNX."""
+    from hwnas.cost.networks import choose_network
+    from hwnas.progress import Progress
+    from hwnas.recipe import read_recipe
+    from hwnas.run import Question, answer
+    from hwnas.tables.io import read_table
+
+    if method != "snas":
+        raise HwnasError(f"unknown method {method!r}", "use snas")
+    changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
+    if fixed_lambda is not None:
+        changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
+    settings = read_recipe(recipe or ("snas-short" if data.startswith("digits") else "snas"), changes)
+    content = read_table(table)
+    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers)
+    question = Question(chosen, sizes, content, data, budget or ["moderate"], settings, verify)
+    with Progress() as progress:
+        rows = answer(question, out, progress)
+    if as_json:
+        show_json({"targets": rows})
+    else:
+        show_results(rows)
+        print(f"next: hwnas verify {out}")
+    if any(row.get("kept") is False for row in rows):
+        raise typer.Exit(1)
+
+
+@command(app, "verify", "hwnas verify runs/a --device cpu")
+def verify_command(
+    folder: Folder,
+    device: Annotated[str | None, typer.Option(help="Where to time; by default the table's own device.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time exported networks again; exit code 1 when one breaks its budget by more than the measurement's error."""
+    from hwnas.finished import verify_run
+    from hwnas.profiling.device import parse_device
+    from hwnas.progress import Progress
+
+    with Progress() as progress:
+        rows = verify_run(folder, parse_device(device) if device else None, progress)
+    if as_json:
+        show_json({"targets": rows})
+    else:
+        columns = ["budget", "limit", "predicted", "measured", "clock says", "kept"]
+        shown = [
+            [
+                r["budget"],
+                f"{r['budget_ms']:.4g} ms" if r["budget_ms"] else "-",
+                f"{r['predicted_ms']:.4g} ms",
+                f"{r['measured_ms']:.4g} ± {r['measured_error_ms']:.2g} ms",
+                f"{r['measured_raw_ms']:.4g} ms",
+                "yes" if r["kept"] else "NO",
+            ]
+            for r in rows
+        ]
+        show_table("", columns, shown)
+        slowdown = rows[0]["machine_slowdown"]
+        if slowdown is None:
+            print("The table is of another machine or runtime: the times are as the clock says.")
+        else:
+            print(
+                f"The machine runs at {1 / slowdown:.0%} of its speed when the table was measured; "
+                "'measured' has this divided out."
+            )
+    if not all(row["kept"] for row in rows):
+        raise typer.Exit(1)
+
+
+@command(app, "train", "hwnas train runs/a/moderate --epochs 20")
+def train_command(
+    folder: Folder,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs, from the weights that are there.")] = 20,
+    learning_rate: Annotated[float, typer.Option(min=1e-9, help="SGD's first rate; a cosine takes it to 0.")] = 0.025,
+    data: OtherData = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train derived networks further and export them again."""
+    from hwnas.finished import train_further
+    from hwnas.progress import Progress
+
+    with Progress() as progress:
+        rows = train_further(folder, epochs, learning_rate, data, seed, progress)
+    if as_json:
+        show_json({"targets": rows})
+        return
+    for r in rows:
+        print(
+            f"{r['budget']}: validation {r['validation_accuracy_before_training']:.1%} -> "
+            f"{r['validation_accuracy']:.1%}, test {r['accuracy']:.1%}; {r['onnx']}"
+        )
+    print(f"next: hwnas verify {folder}")
+
+
+@command(app, "evaluate", "hwnas evaluate runs/a --split test")
+def evaluate_command(
+    folder: Folder,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    data: OtherData = None,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy of exported networks: the ONNX files themselves through ONNX Runtime, and torch beside them."""
+    from hwnas.finished import evaluate
+    from hwnas.progress import Progress
+
+    with Progress() as progress:
+        rows = evaluate(folder, split, data, progress)
+    if as_json:
+        show_json({"split": split, "targets": rows})
+        return
+    columns = ["budget", "images", "ONNX Runtime", "torch"]
+    shown = [[r["budget"], f"{r['images']:,}", f"{r['onnx_accuracy']:.2%}", f"{r['torch_accuracy']:.2%}"] for r in rows]
+    show_table(f"accuracy on the {split} images", columns, shown)
+
+
+@command(app, "demo", "hwnas demo --out runs/demo")
+def demo_command(
+    out: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/demo"), as_json: AsJson = False
+) -> None:
+    """The whole flow in a few minutes on embedded images: profile this machine, search three budgets, verify."""
+    from hwnas.demo import run_demo
+    from hwnas.progress import Progress
+
+    with Progress() as progress:
+        rows = run_demo(out, progress)
+    if as_json:
+        show_json({"targets": rows})
+    else:
+        show_results(rows)
+        print(f"made {out}/summary.json; next: hwnas table show {out}/table.json, or hwnas profile --help")
+    if any(row["kept"] is False for row in rows):
+        raise typer.Exit(1)
+
+
+def show_results(rows: list[dict[str, Any]]) -> None:
+    """The closing table."""
+    from hwnas.cost.budget import format_amount
+
+    shown = []
+    for row in rows:
+        measured = "-"
+        if row.get("measured_ms") is not None:
+            measured = f"{row['measured_ms']:.4g} ± {row['measured_error_ms']:.2g} ms" + (" over" * (not row["kept"]))
+        limits = ", ".join(format_amount(m, v) for m, v in row["limits"].items())
+        shown.append(
+            [
+                row["budget"],
+                limits,
+                f"{row['predicted_ms']:.4g} ms",
+                measured,
+                f"{row['macs'] / 1e6:.2f} M",
+                f"{row['params'] / 1e6:.4f} M",
+                f"{row['validation_accuracy_before_training']:.1%}",
+                f"{row['validation_accuracy']:.1%}",
+                f"{row['accuracy']:.1%}",
+            ]
+        )
+    columns = ["budget", "limit", "predicted", "measured", "MACs", "params"]
+    columns += ["val. before training", "val. after", "test accuracy"]
+    show_table("", columns, shown)
+    for row in rows:
+        print(f"{row['budget']}: {row['architecture']}  {row['onnx']}")

@@ -1,0 +1,176 @@
+"""``hwnas space …``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli.common import (
+    AsJson,
+    Channels,
+    Classes,
+    InputShape,
+    Layers,
+    SettingName,
+    SpaceName,
+    TablePath,
+    TableSpace,
+    Written,
+    app,
+    chosen_setting,
+    command,
+    parse_input,
+    show_json,
+    show_table,
+    space_app,
+)
+
+
+@command(space_app, "count", "hwnas space count --space darts --architecture DARTS_V2 --channels 36 --layers 20")
+def space_count(
+    architecture: Written,
+    space: SpaceName = "nasbench201",
+    setting: SettingName = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count parameters and multiply-accumulates of an architecture's network, exactly."""
+    from hwnas.networks.child import ChildNetwork
+    from hwnas.networks.count import count_network
+    from hwnas.spaces import get_space
+
+    chosen = get_space(space)
+    name = setting or chosen.evaluation_setting(architecture)
+    sizes = chosen_setting(chosen, name, channels, layers)
+    counts = count_network(ChildNetwork(chosen, chosen.parse(architecture), sizes))
+    convention = chosen.macs_convention
+    if as_json:
+        show_json(
+            {
+                "space": space,
+                "architecture": chosen.format(chosen.parse(architecture)),
+                "setting": name,
+                "channels": sizes.channels,
+                "layers": sizes.depth,
+                "params": counts.params,
+                "macs": counts.macs(convention),
+                "macs_convention": convention,
+                "macs_fvcore": counts.macs_fvcore,
+                "macs_conv_linear": counts.macs_conv_linear,
+            }
+        )
+        return
+    print(f"{chosen.format(chosen.parse(architecture))}")
+    print(f"{name}: {sizes.describe()}")
+    mark = {c: "  <- the space's convention" if c == convention else "" for c in ("fvcore", "conv_linear")}
+    print(f"params {counts.params:>15,}  without auxiliary head")
+    print(f"macs   {counts.macs_fvcore:>15,}  as fvcore counts them, batch norm included{mark['fvcore']}")
+    print(
+        f"macs   {counts.macs_conv_linear:>15,}  convolutions and classifier with its bias alone{mark['conv_linear']}"
+    )
+
+
+@command(space_app, "show", "hwnas space show --space darts")
+def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> None:
+    """Describe a space: operations, cells, named sizes."""
+    from hwnas.spaces import get_space
+
+    chosen = get_space(space)
+    if as_json:
+        show_json(
+            {
+                "space": chosen.name,
+                "operations": chosen.operations,
+                "architectures": chosen.num_architectures,
+                "cells": {k: {"edges": c.edges, "outputs": c.outputs} for k, c in chosen.cells.items()},
+                "settings": {name: vars(s) for name, s in chosen.settings.items()},
+                "published": dict(chosen.published),
+            }
+        )
+        return
+    print(f"{chosen.name}: {chosen.num_architectures:,} architectures")
+    print(f"operations: {', '.join(chosen.operations)}")
+    for kind, cell in chosen.cells.items():
+        print(f"cell {kind}: {len(cell.edges)} edges {' '.join(f'{a}>{b}' for a, b in cell.edges)}")
+    for name, sizes in chosen.settings.items():
+        marks = " (searches use this)" * (name == chosen.search_setting)
+        print(f"setting {name}: {sizes.describe()}{marks}")
+    if chosen.published:
+        print(f"published cells by name: {', '.join(chosen.published)}")
+
+
+@command(space_app, "preview", "hwnas space preview --table cpu.json --budget 60% --budget 300k-params")
+def space_preview(
+    table: TablePath,
+    space: TableSpace = None,
+    setting: SettingName = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    budget: Annotated[list[str] | None, typer.Option(help="Also say what this budget allows.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how cost is spread over a space on a device, and what a budget allows."""
+    from hwnas.cost.budget import format_amount, parse_budget, preview, share_within
+    from hwnas.cost.model import build_cost_models
+    from hwnas.cost.networks import choose_network
+    from hwnas.tables.io import read_table
+
+    content, shape = read_table(table), parse_input(input_shape)
+    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    previews = preview(build_cost_models(content, chosen, sizes))
+    budgets = [parse_budget(text, previews) for text in budget or []]
+    quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
+    spread = {
+        metric: {"least": p.least, **{n: p.percentile(q) for q, n in quartiles}, "greatest": p.greatest}
+        | {f"{n}_standard_error": p.percentile_error(q) for q, n in quartiles if not p.exact}
+        for metric, p in previews.items()
+    }
+    allowed = [
+        {"budget": b.text, "limits": dict(b.limits), "share_of_architectures": share_within(previews, b)}
+        for b in budgets
+    ]
+    if as_json:
+        show_json({"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed})
+        return
+    how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; ends exact"
+    columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
+    names = ("least", "aggressive", "moderate", "mild", "greatest")
+    rows = [[metric, *(format_amount(metric, values[n]) for n in names)] for metric, values in spread.items()]
+    show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
+    for row, b in zip(allowed, budgets, strict=True):
+        print(f"budget {b.text}: {b.describe()}: {row['share_of_architectures']:.2%} of the architectures keep it")
+
+
+@command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")
+def export_command(
+    architecture: Written,
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    space: SpaceName = "nasbench201",
+    setting: SettingName = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+) -> None:
+    """Export an architecture with random weights, to time it or train it elsewhere."""
+    import torch
+
+    from hwnas.export.network import export_network
+    from hwnas.networks.child import ChildNetwork
+    from hwnas.networks.serialize import OPSET
+    from hwnas.spaces import get_space
+
+    chosen = get_space(space)
+    name = setting or chosen.evaluation_setting(architecture)
+    sizes = chosen_setting(chosen, name, channels, layers, classes=classes, **parse_input(input_shape))
+    torch.manual_seed(seed)
+    network = ChildNetwork(chosen, chosen.parse(architecture), sizes, prune=True)
+    text = chosen.format(chosen.parse(architecture))
+    export_network(network, out, {"space": space, "architecture": text, "weights": f"random, seed {seed}"})
+    print(f"{out}: {sizes.describe()}, random weights, opset {OPSET}, dynamic batch")

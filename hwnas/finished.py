@@ -1,0 +1,279 @@
+"""A finished search, read back: its networks verified on the device, trained further, evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hwnas import __version__
+from hwnas.cost.budget import Budget
+from hwnas.cost.model import CostModel, build_cost_models
+from hwnas.cost.networks import network_key
+from hwnas.data import ImageData, load_data
+from hwnas.errors import HwnasError
+from hwnas.export.network import (
+    check_parity,
+    data_metadata,
+    export_cells,
+    export_network,
+    load_weights,
+    onnx_accuracy,
+    save_weights,
+)
+from hwnas.export.verify import require_its_device, spec_of, time_networks
+from hwnas.files import read_json, sha256_of_file, write_json
+from hwnas.networks.child import ChildNetwork
+from hwnas.profiling.device import DeviceSpec
+from hwnas.progress import Progress
+from hwnas.recipe import ChildTraining, Optimizer
+from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
+from hwnas.tables.io import read_table
+from hwnas.tables.schema import LatencyTable, today
+from hwnas.training.child import accuracy, train_child
+
+
+def fit_setting(setting: Setting, data: ImageData) -> Setting:
+    """The setting with the data's image shape and number of classes."""
+    channels, height, width = data.shape
+    return replace(setting, image_channels=channels, height=height, width=width, classes=len(data.labels))
+
+
+def write_child(
+    child: ChildNetwork,
+    architecture: Architecture,
+    space: SearchSpace,
+    costs: Mapping[str, CostModel],
+    budget: Budget,
+    table: LatencyTable,
+    data: ImageData,
+    place: Path,
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
+    text = space.format(architecture, all_edges=True)
+    predicted = {metric: model.predict(architecture) for metric, model in costs.items()}
+    onnx_file = place / "network.onnx"
+    metadata = {
+        "space": space.name,
+        "architecture": text,
+        "budget": budget.text,
+        "predicted_latency_ms": repr(predicted["latency_ms"]),
+        "table_sha256": table.sha256,
+        "device": table.describe(),
+        "version": __version__,
+        **data_metadata(data),
+    }
+    save_weights(child, place / "weights.safetensors")
+    export_network(child, onnx_file, metadata)
+    export_cells(child, place / "cells")
+    parity = check_parity(child, onnx_file, data)
+    test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    write_json(
+        place / "architecture.json",
+        {
+            "space": space.name,
+            "setting": asdict(child.network.setting),
+            "architecture": text,
+            "budget": {"text": budget.text, "limits": dict(budget.limits)},
+            "costs": predicted,
+            "macs_convention": space.macs_convention,
+            "table_sha256": table.sha256,
+            "data": data.name,
+            "parity": asdict(parity),
+            "test_accuracy": test_accuracy,
+            **{k: v for k, v in result.items() if k != "derivations"},
+        },
+    )
+    return {
+        "budget": budget.text,
+        "budget_ms": budget.limits.get("latency_ms"),
+        "limits": dict(budget.limits),
+        "predicted_ms": predicted["latency_ms"],
+        "measured_ms": None,
+        "macs": round(predicted["macs"]),
+        "params": round(predicted["params"]),
+        "accuracy": test_accuracy,
+        "parity": asdict(parity),
+        "onnx": str(onnx_file),
+        **result,
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A target's folder, read back."""
+
+    place: Path
+    table: LatencyTable
+    space: SearchSpace
+    setting: Setting
+    architecture: Architecture
+    budget: Budget
+    content: dict[str, Any]
+
+    def child(self) -> ChildNetwork:
+        child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
+        load_weights(child, self.place / "weights.safetensors")
+        return child
+
+
+def read_targets(folder: Path) -> list[Finished]:
+    """The targets of a run folder, or the one target whose folder this is.
+
+    Raises HwnasError when the folder holds none.
+    """
+    search_first = "make one with 'hwnas search --out DIR'"
+    if (folder / "architecture.json").exists():
+        places, run = [folder], folder.parent
+    else:
+        places, run = sorted(p.parent for p in folder.glob("*/architecture.json")), folder
+    if not places:
+        raise HwnasError(f"{folder} holds no finished search", search_first)
+    table = read_table(run / "table.json")
+    order = read_json(run / "manifest.json", search_first)["budgets"]
+    result = []
+    for place in places:
+        content = read_json(place / "architecture.json", search_first)
+        try:
+            space = get_space(content["space"])
+            result.append(
+                Finished(
+                    place=place,
+                    table=table,
+                    space=space,
+                    setting=Setting(**content["setting"]),
+                    architecture=space.parse(content["architecture"]),
+                    budget=Budget(content["budget"]["text"], content["budget"]["limits"]),
+                    content=content,
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise HwnasError(f"{place / 'architecture.json'} is incomplete ({error})", search_first) from None
+    return sorted(result, key=lambda t: order.index(t.budget.text) if t.budget.text in order else len(order))
+
+
+def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
+    """Time every network of a run again and compare with prediction and budget; writes ``verification.json``.
+
+    ``kept`` is false when a limit is broken by more than the measurement's error. Without ``spec`` the table's own
+    device is used.
+    """
+    targets = read_targets(folder)
+    table = targets[0].table
+    if spec is None:
+        require_its_device(table)
+    spec = spec or spec_of(table)
+    networks: dict[str, Path | ChildNetwork] = {
+        t.place.name: t.place / "network.onnx" if spec.runtime == "onnxruntime" else t.child() for t in targets
+    }
+    for network in networks.values():
+        if isinstance(network, Path) and not network.exists():
+            raise HwnasError(f"{network} does not exist", "run the search again")
+    key = network_key(targets[0].space, targets[0].setting)
+    measured = time_networks(networks, spec, table, key, progress)
+    rows = []
+    for target in targets:
+        time = measured[target.place.name]
+        costs = target.content["costs"]
+        limits = target.budget.limits
+        kept = all(
+            time.within(bound) if metric == "latency_ms" else costs[metric] <= bound for metric, bound in limits.items()
+        )
+        row = {
+            "budget": target.budget.text,
+            "budget_ms": limits.get("latency_ms"),
+            "predicted_ms": costs["latency_ms"],
+            "measured_ms": time.latency_ms,
+            "measured_error_ms": time.error_ms,
+            "measured_raw_ms": time.raw_ms,
+            "machine_slowdown": time.machine_slowdown,
+            "kept": kept,
+        }
+        write_json(target.place / "verification.json", {**row, "device": spec.text, "date": today()})
+        rows.append(row)
+    update_summary(targets[0].place.parent, rows)
+    return rows
+
+
+def update_summary(run: Path, rows: list[dict[str, Any]]) -> None:
+    """Bring new figures of some targets into the run's ``summary.json``, if it has one."""
+    file = run / "summary.json"
+    if file.exists():
+        summary = read_json(file, f"remove {file}")
+        for row in rows:
+            for old in summary["targets"]:
+                if old["budget"] == row["budget"]:
+                    old.update(row)
+        write_json(file, summary)
+
+
+def train_further(
+    folder: Path, epochs: int, learning_rate: float, data_spec: str | None, seed: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Train every target's network from the weights that are there, and write its files again; one row a target."""
+    targets = read_targets(folder)
+    data = _data(targets, data_spec, progress)
+    optimizer = Optimizer(name="sgd", lr=learning_rate, lr_end=0.0, weight_decay=3e-4, clip_norm=5.0)
+    recipe = ChildTraining(epochs=epochs, batch_size=min(64, len(data.train)), optimizer=optimizer)
+    rows = []
+    for target in targets:
+        child = target.child()
+        before = accuracy(child, data, data.validation)
+        start = sha256_of_file(target.place / "weights.safetensors")
+        # The search's own checkpoint is not this training's: a folder of its own, named by what it starts from.
+        place = target.place / f"training-{start[:12]}"
+        history = train_child(child, data, recipe, seed, place, start, progress)
+        result = {
+            "validation_accuracy_before_training": before,
+            "validation_accuracy": history[-1].validation_accuracy,
+            "child_epochs": target.content["child_epochs"] + len(history),
+            "architecture": target.content["architecture"],
+        }
+        costs = build_cost_models(target.table, target.space, target.setting)
+        rows.append(
+            write_child(
+                child,
+                target.architecture,
+                target.space,
+                costs,
+                target.budget,
+                target.table,
+                data,
+                target.place,
+                result,
+            )
+        )
+    update_summary(targets[0].place.parent, rows)
+    return rows
+
+
+def evaluate(folder: Path, split_name: str, data_spec: str | None, progress: Progress) -> list[dict[str, Any]]:
+    """Accuracy on a split: of the ONNX file through ONNX Runtime, and of the torch network; one row a target."""
+    if split_name not in ("train", "validation", "test"):
+        raise HwnasError(f"unknown split {split_name!r}", "use train, validation or test")
+    targets = read_targets(folder)
+    data = _data(targets, data_spec, progress)
+    split = getattr(data, split_name)
+    return [
+        {
+            "budget": target.budget.text,
+            "images": len(split),
+            "onnx_accuracy": onnx_accuracy(target.place / "network.onnx", data, split),
+            "torch_accuracy": accuracy(target.child().eval(), data, split),
+        }
+        for target in targets
+    ]
+
+
+def _data(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:
+    data = load_data(spec or targets[0].content["data"], progress)
+    setting = targets[0].setting
+    if fit_setting(setting, data) != setting:
+        raise HwnasError(
+            f"the images of {data.name} are {data.shape} with {len(data.labels)} classes, "
+            f"the networks take {setting.describe()}",
+            "give the data of the search",
+        )
+    return data
