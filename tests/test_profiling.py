@@ -148,6 +148,9 @@ def test_profile_keeps_what_a_table_already_holds(run: Run, tmp_path: Path) -> N
     new = set(second) - set(first)
     assert [workload.op for workload in new] == ["norm_relu_pool_linear"]
     assert all(second[workload] == entry for workload, entry in first.items())
+    whole = out.read_bytes()
+    assert run("profile", *SMALL_PROFILE, *QUICK, "--out", out).exit_code == 0
+    assert out.read_bytes() == whole  # nothing was lacking
     other = run("profile", *SMALL_PROFILE, *QUICK, "--device", "cpu?threads=2", "--out", out)
     assert_one_clear_line(other, "another device or runtime", "--out")
 

@@ -138,7 +138,8 @@ def test_light_commands_import_no_torch(arguments: list[str], table_file: Path) 
 
 
 def test_shipped_tables_read_and_cover_their_spaces() -> None:
-    from hwnas.cost.model import build_cost_models, network_key
+    from hwnas.cost.model import build_cost_models
+    from hwnas.cost.networks import network_key
     from hwnas.files import shipped
     from hwnas.spaces import SPACES
 

@@ -41,6 +41,7 @@ def profile_command(
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds over all workloads.")] = 30,
     fit_networks: Annotated[int, typer.Option(min=2, help="Whole networks the correction is fitted on.")] = 10,
     report_networks: Annotated[int, typer.Option(min=2, help="Others on which it is judged.")] = 20,
+    licence: Annotated[str, typer.Option(help="Written into the table, for those you share it with.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure every workload of a space on a device and write a latency table."""
@@ -52,7 +53,7 @@ def profile_command(
 
     chosen = get_space(space)
     sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
-    plan = ProfilePlan(parse_device(device), chosen, sizes, rounds, fit_networks, report_networks)
+    plan = ProfilePlan(parse_device(device), chosen, sizes, rounds, fit_networks, report_networks, licence)
     with Progress() as progress:
         table = profile(plan, out, progress)
     key = network_key(chosen, sizes)

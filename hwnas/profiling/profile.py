@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import importlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from hwnas.profiling.models import (
     timed_module,
     write_model,
 )
-from hwnas.profiling.session import SENTINEL_NAME, Recording, make_job, run_job
+from hwnas.profiling.session import SENTINEL_NAME, Job, Recording, make_job, run_job
 from hwnas.profiling.statistics import (
     STATISTIC,
     Slope,
@@ -58,6 +58,7 @@ class ProfilePlan:
     rounds: int = 30
     fit_networks: int = 10
     report_networks: int = 20
+    licence: str = ""
 
 
 def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
@@ -73,9 +74,11 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     network = plan.space.network(plan.setting)
     known = {entry.workload for entry in before.entries} if before else set()
     workloads = [workload for workload in network.workloads() if workload not in known]
-    folder = out.with_name(out.name + ".partial")
-    identity = sha256_of([__version__, plan.spec.text, plan.setting.describe(), plan.setting.pool_norm])[:12]
-    folder = folder / identity
+    key = network_key(plan.space, plan.setting)
+    if before and not workloads and key in before.correction:
+        return before
+    made_of = [__version__, plan.spec.text, key, [w.key for w in workloads], plan.fit_networks, plan.report_networks]
+    folder = out.with_name(out.name + ".partial") / sha256_of(made_of)[:12]
     _make(folder)
 
     networks = _random_architectures(plan)
@@ -91,7 +94,7 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
         few, many = repetitions(w)
         slopes[w] = slope(timings.rounds_ms[f"{w.key}@{few}"], timings.rounds_ms[f"{w.key}@{many}"], many - few)
     _refuse_nonpositive(slopes, timings.drift)
-    table = _assemble(plan, before, recording, timings, slopes)
+    table = _assemble(plan, before, job, recording, timings, slopes)
     table = _with_correction(plan, table, networks, timings)
     write_table(out, table)
     shutil.rmtree(folder.parent, ignore_errors=True)
@@ -107,8 +110,10 @@ def _existing(plan: ProfilePlan, out: Path) -> LatencyTable | None:
         table = read_table(out)
     except HwnasError as error:
         raise HwnasError(error.problem, f"remove it (rm {out}) or write to another file with --out") from None
-    here = (device.fingerprint, plan.spec.runtime, plan.spec.threads, plan.spec.batch)
-    there = (table.device.fingerprint, table.runtime.name, table.runtime.threads, table.runtime.batch)
+    spec, runtime = plan.spec, table.runtime
+    installed = importlib.import_module(spec.runtime).__version__
+    here = (device.fingerprint, spec.runtime, installed, spec.threads, spec.batch)
+    there = (table.device.fingerprint, runtime.name, runtime.version, runtime.threads, runtime.batch)
     if here != there:
         raise HwnasError(
             f"{out} is a table of another device or runtime ({table.describe()})", "write to another file with --out"
@@ -192,6 +197,7 @@ def _refuse_nonpositive(slopes: dict[Workload, Slope], drift: float) -> None:
 def _assemble(
     plan: ProfilePlan,
     before: LatencyTable | None,
+    job: Job,
     recording: Recording,
     timings: Timings,
     slopes: dict[Workload, Slope],
@@ -234,8 +240,8 @@ def _assemble(
             version=1,
             statistic=STATISTIC,
             rounds=plan.rounds,
-            visit_ms=3.0,
-            warmup_runs=1,
+            visit_ms=job.visit_ms,
+            warmup_runs=job.warmup_runs,
             date=today(),
             tool_version=__version__,
         ),
@@ -248,8 +254,8 @@ def _assemble(
         ),
         correction=before.correction if before else {},
         provenance="measured",
-        source=f"hwnas profile on {os.uname().sysname}" if hasattr(os, "uname") else "hwnas profile",
-        licence="CC0-1.0",
+        source="hwnas profile",
+        licence=plan.licence or (before.licence if before else ""),
         entries=entries,
     )
 

@@ -30,7 +30,7 @@ class Job:
     affinity: list[int] | None
     visit_ms: float = 3.0
     warmup_runs: int = 1
-    min_runs: int = 3
+    min_runs: int = 2
     max_runs: int = 40
     processes: int = 1
     protocol: int = 1
@@ -116,20 +116,21 @@ def run_job(spec: DeviceSpec, job: Job, folder: Path, on_visit: Callable[[int], 
 
 def _profiler_lines(spec: DeviceSpec, job_file: Path) -> Iterator[str]:
     threads = {"OMP_NUM_THREADS": str(spec.threads), "MKL_NUM_THREADS": str(spec.threads)}
-    process = subprocess.Popen(
-        [sys.executable, str(spec.profiler), str(job_file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **threads},
-    )
+    complaints = job_file.with_name("stderr.txt")
+    with complaints.open("w", encoding="utf-8") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, str(spec.profiler), str(job_file)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, **threads},
+        )
     assert process.stdout
-    assert process.stderr
     try:
         for line in process.stdout:
             yield line.rstrip("\n")
-        problem = process.stderr.read().strip()
         if process.wait() != 0:
+            problem = complaints.read_text(encoding="utf-8", errors="replace").strip()
             last = problem.splitlines()[-1] if problem else f"exit code {process.returncode}"
             raise HwnasError(
                 f"profiler {spec.profiler.name} failed on {spec.text}: {last}", f"run it by hand on {job_file}"
