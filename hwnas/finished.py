@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,54 +41,73 @@ def fit_setting(setting: Setting, data: ImageData) -> Setting:
     return replace(setting, image_channels=channels, height=height, width=width, classes=len(data.labels))
 
 
+@dataclass(frozen=True)
+class Derived:
+    """One target's network: what it is, what it may cost, by which table, and the folder it lives in."""
+
+    place: Path
+    table: LatencyTable
+    space: SearchSpace
+    setting: Setting
+    architecture: Architecture
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Finished(Derived):
+    """A derived network whose folder has been written, read back."""
+
+    content: dict[str, Any]
+
+    def child(self) -> ChildNetwork:
+        child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
+        load_weights(child, self.place / "weights.safetensors")
+        return child
+
+
 def write_child(
-    child: ChildNetwork,
-    architecture: Architecture,
-    space: SearchSpace,
-    costs: Mapping[str, CostModel],
-    budget: Budget,
-    table: LatencyTable,
-    data: ImageData,
-    place: Path,
-    result: dict[str, Any],
+    child: ChildNetwork, derived: Derived, costs: Mapping[str, CostModel], data: ImageData, result: dict[str, Any]
 ) -> dict[str, Any]:
     """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
-    text = space.format(architecture, all_edges=True)
-    predicted = {metric: model.predict(architecture) for metric, model in costs.items()}
+    place, space, budget = derived.place, derived.space, derived.budget
+    text = space.format(derived.architecture, all_edges=True)
+    predicted = {metric: model.predict(derived.architecture) for metric, model in costs.items()}
     onnx_file = place / "network.onnx"
     metadata = {
         "space": space.name,
         "architecture": text,
         "budget": budget.text,
         "predicted_latency_ms": repr(predicted["latency_ms"]),
-        "table_sha256": table.sha256,
-        "device": table.describe(),
+        "table_sha256": derived.table.sha256,
+        "device": derived.table.describe(),
         "version": __version__,
         **data_metadata(data),
     }
-    save_weights(child, place / "weights.safetensors")
     export_network(child, onnx_file, metadata)
     export_cells(child, place / "cells")
     parity = check_parity(child, onnx_file, data)
     test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    # Last of the networks: until these are there, an interrupted training goes on from the old ones.
+    save_weights(child, place / "weights.safetensors")
     write_json(
         place / "architecture.json",
         {
             "space": space.name,
-            "setting": asdict(child.network.setting),
+            "setting": asdict(derived.setting),
             "architecture": text,
             "budget": {"text": budget.text, "limits": dict(budget.limits)},
             "costs": predicted,
             "macs_convention": space.macs_convention,
-            "table_sha256": table.sha256,
+            "table_sha256": derived.table.sha256,
             "data": data.name,
             "parity": asdict(parity),
             "test_accuracy": test_accuracy,
-            **{k: v for k, v in result.items() if k != "derivations"},
+            **{key: value for key, value in result.items() if key != "derivations"},
         },
     )
     return {
         "budget": budget.text,
+        "architecture": text,
         "budget_ms": budget.limits.get("latency_ms"),
         "limits": dict(budget.limits),
         "predicted_ms": predicted["latency_ms"],
@@ -99,24 +119,6 @@ def write_child(
         "onnx": str(onnx_file),
         **result,
     }
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A target's folder, read back."""
-
-    place: Path
-    table: LatencyTable
-    space: SearchSpace
-    setting: Setting
-    architecture: Architecture
-    budget: Budget
-    content: dict[str, Any]
-
-    def child(self) -> ChildNetwork:
-        child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
-        load_weights(child, self.place / "weights.safetensors")
-        return child
 
 
 def read_targets(folder: Path) -> list[Finished]:
@@ -217,7 +219,7 @@ def train_further(
     data = _data(targets, data_spec, progress)
     optimizer = Optimizer(name="sgd", lr=learning_rate, lr_end=0.0, weight_decay=3e-4, clip_norm=5.0)
     recipe = ChildTraining(epochs=epochs, batch_size=min(64, len(data.train)), optimizer=optimizer)
-    rows = []
+    trained = []
     for target in targets:
         child = target.child()
         before = accuracy(child, data, data.validation)
@@ -225,26 +227,17 @@ def train_further(
         # The search's own checkpoint is not this training's: a folder of its own, named by what it starts from.
         place = target.place / f"training-{start[:12]}"
         history = train_child(child, data, recipe, seed, place, start, progress)
+        trained.append((target, child, before, history, place))
+    rows = []
+    for target, child, before, history, place in trained:  # only now, so that an interrupted call trains nothing twice
         result = {
             "validation_accuracy_before_training": before,
             "validation_accuracy": history[-1].validation_accuracy,
             "child_epochs": target.content["child_epochs"] + len(history),
-            "architecture": target.content["architecture"],
         }
         costs = build_cost_models(target.table, target.space, target.setting)
-        rows.append(
-            write_child(
-                child,
-                target.architecture,
-                target.space,
-                costs,
-                target.budget,
-                target.table,
-                data,
-                target.place,
-                result,
-            )
-        )
+        rows.append(write_child(child, target, costs, data, result))
+        shutil.rmtree(place)
     update_summary(targets[0].place.parent, rows)
     return rows
 

@@ -28,7 +28,7 @@ from hwnas.errors import HwnasError
 from hwnas.export.network import export_network
 from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import read_json, sha256_of, unwritable, write_json
-from hwnas.finished import fit_setting, verify_run, write_child
+from hwnas.finished import Derived, fit_setting, verify_run, write_child
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
@@ -163,10 +163,10 @@ def _finish(
         "validation_accuracy_before_training": before,
         "validation_accuracy": history[-1].validation_accuracy if history else before,
         "child_epochs": len(history),
-        "architecture": text,
         "derivations": attempts,
     }
-    return write_child(child, architecture, space, search.costs, target.budget, question.table, data, place, result)
+    derived = Derived(place, question.table, space, setting, architecture, target.budget)
+    return write_child(child, derived, search.costs, data, result)
 
 
 def _settle(

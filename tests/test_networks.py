@@ -97,6 +97,17 @@ def test_costs_of_workloads_add_up_to_the_network_that_fvcore_counts(architectur
     assert models["macs"].predict(architecture) == counts.macs(space.macs_convention)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+def test_a_child_without_dead_edges_has_the_parameters_that_are_predicted(architecture: Architecture) -> None:
+    space, sizes = SPACES[architecture.space], SMALL[architecture.space]
+    cells = zip(space.cells.values(), architecture.cells, strict=True)
+    assume(all(all(op == "none" or live for op, live in zip(c, cell.live_edges(c), strict=True)) for cell, c in cells))
+    child = SUPERNETS[architecture.space].child(architecture)
+    predicted = build_cost_models(make_table(space, sizes), space, sizes)["params"].predict(architecture)
+    assert sum(p.numel() for p in child.parameters()) == predicted
+
+
 @settings(max_examples=6, deadline=None)
 @given(architecture=st.sampled_from(sorted(SPACES)).flatmap(architectures), batch=st.integers(1, 5))
 def test_onnx_computes_what_torch_computes_at_any_batch(

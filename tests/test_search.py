@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run, assert_one_clear_line, hwnas_process, make_table
+from safetensors.torch import load_file
 
 from hwnas.cost.budget import Budget, parse_budget, preview
 from hwnas.cost.expectation import ExpectedCost
@@ -22,7 +23,7 @@ from hwnas.recipe import Recipe, read_recipe
 from hwnas.search.loop import Search, batch_statistics
 from hwnas.search.snas import dual_ascent, sample_concrete, snas_loss, temperature_at
 from hwnas.spaces import SPACES, Setting, get_space
-from hwnas.tables.io import read_table
+from hwnas.tables.io import read_table, write_table
 
 DATA = load_data("digits?size=16")
 SIZES = {
@@ -326,6 +327,25 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
     broken = run("verify", place)
     assert broken.exit_code == 1
     assert "NO" in broken.stdout
+
+
+@pytest.mark.end_to_end
+def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp_path: Path) -> None:
+    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SIZES["darts"]))
+    arguments = ("--space", "darts", "--data", "digits?size=16", "--channels", 4, "--layers", 3)
+    small = ("--recipe", "snas-short", "--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
+    result = run("search", "--table", tmp_path / "darts.json", *arguments, *small, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    place = tmp_path / "run" / "90pct"
+    assert sorted(f.name for f in (place / "cells").iterdir()) == ["normal.onnx", "reduce.onnx"]
+    content = json.loads((place / "architecture.json").read_text())
+    assert content["architecture"].count("(") - 3 == 28  # all edges, none among them
+    sizes = ("--space", "darts", "--setting", "search", "--channels", 4, "--layers", 3)
+    counted = run("space", "count", *sizes, "--architecture", content["architecture"], "--json")
+    assert json.loads(counted.stdout)["params"] == content["costs"]["params"]
+    shipped = load_file(place / "weights.safetensors")
+    learnt = sum(t.numel() for n, t in shipped.items() if "running" not in n and "num_batches" not in n)
+    assert learnt <= content["costs"]["params"]
 
 
 def test_search_refuses_what_does_not_fit(run: Run, tmp_path: Path, table_file: Path) -> None:
