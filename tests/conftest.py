@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,7 @@ def make_table(space: SearchSpace, setting: Setting, seed: int = 0) -> LatencyTa
         latency_ms = float(generator.uniform(0.001, 0.1))
         entries.append(
             Entry(
-                op=workload.op,
-                in_channels=workload.in_channels,
-                out_channels=workload.out_channels,
-                height=workload.height,
-                width=workload.width,
-                stride=workload.stride,
+                **asdict(workload),
                 latency_ms=latency_ms,
                 p10_ms=latency_ms,
                 p90_ms=latency_ms,

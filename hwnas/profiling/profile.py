@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -208,12 +208,7 @@ def _assemble(
         counts = count(build_operation(workload), *(torch.zeros(shape) for _ in range(num_inputs(workload))))
         entries.append(
             Entry(
-                op=workload.op,
-                in_channels=workload.in_channels,
-                out_channels=workload.out_channels,
-                height=workload.height,
-                width=workload.width,
-                stride=workload.stride,
+                **asdict(workload),
                 latency_ms=measured.median_ms,
                 p10_ms=measured.p10_ms,
                 p90_ms=measured.p90_ms,
