@@ -79,17 +79,14 @@ def show_json(value: Any) -> None:
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    width = None if sys.stdout.isatty() else 150
-    Console(width=width).print(table)
+    """Aligned columns, the first to the left. (rich takes a millisecond a row, and folds what is copied from a log.)"""
+    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
+    if title:
+        print(f"{title}\n")
+    for row in (columns, ["─" * width for width in widths], *rows):
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
+    print()
 
 
 def chosen_setting(
