@@ -15,8 +15,7 @@ class Progress:
         self.quiet = quiet
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
-        self._started: dict[str, tuple[float, int]] = {}
-        self._next_line: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int, float]] = {}  # when, at what count, when the next line is due
 
     def __enter__(self) -> Progress:
         if not self.quiet and sys.stderr.isatty():
@@ -51,12 +50,15 @@ class Progress:
             self._bar.update(self._tasks[stage], completed=done, total=total)
             return
         now = time.monotonic()
-        start, first = self._started.setdefault(stage, (now, done))
-        if done >= total or now >= self._next_line.get(stage, now + 5):
-            left = (now - start) / max(done - first, 1) * (total - done)
+        if done >= total:  # a later use of the same stage starts anew
+            if self._started.pop(stage, None):
+                print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)
+            return
+        start, first, due = self._started.setdefault(stage, (now, done, now + 5))
+        if now >= due and done > first:
+            left = (now - start) / (done - first) * (total - done)
             print(f"{stage}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
-            self._next_line[stage] = now + 10
-        self._next_line.setdefault(stage, now + 5)
+            self._started[stage] = (start, first, now + 10)
 
     def say(self, line: str) -> None:
         """One line above the bars."""
