@@ -51,6 +51,7 @@ def plain_recipe(**changes: object) -> Recipe:
         "penalty.mode": "dual",
         "penalty.warm_up": 0.0,
         "penalty.damping": 0.0,
+        "logits_warm_up": 0.0,
         "batch_size": 8,
     }
     return read_recipe("snas-short", {**settings, **changes})
@@ -186,13 +187,28 @@ def test_fixed_lambda_stays_and_dual_lambda_moves() -> None:
 
 
 def test_several_budgets_take_turns_and_share_the_weights() -> None:
-    search = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8}), ("mild", "aggressive"))
+    recipe = read_recipe("snas-short", {"batch_size": 8, "logits_warm_up": 0.0})
+    search = make_search("nasbench201", recipe, ("mild", "aggressive"))
     first, second = ({k: v.detach().clone() for k, v in t.logits.items()} for t in search.targets)
     search.take_step()
     assert not torch.equal(search.targets[0].logits["cell"], first["cell"])
     assert torch.equal(search.targets[1].logits["cell"], second["cell"])
     search.take_step()
     assert not torch.equal(search.targets[1].logits["cell"], second["cell"])
+
+
+def test_logits_wait_for_the_weights() -> None:
+    recipe = read_recipe("snas-short", {"batch_size": 539, "epochs": 4, "logits_warm_up": 0.5})
+    search = make_search("nasbench201", recipe)
+    assert search.steps_an_epoch == 2
+    start = search.targets[0].logits["cell"].detach().clone()
+    weights = [p.detach().clone() for p in search.supernet.parameters()]
+    for _ in range(4):
+        search.take_step()
+        assert torch.equal(search.targets[0].logits["cell"], start)
+    assert not all(torch.equal(a, b) for a, b in zip(weights, search.supernet.parameters(), strict=True))
+    search.take_step()
+    assert not torch.equal(search.targets[0].logits["cell"], start)
 
 
 def test_validation_changes_nothing_in_the_supernet() -> None:
