@@ -53,6 +53,9 @@ def test_correction_is_recovered_and_reported() -> None:
     assert (correction.offset_ms, correction.scale) == pytest.approx((0.3, 1.2))
     exact = report_additivity(sums, [np.array([s, s, s, s]) for s in sums])
     assert (exact.mape, exact.within_5_percent, exact.kendall_tau, exact.floor) == pytest.approx((0, 1, 1, 0), abs=1e-9)
+    alike = report_additivity(np.ones(3), [np.array([s, s]) for s in (1.0, 2.0, 3.0)])
+    assert alike.kendall_tau is None  # no order was predicted, so there is none to judge
+    assert "undefined" in alike.describe()
     wrong = report_additivity(sums * 1.07, [np.array([s, s]) for s in sums])
     assert (wrong.mape, wrong.within_5_percent, wrong.within_10_percent) == pytest.approx((7, 0, 1))
 

@@ -63,11 +63,7 @@ def profile_command(
         return
     print(f"{out}: {len(table.entries)} workloads on {table.describe()}")
     if report:
-        print(
-            f"{report.networks} held-out networks: mean error {report.mape:.1f} %, "
-            f"{report.within_10_percent:.0%} within 10 %, "
-            f"Kendall tau {report.kendall_tau:.3f} (the same networks timed twice: {report.floor:.1f} %)"
-        )
+        print(report.describe())
     if table.quality.unstable:
         print(f"unstable entries: {', '.join(table.quality.unstable)}; to settle them: rm {out}, --rounds {2 * rounds}")
     print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
@@ -88,11 +84,8 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
     print(f"{protocol.rounds} rounds; {protocol.statistic}")
     for key, report in quality.additivity.items():
         correction = content.correction[key]
-        print(
-            f"{key}: {report.networks} held-out networks, mean error {report.mape:.1f} %, "
-            f"{report.within_10_percent:.0%} within 10 %, tau {report.kendall_tau:.3f}, floor {report.floor:.1f} %; "
-            f"latency = {correction.offset_ms:.4g} ms + {correction.scale:.4g} x sum"
-        )
+        fit = f"latency = {correction.offset_ms:.4g} ms + {correction.scale:.4g} x sum"
+        print(f"{key}: {report.describe()}; {fit}")
     rows = [
         [
             e.op,

@@ -100,13 +100,13 @@ def report_additivity(predicted_ms: Array, rounds_ms: Sequence[Array]) -> Additi
     measured = np.array([np.median(rounds) for rounds in rounds_ms])
     error = predicted_ms / measured - 1
     halves = np.array([np.median(rounds[::2]) / np.median(rounds[1::2]) - 1 for rounds in rounds_ms])
-    tau = float(kendalltau(predicted_ms, measured).statistic) if len(measured) > 1 else 1.0
+    tau = float(kendalltau(predicted_ms, measured).statistic)
     return Additivity(
         networks=len(measured),
         mape=float(100 * np.mean(np.abs(error))),
         within_5_percent=float(np.mean(np.abs(error) <= 0.05)),
         within_10_percent=float(np.mean(np.abs(error) <= 0.10)),
-        kendall_tau=tau if np.isfinite(tau) else 0.0,
+        kendall_tau=tau if np.isfinite(tau) else None,
         worst=float(100 * np.max(np.abs(error))),
         bias=float(100 * np.mean(error)),
         floor=float(100 * np.mean(np.abs(halves))),

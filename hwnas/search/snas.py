@@ -13,9 +13,8 @@ almost zero, so that the child, the most likely operation of every edge, keeps t
 kept and may become ``none``.
 
 Where this differs: with several budgets, every budget has logits of its own and the steps take turns between them
-while the supernet's weights are shared; lambda is found by damped dual ascent unless the recipe fixes it; the published
-code
-used the test images to watch the search, here they are not read.
+while the supernet's weights are shared; lambda is found by damped dual ascent unless the recipe fixes it; the
+published code used the test images to watch the search, here they are not read.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class Protocol(Strict):
 class Additivity(Strict):
     """How well sums of entries predict whole networks that were never used for fitting.
 
+    ``kendall_tau`` is None where it is undefined: one network alone, or all predicted equal.
     ``floor`` is the mean absolute percentage difference between two halves of the same networks' own measurements.
     """
 
@@ -72,10 +73,17 @@ class Additivity(Strict):
     mape: FiniteFloat
     within_5_percent: Share
     within_10_percent: Share
-    kendall_tau: FiniteFloat
+    kendall_tau: FiniteFloat | None
     worst: FiniteFloat
     bias: FiniteFloat
     floor: FiniteFloat
+
+    def describe(self) -> str:
+        tau = "undefined" if self.kendall_tau is None else f"{self.kendall_tau:.3f}"
+        return (
+            f"{self.networks} held-out networks: mean error {self.mape:.1f} %, "
+            f"{self.within_10_percent:.0%} within 10 %, Kendall tau {tau} (the same networks timed twice: {self.floor:.1f} %)"
+        )
 
 
 class Correction(Strict):
@@ -149,21 +157,6 @@ class LatencyTable(Strict):
     @property
     def sha256(self) -> str:
         return sha256_of(self.content())
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        """What must be equal for the entries of two tables to be comparable."""
-        runtime = self.runtime
-        return (
-            self.device.fingerprint,
-            runtime.name,
-            runtime.version,
-            runtime.provider,
-            runtime.precision,
-            runtime.threads,
-            runtime.batch,
-            tuple(sorted(runtime.options.items())),
-        )
 
     def describe(self) -> str:
         runtime = self.runtime
