@@ -82,7 +82,8 @@ class Additivity(Strict):
         tau = "undefined" if self.kendall_tau is None else f"{self.kendall_tau:.3f}"
         return (
             f"{self.networks} held-out networks: mean error {self.mape:.1f} %, "
-            f"{self.within_10_percent:.0%} within 10 %, Kendall tau {tau} (the same networks timed twice: {self.floor:.1f} %)"
+            f"{self.within_10_percent:.0%} within 10 %, Kendall tau {tau} "
+            f"(the same networks timed twice: {self.floor:.1f} %)"
         )
 
 
