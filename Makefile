@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ONNXRUNTIME_WEB := 1.30.0
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint browser clean
 
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
@@ -23,5 +24,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# What --device browser runs, beside the virtual environment: onnxruntime-web from npm, Chromium where apt has it.
+browser: node_modules/onnxruntime-web
+	command -v chromium || command -v google-chrome || \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq --yes install --no-install-recommends chromium; }
+
+node_modules/onnxruntime-web:
+	npm install --prefix . --no-save --no-package-lock --no-audit --no-fund --ignore-scripts \
+	  --fetch-retries=1 onnxruntime-web@$(ONNXRUNTIME_WEB)
+
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) node_modules runs build dist *.egg-info

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.profiling.device import parse_device
-from hwnas.profiling.profile import ProfilePlan, profile
+from hwnas.profiling.plan import ProfilePlan
+from hwnas.profiling.profile import profile
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.run import Question, answer
@@ -30,7 +31,8 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
         table = read_table(path)
     else:
         progress.say("measuring this machine")
-        table = profile(ProfilePlan(parse_device("cpu"), space, setting), path, progress)
+        plan = ProfilePlan(parse_device("cpu"), space, setting, fit_networks=20, report_networks=20)
+        table = profile(plan, path, progress)
     report = next(iter(table.quality.additivity.values()))
     progress.say(
         f"{table.describe()}: {len(table.entries)} workloads, mean error {report.mape:.1f} % on whole networks"

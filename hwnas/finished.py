@@ -168,7 +168,7 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
         require_its_device(table)
     spec = spec or spec_of(table)
     networks: dict[str, Path | ChildNetwork] = {
-        t.place.name: t.place / "network.onnx" if spec.runtime == "onnxruntime" else t.child() for t in targets
+        t.place.name: t.place / "network.onnx" if spec.made_by.takes_onnx else t.child() for t in targets
     }
     for network in networks.values():
         if isinstance(network, Path) and not network.exists():

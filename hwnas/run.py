@@ -214,7 +214,7 @@ def _settle(
 
 def _time_child(child: ChildNetwork, table: LatencyTable, key: str, place: Path, progress: Progress) -> Measured:
     spec = spec_of(table)
-    if spec.runtime != "onnxruntime":
+    if not spec.made_by.takes_onnx:
         return time_networks({"child": child}, spec, table, key, progress)["child"]
     file = place / ".candidate.onnx"
     export_network(child, file, {})

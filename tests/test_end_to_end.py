@@ -88,7 +88,7 @@ def test_wheel_works_in_an_empty_directory(tmp_path: Path) -> None:
     )  # fmt: skip
     assert str(tmp_path / "site") in where.stdout
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    hwnas("profile", *sizes, "--rounds", 3, "--fit-networks", 3, "--report-networks", 3, "--out", "t.json")
+    hwnas("profile", *sizes, "--rounds", 24, "--fit-networks", 3, "--report-networks", 3, "--out", "t.json")
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--epochs", 1, "--child-epochs", 1)
     hwnas("search", "--table", "t.json", *small, "--out", "run")
     assert (empty / "run/moderate/network.onnx").exists()

@@ -3,60 +3,162 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, hwnas_process
-from hypothesis import given
+from conftest import Run, assert_one_clear_line, hwnas_process, make_table
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_networks import SMALL
+from test_spaces import architectures
 
+from hwnas.cost.correction import fit_correction
+from hwnas.cost.model import build_cost_models
+from hwnas.cost.networks import network_key
+from hwnas.cost.residual import fit_residual
+from hwnas.cost.structure import pieces
 from hwnas.errors import HwnasError
-from hwnas.export.verify import half_interval
+from hwnas.networks.child import ChildNetwork
+from hwnas.operations import build_operation, randomise
+from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.device import parse_device
-from hwnas.profiling.models import is_chainable, repetitions, timed_module
-from hwnas.profiling.session import SENTINEL_NAME, Visit, make_job, run_job
-from hwnas.profiling.statistics import correct_drift, fit_correction, report_additivity, slope
-from hwnas.spaces import SPACES
-from hwnas.tables.io import read_table
+from hwnas.profiling.models import Repeated, Whole, is_chainable, repetitions, torch_model
+from hwnas.profiling.noise import refuse_noise
+from hwnas.profiling.plan import ProfilePlan
+from hwnas.profiling.session import SENTINEL_NAME, Job, Recording, Visit, connect, make_job, read_journal, run_job
+from hwnas.profiling.statistics import WAITED, Estimate, estimate, half_interval, read, report
+from hwnas.spaces import SPACES, Architecture, Workload
+from hwnas.tables.io import read_table, write_table
+from hwnas.tables.schema import Correction, Entry, LatencyTable, MeasuredNetwork
 
-SMALL_PROFILE = ("--space", "nasbench201", "--channels", 4, "--cells", 1, "--input", "3x16x16")
-QUICK = ("--rounds", 3, "--fit-networks", 3, "--report-networks", 3)
+SMALL_PROFILE = ("--space", "nasbench201", "--channels", 16, "--cells", 1, "--input", "3x32x32")
+QUICK = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
+
+
+def recording(times: list[tuple[str, float]], waited: float = 0.0) -> Recording:
+    """A recording of visits with these models and milliseconds."""
+    job = Job("cpu", 1, 1, {}, [name for name, _ in times])
+    return Recording(job, visits=[Visit(name, ms, ms, waited) for name, ms in times])
 
 
 def test_drift_is_divided_out() -> None:
     """A machine that slows down by half in the middle, a model that takes 3 ms and a sentinel that takes 1 ms."""
-    visits = []
+    times = []
     for number in range(300):
         speed = 1.0 if number < 150 else 1.5
-        name, true_ms = (SENTINEL_NAME, 1.0) if number % 3 == 0 else ("model", 3.0)
-        visits.append(Visit(name, true_ms * speed, true_ms * speed))
-    timings = correct_drift(visits, reference_ms=1.0)
-    assert np.median(timings.rounds_ms["model"]) == pytest.approx(3.0, rel=1e-6)
-    assert np.percentile(np.abs(timings.rounds_ms["model"] - 3.0), 95) < 0.2
-    assert timings.drift == pytest.approx(0.5, abs=0.01)
+        times.append((SENTINEL_NAME, 1.0 * speed) if number % 3 == 0 else ("model", 3.0 * speed))
+    readings = read([recording(times)], reference_ms=1.0)
+    assert readings.passes["model"] == pytest.approx([3.0], rel=0.01)
+    assert np.percentile(np.abs(readings.rounds["model"] - 3.0), 95) < 0.2
+    assert readings.drift == pytest.approx(0.5, abs=0.01)
 
 
-@given(st.floats(0.001, 10), st.floats(0, 5), st.integers(1, 20))
-def test_slope_finds_the_latency_of_one_copy(copy_ms: float, overhead_ms: float, more: int) -> None:
-    few = np.full(9, overhead_ms + 4 * copy_ms)
-    many = np.full(9, overhead_ms + (4 + more) * copy_ms)
-    assert slope(few, many, more).median_ms == pytest.approx(copy_ms, rel=1e-6, abs=1e-9)
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(0.7, 1.5), min_size=2, max_size=8), st.floats(0.5, 2.0))
+def test_what_slows_a_whole_process_is_divided_out(factors: list[float], reference_ms: float) -> None:
+    """Every process is slower than the last by its own factor; a sentinel alone is off by 5 % in the first."""
+    true_ms = {SENTINEL_NAME: 1.0, "a": 3.0, "b": 0.2, "c": 7.0}
+    recordings = []
+    for number, factor in enumerate(factors):
+        own = {SENTINEL_NAME: 1.05 if number == 0 else 1.0}
+        order = [SENTINEL_NAME, "a", "b", "c"] * 3 + [SENTINEL_NAME]
+        recordings.append(recording([(name, true_ms[name] * factor * own.get(name, 1.0)) for name in order]))
+    readings = read(recordings, reference_ms)
+    sentinel = float(np.median(readings.passes[SENTINEL_NAME]))
+    assert sentinel == pytest.approx(reference_ms, rel=1e-6)
+    for name in ("a", "b", "c"):
+        assert readings.passes[name] / readings.passes["a"] == pytest.approx(true_ms[name] / 3.0, rel=1e-6)
+        assert estimate(readings.passes[name]).error_ms == pytest.approx(0.0, abs=1e-6)
 
 
-def test_correction_is_recovered_and_reported() -> None:
+def test_a_latency_that_is_not_positive_is_refused_unless_it_is_known_to_be_nothing() -> None:
+    plan = ProfilePlan(parse_device("cpu"), SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar"))
+    quiet = [recording([(SENTINEL_NAME, 1.0), ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
+    readings, workload = read(quiet), Workload("sum", 16, 16, 32, 32)
+    for found in (Estimate(0.1, 0.01), Estimate(-1e-5, 1e-4), Estimate(0.0, 0.0)):
+        refuse_noise(plan, readings, quiet, {workload: found}, ["network0"])
+    for found in (Estimate(-1e-5, 0.1), Estimate(0.0, math.inf), Estimate(math.nan, math.inf)):
+        with pytest.raises(HwnasError, match="no positive latency"):
+            refuse_noise(plan, readings, quiet, {workload: found}, ["network0"])
+
+
+def test_readings_that_waited_are_not_used() -> None:
+    good = recording([(SENTINEL_NAME, 1.0), ("model", 3.0), (SENTINEL_NAME, 1.0)])
+    bad = recording([(SENTINEL_NAME, 1.0), ("model", 9.0), (SENTINEL_NAME, 1.0)], waited=2 * WAITED)
+    readings = read([good, bad, good])
+    assert np.isnan(readings.passes["model"][1])
+    assert estimate(readings.passes["model"]).latency_ms == pytest.approx(3.0)
+    assert readings.waited == pytest.approx(1 / 3)
+    assert np.isnan(estimate(read([bad]).passes["model"]).latency_ms)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([[], ["share"], ["share", "fuse"]]))
+def test_the_correction_that_made_the_latencies_is_found(seed: int, rewrites: list) -> None:
+    space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
+    plain = make_table(space, setting, seed)
+    relus = [
+        Entry(**{**plain.entries[0].model_dump(), **vars(w), "latency_ms": 0.03})
+        for w in pieces(space.network(setting))
+    ]
+    plain = plain.model_copy(update={"entries": [*plain.entries, *relus]})
+    factors = {"conv": 1.1, "pool": 1.3, "relu": 1.2, "sum": 1.2, "fused_sum": 0.6 if "fuse" in rewrites else 1.2}
+    true = Correction(offset_ms=0.1, scale=1.05, factors=factors, rewrites=rewrites, networks=1)
+    key = network_key(space, setting)
+    model = build_cost_models(plain.model_copy(update={"correction": {key: true}}), space, setting)["latency_ms"]
+    generator = np.random.default_rng(seed)
+    choices = generator.integers(5, size=(60, 6))
+    measured = model.predict_many(choices)
+    found = fit_correction(plain, space, setting, choices[:20], measured[:20])
+    assert found.networks == 20
+    fitted = build_cost_models(plain.model_copy(update={"correction": {key: found}}), space, setting)["latency_ms"]
+    error = np.abs(fitted.predict_many(choices[20:]) / measured[20:] - 1)
+    assert error.mean() < 0.01
+
+
+def test_the_residual_predictor_learns_what_sums_miss_and_sees_no_other_network() -> None:
+    space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
+    table = make_table(space, setting)
+    key = network_key(space, setting)
+    model = build_cost_models(table, space, setting)["latency_ms"]
+    choices = np.random.default_rng(0).integers(5, size=(200, 6))
+    # A latency that no sum of entries gives: every further 3x3 convolution makes all others dearer.
+    measured = model.predict_many(choices) * (1 + 0.05 * (choices == 3).sum(axis=1))
+    networks = [
+        MeasuredNetwork(
+            architecture=space.format(space.architecture((tuple(space.operations[o] for o in row),))),
+            latency_ms=ms if number < 100 else 1000.0,
+            error_ms=0.0,
+            fitted=number < 100,
+        )
+        for number, (row, ms) in enumerate(zip(choices, measured, strict=True))
+    ]
+    with pytest.raises(HwnasError, match="no measured networks"):
+        fit_residual(table, space, setting)
+    predictor = fit_residual(table.model_copy(update={"networks": {key: networks}}), space, setting)
+    before = np.abs(model.predict_many(choices[100:]) / measured[100:] - 1).mean()
+    after = np.abs(predictor.predict_many(choices[100:]) / measured[100:] - 1).mean()
+    assert after < 0.5 * before
+
+
+def test_the_report_says_how_far_predictions_are_off() -> None:
     sums = np.linspace(1, 5, 12)
-    correction = fit_correction(sums, 0.3 + 1.2 * sums)
-    assert (correction.offset_ms, correction.scale) == pytest.approx((0.3, 1.2))
-    exact = report_additivity(sums, [np.array([s, s, s, s]) for s in sums])
+    exact = report(sums, [np.array([s, s, s, s]) for s in sums])
     assert (exact.mape, exact.within_5_percent, exact.kendall_tau, exact.floor) == pytest.approx((0, 1, 1, 0), abs=1e-9)
-    alike = report_additivity(np.ones(3), [np.array([s, s]) for s in (1.0, 2.0, 3.0)])
+    alike = report(np.ones(3), [np.array([s, s]) for s in (1.0, 2.0, 3.0)])
     assert alike.kendall_tau is None  # no order was predicted, so there is none to judge
     assert "undefined" in alike.describe()
-    wrong = report_additivity(sums * 1.07, [np.array([s, s]) for s in sums])
+    wrong = report(sums * 1.07, [np.array([s, s]) for s in sums])
     assert (wrong.mape, wrong.within_5_percent, wrong.within_10_percent) == pytest.approx((7, 0, 1))
 
 
@@ -70,16 +172,41 @@ def test_half_interval_is_student_t() -> None:
 def test_every_workload_can_be_repeated(name: str) -> None:
     space = SPACES[name]
     for setting in space.settings.values():
-        for workload in space.network(setting).workloads():
+        network = space.network(setting)
+        for workload in (*network.workloads(), *pieces(network)):
             few, many = repetitions(workload)
             assert 1 <= few < many
     small = space.setting(space.search_setting, channels=4, depth=1 if name == "nasbench201" else 3)
     for workload in space.network(small).workloads():
-        module, inputs = timed_module(workload, 2, batch=3)
+        module, inputs = torch_model(Repeated(workload, 2), batch=3)
         result = module.eval()(*inputs)
         shapes = [r.shape for r in (result if isinstance(result, tuple) else (result,))]
         assert len(shapes) == (1 if is_chainable(workload) else 2)
         assert all(shape[:2] == (3, workload.out_channels) for shape in shapes)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(sorted(SPACES)).flatmap(architectures), st.sampled_from([1, 3]))
+def test_an_assembled_network_computes_what_torch_computes(architecture: Architecture, batch: int) -> None:
+    """Every copy of an operation with the same weights, in both."""
+    space = SPACES[architecture.space]
+    setting = SMALL[architecture.space]
+
+    def seeded(workload: Workload | None) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return randomise(build_operation(workload))
+
+    module = ChildNetwork(space, architecture, setting, prune=True, build=seeded).eval()
+    images = torch.randn(batch, setting.image_channels, setting.height, setting.width)
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "assembled.onnx"
+        assemble_onnx(Whole(space, architecture, setting), path, Path(name) / "pieces", batch, own_weights=False)
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        computed = session.run(None, {given.name: images.numpy()})[0]
+    with torch.no_grad():
+        expected = module(images).numpy()
+    assert np.abs(computed - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +243,7 @@ def test_device_yaml_without_a_device_is_refused(run: Run, tmp_path: Path) -> No
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_cuda_device_that_is_not_there_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("profile", *SMALL_PROFILE, "--out", tmp_path / "t.json", "--device", "cuda:0+torch")
-    assert_one_clear_line(result, "no CUDA device", "--device cpu")
+    assert_one_clear_line(result, "no CUDA device")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -130,13 +257,14 @@ def test_profile_of_a_cuda_device(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cpu+torch"])
 def test_profile_of_this_machine(run: Run, tmp_path: Path, device: str) -> None:
     out = tmp_path / "t.json"
-    result = run("profile", *SMALL_PROFILE, *QUICK, "--out", out, "--device", device)
+    networks = ("--fit-networks", 2, "--report-networks", 3)
+    result = run("profile", *SMALL_PROFILE, *QUICK, *networks, "--out", out, "--device", device)
     assert result.exit_code == 0, result.output
     table = read_table(out)
-    assert len(table.entries) == 16
+    assert len(table.entries) == 19  # with a ReLU of each of three sizes
     assert all(entry.latency_ms > 0 for entry in table.entries)
     by_op = {(e.op, e.out_channels): e.latency_ms for e in table.entries}
-    assert by_op["nor_conv_3x3", 4] > by_op["sum", 4]
+    assert by_op["nor_conv_3x3", 16] > by_op["sum", 16]
     assert next(iter(table.quality.additivity.values())).networks == 3
     assert list(tmp_path.iterdir()) == [out]
 
@@ -158,43 +286,63 @@ def test_profile_keeps_what_a_table_already_holds(run: Run, tmp_path: Path) -> N
     assert_one_clear_line(other, "another device or runtime", "--out")
 
 
+def visits_in(folder: Path) -> int:
+    journals = sorted(folder.glob("t.json.partial/*/pass*.jsonl"))
+    return sum(journal.read_text().count('"event": "visit"') for journal in journals)
+
+
 @pytest.mark.end_to_end
-def test_profile_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_profile_killed_ten_times_gives_the_same_table(run: Run, tmp_path: Path) -> None:
+    """kill -9 at random moments, models being written or timed: nothing that was read is lost or read twice."""
     out = tmp_path / "t.json"
-    arguments = ("profile", *SMALL_PROFILE, "--rounds", 12, "--fit-networks", 3, "--report-networks", 3, "--out", out)
-    process = hwnas_process(*arguments)
-    visits = 0
-    while process.poll() is None and visits < 100:
-        journals = list(tmp_path.glob("t.json.partial/*/journal.jsonl"))
-        visits = journals[0].read_text().count('"event": "visit"') if journals else 0
-        time.sleep(0.02)
-    assert process.poll() is None, process.communicate()[0]
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = next(tmp_path.glob("t.json.partial/*/journal.jsonl")).read_text()
-    kept = kept[: kept.rfind("\n") + 1]  # a torn last line is dropped
-    assert not out.exists()
-    again = hwnas_process(*arguments)
-    seen = ""
-    while again.poll() is None:
-        journals = list(tmp_path.glob("t.json.partial/*/journal.jsonl"))
-        if journals:
-            try:
-                seen = journals[0].read_text()
-            except FileNotFoundError:
-                break
-        time.sleep(0.01)
-    assert again.wait() == 0, again.communicate()[0]
-    assert seen.startswith(kept)
-    assert seen.count('"event": "visit"') > kept.count('"event": "visit"') >= 100
-    assert len(read_table(out).entries) == 16
+    arguments = ("profile", *SMALL_PROFILE, "--rounds", 32, "--fit-networks", 6, "--report-networks", 6, "--out", out)
+    moments = np.random.default_rng(0)
+    kept = 0
+    for _ in range(10):
+        process = hwnas_process(*arguments)
+        # Either a moment of the start and the writing, or one of the timing: so many more visits.
+        if moments.random() < 0.3:
+            time.sleep(float(moments.uniform(0.5, 3.0)))
+        else:
+            goal = kept + int(moments.integers(1, 60))
+            while process.poll() is None and visits_in(tmp_path) < goal:
+                time.sleep(0.02)
+        assert process.poll() is None, process.communicate()[0]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not out.exists()
+        assert visits_in(tmp_path) >= kept
+        kept = visits_in(tmp_path)
+    assert kept > 60
+    final = hwnas_process(*arguments)
+    output = final.communicate()[0]
+    assert final.returncode == 0, output
     assert list(tmp_path.iterdir()) == [out]
+    resumed = read_table(out)
+    whole = tmp_path / "whole.json"
+    assert run(*arguments[:-1], whole).exit_code == 0
+    uninterrupted = read_table(whole)
+    assert {e.workload for e in resumed.entries} == {e.workload for e in uninterrupted.entries}
+    assert len(resumed.entries) == 19
+    ratios = np.array(
+        [a.latency_ms / b.latency_ms for a, b in zip(by_key(resumed), by_key(uninterrupted), strict=True)]
+    )
+    assert resumed.quality.sentinel_ms
+    assert uninterrupted.quality.sentinel_ms
+    ratios *= uninterrupted.quality.sentinel_ms / resumed.quality.sentinel_ms  # the machine's own speed apart
+    assert 0.8 < np.median(ratios) < 1.25
+    # A process that lives for a moment is timed like one that lives for long: no entry is far off.
+    assert np.mean(np.abs(ratios / np.median(ratios) - 1) < 0.25) > 0.8, ratios
+
+
+def by_key(table: LatencyTable) -> list[Entry]:
+    return sorted(table.entries, key=lambda entry: entry.workload)
 
 
 @pytest.mark.end_to_end
 def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process = hwnas_process("profile", *SMALL_PROFILE, "--rounds", 30, "--out", tmp_path / "t.json")
-    while process.poll() is None and not list(tmp_path.glob("t.json.partial/*/journal.jsonl")):
+    while process.poll() is None and not list(tmp_path.glob("t.json.partial/*/pass0.jsonl")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     output = process.communicate()[0]
@@ -203,34 +351,109 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
+def load_both_cores() -> list[subprocess.Popen]:
+    """A program a processor that does nothing but compute."""
+    return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+
+
+@pytest.mark.end_to_end
+def test_a_busy_machine_is_refused_and_nothing_is_lost(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    burners = load_both_cores()
+    try:
+        result = run("profile", *SMALL_PROFILE, *QUICK, "--out", out)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert_one_clear_line(result, "too noisy", "stop other programs")
+    assert not out.exists()
+    again = run("profile", *SMALL_PROFILE, *QUICK, "--out", out)
+    assert again.exit_code == 0, again.output
+    assert read_table(out).quality.additivity
+
+
+@pytest.mark.end_to_end
+def test_the_plan_is_told_before_anything_is_timed(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    result = run("profile", *SMALL_PROFILE, *QUICK, "--out", out, "--plan", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["workloads"], told["known"], told["networks"], told["models"]) == (19, 0, 6, 45)
+    assert told["seconds"] == pytest.approx(told["writing_s"] + told["timing_s"])
+    assert 0 < told["seconds"] < 600
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.end_to_end
+def test_a_table_is_checked_against_its_device(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    assert run("profile", *SMALL_PROFILE, "--rounds", 10, *QUICK[2:], "--out", out).exit_code == 0
+    table = read_table(out)
+    result = run("table", "check", out, "--json")
+    told = json.loads(result.stdout)
+    assert len(told["entries"]) == 19
+    assert result.exit_code == (0 if told["describes"] else 1)
+    # The same table, as if every entry had been three times as fast.
+    faster = [e.model_copy(update={"latency_ms": e.latency_ms / 3, "error_ms": 0.0}) for e in table.entries]
+    write_table(out, table.model_copy(update={"entries": faster}))
+    result = run("table", "check", out)
+    assert result.exit_code == 1, result.output
+    assert "entries differ beyond their errors" in result.output
+    assert "hwnas profile" in result.output.splitlines()[-1]
+    # Another machine's table.
+    device = table.device.model_copy(update={"name": "another", "fingerprint": "0"})
+    write_table(out, table.model_copy(update={"device": device}))
+    result = run("table", "check", out, "--entries", 2, "--json")
+    assert result.exit_code == 1
+    assert any("the device was another" in problem for problem in json.loads(result.stdout)["problems"])
+    write_table(out, make_table(SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar")))
+    assert_one_clear_line(run("table", "check", out), "hwnas profile")
+
+
+@pytest.mark.end_to_end
+def test_unstable_entries_are_measured_again(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    assert run("profile", *SMALL_PROFILE, *QUICK, "--out", out).exit_code == 0
+    table = read_table(out)
+    chosen = table.entries[0].workload.key
+    quality = table.quality.model_copy(update={"unstable": [chosen]})
+    write_table(out, table.model_copy(update={"quality": quality}))
+    assert run("profile", *SMALL_PROFILE, *QUICK, "--out", out, "--remeasure").exit_code == 0
+    again = read_table(out)
+    changed = {a.workload.key for a, b in zip(by_key(table), by_key(again), strict=True) if a != b}
+    assert changed == {chosen}
+
+
 def test_a_profiler_that_fails_is_one_clear_error(tmp_path: Path) -> None:
     spec = parse_device("cpu")
     (tmp_path / "bad.onnx").write_bytes(b"this is no model")
-    job = make_job(spec, {SENTINEL_NAME: "bad.onnx"}, rounds=1)
-    with pytest.raises(HwnasError, match=r"onnxruntime_cpu.py failed") as caught:
-        run_job(spec, job, tmp_path, lambda done: None)
+    job = make_job(spec, {SENTINEL_NAME: "bad.onnx"}, 1, 0, {})
+    with connect(spec, tmp_path) as lines, pytest.raises(HwnasError, match=r"onnxruntime_cpu.py failed") as caught:
+        run_job(lines, job, tmp_path, "pass0")
     assert "\n" not in str(caught.value)
 
 
 def test_a_torn_or_foreign_journal_is_not_believed(tmp_path: Path) -> None:
-    from hwnas.profiling.session import _read_journal
-
-    journal = tmp_path / "journal.jsonl"
-    visit = '{"event": "visit", "visit": 0, "model": "m", "runs": 3, "min_ms": 1.0, "median_ms": 1.0}'
-    journal.write_text('{"event": "job", "sha256": "mine"}\n' + visit + '\n{"event": "vis')
-    assert len(_read_journal(journal, "mine").visits) == 1
-    assert len(_read_journal(journal, "other").visits) == 0
+    journal = tmp_path / "pass0.jsonl"
+    job = Job("cpu", 1, 1, {"m": "m.onnx"}, ["m", "m"])
+    visit = {"event": "visit", "visit": 0, "model": "m", "blocks": 3, "min_ms": 1.0, "median_ms": 1.0, "wall_ms": 9.0}
+    journal.write_text('{"event": "job", "sha256": "mine"}\n' + json.dumps(visit) + '\n{"event": "vis')
+    assert len(read_journal(journal, "mine", job).visits) == 1
+    assert len(read_journal(journal, "other", job).visits) == 0
+    for change in ({"visit": 1}, {"model": "n"}, {"min_ms": float("nan")}, {"min_ms": -1.0}, {"median_ms": 0.5}):
+        journal.write_text('{"event": "job", "sha256": "mine"}\n' + json.dumps({**visit, **change}) + "\n")
+        assert len(read_journal(journal, "mine", job).visits) == 0
     journal.write_text("garbage\n")
-    assert len(_read_journal(journal, "mine").visits) == 0
+    assert len(read_journal(journal, "mine", job).visits) == 0
 
 
 def test_jobs_interleave_everything_with_the_sentinel() -> None:
     models = {SENTINEL_NAME: "s.onnx", **{f"m{i}": f"{i}.onnx" for i in range(12)}}
-    job = make_job(parse_device("cpu"), models, rounds=6)
-    assert all(job.visits.count(f"m{i}") == 6 for i in range(12))
+    job = make_job(parse_device("cpu"), models, 6, 0, {"m3": 2})
+    assert all(job.visits.count(f"m{i}") == (2 if i == 3 else 6) for i in range(12))
     assert job.visits[0] == job.visits[-1] == SENTINEL_NAME
     gaps = np.diff([i for i, name in enumerate(job.visits) if name == SENTINEL_NAME])
     assert gaps.max() <= 6
-    assert job.bounds[0] == 0
-    assert job.bounds[-1] == len(job.visits)
-    assert json.dumps(job.visits) == json.dumps(make_job(parse_device("cpu"), models, rounds=6).visits)
+    assert job == make_job(parse_device("cpu"), models, 6, 0, {"m3": 2})
+    assert job != make_job(parse_device("cpu"), models, 6, 1, {"m3": 2})

@@ -309,7 +309,7 @@ def test_search_killed_again_and_again_ends_bit_identical(tmp_path: Path, table_
 def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_path: Path) -> None:
     table, out = tmp_path / "cpu.json", tmp_path / "run"
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    quick = ("--rounds", 5, "--fit-networks", 4, "--report-networks", 4)
+    quick = ("--rounds", 24, "--fit-networks", 4, "--report-networks", 4)
     assert run("profile", *sizes, *quick, "--out", table).exit_code == 0
     arguments = ("search", "--table", table, *SMALL_SEARCH, "--epochs", 2, "--child-epochs", 3, "--budget", "90%")
     result = run(*arguments, "--out", out, "--json")

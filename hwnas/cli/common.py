@@ -24,7 +24,9 @@ app = typer.Typer(
     epilog="Start with: `hwnas demo`",
 )
 space_app = typer.Typer(no_args_is_help=True, help="What can be searched, and what a budget allows.")
-table_app = typer.Typer(no_args_is_help=True, help="Latency tables: look at one, predict with it.")
+table_app = typer.Typer(
+    no_args_is_help=True, help="Latency tables: look at one, check it against its device, predict with it."
+)
 
 SpaceName = Annotated[str, typer.Option("--space", help="nasbench201 or darts.")]
 TableSpace = Annotated[str | None, typer.Option("--space", help="nasbench201 or darts; by default the table's.")]
@@ -43,7 +45,10 @@ Folder = Annotated[Path, typer.Argument(help="A run of hwnas search, or one budg
 OtherData = Annotated[str | None, typer.Option("--data", help="By default the data of the search.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 DataSpec = Annotated[str, typer.Option("--data", help="digits, cifar10:FOLDER or imagefolder:PATH, options behind ?.")]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2.")]
+DeviceName = Annotated[
+    str,
+    typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),
+]
 
 
 def command(group: typer.Typer, name: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

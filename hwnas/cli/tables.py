@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,33 +42,59 @@ def profile_command(
     input_shape: InputShape = None,
     classes: Classes = None,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds over all workloads.")] = 30,
-    fit_networks: Annotated[int, typer.Option(min=2, help="Whole networks the correction is fitted on.")] = 10,
-    report_networks: Annotated[int, typer.Option(min=2, help="Others on which it is judged.")] = 20,
+    fit_networks: Annotated[int, typer.Option(min=2, help="Whole networks the correction is fitted on.")] = 30,
+    report_networks: Annotated[int, typer.Option(min=2, help="Others on which it is judged.")] = 40,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Time for at most so long; what is not settled by then is marked.")
+    ] = None,
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Time a table's unstable entries again.")] = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Say how much there is to time and how long it takes.")
+    ] = False,
     licence: Annotated[str, typer.Option(help="Written into the table, for those you share it with.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure every workload of a space on a device and write a latency table."""
     from hwnas.cost.networks import network_key
     from hwnas.profiling.device import parse_device
-    from hwnas.profiling.profile import ProfilePlan, profile
+    from hwnas.profiling.forecast import duration, forecast_profile
+    from hwnas.profiling.plan import ProfilePlan
+    from hwnas.profiling.profile import profile
     from hwnas.progress import Progress
     from hwnas.spaces import get_space
 
     chosen = get_space(space)
     sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
-    plan = ProfilePlan(parse_device(device), chosen, sizes, rounds, fit_networks, report_networks, licence)
+    longest = math.inf if minutes is None else minutes
+    spec = parse_device(device)
+    plan = ProfilePlan(
+        spec, chosen, sizes, rounds, fit_networks, report_networks, longest, remeasure=remeasure, licence=licence
+    )
+    if only_plan:
+        with Progress() as progress:
+            forecast = forecast_profile(plan, out, progress)
+        if as_json:
+            show_json({**asdict(forecast), "seconds": forecast.seconds})
+            return
+        print(forecast.describe())
+        print("next: the same command without --plan")
+        return
+    began = time.monotonic()
     with Progress() as progress:
         table = profile(plan, out, progress)
     key = network_key(chosen, sizes)
-    report = table.quality.additivity.get(key)
+    report, residual = table.quality.additivity.get(key), table.quality.residual.get(key)
     if as_json:
         show_json({"table": str(out), "entries": len(table.entries), "quality": table.quality.model_dump(mode="json")})
         return
-    print(f"{out}: {len(table.entries)} workloads on {table.describe()}")
+    print(f"{out}: {len(table.entries)} workloads on {table.describe()}, in {duration(time.monotonic() - began)}")
     if report:
         print(report.describe())
-    if table.quality.unstable:
-        print(f"unstable entries: {', '.join(table.quality.unstable)}; to settle them: rm {out}, --rounds {2 * rounds}")
+    if residual:
+        print(f"with the residual predictor: {residual.describe()}")
+    if unstable := table.quality.unstable:
+        shown = ", ".join(unstable[:5]) + (f" and {len(unstable) - 5} more" if len(unstable) > 5 else "")
+        print(f"{len(unstable)} entries are known less closely than to 2 %: {shown}; to time them again: --remeasure")
     print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
 
 
@@ -84,8 +113,12 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
     print(f"{protocol.rounds} rounds; {protocol.statistic}")
     for key, report in quality.additivity.items():
         correction = content.correction[key]
-        fit = f"latency = {correction.offset_ms:.4g} ms + {correction.scale:.4g} x sum"
+        factors = "".join(f", {name} {factor:.3g}" for name, factor in correction.factors.items())
+        rewrites = f", runtime: {' and '.join(correction.rewrites)}" if correction.rewrites else ""
+        fit = f"latency = {correction.offset_ms:.4g} ms + {correction.scale:.4g} x sum{factors}{rewrites}"
         print(f"{key}: {report.describe()}; {fit}")
+        if key in quality.residual:
+            print(f"  with the residual predictor: {quality.residual[key].describe()}")
     rows = [
         [
             e.op,
@@ -102,6 +135,45 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
     print(f"sha256 {content.sha256}")
 
 
+@command(table_app, "check", "hwnas table check cpu.json")
+def table_check(
+    table: Annotated[Path, typer.Argument(help="A latency table.")],
+    device: Annotated[str | None, typer.Option(help="The device to time on; by default the table's own, here.")] = None,
+    entries: Annotated[int, typer.Option(min=1, help="How many entries to time again.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Time a sample of a table's entries again: does it still describe its device? Exit code 1 when it does not."""
+    from hwnas.export.verify import spec_of
+    from hwnas.profiling.check import check_table
+    from hwnas.profiling.device import parse_device
+    from hwnas.progress import Progress
+    from hwnas.tables.io import read_table
+
+    content = read_table(table)
+    with Progress() as progress:
+        result = check_table(content, parse_device(device) if device else spec_of(content), entries, progress)
+    if as_json:
+        show_json({"table": str(table), "describes": not result.problems, **asdict(result)})
+    else:
+        print(f"{table}: {content.describe()}")
+        print(f"the machine takes {result.slowdown:.3f} times as long as when the table was made (sentinel)")
+        columns = ["entry", "table ms", "now ms", "ratio", "+-"]
+        rows = [
+            [e.key, f"{e.table_ms:.4f}", f"{e.now_ms:.4f}", f"{e.ratio:.3f}", f"{e.tolerance:.3f}"]
+            for e in result.entries[:10]
+        ]
+        show_table("", columns, rows)
+        for problem in result.problems:
+            print(f"not as the table says: {problem}")
+        print(
+            f"measure it anew: rm {table}, then 'hwnas profile --out {table}' with its space and device"
+            if result.problems
+            else f"the table describes this device: {len(result.entries)} entries timed again"
+        )
+    if result.problems:
+        raise typer.Exit(1)
+
+
 @command(table_app, "predict", "hwnas table predict cpu.json --architectures cells.txt")
 def table_predict(
     table: Annotated[Path, typer.Argument(help="A latency table.")],
@@ -114,10 +186,14 @@ def table_predict(
     classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict latency, MACs and parameters of architectures from a table."""
+    """Predict latency, MACs and parameters of architectures from a table.
+
+    Where the table holds whole networks, there is a second latency, with what its residual predictor learnt from them.
+    """
     from hwnas.cost.budget import format_amount
     from hwnas.cost.model import build_cost_models, encode
-    from hwnas.cost.networks import choose_network
+    from hwnas.cost.networks import choose_network, network_key
+    from hwnas.cost.residual import fit_residual
     from hwnas.tables.io import read_table
 
     content, shape = read_table(table), parse_input(input_shape)
@@ -131,12 +207,15 @@ def table_predict(
         raise HwnasError(f"{architectures} holds no architecture", "write one a line")
     choices = encode(chosen, [chosen.parse(line) for line in lines])
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
+    learnt = network_key(chosen, sizes) in content.networks
+    ranked = fit_residual(content, chosen, sizes).predict_many(choices) if learnt else None
     rows: list[dict[str, Any]] = [
         {
             "architecture": line,
             "latency_ms": float(costs["latency_ms"][i]),
             "macs": round(float(costs["macs"][i])),
             "params": round(float(costs["params"][i])),
+            **({} if ranked is None else {"residual_latency_ms": float(ranked[i])}),
         }
         for i, line in enumerate(lines)
     ]
@@ -144,8 +223,8 @@ def table_predict(
         show_json(rows)
         return
     columns = ["architecture", "latency", f"MACs ({chosen.macs_convention})", "params"]
-    show_table(
-        "",
-        columns,
-        [[r["architecture"], *(format_amount(m, r[m]) for m in ("latency_ms", "macs", "params"))] for r in rows],
-    )
+    cells = [[r["architecture"], *(format_amount(m, r[m]) for m in ("latency_ms", "macs", "params"))] for r in rows]
+    if ranked is not None:
+        columns.append("with residual")
+        cells = [[*row, format_amount("latency_ms", float(ms))] for row, ms in zip(cells, ranked, strict=True)]
+    show_table("", columns, cells)

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.derive import cheapest
-from hwnas.cost.model import Array, CostModel
+from hwnas.cost.model import ENUMERABLE, Array, CostModel, every_choice
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
 
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
-ENUMERABLE = 1_000_000
 SAMPLES = 20_000
 UNITS: dict[str, tuple[str, float]] = {
     "us": ("latency_ms", 1e-3),
@@ -61,8 +60,8 @@ class Preview:
     """How one metric is spread over a space.
 
     ``costs`` holds every architecture's cost when ``exact`` (the space can be enumerated), else those of uniform random
-    architectures. ``least`` and ``greatest`` are exact either way; they are taken over networks in which every cell has
-    a path from an input to an output.
+    architectures. ``least`` is exact either way, taken over networks in which every cell has a path from an input to an
+    output; ``greatest`` is that of the costliest operation on every edge, or the costliest seen, if that is more.
     """
 
     model: CostModel
@@ -78,7 +77,7 @@ class Preview:
         space, (_, edges) = self.model.space, self.model.linear()
         used = np.array([op != NONE for op in space.operations])
         choices = [np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells]
-        return float(self.model.predict_many(np.concatenate(choices)[None])[0])
+        return max(float(self.model.predict_many(np.concatenate(choices)[None])[0]), float(self.costs.max()))
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(self.costs, q))
@@ -93,11 +92,9 @@ class Preview:
 
 def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     """Every architecture of the space as operation indices, or a uniform sample with a fixed seed; and which it is."""
-    k, e = len(space.operations), space.num_edges
     if space.num_architectures <= ENUMERABLE:
-        numbers = np.arange(space.num_architectures)
-        return (numbers[:, None] // k ** np.arange(e - 1, -1, -1)) % k, True
-    return np.random.default_rng(0).integers(k, size=(SAMPLES, e)), False
+        return every_choice(space), True
+    return np.random.default_rng(0).integers(len(space.operations), size=(SAMPLES, space.num_edges)), False
 
 
 def preview(models: Mapping[str, CostModel]) -> dict[str, Preview]:

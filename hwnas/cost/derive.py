@@ -4,13 +4,22 @@
     subject to  C_m(z) <= B_m for every limited metric m, and the space's rules
 
 solved exactly with HiGHS (through scipy). The cost is that of the deployed network: an edge is paid for only if it lies
-on a path from an input to an output, and a node with n live inputs pays n - 1 additions. Binary z choose operations;
-the continuous variables below take their least feasible values, which for binary z are the exact ones:
+on a path from an input to an output, a node with n live inputs pays n - 1 additions, and what the runtime shares is
+paid once.
+
+A runtime's rewrites have exceptions that the program leaves out (hwnas.cost.model knows them all): a node that merely
+passes its input on shares with that input, a ReLU that alone reads a convolution is free, the order of additions
+matters. Every result is checked against the exact cost. Spaces that can be enumerated are enumerated instead.
+
+Binary z choose operations; the continuous variables below take their least feasible values, which for binary z are the
+exact ones:
 
     f[n] >= u[e] + f[source] - 1         node n is reached from an input (u[e] = 1 - z[e, none])
     b[n] >= u[e] + b[target] - 1         node n is needed by an output
     y[e, o] >= z[e, o] + f + b - 2       the operation runs
-    a[n] >= sum of y into n - 1, a >= 0  additions
+    t[n] >= sum of y into n - 1, t >= 0  additions
+    a[n] >= sum of y that do not fuse, into n, - 1, a >= 0      those of them that are no convolution's
+    s[n, p] >= y[e, o]                   a shared piece that an edge out of n needs (ReLU, pooling), paid once
     g[e] <= u[e], a unit flow            every cell has a path from an input to an output
 """
 
@@ -23,7 +32,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from hwnas.cost.model import Array, CostModel, decode
+from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice, live_edges
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
 
@@ -40,10 +49,13 @@ class _Program:
     upper: list[float] = field(default_factory=list)
     columns: int = 0
     binary: list[int] = field(default_factory=list)
+    unbounded: list[int] = field(default_factory=list)  # the others lie between 0 and 1
 
-    def variables(self, count: int, binary: bool = False) -> np.ndarray:
+    def variables(self, count: int, binary: bool = False, unbounded: bool = False) -> np.ndarray:
         block = np.arange(self.columns, self.columns + count)
         self.columns += count
+        if unbounded:
+            self.unbounded += block.tolist()
         if binary:
             self.binary += block.tolist()
         return block
@@ -58,7 +70,7 @@ class _Program:
 class _CellVariables:
     choose: np.ndarray  # z [E, K]
     runs: np.ndarray  # y [E, K]
-    additions: np.ndarray  # a [nodes]
+    additions: np.ndarray  # t [nodes]
 
 
 def derive(
@@ -90,6 +102,50 @@ def _solve(
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Architecture:
+    if space.num_architectures <= ENUMERABLE:
+        return _enumerate(space, score, least, limits, inputs_per_node)
+    return _integer_program(space, score, least, limits, inputs_per_node)
+
+
+def _enumerate(
+    space: SearchSpace,
+    score: Mapping[str, Array] | None,
+    least: CostModel | None,
+    limits: Limits,
+    inputs_per_node: int | None,
+) -> Architecture:
+    choices = every_choice(space)
+    value, allowed, start = np.zeros(len(choices)), np.ones(len(choices), dtype=bool), 0
+    for kind, cell in space.cells.items():
+        chosen = choices[:, start : start + len(cell.edges)]
+        start += len(cell.edges)
+        used = chosen != space.operations.index(NONE)
+        allowed &= live_edges(cell, used).any(axis=1)
+        if inputs_per_node is not None:
+            allowed &= np.all([used[:, cell.edges_into(n)].sum(axis=1) == inputs_per_node for n in cell.inner_nodes], 0)
+        if score is not None:
+            value += score[kind][np.arange(len(cell.edges)), chosen].sum(axis=1)
+    for model, bound in limits.values():
+        allowed &= model.predict_many(choices) <= bound
+    if least is not None:
+        value = -least.predict_many(choices)
+    if not allowed.any():
+        raise _none_within(space, limits)
+    return decode(space, choices[np.where(allowed, value, -np.inf).argmax()])
+
+
+def _none_within(space: SearchSpace, limits: Limits) -> HwnasError:
+    names = ", ".join(f"{metric} <= {bound:.6g}" for metric, (_, bound) in limits.items())
+    return HwnasError(f"no architecture of space {space.name} keeps {names or 'the rules'}", "give a larger budget")
+
+
+def _integer_program(
+    space: SearchSpace,
+    score: Mapping[str, Array] | None,
+    least: CostModel | None,
+    limits: Limits,
+    inputs_per_node: int | None,
+) -> Architecture:
     program = _Program()
     cells = {kind: _add_cell(program, space, cell, inputs_per_node) for kind, cell in space.cells.items()}
     objective: dict[int, float] = {}
@@ -97,9 +153,9 @@ def _solve(
         for kind, variables in cells.items():
             objective.update(zip(variables.choose.ravel().tolist(), (-score[kind]).ravel().tolist(), strict=True))
     if least is not None:
-        objective = _cost_row(least, cells)
+        objective = _cost_row(program, least, cells)
     for metric, (model, bound) in limits.items():
-        row = _cost_row(model, cells)
+        row = _cost_row(program, model, cells)
         size = max(abs(bound), 1e-12)
         # One part in 10^9 above the bound is let in here and judged exactly below: HiGHS works to a tolerance.
         program.add({c: v / size for c, v in row.items()}, upper=(bound - model.base) / size + 1e-9)
@@ -110,10 +166,7 @@ def _solve(
     while True:
         choices = _optimum(program, objective, cells)
         if choices is None:
-            names = ", ".join(f"{metric} <= {bound:.6g}" for metric, (_, bound) in limits.items())
-            raise HwnasError(
-                f"no architecture of space {space.name} keeps {names or 'the rules'}", "give a larger budget"
-            )
+            raise _none_within(space, limits)
         architecture = decode(space, choices)
         if all(model.predict(architecture) <= bound for model, bound in limits.values()):
             return architecture
@@ -130,7 +183,7 @@ def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node
     runs = program.variables(edges * operations).reshape(edges, operations)
     nodes = cell.num_inputs + cell.num_nodes
     reached, needed = program.variables(nodes), program.variables(nodes)
-    additions, flow = program.variables(cell.num_nodes), program.variables(edges)
+    additions, flow = program.variables(cell.num_nodes, unbounded=True), program.variables(edges)
     used = [o for o, op in enumerate(space.operations) if op != NONE]
 
     for e, (source, target) in enumerate(cell.edges):
@@ -162,14 +215,34 @@ def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node
     return _CellVariables(choose, runs, additions)
 
 
-def _cost_row(model: CostModel, cells: Mapping[str, _CellVariables]) -> dict[int, float]:
+def _cost_row(program: _Program, model: CostModel, cells: Mapping[str, _CellVariables]) -> dict[int, float]:
+    """The coefficients of a metric, and the variables that only this metric needs."""
     row: dict[int, float] = {}
     for kind, variables in cells.items():
-        cost = model.cells[kind]
+        cost, cell = model.cells[kind], model.space.cells[kind]
         columns = variables.runs if model.dead_edges_are_free else variables.choose
         row.update(zip(columns.ravel().tolist(), cost.edges.ravel().tolist(), strict=True))
-        row.update(dict.fromkeys(variables.additions.tolist(), cost.addition))
+        row.update(dict.fromkeys(variables.additions.tolist(), cost.fused_addition))
+        if cost.addition > cost.fused_addition:
+            plain = program.variables(cell.num_nodes, unbounded=True)
+            for number, node in enumerate(cell.inner_nodes):
+                into = [int(columns[e, o]) for e in cell.edges_into(node) for o in _adding(model, kind, e)]
+                program.add({int(plain[number]): 1.0, **dict.fromkeys(into, -1.0)}, lower=-1)
+            row.update(dict.fromkeys(plain.tolist(), cost.addition - cost.fused_addition))
+        shared: dict[tuple[int, int], int] = {}
+        for e, o in np.argwhere(cost.piece >= 0).tolist():
+            at = (cell.edges[e][0], int(cost.piece[e, o]))
+            if at not in shared:
+                shared[at] = int(program.variables(1)[0])
+                row[shared[at]] = cost.pieces[e, at[1]]
+            program.add({shared[at]: 1.0, int(columns[e, o]): -1.0}, lower=0)
     return {column: value for column, value in row.items() if value}
+
+
+def _adding(model: CostModel, kind: str, edge: int) -> list[int]:
+    """The operations of an edge whose result takes an addition of its own."""
+    fuses = model.cells[kind].fuses[edge]
+    return [o for o, op in enumerate(model.space.operations) if op != NONE and not fuses[o]]
 
 
 def _optimum(
@@ -184,8 +257,7 @@ def _optimum(
     rows, columns, values = (np.array(x) for x in zip(*at, strict=True))
     matrix = csr_array((values, (rows, columns)), shape=(len(program.rows), program.columns))
     upper = np.ones(program.columns)
-    for variables in cells.values():
-        upper[variables.additions] = np.inf
+    upper[program.unbounded] = np.inf
     result = milp(
         costs / size,
         constraints=LinearConstraint(matrix, program.lower, program.upper),

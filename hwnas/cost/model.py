@@ -4,36 +4,72 @@ Two readings of the same numbers:
 
 * the decomposable cost C(Z) = base + sum over edges and operations of Z[e, o] * c[e, o], linear in Z, whose exact
   expectation E[C] = base + sum p * c goes into the search loss (Xie et al., SNAS, ICLR 2019, section 2.3);
-* the cost of a deployed network, in which dead edges (on no path from an input to an output) have been left out and a
-  node with n live inputs makes n - 1 additions. It is never above C(Z) plus its additions; predictions, budgets and
-  derivation use this one.
+* the cost of a deployed network, in which dead edges (on no path from an input to an output) have been left out, a
+  node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.structure) are taken into
+  account. Where every node has an input it is not above C(Z); predictions, budgets and derivation use this one.
 
 Parameters and multiply-accumulates count every chosen edge, dead or not, as the papers count them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.networks import network_key, profile_command
+from hwnas.cost.structure import (
+    FAMILIES,
+    PIECES,
+    Rewrite,
+    ends_in_conv,
+    family,
+    piece_of,
+    pieces,
+)
 from hwnas.errors import HwnasError
-from hwnas.spaces import NONE, Architecture, Cell, Network, SearchSpace, Setting, Workload
-from hwnas.tables.schema import Entry, LatencyTable
+from hwnas.spaces import (
+    NONE,
+    Architecture,
+    Cell,
+    CellPlace,
+    FixedPart,
+    Network,
+    SearchSpace,
+    Setting,
+    Workload,
+)
+from hwnas.tables.schema import Correction, Entry, LatencyTable
 
 METRICS = ("latency_ms", "macs", "params")
+SKIP = "skip_connect"
+ENUMERABLE = 100_000  # architectures: a space with no more is gone through as a whole
+RELU = PIECES.index("relu")
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class CellCost:
-    """Costs of one cell kind, summed over all its places: ``edges`` [E, K], one ``addition`` of two tensors."""
+    """Costs of one cell kind, summed over all its places.
+
+    ``edges`` [E, K] is what an operation costs on its own. Where the runtime shares, ``piece`` [E, K] says which of
+    PIECES the operation also needs (-1: none), and ``pieces`` [E, P] what each costs there, once for all edges that
+    read the same tensor; ``copies`` [E, K] marks the operations that pass their input on as it is. ``addition`` is the
+    cost of one addition of two tensors, ``fused_addition`` that of adding what an operation of ``fuses`` [E, K] gives.
+    ``written`` [inputs, 2] is the share of the places (by the cost of a ReLU there) where a convolution wrote that
+    input of the cell, and the share where the same kind of cell did.
+    """
 
     edges: Array
     addition: float
+    fused_addition: float
+    piece: NDArray[np.intp]
+    pieces: Array
+    copies: NDArray[np.bool_]
+    fuses: NDArray[np.bool_]
+    written: Array
 
 
 @dataclass(frozen=True)
@@ -47,12 +83,17 @@ class CostModel:
     dead_edges_are_free: bool
 
     def linear(self) -> tuple[float, dict[str, Array]]:
-        """base and c[e, o] of the decomposable C(Z): every used edge pays its addition, every node gets one back."""
+        """base and c[e, o] of the decomposable C(Z): an edge pays all it needs, as if nothing were shared, and its
+        addition; every node gets its cheapest addition back.
+        """
         base, edges = self.base, {}
         used = np.array([op != NONE for op in self.space.operations], dtype=float)
         for kind, cell in self.space.cells.items():
-            base -= self.cells[kind].addition * cell.num_nodes
-            edges[kind] = self.cells[kind].edges + self.cells[kind].addition * used
+            cost = self.cells[kind]
+            base -= cost.fused_addition * cell.num_nodes
+            shared = np.where(cost.piece >= 0, np.take_along_axis(cost.pieces, cost.piece, axis=1), 0.0)
+            added = np.where(cost.fuses, cost.fused_addition, cost.addition)
+            edges[kind] = cost.edges + shared + added * used
         return base, edges
 
     def predict(self, architecture: Architecture) -> float:
@@ -68,12 +109,69 @@ class CostModel:
             start += len(cell.edges)
             used = chosen != self.space.operations.index(NONE)
             live = live_edges(cell, used) if self.dead_edges_are_free else used
-            cost = self.cells[kind]
-            total += (cost.edges[np.arange(len(cell.edges)), chosen] * live).sum(axis=1)
-            for node in cell.inner_nodes:
-                inputs = live[:, cell.edges_into(node)].sum(axis=1)
-                total += cost.addition * np.maximum(inputs - 1, 0)
+            total += _cell_cost(cell, self.cells[kind], chosen, live)
         return total
+
+
+def _cell_cost(cell: Cell, cost: CellCost, chosen: NDArray[np.intp], live: NDArray[np.bool_]) -> Array:
+    """Costs [N] of one cell kind with the operations ``chosen`` [N, E], of which ``live`` [N, E] run."""
+    every_edge = np.arange(len(cell.edges))
+    total = (cost.edges[every_edge, chosen] * live).sum(axis=1)
+    fuses, copies = live & cost.fuses[every_edge, chosen], live & cost.copies[every_edge, chosen]
+    nodes = cell.num_inputs + cell.num_nodes
+    # Which node's tensor a node holds: its own, unless all it does is pass one on. And whether a convolution wrote it.
+    held = np.tile(np.arange(nodes), (len(chosen), 1))
+    written = np.zeros((len(chosen), nodes), dtype=bool)
+    passes_on = np.zeros_like(live)
+    for node in cell.inner_nodes:
+        into = cell.edges_into(node)
+        inputs = live[:, into].sum(axis=1)
+        met = np.zeros(len(chosen), dtype=np.intp)  # inputs so far, in the order in which they are added up
+        for e in into:
+            # The first input is added to nothing; a convolution adds its own result to what is there, and the first
+            # input, if a convolution wrote it, the second.
+            free = fuses[:, e] | ((met == 1) & written[:, node])
+            added = live[:, e] & (met > 0)
+            total += cost.addition * (added & ~free) + cost.fused_addition * (added & free)
+            written[:, node] = np.where(live[:, e], fuses[:, e] | (free & (met == 1)), written[:, node])
+            met += live[:, e]
+            passes_on[:, e] = (inputs == 1) & copies[:, e]
+            alone = passes_on[:, e]
+            held[alone, node] = held[alone, cell.edges[e][0]]
+    return total + _shared_cost(cell, cost, chosen, live, held, written, passes_on)
+
+
+def _shared_cost(
+    cell: Cell,
+    cost: CellCost,
+    chosen: NDArray[np.intp],
+    live: NDArray[np.bool_],
+    held: NDArray[np.intp],
+    written: NDArray[np.bool_],
+    passes_on: NDArray[np.bool_],
+) -> Array:
+    """Costs [N] of what edges that read the same tensor share: each piece once for a tensor.
+
+    A ReLU costs nothing when a convolution wrote the tensor and nothing but that ReLU reads it: the convolution applies
+    it as it writes.
+    """
+    everyone = np.arange(len(chosen))
+    needed = np.where(live, cost.piece[np.arange(len(cell.edges)), chosen], -1)
+    prices = np.zeros((len(cost.pieces[0]), *held.shape))
+    kept = np.zeros(held.shape, dtype=bool)  # read by something else than a ReLU
+    for node in cell.outputs:
+        kept[everyone, held[:, node]] = True
+    for e, (source, _) in enumerate(cell.edges):
+        for number in set(np.unique(needed[:, e])) - {-1}:
+            rows = np.flatnonzero(needed[:, e] == number)
+            prices[number, rows, held[rows, source]] = cost.pieces[e, number]
+        other = live[:, e] & (needed[:, e] != RELU) & ~passes_on[:, e]
+        kept[everyone[other], held[other, source]] = True
+    saved = np.where(written & ~kept, prices[RELU], 0.0)
+    for number in range(cell.num_inputs):
+        free = cost.written[number, 0] + cost.written[number, 1] * written[:, cell.outputs[-1]]
+        saved[:, number] = np.where(kept[:, number], 0.0, prices[RELU, :, number] * free)
+    return np.asarray(prices.sum(axis=(0, 2)) - saved.sum(axis=1))
 
 
 def live_edges(cell: Cell, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -108,6 +206,12 @@ def decode(space: SearchSpace, choices: NDArray[np.intp]) -> Architecture:
     return Architecture(space.name, tuple(cells))
 
 
+def every_choice(space: SearchSpace) -> NDArray[np.intp]:
+    """Every architecture of a space as operation indices [N, edges of all cells]."""
+    k, e = len(space.operations), space.num_edges
+    return (np.arange(space.num_architectures)[:, None] // k ** np.arange(e - 1, -1, -1)) % k
+
+
 def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting) -> dict[str, CostModel]:
     """One cost model for every metric: latency_ms, macs (counted by the space's convention), params.
 
@@ -115,22 +219,41 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
     """
     entries = {entry.workload: entry for entry in table.entries}
     network = space.network(setting)
-    missing = [workload.key for workload in network.workloads() if workload not in entries]
+    correction = table.correction.get(network_key(space, setting)) or Correction(offset_ms=0, scale=1, networks=0)
+    needed = network.workloads() + (pieces(network) if "share" in correction.rewrites else [])
+    missing = [workload.key for workload in needed if workload not in entries]
     if missing:
         shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise HwnasError(
-            f"the table lacks {len(missing)} of {len(network.workloads())} workloads of space {space.name} "
+            f"the table lacks {len(missing)} of {len(needed)} workloads of space {space.name} "
             f"({setting.describe()}): {shown}",
             profile_command(space, setting),
         )
-    correction = table.correction.get(network_key(space, setting))
-    offset, scale = (correction.offset_ms, correction.scale) if correction else (0.0, 1.0)
     counted = "macs" if space.macs_convention == "fvcore" else "macs_conv_linear"
+    counts = Correction(offset_ms=0, scale=1, networks=0)
     return {
-        "latency_ms": _cost_model(space, network, "latency_ms", entries, "latency_ms", True, offset, scale),
-        "macs": _cost_model(space, network, "macs", entries, counted, False),
-        "params": _cost_model(space, network, "params", entries, "params", False),
+        "latency_ms": _cost_model(space, network, "latency_ms", entries, "latency_ms", correction),
+        "macs": _cost_model(space, network, "macs", entries, counted, counts),
+        "params": _cost_model(space, network, "params", entries, "params", counts),
     }
+
+
+def family_sums(
+    table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp], rewrites: Sequence[Rewrite]
+) -> dict[str, Array]:
+    """What the entries of each family sum up to in the deployed networks ``choices``, and ``fixed``, the same for all.
+
+    The factors of a correction are fitted on these.
+    """
+    key = network_key(space, setting)
+    result = {}
+    for name in FAMILIES:
+        factors: dict[str, float] = {other: float(other == name) for other in FAMILIES}
+        only = Correction(offset_ms=0, scale=1, factors=factors, rewrites=list(rewrites), networks=0)
+        model = build_cost_models(table.model_copy(update={"correction": {key: only}}), space, setting)["latency_ms"]
+        result["fixed"] = np.full(len(choices), model.base)
+        result[name] = model.predict_many(choices) - model.base
+    return result
 
 
 def _cost_model(
@@ -139,20 +262,72 @@ def _cost_model(
     metric: str,
     entries: Mapping[Workload, Entry],
     field: str,
-    dead_edges_are_free: bool,
-    offset: float = 0.0,
-    scale: float = 1.0,
+    correction: Correction,
 ) -> CostModel:
-    def cost(workload: Workload | None) -> float:
-        return scale * float(getattr(entries[workload], field)) if workload else 0.0
+    share, fuse = "share" in correction.rewrites, "fuse" in correction.rewrites
+    fused = "fused_sum" if fuse else "sum"
 
-    base = offset + sum(cost(workload) for workload in network.fixed_workloads())
+    def cost(workload: Workload, factor: float) -> float:
+        return factor * float(getattr(entries[workload], field))
+
+    base = correction.offset_ms + sum(cost(workload, correction.scale) for workload in network.fixed_workloads())
     cells = {}
-    for kind in space.cells:
+    for kind, cell in space.cells.items():
         places = network.places(kind)
-        edges = sum(
-            (np.array([[cost(c[op]) for op in space.operations] for c in place.candidates]) for place in places),
-            start=np.zeros((len(space.cells[kind].edges), len(space.operations))),
+        shape = (len(cell.edges), len(space.operations))
+        edges, shared = np.zeros(shape), np.zeros((len(cell.edges), len(PIECES)))
+        piece = np.full(shape, -1)
+        copies, fuses = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        for e, candidates in enumerate(places[0].candidates if places else ()):
+            for o, op in enumerate(space.operations):
+                workload = candidates[op]
+                if workload is None:
+                    copies[e, o] = share and op == SKIP
+                    continue
+                fuses[e, o] = fuse and ends_in_conv(workload)
+                timed = [w for p in places if (w := p.candidates[e][op])]
+                edges[e, o] = sum(cost(w, correction.factor(family(w))) for w in timed)
+                if not share:
+                    continue
+                begins = [piece_of(w) for w in timed]
+                piece[e, o] = PIECES.index(begins[0].op)
+                if family(workload) == "pool":  # its entry holds the pooling; in a chain the ReLU costs nothing
+                    first = sum(cost(w, correction.factor("pool")) for w in begins)
+                    edges[e, o] = max(edges[e, o] - first, 0.0)
+                else:
+                    first = sum(cost(w, correction.factor("relu")) for w in begins)
+                shared[e, piece[e, o]] = first
+        cells[kind] = CellCost(
+            edges=edges,
+            addition=sum(cost(place.node_sum, correction.factor("sum")) for place in places),
+            fused_addition=sum(cost(place.node_sum, correction.factor(fused)) for place in places),
+            piece=piece,
+            pieces=shared,
+            copies=copies,
+            fuses=fuses,
+            written=_written(network, cell, places, entries, field) if fuse else np.zeros((cell.num_inputs, 2)),
         )
-        cells[kind] = CellCost(edges, sum(cost(place.node_sum) for place in places))
-    return CostModel(space, metric, base, cells, dead_edges_are_free)
+    return CostModel(space, metric, base, cells, dead_edges_are_free=metric == "latency_ms")
+
+
+def _written(
+    network: Network, cell: Cell, places: Sequence[CellPlace], entries: Mapping[Workload, Entry], field: str
+) -> Array:
+    """CellCost.written: what wrote each input of a cell, weighed by what a ReLU of that input costs."""
+    result = np.zeros((cell.num_inputs, 2))
+    for number in range(cell.num_inputs):
+        edge = cell.edges_from(number)[0]
+        total = 0.0
+        for place in places:
+            relu = next(piece_of(w) for w in place.candidates[edge].values() if w and family(w) != "pool")
+            weight = max(float(getattr(entries[relu], field)), 1e-9) if relu in entries else 1.0
+            total += weight
+            before, prepared = network.parts[place.inputs[number]], place.preprocess[number]
+            if prepared:
+                result[number, 0] += weight * ends_in_conv(prepared)
+            elif isinstance(before, FixedPart):
+                result[number, 0] += weight  # a stem and a reduction end in a convolution
+            elif len(cell.outputs) == 1 and before.kind == place.kind:
+                result[number, 1] += weight
+        result[number] /= total
+    return result

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from hwnas.operations import build_operation
-from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, SearchSpace, Setting
+from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, SearchSpace, Setting, Workload
+
+Build = Callable[[Workload | None], nn.Module]
 
 
 class ChildCell(nn.Module):
     """One occurrence of a cell with one operation an edge. Edges that choose ``none`` have no module."""
 
-    def __init__(self, cell: Cell, place: CellPlace, operations: tuple[str, ...], prune: bool) -> None:
+    def __init__(
+        self, cell: Cell, place: CellPlace, operations: tuple[str, ...], prune: bool, build: Build = build_operation
+    ) -> None:
         super().__init__()
         kept = cell.live_edges(operations) if prune else tuple(op != NONE for op in operations)
         self.cell = cell
-        self.preprocess = nn.ModuleList(build_operation(workload) for workload in place.preprocess)
+        self.preprocess = nn.ModuleList(build(workload) for workload in place.preprocess)
         self.edges = nn.ModuleDict(
-            {str(e): build_operation(place.candidates[e][op]) for e, op in enumerate(operations) if kept[e]}
+            {str(e): build(place.candidates[e][op]) for e, op in enumerate(operations) if kept[e]}
         )
         self.out_channels, self.out_size = place.node_sum.out_channels, (place.node_sum.height, place.node_sum.width)
 
@@ -52,19 +58,25 @@ class ChildNetwork(nn.Module):
 
     With ``prune`` the edges that lie on no path from an input to an output are left out, as in a network that is
     deployed; without it they are built, as the papers count them. (An edge that leaves a node without inputs carries
-    the constant that its batch norm makes of zeros; pruning drops it.)
+    the constant that its batch norm makes of zeros; pruning drops it.) ``build`` makes the operations.
     """
 
     def __init__(
-        self, space: SearchSpace, architecture: Architecture, setting: Setting, *, prune: bool = False
+        self,
+        space: SearchSpace,
+        architecture: Architecture,
+        setting: Setting,
+        *,
+        prune: bool = False,
+        build: Build = build_operation,
     ) -> None:
         super().__init__()
         self.network = space.network(setting)
         chosen = dict(zip(space.cells, architecture.cells, strict=True))
         self.parts = nn.ModuleList(
-            build_operation(part.workload)
+            build(part.workload)
             if isinstance(part, FixedPart)
-            else ChildCell(space.cells[part.kind], part, chosen[part.kind], prune)
+            else ChildCell(space.cells[part.kind], part, chosen[part.kind], prune, build)
             for part in self.network.parts
         )
 

@@ -156,6 +156,7 @@ REGISTRY: dict[str, Builder] = {
     "avg_pool_3x3_bn": lambda w, affine: pool(w, "avg", norm=True, affine=affine),
     "factorized_reduce": FactorizedReduce,
     "residual_reduction": ResidualReduction,
+    "relu": lambda w, affine: nn.ReLU(),
     "sum": lambda w, affine: Sum(),
     "concat": lambda w, affine: Concat(),
     "stem_conv_3x3": _stem_conv,
@@ -182,3 +183,11 @@ def build_operation(workload: Workload | None, affine: bool = True) -> nn.Module
 def num_inputs(workload: Workload) -> int:
     """How many tensors of ``in_channels`` channels the workload's module takes."""
     return {"sum": 2, "concat": workload.out_channels // workload.in_channels}.get(workload.op, 1)
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """Weights that keep activations at a steady size through a long chain: neither zeros nor denormals are timed."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return module

@@ -1,43 +1,46 @@
-"""Naming a device: ``cpu``, ``cpu+torch``, ``cuda:0+torch``, ``cpu+onnxruntime?threads=2``, or a YAML file."""
+"""Naming a device: ``cpu``, ``cpu+torch``, ``cuda:0+torch``, ``ssh://user@host+onnxruntime``, or a YAML file."""
 
 from __future__ import annotations
 
-import os
-import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 from urllib.parse import parse_qsl
 
 from hwnas.errors import HwnasError
-from hwnas.files import sha256_of, shipped
-from hwnas.tables.schema import Device
+from hwnas.files import shipped
+from hwnas.profiling.runtimes import RUNTIMES, Runtime
 
-PROFILERS = {"onnxruntime": "onnxruntime_cpu.py", "torch": "torch_eager.py"}
-FORMS = "use cpu, cpu+torch, cuda:0+torch or cpu+onnxruntime?threads=2"
+FORMS = "use cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2 or ssh://user@host+onnxruntime"
+DEFAULT_RUNTIME = {"cpu": "onnxruntime", "cuda": "torch", "browser": "onnxruntime-web"}
+# Nothing that a shell or ssh could read as something else: no leading dash, no quote, no space.
+HOST = r"(?a:(?:[A-Za-z0-9_][\w.-]*@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?)"
+PYTHON = r"(?a:[\w/][\w./-]*)"
 
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """Where and with what to run: hardware (``cpu``, ``cuda:N``), runtime, threads and batch size."""
+    """Where and with what to run: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads and batch size.
+
+    ``host`` is a machine to reach by ssh (``user@name:port``), empty for this one; ``python`` the interpreter there.
+    """
 
     hardware: str
     runtime: str
     threads: int = 1
     batch: int = 1
+    host: str = ""
+    python: str = "python3"
 
     @property
     def text(self) -> str:
-        return f"{self.hardware}+{self.runtime}?threads={self.threads}&batch={self.batch}"
+        where = f"ssh://{self.host}/" if self.host else ""
+        python = f"&python={self.python}" if self.python != "python3" else ""
+        return f"{where}{self.hardware}+{self.runtime}?threads={self.threads}&batch={self.batch}{python}"
 
     @property
-    def profiler(self) -> Path:
-        return shipped("profilers") / PROFILERS[self.runtime]
-
-    @property
-    def model_suffix(self) -> str:
-        return ".onnx" if self.runtime == "onnxruntime" else ".pt2"
+    def made_by(self) -> Runtime:
+        return RUNTIMES[self.runtime]
 
 
 def parse_device(text: str) -> DeviceSpec:
@@ -48,25 +51,30 @@ def parse_device(text: str) -> DeviceSpec:
     file = Path(text) if text.endswith((".yaml", ".yml")) else shipped("configs") / "devices" / f"{text}.yaml"
     if text.endswith((".yaml", ".yml")) or (re.fullmatch(r"[\w-]+", text) and file.exists()):
         text = _spec_in(file)
-    found = re.fullmatch(r"(cpu|cuda:\d+)(?:\+([\w-]+))?(?:\?(.*))?", text)
-    if not found:
+    form = rf"(?:ssh://({HOST})/?)?(cpu|cuda:\d+|browser)?(?:\+([\w-]+))?(?:\?(.*))?"
+    found = re.fullmatch(form, text)
+    if not found or not (found[1] or found[2]):
         raise HwnasError(f"unknown device {text!r}", FORMS)
-    hardware, runtime, query = found[1], found[2], found[3] or ""
-    runtime = runtime or ("torch" if hardware.startswith("cuda") else "onnxruntime")
-    if runtime not in PROFILERS:
-        raise HwnasError(f"unknown runtime {runtime!r} in device {text!r}", f"use one of {', '.join(PROFILERS)}")
-    if runtime == "onnxruntime" and hardware != "cpu":
-        raise HwnasError(f"runtime onnxruntime is timed on the CPU, not on {hardware}", f"use {hardware}+torch")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = set(options) - {"threads", "batch"}
-    if unknown:
-        raise HwnasError(f"unknown option {min(unknown)!r} in device {text!r}", "threads and batch can be given")
-    numbers = {}
-    for name, value in options.items():
-        if not re.fullmatch(r"[1-9]\d{0,3}", value):
-            raise HwnasError(f"{name}={value!r} in device {text!r} is not a whole number of at least 1")
-        numbers[name] = int(value)
-    return DeviceSpec(hardware, runtime, **numbers)
+    host, hardware, query = found[1] or "", found[2] or "cpu", found[4] or ""
+    runtime = found[3] or DEFAULT_RUNTIME[hardware.split(":")[0]]
+    if runtime not in RUNTIMES:
+        raise HwnasError(f"unknown runtime {runtime!r} in device {text!r}", f"use one of {', '.join(RUNTIMES)}")
+    if not re.fullmatch(RUNTIMES[runtime].hardware, hardware):
+        mend = f"use {hardware}+{DEFAULT_RUNTIME[hardware.split(':')[0]]}"
+        raise HwnasError(f"runtime {runtime} does not run on {hardware}", mend)
+    spec = DeviceSpec(hardware, runtime, host=host)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in ("threads", "batch"):
+            if not re.fullmatch(r"[1-9]\d{0,3}", value):
+                raise HwnasError(f"{name}={value!r} in device {text!r} is not a whole number of at least 1")
+            spec = replace(spec, threads=int(value)) if name == "threads" else replace(spec, batch=int(value))
+        elif name == "python" and host:
+            if not re.fullmatch(PYTHON, value):
+                raise HwnasError(f"python={value!r} in device {text!r} is not the name or path of an interpreter")
+            spec = replace(spec, python=value)
+        else:
+            raise HwnasError(f"unknown option {name!r} in device {text!r}", "threads and batch can be given")
+    return spec
 
 
 def _spec_in(file: Path) -> str:
@@ -81,44 +89,3 @@ def _spec_in(file: Path) -> str:
     if not isinstance(content, dict) or not isinstance(content.get("device"), str):
         raise HwnasError(f"device file {file} has no line 'device: …'", FORMS)
     return content["device"]
-
-
-def this_device(spec: DeviceSpec) -> Device:
-    """What this machine says of itself. Raises HwnasError when a CUDA device is named and there is none."""
-    if spec.hardware == "cpu":
-        model = _cpu_model()
-        cores, memory = os.cpu_count() or 0, _memory_bytes()
-    else:
-        import torch
-
-        number = int(spec.hardware.split(":")[1])
-        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-            raise HwnasError(f"there is no CUDA device {number} here", "use --device cpu")
-        properties = torch.cuda.get_device_properties(number)
-        model = properties.name
-        cores, memory = properties.multi_processor_count, properties.total_memory
-    kind: Literal["cpu", "gpu"] = "cpu" if spec.hardware == "cpu" else "gpu"
-    system = f"{platform.system()} {platform.machine()}"
-    fingerprint = sha256_of([kind, model, cores, round(memory / 2**30), system])[:16]
-    return Device(
-        name=model, kind=kind, model=model, cores=cores, memory_bytes=memory, os=system, fingerprint=fingerprint
-    )
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in fields.items()}
-    name = fields.get("model name", platform.machine())
-    stepping = [fields[key] for key in ("cpu family", "model") if key in fields]
-    return f"{name} (family {stepping[0]}, model {stepping[1]})" if len(stepping) == 2 else name
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return 0

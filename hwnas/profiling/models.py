@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from hwnas.networks.serialize import write_onnx, write_program
-from hwnas.operations import build_operation, num_inputs
-from hwnas.spaces import Workload
+from hwnas.networks.child import Build, ChildNetwork
+from hwnas.operations import build_operation, num_inputs, randomise
+from hwnas.profiling.assemble import Assembled, assemble_onnx
+from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
 
-SENTINEL = Workload("nor_conv_3x3", 32, 32, 16, 16)
-SENTINEL_COPIES = 8
+if TYPE_CHECKING:
+    from hwnas.profiling.device import DeviceSpec
 
 
 class Chain(nn.Module):
-    """One operation after another, as in a network; what a second input gets is the second input again."""
+    """One operation after another, as in a network; what a second input gets is the second input again.
 
-    def __init__(self, operations: list[nn.Module]) -> None:
+    ``first`` runs once, ahead of them: behind a convolution a runtime keeps tensors in the layout that it keeps them in
+    inside a network.
+    """
+
+    def __init__(self, operations: list[nn.Module], first: nn.Module) -> None:
         super().__init__()
+        self.first = first
         self.operations = nn.ModuleList(operations)
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        x = self.first(x)
         for operation in self.operations:
             x = operation(x, *others)
         return x
@@ -43,6 +53,44 @@ class Parallel(nn.Module):
         )
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """So many copies of a workload in one model."""
+
+    workload: Workload
+    copies: int
+
+    def module(self, build: Build) -> nn.Module:
+        w = self.workload
+        operations = [build(w) for _ in range(self.copies)]
+        if not is_chainable(w):
+            return Parallel(operations, num_inputs(w))
+        ahead = Workload("nor_conv_1x1", w.in_channels, w.in_channels, w.height, w.width)
+        return Chain(operations, build(ahead if "pool" in w.op else None))
+
+    def input_shapes(self) -> list[tuple[int, int, int]]:
+        w = self.workload
+        return [(w.in_channels, w.height, w.width)] * num_inputs(w) * (1 if is_chainable(w) else self.copies)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The network of an architecture as it is deployed: dead edges left out."""
+
+    space: SearchSpace
+    architecture: Architecture
+    setting: Setting
+
+    def module(self, build: Build) -> nn.Module:
+        return ChildNetwork(self.space, self.architecture, self.setting, prune=True, build=build)
+
+    def input_shapes(self) -> list[tuple[int, int, int]]:
+        return [(self.setting.image_channels, self.setting.height, self.setting.width)]
+
+
+SENTINEL = Repeated(Workload("nor_conv_3x3", 32, 32, 16, 16), 8)
+
+
 def is_chainable(workload: Workload) -> bool:
     """Whether the operation's output can be its next input."""
     return workload.stride == 1 and workload.in_channels == workload.out_channels and "linear" not in workload.op
@@ -55,29 +103,27 @@ def repetitions(workload: Workload) -> tuple[int, int]:
     """
     if not is_chainable(workload):
         return (1, 4)
-    cheap = workload.op == "sum" or "pool" in workload.op
+    cheap = workload.op in ("sum", "relu") or "pool" in workload.op
     return (4, 28) if cheap else (4, 12)
 
 
-def timed_module(workload: Workload, copies: int, batch: int) -> tuple[nn.Module, list[Tensor]]:
-    """The module with that many copies of a workload, random weights, and its inputs."""
-    operations = [randomise(build_operation(workload)) for _ in range(copies)]
-    each = num_inputs(workload)
-    shape = (batch, workload.in_channels, workload.height, workload.width)
-    if is_chainable(workload):
-        return Chain(operations), [torch.zeros(shape) for _ in range(each)]
-    return Parallel(operations, each), [torch.zeros(shape) for _ in range(each * copies)]
+def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
+    """The model as a torch module with random weights, and inputs for it."""
+    module = model.module(lambda workload: randomise(build_operation(workload)))
+    return module, [torch.zeros(batch, *shape) for shape in model.input_shapes()]
 
 
-def randomise(module: nn.Module) -> nn.Module:
-    """Weights that keep activations at a steady size through a long chain: neither zeros nor denormals are timed."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    return module
-
-
-def write_model(module: nn.Module, inputs: list[Tensor], path: Path) -> None:
-    """Write for the runtime that the file's ending names, unless an earlier run has done so."""
-    if not path.exists():
-        (write_onnx if path.suffix == ".onnx" else write_program)(module, inputs, path)
+def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
+    """Write for the runtime of ``spec``, unless an earlier run has done so; operations are kept beside ``path``."""
+    runtime, pieces = spec.made_by, path.parent / "pieces"
+    if path.exists():
+        return
+    if runtime.suffix == ".onnx":
+        assemble_onnx(model, path, pieces, spec.batch)
+    elif runtime.convert:
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            assemble_onnx(model, Path(name) / "model.onnx", pieces, spec.batch)
+            runtime.convert(Path(name) / "model.onnx", path)
+    else:
+        torch.manual_seed(0)
+        runtime.write(*torch_model(model, spec.batch), path)

@@ -1,4 +1,4 @@
-"""From visits to latencies: the machine's drift divided out, slopes over repetitions, the fit from sums to networks."""
+"""From visits to latencies: drift divided out, processes compared, slopes over repetitions, their errors."""
 
 from __future__ import annotations
 
@@ -8,98 +8,131 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.profiling.session import SENTINEL_NAME, Visit, names_by_round
-from hwnas.tables.schema import Additivity, Correction
+from hwnas.profiling.session import SENTINEL_NAME, Recording, Visit
+from hwnas.tables.schema import Additivity
 
-STATISTIC = "median over rounds of the least time of a visit, divided by the sentinel's drift"
+STATISTIC = "median over processes of the median least time of a visit, in the machine's fast state (20th percentile)"
+FAST = 20  # percentile of the machine's states that times are brought to: slow ones, a neighbour's doing, repeat less
+WAITED = 0.1  # a visit that had to wait for a processor for a larger share of its time is not used
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Timings:
-    """Drift-corrected milliseconds of every model, one a round, in the machine's median state.
+class Readings:
+    """Milliseconds of every model, in the machine's fast state (or in that of a reference).
 
-    ``sentinel_ms`` is the sentinel's own median; ``drift`` how far it moved: its 90th over its 10th percentile, less 1.
+    ``passes[model]`` is one value a process [P], NaN where it has none; ``rounds[model]`` all single readings.
+    ``sentinel_ms`` is the sentinel's own latency in that fast state; ``drift`` how far it moved: its 90th over its 10th
+    percentile, less 1; ``waited`` the share of visits that had to wait for a processor.
     """
 
-    rounds_ms: dict[str, Array]
-    raw_median_ms: dict[str, float]
+    passes: dict[str, Array]
+    rounds: dict[str, Array]
     sentinel_ms: float
     drift: float
+    waited: float
 
 
-def correct_drift(visits: Sequence[Visit], reference_ms: float | None = None) -> Timings:
-    """Divide every reading by what the sentinels around it say of the machine at that moment.
+def read(recordings: Sequence[Recording], reference_ms: float | None = None) -> Readings:
+    """Bring all readings to one state of the machine.
 
-    Each sentinel reading is smoothed with its two neighbours; between them the state is interpolated. Times are those
-    of the state in which the sentinel takes ``reference_ms``: by default its median over these visits.
+    Inside a process every reading is divided by what the sentinels around it say of the machine at that moment.
+    Between processes the common factor is divided out: where a process lies in memory, and the machine's slow drift,
+    move all models together, and many models tell it better than one sentinel (Tukey's median polish of logarithms).
+    With ``reference_ms`` times are scaled to the state in which the sentinel takes that long.
     """
-    where = names_by_round(visits)
-    at = np.array(where[SENTINEL_NAME], dtype=float)
-    readings = np.array([visits[number].min_ms for number in where[SENTINEL_NAME]])
-    median = float(np.median(readings))
-    reference = reference_ms or median
-    smooth = np.array([np.median(readings[max(0, i - 1) : i + 2]) for i in range(len(readings))])
-    state = np.interp(np.arange(len(visits)), at, smooth / reference)
-    rounds_ms = {
-        name: np.array([visits[number].min_ms / state[number] for number in numbers])
-        for name, numbers in where.items()
-        if name != SENTINEL_NAME
+    found: dict[str, list[list[float]]] = {}
+    for number, recording in enumerate(recordings):
+        for visit, state in zip(recording.visits, _states(recording.visits), strict=True):
+            values = found.setdefault(visit.model, [[] for _ in recordings])
+            if visit.waited <= WAITED:
+                values[number].append(visit.min_ms / state)
+    passes = {
+        name: np.array([np.median(values) if values else np.nan for values in by_pass])
+        for name, by_pass in found.items()
     }
-    raw = {name: float(np.median([visits[number].median_ms for number in numbers])) for name, numbers in where.items()}
-    drift = float(np.percentile(readings, 90) / np.percentile(readings, 10) - 1)
-    return Timings(rounds_ms, raw, median, drift)
+    level = _levels(np.array(list(passes.values())))
+    sentinels = np.array([v.min_ms for recording in recordings for v in recording.visits if v.model == SENTINEL_NAME])
+    fast_ms = float(np.nanmedian(passes[SENTINEL_NAME] / level))
+    scale = reference_ms / fast_ms if reference_ms else 1.0
+    rounds = {
+        name: np.concatenate([np.array(values) / at for values, at in zip(by_pass, level, strict=True)])
+        for name, by_pass in found.items()
+    }
+    visits = [visit for recording in recordings for visit in recording.visits]
+    return Readings(
+        passes={name: values / level * scale for name, values in passes.items()},
+        rounds={name: values * scale for name, values in rounds.items()},
+        sentinel_ms=fast_ms,
+        drift=float(np.percentile(sentinels, 90) / np.percentile(sentinels, 10) - 1),
+        waited=float(np.mean([visit.waited > WAITED for visit in visits])),
+    )
+
+
+def _states(visits: Sequence[Visit]) -> Array:
+    """How slow the machine was at each visit, relative to the whole: sentinels smoothed over three, interpolated."""
+    at = [number for number, visit in enumerate(visits) if visit.model == SENTINEL_NAME]
+    readings = np.array([visits[number].min_ms for number in at])
+    smooth = np.array([np.median(readings[max(0, i - 1) : i + 2]) for i in range(len(readings))])
+    return np.interp(np.arange(len(visits)), at, smooth / np.percentile(readings, FAST))
+
+
+def _levels(values: Array) -> Array:
+    """The factor [P] by which each process was slower than a fast one, from ``values`` [models, P]."""
+    read = ~np.isnan(values)
+    logs = np.log(values[read.any(axis=1)][:, read.any(axis=0)])
+    levels = np.zeros(values.shape[1])
+    for _ in range(10 if logs.size else 0):
+        found = levels[read.any(axis=0)]
+        levels[read.any(axis=0)] = np.nanmedian(logs - np.nanmedian(logs - found, axis=1)[:, None], axis=0)
+    return np.asarray(np.exp(levels - np.percentile(levels, FAST)))
 
 
 @dataclass(frozen=True)
-class Slope:
-    """Milliseconds one copy of a workload takes: its median and spread over rounds.
+class Estimate:
+    """A latency and the half width of its 95 % interval over processes; infinite when fewer than two agree on one."""
 
-    ``relative_error`` is the half width of the median's 95 % interval over the median (McGill et al. 1978: 1.57 IQR
-    over the square root of the samples).
-    """
-
-    median_ms: float
-    p10_ms: float
-    p90_ms: float
-    samples: int
-    relative_iqr: float
-
-    @property
-    def relative_error(self) -> float:
-        return float(1.57 * self.relative_iqr / np.sqrt(self.samples))
+    latency_ms: float
+    error_ms: float
 
 
-def slope(few_ms: Array, many_ms: Array, copies: int) -> Slope:
-    """The latency of one copy, from rounds of a model with few and rounds of one with ``copies`` more of them."""
-    by_round = (many_ms - few_ms) / copies
-    median = float((np.median(many_ms) - np.median(few_ms)) / copies)
-    quartiles = np.percentile(by_round, [25, 75])
-    p10, p90 = np.percentile(by_round, [10, 90])
-    spread = float((quartiles[1] - quartiles[0]) / median) if median > 0 else float("inf")
-    return Slope(median, float(p10), float(p90), len(by_round), spread)
+def estimate(values_ms: Array) -> Estimate:
+    """The median over processes; NaN marks those without a value."""
+    values = values_ms[~np.isnan(values_ms)]
+    if not len(values):
+        return Estimate(float("nan"), float("inf"))
+    return Estimate(float(np.median(values)), half_interval(values) if len(values) > 1 else float("inf"))
 
 
-def fit_correction(sums_ms: Array, measured_ms: Array) -> Correction:
-    """offset_ms and scale that minimise the relative squared error of offset_ms + scale * sum."""
-    from scipy.optimize import lsq_linear
+def half_interval(values: Array) -> float:
+    """The half width of the 95 % interval (Student's t) of the mean of independent readings."""
+    from scipy.stats import t
 
-    design = np.stack([np.ones_like(sums_ms), sums_ms], axis=1) / measured_ms[:, None]
-    bounds = (np.array([-np.inf, 0.1]), np.array([np.inf, 10.0]))
-    solution = lsq_linear(design, np.ones_like(measured_ms), bounds=bounds).x
-    return Correction(offset_ms=float(solution[0]), scale=float(solution[1]), networks=len(sums_ms))
+    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def report_additivity(predicted_ms: Array, rounds_ms: Sequence[Array]) -> Additivity:
+def slope(readings: Readings, few: str, many: str, copies: int) -> Estimate:
+    """The latency of one copy, from a model with few and one with ``copies`` more of them."""
+    return estimate((readings.passes[many] - readings.passes[few]) / copies)
+
+
+def spread(readings: Readings, few: str, many: str, copies: int) -> tuple[float, float]:
+    """10th and 90th percentile of single readings of the slope, milliseconds."""
+    length = min(len(readings.rounds[few]), len(readings.rounds[many]))
+    singles = (readings.rounds[many][:length] - readings.rounds[few][:length]) / copies
+    return float(np.percentile(singles, 10)), float(np.percentile(singles, 90))
+
+
+def report(predicted_ms: Array, passes_ms: Sequence[Array]) -> Additivity:
     """Compare predictions with networks timed end to end that no fit has seen.
 
-    The floor compares the median over even rounds with that over odd rounds of the same network.
+    The floor compares the median over even processes with that over odd ones of the same network.
     """
     from scipy.stats import kendalltau
 
-    measured = np.array([np.median(rounds) for rounds in rounds_ms])
+    measured = np.array([np.nanmedian(passes) for passes in passes_ms])
     error = predicted_ms / measured - 1
-    halves = np.array([np.median(rounds[::2]) / np.median(rounds[1::2]) - 1 for rounds in rounds_ms])
+    halves = np.array([_halves(passes) for passes in passes_ms])
     tau = float(kendalltau(predicted_ms, measured).statistic)
     return Additivity(
         networks=len(measured),
@@ -111,3 +144,8 @@ def report_additivity(predicted_ms: Array, rounds_ms: Sequence[Array]) -> Additi
         bias=float(100 * np.mean(error)),
         floor=float(100 * np.mean(np.abs(halves))),
     )
+
+
+def _halves(passes_ms: Array) -> float:
+    values = passes_ms[~np.isnan(passes_ms)]
+    return float(np.median(values[::2]) / np.median(values[1::2]) - 1) if len(values) > 1 else 0.0

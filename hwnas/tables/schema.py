@@ -51,13 +51,26 @@ class Runtime(Strict):
 
 
 class Protocol(Strict):
-    """How it was measured."""
+    """How it was measured.
+
+    ``rounds`` are the readings of an entry, at the least, spread over ``processes`` of the profiler. ``processors`` are
+    those it kept to, ``governor`` ruled their frequency, ``load`` is the number of programs that ran before it began,
+    ``waited`` the share of readings in which it had to wait for a processor (they are not used), ``stolen`` the share
+    of time that a virtual machine's host took away. None where the system does not say.
+    """
 
     version: int
     statistic: Name
     rounds: int = Field(ge=0)
+    processes: int | None = None
     visit_ms: Milliseconds
-    warmup_runs: int = Field(ge=0)
+    warmup_runs: int | None = None
+    warmup_ms: Milliseconds | None = None
+    processors: list[int] | None = None
+    governor: Name | None = None
+    load: FiniteFloat | None = None
+    waited: Share | None = None
+    stolen: Share | None = None
     date: Name
     tool_version: Name
 
@@ -88,28 +101,54 @@ class Additivity(Strict):
 
 
 class Correction(Strict):
-    """latency of a network = offset_ms + scale * (sum of its entries), fitted on ``networks`` whole networks."""
+    """latency of a network = offset_ms + the sum of its entries, each times the factor of its family.
+
+    A family that ``factors`` does not name has the factor ``scale``. ``rewrites`` are what the runtime's optimiser does
+    to a cell (hwnas.cost.structure). Fitted on ``networks`` whole networks.
+    """
 
     offset_ms: FiniteFloat
     scale: Annotated[FiniteFloat, Field(gt=0)]
+    factors: dict[Name, Annotated[FiniteFloat, Field(ge=0)]] = {}
+    rewrites: list[Literal["share", "fuse"]] = []
     networks: int = Field(ge=0)
+
+    def factor(self, family: str) -> float:
+        return self.factors.get(family, self.scale)
+
+
+class MeasuredNetwork(Strict):
+    """A whole network timed end to end. ``fitted`` says whether the correction has seen it; ``error_ms`` is None when
+    one process alone timed it.
+    """
+
+    architecture: Annotated[str, Field(max_length=4000)]
+    latency_ms: Milliseconds
+    error_ms: Milliseconds | None
+    fitted: bool
 
 
 class Quality(Strict):
     """``sentinel_ms`` is the reference workload's latency in the state of the machine that all entries are scaled to;
-    ``sentinel_drift`` the share by which it moved (90th over 10th percentile, minus one). Keys of ``additivity`` name
-    a network: ``space/sizes``.
+    ``sentinel_drift`` the share by which it moved (90th over 10th percentile, minus one). ``unstable`` names the
+    entries whose error is larger than asked for. Keys of ``additivity`` and ``residual`` name a network,
+    ``space/sizes``: the report on sums of entries, and on the same with the residual predictor.
     """
 
     sentinel_ms: Milliseconds | None = None
     sentinel_drift: FiniteFloat | None = None
     worst_relative_iqr: FiniteFloat | None = None
+    worst_relative_error: FiniteFloat | None = None
     unstable: list[Name] = []
     additivity: dict[Name, Additivity] = {}
+    residual: dict[Name, Additivity] = {}
 
 
 class Entry(Strict):
-    """One workload's latency. ``macs`` as fvcore counts them, ``macs_conv_linear`` as NAS-Bench-201 lists them."""
+    """One workload's latency: ``error_ms`` is the half width of its 95 % interval (None: not known), ``p10_ms`` and
+    ``p90_ms`` the spread of ``samples`` single readings. ``macs`` as fvcore counts them, ``macs_conv_linear`` as
+    NAS-Bench-201 lists them.
+    """
 
     op: Name
     in_channels: int = Field(ge=1)
@@ -118,6 +157,7 @@ class Entry(Strict):
     width: int = Field(ge=1)
     stride: int = Field(ge=1)
     latency_ms: Milliseconds
+    error_ms: Milliseconds | None = None
     p10_ms: FiniteFloat
     p90_ms: FiniteFloat
     samples: int = Field(ge=0)
@@ -140,6 +180,7 @@ class LatencyTable(Strict):
     protocol: Protocol
     quality: Quality
     correction: dict[Name, Correction] = {}
+    networks: dict[Name, list[MeasuredNetwork]] = {}
     provenance: Literal["measured", "fitted", "transferred"]
     source: Name = ""
     licence: Name = ""

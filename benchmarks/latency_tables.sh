@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Latency tables of this machine and how far they are off, judged by latency_accuracy.py on networks they never saw.
+#
+#   benchmarks/latency_tables.sh NAME RESULTS DEVICE...
+#
+# NAME names the machine: a device such as cpu+openvino gets latency_tables/NAME-openvino.json with the networks of
+# nasbench201 and of the darts search setting. RESULTS gets a JSON for each, and the log.
+set -euo pipefail
+name=$1 results=$2
+shift 2
+mkdir -p "$results"
+for device in "$@"; do
+  runtime=${device#*+}
+  case $device in cpu) runtime=onnxruntime ;; browser) runtime=onnxruntime-web ;; esac
+  table=latency_tables/$name-$runtime.json
+  for space in nasbench201 darts; do
+    networks=100
+    [ $space = darts ] && networks=40
+    {
+      date -u +%FT%TZ
+      echo "hwnas profile --device $device --space $space --report-networks 20 --out $table"
+      hwnas profile --device "$device" --space $space --licence CC0-1.0 --report-networks 20 --out "$table"
+      python benchmarks/latency_accuracy.py "$table" --space $space --networks $networks \
+        --out "$results/$runtime-$space.json"
+      date -u +%FT%TZ
+    } | tee -a "$results/log.txt"
+  done
+done

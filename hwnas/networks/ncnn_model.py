@@ -1,0 +1,111 @@
+"""Making an ncnn model of an ONNX file: NAME.ncnn.param, the graph as text, and NAME.ncnn.bin, its weights."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path
+
+MAX_ERROR = 1e-3  # of the largest output; Winograd convolutions in single precision err by 1e-5
+ATTEMPTS = 5  # pnnx 20261020 crashes now and then: on some TorchScript files, which it reads too, one time in four
+
+
+def convert_onnx(source: Path, path: Path) -> None:
+    """Convert with pnnx to single precision and any batch, and check that ncnn computes what ONNX Runtime does.
+
+    ``path`` is NAME.ncnn.param; NAME.ncnn.bin comes beside it.
+
+    As for whoever deploys with ncnn, pnnx folds batch norms, and ReLUs that follow, into convolutions. One conversion
+    takes 0.7 s, most of it pnnx's start.
+    Raises HwnasError when pnnx or ncnn are not installed, or what pnnx has made is another function.
+    """
+    import onnxruntime
+
+    pnnx = _require("pnnx")
+    _require("ncnn")
+    session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    given = {}
+    for x in session.get_inputs():
+        batch = x.shape[0] if isinstance(x.shape[0], int) else 1
+        given[x.name] = random.standard_normal([batch, *x.shape[1:]], dtype=np.float32)
+    expected = session.run(None, given)
+    with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").symlink_to(source.resolve())
+        _run_pnnx(pnnx.EXEC_PATH, folder, [x.shape for x in given.values()])
+        graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
+        graph.write_text(_mended(graph.read_text(), [x.shape for x in given.values()]))
+        computed = run_ncnn(graph, list(given.values()))
+        for ours, theirs in zip(expected, computed, strict=True):
+            if ours.shape != theirs.shape or abs(ours - theirs).max() > MAX_ERROR * abs(ours).max():
+                raise HwnasError(f"pnnx has made another function of the model for {path}", "use another runtime")
+        for file, target in ((weights, path.with_suffix(".bin")), (graph, path)):
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(file.read_bytes())
+
+
+def _run_pnnx(program: str, folder: Path, shapes: Sequence[Sequence[int]]) -> None:
+    """Convert ``model.onnx`` in that folder; pnnx leaves a few other files there."""
+    sizes = ",".join(f"[{','.join(map(str, shape))}]" for shape in shapes)
+    command = [program, "model.onnx", f"inputshape={sizes}", "fp16=0"]
+    for _ in range(ATTEMPTS):
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+        if result.returncode >= 0:
+            break
+    if result.returncode != 0 or not (folder / "model.ncnn.param").exists():
+        last = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+        raise HwnasError(f"pnnx does not convert the model: {last}", "use another runtime")
+
+
+def run_ncnn(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What ncnn computes for a model and its inputs, on one thread in single precision."""
+    ncnn = _require("ncnn")
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
+        setattr(net.opt, f"use_{name}", False)
+    if net.load_param(str(path)) != 0 or net.load_model(str(path.with_suffix(".bin"))) != 0:
+        raise HwnasError(f"ncnn does not read {path.name}", "it lacks some operation, or the file is damaged")
+    extractor = net.create_extractor()
+    for number, x in enumerate(inputs):
+        extractor.input(f"in{number}", ncnn.Mat(x, 0).clone())
+    count = sum(bool(re.fullmatch(r"out\d+", name)) for name in net.output_names())
+    results = [extractor.extract(f"out{number}")[1] for number in range(count)]
+    return [np.stack([np.array(x.batch(n)) for n in range(x.n)]) for x in results]
+
+
+def _mended(graph: str, shapes: Sequence[Sequence[int]]) -> str:
+    """The graph with the sizes of its inputs, which the profiler reads, and with two of pnnx's mistakes mended.
+
+    In a graph of nothing but concatenations pnnx cannot tell that the first axis is the batch, and counts it in the
+    axis, which ncnn does not. And a window that overhangs an image without padding is divided by what lies inside.
+    """
+    numbered = iter(shapes)
+    lines = []
+    for line in graph.splitlines():
+        if line.startswith("Input "):
+            _, channels, height, width = next(numbered)
+            line += f" 0={width} 1={height} 2={channels}"
+        elif line.startswith("Concat "):
+            line = re.sub(r" 0=1$", " 0=0", line)
+        elif line.startswith("Pooling ") and " 3=0 " in line:
+            line = line.replace(" 6=1", " 6=0")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _require(package: str) -> Any:
+    try:
+        return import_module(package)
+    except ImportError:
+        raise HwnasError(f"package {package} is not installed", "pip install 'hwnas[ncnn]'") from None

@@ -1,0 +1,120 @@
+"""Does a table still describe its device? The sentinel first, then a sample of entries, timed again."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.errors import HwnasError
+from hwnas.profiling.device import DeviceSpec
+from hwnas.profiling.models import SENTINEL, Assembled, Repeated, repetitions, write_model
+from hwnas.profiling.noise import check_quiet, too_noisy
+from hwnas.profiling.session import SENTINEL_NAME, Start, connect, make_job, run_job
+from hwnas.profiling.statistics import read, slope
+from hwnas.tables.schema import LatencyTable
+
+PASSES, ROUNDS = 4, 6
+TOLERATED = 0.1  # by so much may an entry differ, beyond both errors
+SLOWDOWN = 0.15  # by so much may the sentinel differ, or by as much as it moved when the table was made
+MOST_OUTSIDE = 0.1  # of the entries may lie outside what is tolerated: intervals are of 95 %
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CheckedEntry:
+    """One entry then and now, in the same state of the machine. ``tolerance`` is how far ``ratio`` may be from 1."""
+
+    key: str
+    table_ms: float
+    now_ms: float
+    ratio: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """``entries`` worst first; ``problems`` says in what the table does not describe the device, if in anything."""
+
+    slowdown: float
+    entries: list[CheckedEntry]
+    problems: list[str]
+
+
+def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, progress: Progress) -> Checked:
+    """Time ``sample`` entries again, chosen at random with a fixed seed.
+
+    Raises HwnasError when the table cannot be checked: it holds no sentinel, or the machine is too noisy now.
+    """
+    if not table.quality.sentinel_ms:
+        raise HwnasError("the table does not say how fast its machine was", "measure it anew with 'hwnas profile'")
+    measurable = [entry for entry in table.entries if entry.latency_ms > 0]
+    chosen = sorted(random.Random(0).sample(measurable, min(sample, len(measurable))), key=lambda e: e.workload)
+    models: dict[str, Assembled] = {SENTINEL_NAME: SENTINEL}
+    for entry in chosen:
+        w = entry.workload
+        models |= {f"{w.key}@{copies}": Repeated(w, copies) for copies in repetitions(w)}
+    with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+        folder, files = Path(name), {}
+        for number, (model_name, model) in enumerate(models.items()):
+            files[model_name] = f"{number}{spec.made_by.suffix}"
+            write_model(model, spec, folder / files[model_name])
+            progress("writing models", number + 1, len(models))
+        recordings = []
+        with connect(spec, folder) as lines:
+            check_quiet(spec, lines, folder, progress)
+            for number in range(PASSES):
+                job = make_job(spec, files, ROUNDS, number, {})
+                stage, total = f"timing, process {number + 1} of {PASSES}", len(job.visits)
+                recordings.append(
+                    run_job(lines, job, folder, f"pass{number}", lambda n, s=stage, t=total: progress(s, n, t))  # type: ignore[misc]
+                )
+    readings = read(recordings, table.quality.sentinel_ms)
+    slowdown = readings.sentinel_ms / table.quality.sentinel_ms
+    entries = []
+    for entry in chosen:
+        few, many = repetitions(entry.workload)
+        now = slope(readings, f"{entry.workload.key}@{few}", f"{entry.workload.key}@{many}", many - few)
+        if not np.isfinite([now.latency_ms, now.error_ms]).all():
+            raise too_noisy([f"{entry.workload.key} was never timed twice undisturbed"], spec)
+        tolerance = TOLERATED + (now.error_ms + (entry.error_ms or 0.0)) / entry.latency_ms
+        ratio = now.latency_ms / entry.latency_ms
+        entries.append(CheckedEntry(entry.workload.key, entry.latency_ms, now.latency_ms, ratio, tolerance))
+    entries.sort(key=lambda e: -abs(e.ratio - 1) / e.tolerance)
+    start = recordings[0].start
+    assert start
+    return Checked(slowdown, entries, [*_differences(table, start), *_deviations(table, slowdown, entries)])
+
+
+def _differences(table: LatencyTable, start: Start) -> list[str]:
+    """In what the device and the runtime are others than the table's."""
+    pairs = {
+        "device": (table.device.name, start.device.name),
+        "system": (table.device.os, start.device.os),
+        "runtime": (table.runtime.name, start.runtime),
+        "version of the runtime": (table.runtime.version, start.version),
+        "provider": (table.runtime.provider, start.provider),
+    }
+    found = [f"the {what} was {then}, is {now}" for what, (then, now) in pairs.items() if then != now]
+    if not found and table.device.fingerprint != start.device.fingerprint:
+        found.append("the number of cores or the memory is another")
+    return found
+
+
+def _deviations(table: LatencyTable, slowdown: float, entries: list[CheckedEntry]) -> list[str]:
+    found = []
+    allowed = max(SLOWDOWN, table.quality.sentinel_drift or 0.0)
+    if not 1 / (1 + allowed) <= slowdown <= 1 + allowed:
+        found.append(f"the machine takes {slowdown:.2f} times as long as then, where {allowed:.0%} is usual")
+    outside = [entry for entry in entries if not abs(entry.ratio - 1) <= entry.tolerance]
+    if len(outside) > MOST_OUTSIDE * len(entries):
+        worst = ", ".join(f"{entry.key} ({entry.ratio:.2f})" for entry in outside[:3])
+        found.append(f"{len(outside)} of {len(entries)} entries differ beyond their errors: {worst}")
+    middle = float(np.median([entry.ratio for entry in entries]))
+    if abs(middle - 1) > TOLERATED:
+        found.append(f"entries are {middle:.2f} times what they were, the sentinel's drift divided out")
+    return found

@@ -1,0 +1,102 @@
+"""Is the machine quiet enough for a table? Asked before anything is timed, and of everything that was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.errors import HwnasError
+from hwnas.profiling.device import DeviceSpec
+from hwnas.profiling.models import SENTINEL, write_model
+from hwnas.profiling.plan import ProfilePlan
+from hwnas.profiling.session import SENTINEL_NAME, Job, Lines, Recording, Visit, run_job
+from hwnas.profiling.statistics import WAITED, Estimate, Readings, estimate
+from hwnas.profiling.timing import is_tight
+from hwnas.spaces import Workload
+
+QUIET_VISITS = 60
+ATTEMPTS, PAUSE_S = 4, 5.0
+MOST_WAITED = 0.4  # of the readings may have had to wait for a processor before anything is timed …
+MOST_UNUSED = 0.7  # … and of all readings, those that waited being left out
+MOST_STOLEN = 0.25  # of the time may a virtual machine's host take away
+MOST_DRIFT = 1.0  # the sentinel's 90th percentile may be twice its 10th
+MOST_FLOOR = 0.1  # by so much may the same network differ between two halves of its own readings
+ENOUGH_ROUNDS = 10  # whoever asks for fewer wants a first look; the report says what it is worth
+Progress = Callable[[str, int, int], None]
+
+
+def check_quiet(spec: DeviceSpec, lines: Lines, folder: Path, progress: Progress) -> None:
+    """Time the sentinel alone, for less than a second; wait and try again, a few times, while the machine is busy.
+
+    Raises HwnasError when it stays so.
+    """
+    file = f"quiet{spec.made_by.suffix}"
+    write_model(SENTINEL, spec, folder / file)
+    job = Job(spec.hardware, spec.threads, spec.batch, {SENTINEL_NAME: file}, [SENTINEL_NAME] * QUIET_VISITS)
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_S if attempt else 0)
+        (folder / "quiet.jsonl").unlink(missing_ok=True)  # what the machine was like earlier says nothing
+        stage = "is the machine quiet?" if not attempt else f"is it quiet now? (attempt {attempt + 1} of {ATTEMPTS})"
+        recording = run_job(lines, job, folder, "quiet", lambda done, s=stage: progress(s, done, QUIET_VISITS))  # type: ignore[misc]
+        problems = _problems(recording.visits, [recording], MOST_WAITED)
+        if not problems:
+            return
+    raise too_noisy(problems, spec)
+
+
+def _problems(visits: Sequence[Visit], recordings: Sequence[Recording], most_waited: float) -> list[str]:
+    sentinels = [visit.min_ms for visit in visits if visit.model == SENTINEL_NAME]
+    low, high = np.percentile(sentinels, [10, 90])
+    waited = float(np.mean([visit.waited > WAITED for visit in visits]))
+    stolen = stolen_share(recordings) or 0.0
+    found = []
+    if waited > most_waited:
+        found.append(f"other programs held the processor in {waited:.0%} of the readings")
+    if stolen > MOST_STOLEN:
+        found.append(f"the host of this virtual machine took {stolen:.0%} of its time")
+    if high / low - 1 > MOST_DRIFT:
+        found.append(f"its speed moved by {high / low - 1:.0%}")
+    return found
+
+
+def stolen_share(recordings: Sequence[Recording]) -> float | None:
+    """The share of the whole time that a virtual machine's host took away; None where the system does not say."""
+    known = [(r.stolen, r.wall_ms) for r in recordings if r.stolen is not None]
+    return sum(share * ms for share, ms in known) / max(sum(ms for _, ms in known), 1e-9) if known else None
+
+
+def refuse_noise(
+    plan: ProfilePlan,
+    readings: Readings,
+    recordings: Sequence[Recording],
+    estimates: Mapping[Workload, Estimate],
+    networks: Sequence[str],
+) -> None:
+    """Raises HwnasError, with advice, when the readings cannot make a table that deserves trust."""
+    visits = [visit for recording in recordings for visit in recording.visits]
+    problems = _problems(visits, recordings, MOST_UNUSED)
+    # Nothing, known closely, is an answer too: a runtime may do an operation inside the one before.
+    whole_ms = float(np.median([estimate(readings.passes[name]).latency_ms for name in networks])) if networks else 0.0
+    bad = [w.key for w, found in estimates.items() if not found.latency_ms > 0 and not is_tight(found, whole_ms)]
+    if bad:
+        problems.append(f"{len(bad)} workloads have no positive latency ({', '.join(bad[:3])})")
+    unread = [name for name, values in readings.passes.items() if np.isnan(values).all()]
+    if unread:
+        problems.append(f"{len(unread)} models were never timed undisturbed")
+    halves = [readings.passes[name][~np.isnan(readings.passes[name])] for name in networks]
+    floor = [abs(np.median(v[::2]) / np.median(v[1::2]) - 1) for v in halves if len(v) > 1]
+    if plan.rounds >= ENOUGH_ROUNDS and floor and np.mean(floor) > MOST_FLOOR:
+        problems.append(f"the same networks timed twice differ by {np.mean(floor):.1%}")
+    if problems:
+        raise too_noisy(problems, plan.spec)
+
+
+def too_noisy(problems: Sequence[str], spec: DeviceSpec) -> HwnasError:
+    which = f"{spec.host} is" if spec.host else "this machine is"
+    return HwnasError(
+        f"{which} too noisy for a latency table: {'; '.join(problems)}",
+        "stop other programs ('top' shows them) and run the same command again",
+    )

@@ -1,0 +1,143 @@
+"""What a profile is to measure: which workloads and networks, written as models into a folder of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas import __version__
+from hwnas.cost.model import decode
+from hwnas.cost.networks import network_key
+from hwnas.cost.structure import pieces
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of
+from hwnas.profiling.assemble import Assembled
+from hwnas.profiling.device import DeviceSpec
+from hwnas.profiling.models import SENTINEL, Repeated, Whole, repetitions, write_model
+from hwnas.profiling.session import SENTINEL_NAME, Start
+from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
+from hwnas.tables.io import read_table
+from hwnas.tables.schema import LatencyTable
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ProfilePlan:
+    """What to measure and how long: rounds over all workloads, networks for the correction and for its report.
+
+    ``minutes`` bounds the timing, not the writing of models; ``remeasure`` times the unstable entries of a table again.
+    """
+
+    spec: DeviceSpec
+    space: SearchSpace
+    setting: Setting
+    rounds: int = 30
+    fit_networks: int = 30
+    report_networks: int = 40
+    minutes: float = math.inf
+    remeasure: bool = False
+    licence: str = ""
+
+    @property
+    def key(self) -> str:
+        return network_key(self.space, self.setting)
+
+    @property
+    def passes(self) -> int:
+        """The processes of the profiler that everything is timed in."""
+        return min(self.rounds, self.spec.made_by.processes)
+
+    def workloads(self, before: LatencyTable | None) -> list[Workload]:
+        """What the space needs and the table that is there lacks."""
+        network = self.space.network(self.setting)
+        known = {entry.workload for entry in before.entries} if before else set()
+        return [w for w in (*network.workloads(), *pieces(network)) if w not in known]
+
+    def keep(self, before: LatencyTable) -> LatencyTable:
+        """What stays of a table that is there: all of it, or without its unstable entries."""
+        unstable = before.quality.unstable if self.remeasure else []
+        entries = [entry for entry in before.entries if entry.workload.key not in unstable]
+        quality = before.quality.model_copy(update={"unstable": []} if self.remeasure else {})
+        return before.model_copy(update={"entries": entries, "quality": quality})
+
+
+def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
+    """The table that ``out`` already holds, if it is of this very device and runtime."""
+    if not out.exists():
+        return None
+    try:
+        table = read_table(out)
+    except HwnasError as error:
+        raise HwnasError(error.problem, f"remove it (rm {out}) or write to another file with --out") from None
+    spec, runtime = plan.spec, table.runtime
+    here = (start.device.fingerprint, start.runtime, start.version, start.provider, spec.threads, spec.batch)
+    there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider, runtime.threads, runtime.batch)
+    if here != there:
+        raise HwnasError(
+            f"{out} is a table of another device or runtime ({table.describe()})", "write to another file with --out"
+        )
+    return plan.keep(table)
+
+
+def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload]) -> Path:
+    """Where models and readings of this very question are kept. Raises HwnasError when it cannot be written."""
+    made_of = [__version__, plan.spec.text, plan.key, [w.key for w in workloads], plan.fit_networks]
+    folder = out.with_name(out.name + ".partial") / sha256_of([*made_of, plan.report_networks])[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+    except OSError as error:
+        raise HwnasError(f"cannot write to folder {out.parent}: {error.strerror}", "give another --out") from error
+    return folder
+
+
+def random_architectures(plan: ProfilePlan) -> list[Architecture]:
+    """Different random architectures that have at least one path from input to output in every cell."""
+    generator = np.random.default_rng(201)
+    found: dict[Architecture, None] = {}
+    wanted = min(plan.fit_networks + plan.report_networks, plan.space.num_architectures // 4)
+    while len(found) < wanted:
+        choices: NDArray[np.intp] = generator.integers(len(plan.space.operations), size=plan.space.num_edges)
+        architecture = decode(plan.space, choices)
+        cells = zip(plan.space.cells.values(), architecture.cells, strict=True)
+        if all(any(cell.live_edges(operations)) for cell, operations in cells):
+            found[architecture] = None
+    return list(found)
+
+
+def models_to_time(
+    plan: ProfilePlan, workloads: Sequence[Workload], networks: Sequence[Architecture]
+) -> dict[str, Assembled]:
+    """Every model by its name: the sentinel, each workload repeated few and many times, the networks."""
+    models: dict[str, Assembled] = {SENTINEL_NAME: SENTINEL}
+    for workload in workloads:
+        models |= {f"{workload.key}@{copies}": Repeated(workload, copies) for copies in repetitions(workload)}
+    models |= {
+        name: Whole(plan.space, architecture, plan.setting)
+        for name, architecture in zip(network_names(networks), networks, strict=True)
+    }
+    return models
+
+
+def is_network(name: str) -> bool:
+    return name.startswith("network")
+
+
+def network_names(networks: Sequence[Architecture]) -> list[str]:
+    return [f"network{number}" for number in range(len(networks))]
+
+
+def write_models(spec: DeviceSpec, models: Mapping[str, Assembled], folder: Path, progress: Progress) -> dict[str, str]:
+    """Write every model that is not there yet; returns name -> file."""
+    files: dict[str, str] = {}
+    for number, (name, model) in enumerate(models.items()):
+        files[name] = f"{number}{spec.made_by.suffix}"
+        write_model(model, spec, folder / files[name])
+        progress("writing models", number + 1, len(models))
+    return files

@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Times ONNX models with onnxruntime-web (WebAssembly) in headless Chromium, with visits.py and browser.html beside it.
+
+    python browser.py job.json > times.jsonl
+
+The page, its runtime and the models are served on the loopback interface alone. Times are taken in the page.
+"""
+
+import atexit
+import glob
+import http.server
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import visits
+
+PATIENCE_S = 60  # for any answer of the page
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SCRIPTS = ("ort.wasm.min.js", "ort.min.js")  # the first has WebAssembly alone, and a smaller binary
+FLAGS = (
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-extensions",
+    "--disable-breakpad",
+    "--disable-sync",
+    "--disable-component-update",
+    "--disable-background-networking",
+    "--disable-renderer-backgrounding",
+    "--no-first-run",
+)
+TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+
+class Browser:
+    """A browser with one page in it, which takes commands and gives answers."""
+
+    def start(self, job):
+        runtime, chromium = find_runtime(), find_chromium()
+        self.files = {"/ort/" + file.name: file for file in runtime.iterdir()}
+        self.files["/ort.js"] = next(runtime / name for name in SCRIPTS if (runtime / name).exists())
+        self.files["/"] = Path(__file__).resolve().with_name("browser.html")
+        self.commands, self.answers = queue.Queue(), queue.Queue()
+        server = Server(("127.0.0.1", 0), Handler)
+        server.browser = self
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.open(chromium, f"http://127.0.0.1:{server.server_address[1]}/")
+        said = self.answer()
+        major = re.search(r"Chrome/(\d+)", said["agent"])
+        if not major or not said["version"]:
+            sys.exit("onnxruntime-web from {} does not start in {}".format(runtime, said["agent"]))
+        if job["threads"] > 1 and not said["isolated"]:
+            sys.exit("{} gives a page one thread only".format(said["agent"]))
+        self.clock_ms = said["clock_ms"]
+        model = f"{visits.processor_model()}, Chromium {major.group(1)}"
+        return {
+            "runtime": "onnxruntime-web",
+            "version": said["version"],
+            "provider": "wasm",
+            "options": {"pinned": False},
+            "device": {"name": model, "kind": "browser", "model": model},
+            "clock_ms": self.clock_ms,
+        }
+
+    def load(self, path, job):
+        if not os.path.isfile(path):
+            sys.exit(f"there is no model {path}")
+        self.files["/model"] = Path(path)
+        return self.ask({"do": "load", "threads": job["threads"], "batch": job["batch"]})["model"]
+
+    def visit(self, model, job, warmup_ms):
+        rules = {name: job[name] for name in ("block_ms", "visit_ms", "min_blocks", "max_blocks")}
+        asked = {"do": "visit", "model": model, "warmup_ms": warmup_ms, "clock_ms": self.clock_ms, **rules}
+        return self.ask(asked)["times"]
+
+    def threads(self):
+        """The main thread of every page process: one of them runs the models."""
+        session = str(self.keeper.pid)
+        processes = [Path(place) for place in glob.glob("/proc/[0-9]*")]
+        return [
+            int(process.name)
+            for process in processes
+            if visits.read_text(str(process / "stat")).rpartition(")")[2].split()[3:4] == [session]
+            and "--type=renderer" in visits.read_text(str(process / "cmdline"))
+        ]
+
+    def ask(self, command):
+        self.commands.put(command)
+        return self.answer()
+
+    def answer(self):
+        try:
+            said = self.answers.get(timeout=PATIENCE_S)
+        except queue.Empty:
+            sys.exit(f"the page in the browser has not answered for {PATIENCE_S} s")
+        if "error" in said:
+            sys.exit(" ".join(said["error"].split()))
+        return said
+
+    def open(self, chromium, address):
+        """Start the browser by way of a keeper, which ends it when this program ends, however that comes about."""
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        self.keeper = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "--keep", chromium, *FLAGS, *sandbox, address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        atexit.register(self.close)
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        complaint = self.keeper.stdout.read().decode(errors="replace")
+        self.answers.put({"error": "the browser ended: " + complaint})
+
+    def close(self):
+        self.keeper.stdin.close()
+        self.keeper.wait()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A connection broke: what that means is for others to tell."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # it holds back small answers for 40 ms
+
+    def do_GET(self):
+        browser = self.server.browser
+        if self.path == "/alive":
+            self.reply(200, "text/plain")
+            try:
+                self.rfile.read(1)  # nothing comes; it returns when the page dies
+            finally:
+                browser.answers.put({"error": "the page in the browser died"})
+        elif self.path in browser.files:
+            file = browser.files[self.path]
+            self.reply(200, TYPES.get(file.suffix, "application/octet-stream"), file.read_bytes())
+        else:
+            self.reply(404, "text/plain", b"")
+
+    def do_POST(self):
+        """An answer comes in; the reply is the next command, as soon as there is one."""
+        browser = self.server.browser
+        browser.answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        self.reply(200, "application/json", json.dumps(browser.commands.get()).encode())
+
+    def reply(self, status, kind, content=None):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Cache-Control", "no-store")
+        # These two give the page a fine clock, and threads.
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        if content is not None:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if content:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def keep(command):
+    """Run a browser with a profile of its own until it ends or standard input does; leave nothing behind.
+
+    Prints the last line that the browser complained with, if it ended by itself.
+    """
+    folder = tempfile.mkdtemp(prefix="hwnas-browser-")
+    log = os.path.join(folder, "stderr")
+    places = dict.fromkeys(("TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), folder)
+    try:
+        with open(log, "wb") as stderr:
+            browser = subprocess.Popen(
+                [*command, "--user-data-dir=" + folder],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env=dict(os.environ, **places),
+                preexec_fn=os.setpgrp,
+            )
+        unwanted = threading.Event()
+
+        def end():
+            sys.stdin.read()
+            unwanted.set()
+            os.killpg(browser.pid, signal.SIGKILL)
+
+        threading.Thread(target=end, daemon=True).start()
+        browser.wait()
+        if not unwanted.is_set():
+            print((visits.read_text(log).strip().splitlines() or ["it said nothing"])[-1])
+    finally:
+        for _ in range(50):  # the last of its processes may still be writing
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):
+                break
+            time.sleep(0.1)
+
+
+def find_runtime():
+    """The folder of onnxruntime-web's scripts: the one that is named, else the nearest that npm has made."""
+    named = os.environ.get("HWNAS_ONNXRUNTIME_WEB")
+    places = [Path.cwd(), *Path.cwd().parents, Path.home()]
+    for folder in [Path(named)] if named else [place / "node_modules/onnxruntime-web/dist" for place in places]:
+        if any((folder / name).exists() for name in SCRIPTS):
+            return folder
+    where = f"in HWNAS_ONNXRUNTIME_WEB={named}" if named else "here"
+    sys.exit(f"there is no onnxruntime-web {where}: run npm install onnxruntime-web in your home folder")
+
+
+def find_chromium():
+    named = os.environ.get("HWNAS_CHROMIUM")
+    for name in [named] if named else BROWSERS:
+        if shutil.which(name):
+            return shutil.which(name)
+    where = f"at HWNAS_CHROMIUM={named}" if named else "here"
+    sys.exit(f"there is no Chromium {where}: run apt-get install chromium, or name one in HWNAS_CHROMIUM")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--keep"]:
+        keep(sys.argv[2:])
+    else:
+        page = Browser()
+        visits.serve(page.start, page.load, page.visit, page.threads)

@@ -1,0 +1,116 @@
+"""The far end of ``--device ssh://…``: takes in files, runs a profiler, ends it when the connection ends.
+
+Standard library alone. Nobody copies this file: ``hwnas/profiling/remote.py`` sends its text ahead of what it asks, a
+line of JSON; back goes a line with the names of the files that are missing here, and then those files are sent.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+ANSWER = "hwnas over ssh: "  # begins the one line that is not the profiler's; what a login script prints comes before
+
+
+def main(given):
+    asked = json.loads(given.readline())
+    folder = os.path.join(os.path.expanduser("~"), ".cache", "hwnas", asked["id"])
+    os.umask(0o077)
+    os.makedirs(folder, exist_ok=True)
+    os.chdir(folder)
+    lock = take_over()
+    missing = [name for name, (size, digest) in sorted(asked["files"].items()) if not is_there(name, size, digest)]
+    sys.stdout.write("\n" + ANSWER + json.dumps(missing) + "\n")
+    sys.stdout.flush()
+    for name in missing:
+        receive(given, name, asked["files"][name][0])
+    if asked["remove"]:
+        remove(folder)
+    elif asked["run"]:
+        run(asked["run"], lock)
+
+
+def take_over():
+    """Lock the folder, and end the profiler that a dropped connection has left: it would disturb the timing.
+
+    Whoever holds the lock wrote the number of its process group into the file: nothing else can be mistaken for it.
+    """
+    if os.getpid() != os.getsid(0):
+        os.setpgid(0, 0)
+    lock = open("lock", "a+")  # noqa: SIM115, for as long as this process lives
+    for _ in range(100):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)  # first of all, so that one who has just locked it has written its number
+            lock.seek(0)
+            end_group(lock.read())
+        else:
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            return lock
+    sys.exit("the profiler of an earlier connection does not end")
+
+
+def end_group(number):
+    if number.isdigit() and int(number) > 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(number), signal.SIGKILL)
+
+
+def is_there(name, size, digest):
+    try:
+        if os.path.getsize(name) != size:
+            return False
+        with open(name, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def receive(given, name, size):
+    """Take in a file; it gets its name when it is whole."""
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    with open(name + ".part", "wb") as file:
+        while size:
+            piece = given.read(min(size, 1 << 20))
+            if not piece:
+                sys.exit(f"the connection ended before {name} was here")
+            file.write(piece)
+            size -= len(piece)
+    os.replace(name + ".part", name)
+
+
+def run(program, lock):
+    """Run a Python program that prints to the connection; leave with its exit code."""
+    threading.Thread(target=end_with_connection, daemon=True).start()
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    code = subprocess.call(
+        [sys.executable, *program], stdin=subprocess.DEVNULL, env=environment, pass_fds=[lock.fileno()]
+    )
+    os._exit(128 - code if code < 0 else min(code, 254))  # ssh itself exits with 255; the thread is not waited for
+
+
+def end_with_connection():
+    """Nothing more is sent: when reading ends, nobody listens any more."""
+    while os.read(0, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def remove(folder):
+    shutil.rmtree(folder)
+    with contextlib.suppress(OSError):  # another job's folder may be there
+        os.rmdir(os.path.dirname(folder))
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer)
