@@ -31,11 +31,13 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
         table = read_table(path)
     else:
         progress.say("measuring this machine")
-        plan = ProfilePlan(parse_device("cpu"), space, setting, fit_networks=20, report_networks=20)
+        plan = ProfilePlan(parse_device("cpu"), space, setting, fit_networks=20, report_networks=20, accept_noise=True)
         table = profile(plan, path, progress)
     report = next(iter(table.quality.additivity.values()))
     progress.say(
         f"{table.describe()}: {len(table.entries)} workloads, mean error {report.mape:.1f} % on whole networks"
     )
+    if warning := table.noise_warning:
+        progress.say(warning)
     recipe = read_recipe("snas-short", {})
     return answer(Question(space, setting, table, "digits", BUDGETS, recipe, verify=True), out, progress)

@@ -42,15 +42,19 @@ def serve(start, load, visit=None, threads=None):
     runs = {}
     for number in range(job["first_visit"], len(job["visits"])):
         name = job["visits"][number]
-        warmup_ms = job["warmup_ms"]
+        warmup_ms, load_ms = job["warmup_ms"], None
         if name not in runs:
+            began = time.perf_counter_ns()
             runs[name] = load(os.path.join(folder, job["models"][name]), job)
+            load_ms = (time.perf_counter_ns() - began) / 1e6
             warmup_ms = job["first_warmup_ms"]
         waited, began = waited_ms(runners), time.perf_counter_ns()
         times = sorted(visit(runs[name], job, warmup_ms))
         wall_ms = (time.perf_counter_ns() - began) / 1e6
         line = {"event": "visit", "visit": number, "model": name, "blocks": len(times)}
         line.update({"min_ms": times[0], "median_ms": times[len(times) // 2], "wall_ms": wall_ms})
+        if load_ms is not None:
+            line["load_ms"] = load_ms
         if waited is not None:
             line["waited_ms"] = waited_ms(runners) - waited
         emit(line)

@@ -18,7 +18,7 @@ from hwnas.cli import app
 from hwnas.networks.count import count
 from hwnas.operations import build_operation, num_inputs
 from hwnas.spaces import SearchSpace, Setting, get_space
-from hwnas.tables.io import write_table
+from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import Device, Entry, LatencyTable, Protocol, Quality, Runtime
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -76,6 +76,19 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(app, [str(a) for a in arguments])
 
     return call
+
+
+def profile(run: Run, *arguments: object) -> LatencyTable:
+    """``hwnas profile`` of this machine as it is now, however noisy; ``--out`` comes last.
+
+    What noise can leave without a number is refused even so, and timed again.
+    """
+    for _ in range(5):
+        result = run("profile", "--accept-noise", *arguments)
+        if "too noisy" not in result.output:
+            break
+    assert result.exit_code == 0, result.output
+    return read_table(Path(str(arguments[-1])))
 
 
 def assert_one_clear_line(result: Result, *words: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, hwnas_process, make_table
+from conftest import Run, assert_one_clear_line, hwnas_process, make_table, profile
 from safetensors.torch import load_file
 
 from hwnas.cost.budget import Budget, parse_budget, preview
@@ -310,7 +310,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
     table, out = tmp_path / "cpu.json", tmp_path / "run"
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
     quick = ("--rounds", 24, "--fit-networks", 4, "--report-networks", 4)
-    assert run("profile", *sizes, *quick, "--out", table).exit_code == 0
+    profile(run, *sizes, *quick, "--out", table)
     arguments = ("search", "--table", table, *SMALL_SEARCH, "--epochs", 2, "--child-epochs", 3, "--budget", "90%")
     result = run(*arguments, "--out", out, "--json")
     assert result.exit_code == 0, result.output

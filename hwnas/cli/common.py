@@ -15,6 +15,7 @@ from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.spaces import SearchSpace, Setting
+    from hwnas.tables.schema import LatencyTable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,6 +78,16 @@ def command(group: typer.Typer, name: str, example: str) -> Callable[[Callable[.
 def fail(line: str) -> None:
     print(f"hwnas: error: {' '.join(line.split())}", file=sys.stderr)
     raise typer.Exit(2)
+
+
+def open_table(path: Path) -> LatencyTable:
+    """Read a latency table, and warn of one that was made on a noisy machine."""
+    from hwnas.tables.io import read_table
+
+    table = read_table(path)
+    if warning := table.noise_warning:
+        print(f"hwnas: {path}: {warning}", file=sys.stderr)
+    return table
 
 
 def show_json(value: Any) -> None:

@@ -19,6 +19,7 @@ from hwnas.cli.common import (
     TableSpace,
     app,
     command,
+    open_table,
     show_json,
     show_table,
 )
@@ -58,7 +59,6 @@ def search_command(
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe
     from hwnas.run import Question, answer
-    from hwnas.tables.io import read_table
 
     if method != "snas":
         raise HwnasError(f"unknown method {method!r}", "use snas")
@@ -66,7 +66,7 @@ def search_command(
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     settings = read_recipe(recipe or ("snas-short" if data.startswith("digits") else "snas"), changes)
-    content = read_table(table)
+    content = open_table(table)
     chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers)
     question = Question(chosen, sizes, content, data, budget or ["moderate"], settings, verify)
     with Progress() as progress:

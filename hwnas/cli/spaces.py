@@ -21,6 +21,7 @@ from hwnas.cli.common import (
     app,
     chosen_setting,
     command,
+    open_table,
     parse_input,
     show_json,
     show_table,
@@ -118,9 +119,8 @@ def space_preview(
     from hwnas.cost.budget import format_amount, parse_budget, preview, share_within
     from hwnas.cost.model import build_cost_models
     from hwnas.cost.networks import choose_network
-    from hwnas.tables.io import read_table
 
-    content, shape = read_table(table), parse_input(input_shape)
+    content, shape = open_table(table), parse_input(input_shape)
     chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
     previews = preview(build_cost_models(content, chosen, sizes))
     budgets = [parse_budget(text, previews) for text in budget or []]

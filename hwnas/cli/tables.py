@@ -23,6 +23,7 @@ from hwnas.cli.common import (
     app,
     chosen_setting,
     command,
+    open_table,
     parse_input,
     show_json,
     show_table,
@@ -48,6 +49,9 @@ def profile_command(
         float | None, typer.Option(min=0.01, help="Time for at most so long; what is not settled by then is marked.")
     ] = None,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Time a table's unstable entries again.")] = False,
+    accept_noise: Annotated[
+        bool, typer.Option("--accept-noise", help="Make a table on a noisy machine all the same; it is marked.")
+    ] = False,
     only_plan: Annotated[
         bool, typer.Option("--plan", help="Say how much there is to time and how long it takes.")
     ] = False,
@@ -68,7 +72,7 @@ def profile_command(
     longest = math.inf if minutes is None else minutes
     spec = parse_device(device)
     plan = ProfilePlan(
-        spec, chosen, sizes, rounds, fit_networks, report_networks, longest, remeasure=remeasure, licence=licence
+        spec, chosen, sizes, rounds, fit_networks, report_networks, longest, remeasure, accept_noise, licence
     )
     if only_plan:
         with Progress() as progress:
@@ -92,6 +96,8 @@ def profile_command(
         print(report.describe())
     if residual:
         print(f"with the residual predictor: {residual.describe()}")
+    if warning := table.noise_warning:
+        print(warning)
     if unstable := table.quality.unstable:
         shown = ", ".join(unstable[:5]) + (f" and {len(unstable) - 5} more" if len(unstable) > 5 else "")
         print(f"{len(unstable)} entries are known less closely than to 2 %: {shown}; to time them again: --remeasure")
@@ -101,9 +107,8 @@ def profile_command(
 @command(table_app, "show", "hwnas table show cpu.json")
 def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], as_json: AsJson = False) -> None:
     """Print a latency table: the device, how it was measured, how far to trust it, every entry."""
-    from hwnas.tables.io import read_table
 
-    content = read_table(table)
+    content = open_table(table)
     if as_json:
         show_json({**content.content(), "sha256": content.sha256})
         return
@@ -147,9 +152,8 @@ def table_check(
     from hwnas.profiling.check import check_table
     from hwnas.profiling.device import parse_device
     from hwnas.progress import Progress
-    from hwnas.tables.io import read_table
 
-    content = read_table(table)
+    content = open_table(table)
     with Progress() as progress:
         result = check_table(content, parse_device(device) if device else spec_of(content), entries, progress)
     if as_json:
@@ -194,9 +198,8 @@ def table_predict(
     from hwnas.cost.model import build_cost_models, encode
     from hwnas.cost.networks import choose_network, network_key
     from hwnas.cost.residual import fit_residual
-    from hwnas.tables.io import read_table
 
-    content, shape = read_table(table), parse_input(input_shape)
+    content, shape = open_table(table), parse_input(input_shape)
     chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
     models = build_cost_models(content, chosen, sizes)
     try:

@@ -14,7 +14,8 @@ from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, write_model
-from hwnas.profiling.session import SENTINEL_NAME, ask, connect, make_job, run_job
+from hwnas.profiling.names import SENTINEL_NAME
+from hwnas.profiling.session import ask, connect, make_job, run_job
 from hwnas.profiling.statistics import estimate, read
 from hwnas.tables.schema import LatencyTable
 

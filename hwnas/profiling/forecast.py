@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import chi2
 
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import repetitions, write_model
-from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, network_names, random_architectures
-from hwnas.profiling.session import SENTINEL_EVERY, SENTINEL_NAME, Job, ask, connect, run_job
-from hwnas.profiling.timing import LEAST_PASSES, MOST_PASSES, NETWORKS_MS
+from hwnas.profiling.names import SENTINEL_NAME, is_network, network_names
+from hwnas.profiling.noise import QUIET_VISITS
+from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, random_architectures
+from hwnas.profiling.session import SENTINEL_EVERY, Recording, Visit, ask, connect, make_job, run_job
+from hwnas.profiling.statistics import interval_factor, read
+from hwnas.profiling.timing import allowed_ms, entry_estimates, network_visits, usual_network_ms
+from hwnas.spaces import Workload
 
 SAMPLE = 12  # workloads
-NETWORKS = 3
-STILL_OPEN = 0.15  # of all that is timed, what is met again in each process after the first three, as found
+NETWORKS = 4
+FITTING_S = 1.0  # for the correction, the residual predictor and the counts
 Progress = Callable[[str, int, int], None]
 
 
@@ -51,11 +56,8 @@ def duration(seconds: float) -> str:
 
 
 def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Forecast:
-    """Write and time a sample, evenly spaced in size, and scale up. Raises HwnasError as ``profile`` would."""
-    began = time.monotonic()
-    start = ask(plan.spec)
-    startup_s = time.monotonic() - began
-    before = existing(plan, out, start)
+    """Write and time a sample, as ``profile`` would, and scale up. Raises HwnasError as ``profile`` would."""
+    before = existing(plan, out, ask(plan.spec))
     workloads = plan.workloads(before)
     needed = plan.space.network(plan.setting).workloads()
     known = len(needed) - sum(w in needed for w in workloads)
@@ -64,39 +66,27 @@ def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Foreca
     networks = random_architectures(plan)
     models = models_to_time(plan, workloads, networks)
     by_size = sorted(workloads, key=lambda w: (w.op, w.in_channels * w.height * w.width))
-    spaced = sorted({round(i) for i in np.linspace(0, len(by_size) - 1, SAMPLE)}) if by_size else []
-    entries = [f"{by_size[i].key}@{copies}" for i in spaced for copies in repetitions(by_size[i])]
+    sampled = (
+        [by_size[i] for i in sorted({round(i) for i in np.linspace(0, len(by_size) - 1, SAMPLE)})] if by_size else []
+    )
+    entries = [f"{w.key}@{copies}" for w in sampled for copies in repetitions(w)]
     whole = network_names(networks)[:NETWORKS]
+    recordings, took_s = [], []
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder = Path(name)
         wrote_s = _write(plan, models, [SENTINEL_NAME, *whole[:1], *entries, *whole], folder, progress)
-        sample = [SENTINEL_NAME, *entries, *whole]
-        files = {model: f"{model}{plan.spec.made_by.suffix}" for model in sample}
-        job = Job(plan.spec.hardware, plan.spec.threads, plan.spec.batch, files, [*sample, *sample, *sample])
+        files = {model: f"{model}{plan.spec.made_by.suffix}" for model in (SENTINEL_NAME, *entries, *whole)}
         with connect(plan.spec, folder) as lines:
-            began = time.monotonic()
-            recording = run_job(lines, job, folder, "sample", lambda n: progress("timing a sample", n, len(job.visits)))
-            took_s = time.monotonic() - began
-    load_s = max(took_s - startup_s - recording.wall_ms / 1e3, 0.0) / len(sample)
-
-    first, later = recording.visits[: len(sample)], recording.visits[len(sample) :]
-
-    def visits_s(names: Sequence[str], models: int, visits: float) -> float:
-        """What so many visits to each of so many models take, the first of each with its longer warm-up."""
-        one = [v.wall_ms for v in first if v.model in names]
-        more = [v.wall_ms for v in later if v.model in names]
-        return models * float(np.mean(one) + (visits - 1) * np.mean(more)) / 1e3 if names else 0.0
-
-    rounds = -(-plan.rounds // plan.passes)
-    timed = 2 * len(workloads) + len(networks)
-    entries_s = visits_s(entries, 2 * len(workloads), rounds)
-    networks_s = min(visits_s(whole, len(networks), rounds), NETWORKS_MS / 1e3)
-    process_s = entries_s + networks_s + visits_s([SENTINEL_NAME], 1, rounds * timed / SENTINEL_EVERY)
-    process_s += startup_s + load_s * len(models)
-    least = min(LEAST_PASSES, plan.passes)
-    timing_s = process_s * (least + STILL_OPEN * (round(plan.passes * MOST_PASSES) - least))
+            for number in range(plan.least_passes):
+                job = make_job(plan.spec, files, plan.rounds_each, number, {})
+                stage, total = f"timing a sample, process {number + 1}", len(job.visits)
+                began = time.monotonic()
+                recordings.append(
+                    run_job(lines, job, folder, f"sample{number}", lambda n, s=stage, t=total: progress(s, n, t))  # type: ignore[misc]
+                )
+                took_s.append(time.monotonic() - began)
     # The first copy of a workload takes longer than the second: it exports the operation.
-    writing_s = len(workloads) * sum(wrote_s[e] for e in entries) / max(len(spaced), 1)
+    writing_s = len(workloads) * sum(wrote_s[e] for e in entries) / max(len(sampled), 1)
     writing_s += len(networks) * sum(wrote_s[n] for n in whole) / max(len(whole), 1)
     return Forecast(
         workloads=len(workloads),
@@ -104,8 +94,92 @@ def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Foreca
         networks=len(networks),
         models=len(models),
         writing_s=writing_s,
-        timing_s=min(timing_s, 60 * plan.minutes),
+        timing_s=_timing_s(plan, recordings, took_s, sampled, 2 * len(workloads), len(networks)),
     )
+
+
+def _timing_s(
+    plan: ProfilePlan,
+    recordings: Sequence[Recording],
+    took_s: Sequence[float],
+    sampled: Sequence[Workload],
+    num_entries: int,
+    num_networks: int,
+) -> float:
+    """Seconds in all processes: what every model takes, and how many will still be open, by the sample's spread."""
+    visits = [visit for recording in recordings for visit in recording.visits]
+    inside_s = sum(visit.wall_ms + visit.load_ms for visit in visits) / 1e3
+    startup_s = max(sum(took_s) - inside_s, 0.0) / len(recordings)
+    entry, network = (
+        _visit_times([v for v in visits if v.model != SENTINEL_NAME and is_network(v.model) == whole])
+        for whole in (False, True)
+    )
+    sentinel = _visit_times([v for v in visits if v.model == SENTINEL_NAME])
+    open_entries = _open_entries(plan, recordings, sampled)
+    total_s = FITTING_S + (0.0 if plan.accept_noise else startup_s + sentinel.of(QUIET_VISITS))
+    seldom = network_visits(plan.rounds_each, num_networks, None)
+    often = network_visits(plan.rounds_each, num_networks, 1e3 * network.visits_s(seldom) / seldom)
+    for number in range(plan.most_passes):
+        entries, networks = num_entries * open_entries[number], num_networks * (number < plan.network_passes)
+        visits_each = often if number else seldom
+        sentinels = (entries * plan.rounds_each + networks * visits_each) / SENTINEL_EVERY
+        total_s += min(entries + networks, 1.0) * startup_s + sentinel.of(sentinels)
+        total_s += entries * entry.of(plan.rounds_each) + networks * network.of(visits_each)
+    return min(total_s, 60 * plan.minutes)
+
+
+@dataclass(frozen=True)
+class _VisitTimes:
+    """Seconds that a model takes in a process: loading it, its first visit, each later one."""
+
+    load_s: float
+    first_s: float
+    later_s: float
+
+    def of(self, visits: float) -> float:
+        return self.load_s + self.visits_s(visits) if visits else 0.0
+
+    def visits_s(self, visits: float) -> float:
+        return self.first_s + (visits - 1) * self.later_s
+
+
+def _visit_times(visits: Sequence[Visit]) -> _VisitTimes:
+    if not visits:
+        return _VisitTimes(0.0, 0.0, 0.0)
+    first = [visit for visit in visits if visit.load_ms]
+    later = [visit for visit in visits if not visit.load_ms]
+    load_ms = np.mean([visit.load_ms for visit in first])
+    first_ms, later_ms = (np.mean([visit.wall_ms for visit in some]) for some in (first, later or first))
+    return _VisitTimes(float(load_ms) / 1e3, float(first_ms) / 1e3, float(later_ms) / 1e3)
+
+
+def _open_entries(plan: ProfilePlan, recordings: Sequence[Recording], sampled: Sequence[Workload]) -> list[float]:
+    """The share of the entries that each process will meet."""
+    readings = read(recordings)
+    whole_ms = usual_network_ms(readings)
+    errors = [found.error_ms / allowed_ms(found, whole_ms) for found in entry_estimates(readings, sampled).values()]
+    return open_shares(errors, len(recordings), plan.most_passes)
+
+
+def open_shares(errors: Sequence[float], processes: int, most: int) -> list[float]:
+    """The share of models not settled before each of ``most`` processes, all of them before so many first ones.
+
+    ``errors`` are half intervals over those first processes, relative to what is tight enough. Readings are taken to be
+    normal with the median model's deviation, and what has been tight once is settled, by luck or not: simulated.
+    """
+    if not errors or not np.isfinite(errors).any():
+        return [1.0] * most
+    # A standard deviation from few readings is lower than the true one more often than not.
+    deviation = (
+        np.nanmedian(errors) / interval_factor(processes) / np.sqrt(chi2.median(processes - 1) / (processes - 1))
+    )
+    readings = np.random.default_rng(0).normal(0, deviation, size=(2000, most))
+    still_open = np.ones(len(readings), dtype=bool)
+    shares = [1.0] * processes
+    for number in range(processes, most):
+        still_open &= interval_factor(number) * readings[:, :number].std(axis=1, ddof=1) > 1
+        shares.append(float(still_open.mean()))
+    return shares
 
 
 def _write(

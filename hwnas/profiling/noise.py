@@ -11,10 +11,11 @@ import numpy as np
 from hwnas.errors import HwnasError
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, write_model
+from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.plan import ProfilePlan
-from hwnas.profiling.session import SENTINEL_NAME, Job, Lines, Recording, Visit, run_job
-from hwnas.profiling.statistics import WAITED, Estimate, Readings, estimate
-from hwnas.profiling.timing import is_tight
+from hwnas.profiling.session import Job, Lines, Recording, Visit, run_job
+from hwnas.profiling.statistics import WAITED, Estimate, Readings
+from hwnas.profiling.timing import is_tight, usual_network_ms
 from hwnas.spaces import Workload
 
 QUIET_VISITS = 60
@@ -25,6 +26,7 @@ MOST_STOLEN = 0.25  # of the time may a virtual machine's host take away
 MOST_DRIFT = 1.0  # the sentinel's 90th percentile may be twice its 10th
 MOST_FLOOR = 0.1  # by so much may the same network differ between two halves of its own readings
 ENOUGH_ROUNDS = 10  # whoever asks for fewer wants a first look; the report says what it is worth
+OR_MARKED = "; --accept-noise makes a table that is marked as noisy"
 Progress = Callable[[str, int, int], None]
 
 
@@ -44,7 +46,7 @@ def check_quiet(spec: DeviceSpec, lines: Lines, folder: Path, progress: Progress
         problems = _problems(recording.visits, [recording], MOST_WAITED)
         if not problems:
             return
-    raise too_noisy(problems, spec)
+    raise too_noisy(problems, spec, OR_MARKED)
 
 
 def _problems(visits: Sequence[Visit], recordings: Sequence[Recording], most_waited: float) -> list[str]:
@@ -68,35 +70,43 @@ def stolen_share(recordings: Sequence[Recording]) -> float | None:
     return sum(share * ms for share, ms in known) / max(sum(ms for _, ms in known), 1e-9) if known else None
 
 
-def refuse_noise(
+def noise_of(
     plan: ProfilePlan,
     readings: Readings,
     recordings: Sequence[Recording],
     estimates: Mapping[Workload, Estimate],
     networks: Sequence[str],
-) -> None:
-    """Raises HwnasError, with advice, when the readings cannot make a table that deserves trust."""
-    visits = [visit for recording in recordings for visit in recording.visits]
-    problems = _problems(visits, recordings, MOST_UNUSED)
+) -> list[str]:
+    """Why the readings cannot make a table that deserves trust: nothing, on a quiet machine.
+
+    Raises HwnasError, with advice, when there is anything and the plan does not accept noise, or when a number is
+    missing: no table has one of those.
+    """
+    lacking = []
     # Nothing, known closely, is an answer too: a runtime may do an operation inside the one before.
-    whole_ms = float(np.median([estimate(readings.passes[name]).latency_ms for name in networks])) if networks else 0.0
+    whole_ms = usual_network_ms(readings)
     bad = [w.key for w, found in estimates.items() if not found.latency_ms > 0 and not is_tight(found, whole_ms)]
     if bad:
-        problems.append(f"{len(bad)} workloads have no positive latency ({', '.join(bad[:3])})")
+        lacking.append(f"{len(bad)} workloads have no positive latency ({', '.join(bad[:3])})")
     unread = [name for name, values in readings.passes.items() if np.isnan(values).all()]
     if unread:
-        problems.append(f"{len(unread)} models were never timed undisturbed")
+        lacking.append(f"{len(unread)} models were never timed undisturbed")
+    if lacking:
+        raise too_noisy(lacking, plan.spec)
+    visits = [visit for recording in recordings for visit in recording.visits]
+    problems = _problems(visits, recordings, MOST_UNUSED)
     halves = [readings.passes[name][~np.isnan(readings.passes[name])] for name in networks]
     floor = [abs(np.median(v[::2]) / np.median(v[1::2]) - 1) for v in halves if len(v) > 1]
     if plan.rounds >= ENOUGH_ROUNDS and floor and np.mean(floor) > MOST_FLOOR:
         problems.append(f"the same networks timed twice differ by {np.mean(floor):.1%}")
-    if problems:
-        raise too_noisy(problems, plan.spec)
+    if problems and not plan.accept_noise:
+        raise too_noisy(problems, plan.spec, OR_MARKED)
+    return problems
 
 
-def too_noisy(problems: Sequence[str], spec: DeviceSpec) -> HwnasError:
+def too_noisy(problems: Sequence[str], spec: DeviceSpec, otherwise: str = "") -> HwnasError:
     which = f"{spec.host} is" if spec.host else "this machine is"
     return HwnasError(
         f"{which} too noisy for a latency table: {'; '.join(problems)}",
-        "stop other programs ('top' shows them) and run the same command again",
+        f"stop other programs ('top' shows them) and run the same command again{otherwise}",
     )

@@ -19,11 +19,15 @@ from hwnas.files import sha256_of
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, Repeated, Whole, repetitions, write_model
-from hwnas.profiling.session import SENTINEL_NAME, Start
+from hwnas.profiling.names import SENTINEL_NAME, network_names
+from hwnas.profiling.session import Start
 from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
+LEAST_PASSES = 3  # processes of the profiler for everything …
+NETWORK_PASSES = 5  # … for whole networks: a fit and a report look at many, none has to be settled …
+MOST_PASSES = 1.5  # … and for entries that do not settle, times the processes that the rounds are meant for
 Progress = Callable[[str, int, int], None]
 
 
@@ -31,7 +35,8 @@ Progress = Callable[[str, int, int], None]
 class ProfilePlan:
     """What to measure and how long: rounds over all workloads, networks for the correction and for its report.
 
-    ``minutes`` bounds the timing, not the writing of models; ``remeasure`` times the unstable entries of a table again.
+    ``minutes`` bounds the timing, not the writing of models; ``remeasure`` times the unstable entries of a table again;
+    ``accept_noise`` makes a table on a machine that is too noisy for one, and marks it.
     """
 
     spec: DeviceSpec
@@ -42,6 +47,7 @@ class ProfilePlan:
     report_networks: int = 40
     minutes: float = math.inf
     remeasure: bool = False
+    accept_noise: bool = False
     licence: str = ""
 
     @property
@@ -50,8 +56,28 @@ class ProfilePlan:
 
     @property
     def passes(self) -> int:
-        """The processes of the profiler that everything is timed in."""
+        """The processes of the profiler over which the rounds are spread."""
         return min(self.rounds, self.spec.made_by.processes)
+
+    @property
+    def least_passes(self) -> int:
+        """In so many everything is timed."""
+        return min(LEAST_PASSES, self.passes)
+
+    @property
+    def network_passes(self) -> int:
+        """In so many whole networks are timed."""
+        return min(NETWORK_PASSES, self.passes)
+
+    @property
+    def most_passes(self) -> int:
+        """An entry that is not settled after so many is marked."""
+        return round(self.passes * MOST_PASSES)
+
+    @property
+    def rounds_each(self) -> int:
+        """The rounds of one process."""
+        return -(-self.rounds // self.passes)
 
     def workloads(self, before: LatencyTable | None) -> list[Workload]:
         """What the space needs and the table that is there lacks."""
@@ -123,14 +149,6 @@ def models_to_time(
         for name, architecture in zip(network_names(networks), networks, strict=True)
     }
     return models
-
-
-def is_network(name: str) -> bool:
-    return name.startswith("network")
-
-
-def network_names(networks: Sequence[Architecture]) -> list[str]:
-    return [f"network{number}" for number in range(len(networks))]
 
 
 def write_models(spec: DeviceSpec, models: Mapping[str, Assembled], folder: Path, progress: Progress) -> dict[str, str]:

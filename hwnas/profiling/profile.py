@@ -19,20 +19,19 @@ from hwnas.errors import HwnasError
 from hwnas.networks.count import count
 from hwnas.operations import build_operation, num_inputs
 from hwnas.profiling.models import repetitions
-from hwnas.profiling.noise import check_quiet, refuse_noise, stolen_share
+from hwnas.profiling.names import network_names
+from hwnas.profiling.noise import check_quiet, noise_of, stolen_share
 from hwnas.profiling.plan import (
     ProfilePlan,
     existing,
-    is_network,
     models_to_time,
-    network_names,
     partial_folder,
     random_architectures,
     write_models,
 )
 from hwnas.profiling.session import Recording, ask, connect
 from hwnas.profiling.statistics import STATISTIC, Readings, estimate, read, report, spread
-from hwnas.profiling.timing import entry_estimates, is_tight, time_models
+from hwnas.profiling.timing import entry_estimates, is_tight, time_models, usual_network_ms
 from hwnas.spaces import Architecture, Workload
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import Entry, LatencyTable, MeasuredNetwork, Protocol, Quality, Runtime, today
@@ -49,7 +48,7 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     from there.
 
     Raises HwnasError when ``out`` is a table of another device or runtime, when the profiler fails, or when the machine
-    is too noisy to give a table that can be trusted.
+    is too noisy to give a table that can be trusted and the plan does not accept that.
     """
     start = ask(plan.spec)
     before = existing(plan, out, start)
@@ -61,13 +60,14 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     models = models_to_time(plan, workloads, networks)
     files = write_models(plan.spec, models, folder, progress)
     with connect(plan.spec, folder) as lines:
-        check_quiet(plan.spec, lines, folder, progress)
+        if not plan.accept_noise:
+            check_quiet(plan.spec, lines, folder, progress)
         recordings = time_models(plan, files, workloads, lines, folder, progress)
     # New readings are brought to the state of the machine that the old ones describe.
     readings = read(recordings, before.quality.sentinel_ms if before else None)
     try:
-        refuse_noise(plan, readings, recordings, entry_estimates(readings, workloads), network_names(networks))
-        table = _assemble(plan, before, recordings, readings, workloads)
+        noise = noise_of(plan, readings, recordings, entry_estimates(readings, workloads), network_names(networks))
+        table = _assemble(plan, before, recordings, readings, workloads, noise)
         table = _with_correction(table, plan, networks, readings)
     except HwnasError:
         # A further run must not believe these readings.
@@ -85,11 +85,11 @@ def _assemble(
     recordings: Sequence[Recording],
     readings: Readings,
     workloads: Sequence[Workload],
+    noise: Sequence[str],
 ) -> LatencyTable:
     """The table without a correction for this network."""
     estimates = entry_estimates(readings, workloads)
-    names = list(filter(is_network, readings.passes))
-    whole_ms = float(np.median([estimate(readings.passes[name]).latency_ms for name in names])) if names else 0.0
+    whole_ms = usual_network_ms(readings)
     entries = list(before.entries) if before else []
     for workload, found in estimates.items():
         few, many = repetitions(workload)
@@ -148,6 +148,7 @@ def _assemble(
             sentinel_drift=readings.drift,
             worst_relative_error=max([*errors, old.worst_relative_error or 0.0]),
             unstable=sorted(unstable | set(old.unstable)),
+            noise=list(dict.fromkeys([*old.noise, *noise])),
             additivity=old.additivity,
             residual=old.residual,
         ),

@@ -74,7 +74,7 @@ RUNTIMES = {
     "onnxruntime": Runtime("onnxruntime_cpu.py", r"cpu", ".onnx", processes=8, rewrites=("share", "fuse")),
     # 4 s to start and 0.3 s a model, but each process compiles the runtime anew, and not always to equally fast code.
     "onnxruntime-web": Runtime("browser.py", r"browser", ".onnx", rewrites=("share", "fuse")),
-    "openvino": Runtime("openvino_cpu.py", r"cpu", ".onnx", processes=3, rewrites=("share", "fuse")),
+    "openvino": Runtime("openvino_cpu.py", r"cpu", ".onnx", processes=6, rewrites=("share", "fuse")),
     "ncnn": Runtime("ncnn_cpu.py", r"cpu", ".ncnn.param", convert=_convert_to_ncnn, processes=8, rewrites=("share",)),
     "torch": Runtime("torch_eager.py", r"cpu|cuda:\d+", ".pt2", _write_program, processes=3, rewrites=()),
 }

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines, sha256_of, write_json
 from hwnas.profiling.device import DeviceSpec
+from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.tables.schema import Device
 
-SENTINEL_NAME = "sentinel"
 SENTINEL_EVERY = 5
 PROTOCOL = 2
 RECONNECT_AFTER_S = (1, 2, 5, 10, 20)  # how long to wait before each further attempt that brings nothing new
@@ -58,7 +58,7 @@ class Visit:
     """One line that came back: milliseconds of one run, the least and the median of a few blocks in a row.
 
     ``waited`` is the share of the visit in which the process was ready to run and had no processor, 0 where unknown;
-    ``wall_ms`` what the visit took, warm-up included.
+    ``wall_ms`` what the visit took, warm-up included; ``load_ms`` what loading the model took before its first one.
     """
 
     model: str
@@ -66,6 +66,7 @@ class Visit:
     median_ms: float
     waited: float = 0.0
     wall_ms: float = 0.0
+    load_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,8 @@ def _record(recording: Recording, line: str) -> None:
                 raise ValueError("a time that cannot be")
             wall_ms = float(event["wall_ms"])
             waited = float(event.get("waited_ms", 0)) / max(wall_ms, 1e-9)
-            recording.visits.append(Visit(str(event["model"]), least_ms, median_ms, waited, wall_ms))
+            load_ms = float(event.get("load_ms", 0))
+            recording.visits.append(Visit(str(event["model"]), least_ms, median_ms, waited, wall_ms, load_ms))
         elif event["event"] == "end":
             recording.stolen = event["stolen"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, ValidationError) as error:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.profiling.session import SENTINEL_NAME, Recording, Visit
+from hwnas.profiling.names import SENTINEL_NAME, is_network
+from hwnas.profiling.session import Recording, Visit
 from hwnas.tables.schema import Additivity
 
 STATISTIC = "median over processes of the median least time of a visit, in the machine's fast state (20th percentile)"
 FAST = 20  # percentile of the machine's states that times are brought to: slow ones, a neighbour's doing, repeat less
+MANY = 10  # networks
 WAITED = 0.1  # a visit that had to wait for a processor for a larger share of its time is not used
 Array = NDArray[np.float64]
 
@@ -39,6 +41,7 @@ def read(recordings: Sequence[Recording], reference_ms: float | None = None) -> 
     Inside a process every reading is divided by what the sentinels around it say of the machine at that moment.
     Between processes the common factor is divided out: where a process lies in memory, and the machine's slow drift,
     move all models together, and many models tell it better than one sentinel (Tukey's median polish of logarithms).
+    So is what whole networks have in common in a process, and repeated workloads do not.
     With ``reference_ms`` times are scaled to the state in which the sentinel takes that long.
     """
     found: dict[str, list[list[float]]] = {}
@@ -51,17 +54,21 @@ def read(recordings: Sequence[Recording], reference_ms: float | None = None) -> 
         name: np.array([np.median(values) if values else np.nan for values in by_pass])
         for name, by_pass in found.items()
     }
-    level = _levels(np.array(list(passes.values())))
+    level = _levels(np.array([values for name, values in passes.items() if not is_network(name)]), FAST)
     sentinels = np.array([v.min_ms for recording in recordings for v in recording.visits if v.model == SENTINEL_NAME])
-    fast_ms = float(np.nanmedian(passes[SENTINEL_NAME] / level))
+    by_pass = passes[SENTINEL_NAME] / level
+    fast_ms = float(np.nanmedian(by_pass)) if np.isfinite(by_pass).any() else float("nan")
     scale = reference_ms / fast_ms if reference_ms else 1.0
+    networks = np.array([values / level for name, values in passes.items() if is_network(name)])
+    # Of a few it could not be told from what is each one's own.
+    own = {True: level * _levels(networks, 50) if len(networks) >= MANY else level, False: level}
     rounds = {
-        name: np.concatenate([np.array(values) / at for values, at in zip(by_pass, level, strict=True)])
+        name: np.concatenate([np.array(values) / at for values, at in zip(by_pass, own[is_network(name)], strict=True)])
         for name, by_pass in found.items()
     }
     visits = [visit for recording in recordings for visit in recording.visits]
     return Readings(
-        passes={name: values / level * scale for name, values in passes.items()},
+        passes={name: values / own[is_network(name)] * scale for name, values in passes.items()},
         rounds={name: values * scale for name, values in rounds.items()},
         sentinel_ms=fast_ms,
         drift=float(np.percentile(sentinels, 90) / np.percentile(sentinels, 10) - 1),
@@ -77,15 +84,16 @@ def _states(visits: Sequence[Visit]) -> Array:
     return np.interp(np.arange(len(visits)), at, smooth / np.percentile(readings, FAST))
 
 
-def _levels(values: Array) -> Array:
-    """The factor [P] by which each process was slower than a fast one, from ``values`` [models, P]."""
+def _levels(values: Array, percentile: float) -> Array:
+    """The factor [P] by which each process was slower than that percentile of them, from ``values`` [models, P]."""
     read = ~np.isnan(values)
     logs = np.log(values[read.any(axis=1)][:, read.any(axis=0)])
-    levels = np.zeros(values.shape[1])
-    for _ in range(10 if logs.size else 0):
-        found = levels[read.any(axis=0)]
-        levels[read.any(axis=0)] = np.nanmedian(logs - np.nanmedian(logs - found, axis=1)[:, None], axis=0)
-    return np.asarray(np.exp(levels - np.percentile(levels, FAST)))
+    levels, found = np.zeros(values.shape[1]), np.zeros(logs.shape[1])
+    if logs.size:
+        for _ in range(10):
+            found = np.nanmedian(logs - np.nanmedian(logs - found, axis=1)[:, None], axis=0)
+        levels[read.any(axis=0)] = found - np.percentile(found, percentile)
+    return np.asarray(np.exp(levels))
 
 
 @dataclass(frozen=True)
@@ -106,9 +114,14 @@ def estimate(values_ms: Array) -> Estimate:
 
 def half_interval(values: Array) -> float:
     """The half width of the 95 % interval (Student's t) of the mean of independent readings."""
+    return float(interval_factor(len(values)) * values.std(ddof=1))
+
+
+def interval_factor(readings: int) -> float:
+    """What the standard deviation of so many readings is multiplied with for that half width."""
     from scipy.stats import t
 
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(t.ppf(0.975, readings - 1) / np.sqrt(readings))
 
 
 def slope(readings: Readings, few: str, many: str, copies: int) -> Estimate:

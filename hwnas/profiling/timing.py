@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import filterfalse
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.profiling.models import repetitions
-from hwnas.profiling.plan import ProfilePlan, is_network
-from hwnas.profiling.session import SENTINEL_NAME, Lines, Recording, make_job, run_job
+from hwnas.profiling.names import SENTINEL_NAME, is_network
+from hwnas.profiling.plan import ProfilePlan
+from hwnas.profiling.session import Lines, Recording, make_job, run_job
 from hwnas.profiling.statistics import Estimate, Readings, estimate, read, slope
 from hwnas.spaces import Workload
 
-NETWORK_TIGHT = 0.015  # a whole network is settled when its error is below this share of it
 TIGHT = 0.02  # an entry is settled when its error is below this share of it …
 NEGLIGIBLE = 5e-4  # … or below this share of a whole network's latency
-MOST_PASSES = 1.5  # times the processes a profile begins with; what is not settled by then is marked
-LEAST_PASSES = 3
 NETWORKS_MS = 6e3  # for the visits of whole networks in one process: these are long, so as many as fit
 Progress = Callable[[str, int, int], None]
 
@@ -32,48 +29,61 @@ def time_models(
     progress: Progress,
 ) -> list[Recording]:
     """One process of the profiler after another, over what is not settled yet."""
-    rounds = -(-plan.rounds // plan.passes)
     recordings: list[Recording] = []
     left = dict(files)
-    while len(left) > 1 and len(recordings) < round(plan.passes * MOST_PASSES):
+    while len(left) > 1 and len(recordings) < plan.most_passes:
         number = len(recordings)
-        visits = dict.fromkeys(filter(is_network, left), network_visits(rounds, recordings))
-        job = make_job(plan.spec, left, rounds, number, visits)
+        visits = dict.fromkeys(filter(is_network, left), network_visits(plan.rounds_each, *_networks_in(recordings)))
+        job = make_job(plan.spec, left, plan.rounds_each, number, visits)
         stage = f"timing, process {number + 1}" + (f" of {plan.passes}" if number < plan.passes else ", to settle")
         total = len(job.visits)
         recordings.append(run_job(lines, job, folder, f"pass{number}", lambda n, s=stage, t=total: progress(s, n, t)))  # type: ignore[misc]
         if sum(recording.wall_ms for recording in recordings) > 60e3 * plan.minutes:
             break
-        if len(recordings) >= min(LEAST_PASSES, plan.passes):
-            still_open = unsettled(read(recordings), workloads)
-            if len(recordings) >= plan.passes:  # what whole networks still lack, the report's floor tells
-                still_open = set(filterfalse(is_network, still_open))
-            left = {name: file for name, file in left.items() if name == SENTINEL_NAME or name in still_open}
+        if len(recordings) >= plan.least_passes:
+            wanted = {SENTINEL_NAME, *unsettled(read(recordings), workloads)}
+            if len(recordings) < plan.network_passes:
+                wanted |= set(filter(is_network, left))
+            left = {name: file for name, file in left.items() if name in wanted}
     return recordings
 
 
-def network_visits(rounds: int, recordings: Sequence[Recording]) -> int:
+def network_visits(rounds: int, networks: int, visit_ms: float | None) -> int:
     """How often to meet every whole network in the next process: seldom at first, then as often as there is time."""
-    if not recordings:
+    if visit_ms is None:
         return max(1, rounds // 3)
-    first = [visit.wall_ms for visit in recordings[0].visits if is_network(visit.model)]
-    distinct = {visit.model for visit in recordings[0].visits if is_network(visit.model)}
-    return int(np.clip(NETWORKS_MS / (len(distinct) * np.mean(first)), 1, rounds)) if first else rounds
+    return int(np.clip(NETWORKS_MS / max(networks * visit_ms, 1e-9), 1, rounds))
+
+
+def _networks_in(recordings: Sequence[Recording]) -> tuple[int, float | None]:
+    """How many whole networks the first process met, and what a visit to one took."""
+    first = [visit for recording in recordings[:1] for visit in recording.visits if is_network(visit.model)]
+    return len({visit.model for visit in first}), float(np.mean([v.wall_ms for v in first])) if first else None
 
 
 def unsettled(readings: Readings, workloads: Sequence[Workload]) -> set[str]:
-    """The models whose latencies are not known tightly enough yet."""
-    networks = {name: estimate(values) for name, values in readings.passes.items() if is_network(name)}
-    result = {name for name, found in networks.items() if not found.error_ms <= NETWORK_TIGHT * found.latency_ms}
-    whole_ms = np.median([found.latency_ms for found in networks.values()]) if networks else 0.0
+    """The models of workloads whose latencies are not known tightly enough yet."""
+    result: set[str] = set()
+    whole_ms = usual_network_ms(readings)
     for workload, found in entry_estimates(readings, workloads).items():
-        if not is_tight(found, float(whole_ms)):
+        if not is_tight(found, whole_ms):
             result |= {f"{workload.key}@{copies}" for copies in repetitions(workload)}
     return result
 
 
+def usual_network_ms(readings: Readings) -> float:
+    """The median of the whole networks, 0 without any."""
+    networks = [estimate(values).latency_ms for name, values in readings.passes.items() if is_network(name)]
+    return float(np.median(networks)) if networks else 0.0
+
+
 def is_tight(found: Estimate, whole_ms: float) -> bool:
-    return found.error_ms <= max(TIGHT * found.latency_ms, NEGLIGIBLE * whole_ms)
+    return found.error_ms <= allowed_ms(found, whole_ms)
+
+
+def allowed_ms(found: Estimate, whole_ms: float) -> float:
+    """The error that an entry may have, where a whole network takes so long."""
+    return max(TIGHT * found.latency_ms, NEGLIGIBLE * whole_ms)
 
 
 def entry_estimates(readings: Readings, workloads: Sequence[Workload]) -> dict[Workload, Estimate]:

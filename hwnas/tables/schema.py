@@ -131,7 +131,8 @@ class MeasuredNetwork(Strict):
 class Quality(Strict):
     """``sentinel_ms`` is the reference workload's latency in the state of the machine that all entries are scaled to;
     ``sentinel_drift`` the share by which it moved (90th over 10th percentile, minus one). ``unstable`` names the
-    entries whose error is larger than asked for. Keys of ``additivity`` and ``residual`` name a network,
+    entries whose error is larger than asked for, ``noise`` says why the machine was too noisy for a table that deserves
+    trust, where its maker took one all the same. Keys of ``additivity`` and ``residual`` name a network,
     ``space/sizes``: the report on sums of entries, and on the same with the residual predictor.
     """
 
@@ -140,6 +141,7 @@ class Quality(Strict):
     worst_relative_iqr: FiniteFloat | None = None
     worst_relative_error: FiniteFloat | None = None
     unstable: list[Name] = []
+    noise: list[Name] = []
     additivity: dict[Name, Additivity] = {}
     residual: dict[Name, Additivity] = {}
 
@@ -199,6 +201,13 @@ class LatencyTable(Strict):
     @property
     def sha256(self) -> str:
         return sha256_of(self.content())
+
+    @property
+    def noise_warning(self) -> str:
+        """What whoever uses the table must know; empty where there is nothing to warn of."""
+        if not self.quality.noise:
+            return ""
+        return f"warning: made on a noisy machine ({'; '.join(self.quality.noise)}); measure anew when it is quiet"
 
     def describe(self) -> str:
         runtime = self.runtime
