@@ -14,13 +14,11 @@ for device in "$@"; do
   case $device in cpu) runtime=onnxruntime ;; browser) runtime=onnxruntime-web ;; esac
   table=latency_tables/$name-$runtime.json
   for space in nasbench201 darts; do
-    networks=100
-    [ $space = darts ] && networks=40
     {
       date -u +%FT%TZ
-      echo "hwnas profile --device $device --space $space --report-networks 20 --out $table"
-      hwnas profile --device "$device" --space $space --licence CC0-1.0 --report-networks 20 --out "$table"
-      python benchmarks/latency_accuracy.py "$table" --space $space --networks $networks \
+      echo "hwnas profile --device $device --space $space --out $table"
+      hwnas profile --device "$device" --space $space --licence CC0-1.0 --out "$table"
+      python benchmarks/latency_accuracy.py "$table" --space $space --networks 100 \
         --out "$results/$runtime-$space.json"
       date -u +%FT%TZ
     } | tee -a "$results/log.txt"

@@ -12,8 +12,10 @@ from hwnas.profiling.names import SENTINEL_NAME, is_network
 from hwnas.profiling.session import Recording, Visit
 from hwnas.tables.schema import Additivity
 
-STATISTIC = "median over processes of the median least time of a visit, in the machine's fast state (20th percentile)"
-FAST = 20  # percentile of the machine's states that times are brought to: slow ones, a neighbour's doing, repeat less
+STATISTIC = (
+    "median over processes of the 20th percentile of visits' least times, in the machine's fast state (likewise)"
+)
+FAST = 20  # percentile of visits and of the machine's states that counts: slow ones, a neighbour's doing, repeat less
 MANY = 10  # networks
 WAITED = 0.1  # a visit that had to wait for a processor for a larger share of its time is not used
 Array = NDArray[np.float64]
@@ -51,7 +53,7 @@ def read(recordings: Sequence[Recording], reference_ms: float | None = None) -> 
             if visit.waited <= WAITED:
                 values[number].append(visit.min_ms / state)
     passes = {
-        name: np.array([np.median(values) if values else np.nan for values in by_pass])
+        name: np.array([np.percentile(values, FAST) if values else np.nan for values in by_pass])
         for name, by_pass in found.items()
     }
     level = _levels(np.array([values for name, values in passes.items() if not is_network(name)]), FAST)
