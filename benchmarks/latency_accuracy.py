@@ -76,7 +76,7 @@ def load(runtime: str, path: Path, threads: int) -> Callable[[], object]:
         net.load_param(str(path))
         net.load_model(str(path.with_suffix(".bin")))
         given, wanted = net.input_names()[0], net.output_names()[0]
-        image = ncnn.Mat(images[0])
+        image = ncnn.Mat(images[0]).clone()  # its own memory: it crashes on any other
 
         def run() -> object:
             extractor = net.create_extractor()

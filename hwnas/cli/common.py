@@ -52,8 +52,13 @@ DeviceName = Annotated[
 ]
 
 
-def command(group: typer.Typer, name: str, example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command: its help ends in an example, what the user can mend is one line and exit code 2."""
+def command(
+    group: typer.Typer, name: str, example: str, goes_on: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command: its help ends in an example, what the user can mend is one line and exit code 2.
+
+    ``goes_on`` says that it takes up again what was interrupted.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -63,7 +68,8 @@ def command(group: typer.Typer, name: str, example: str) -> Callable[[Callable[.
             except HwnasError as error:
                 fail(str(error))
             except KeyboardInterrupt:
-                print("hwnas: interrupted; the same command goes on from here", file=sys.stderr)
+                how = "; the same command goes on from here" if goes_on else ""
+                print(f"hwnas: interrupted{how}", file=sys.stderr)
                 raise typer.Exit(130) from None
             except BrokenPipeError:
                 raise typer.Exit(0) from None

@@ -26,7 +26,9 @@ from hwnas.cli.common import (
 from hwnas.errors import HwnasError
 
 
-@command(app, "search", "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a")
+@command(
+    app, "search", "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a", goes_on=True
+)
 def search_command(
     table: TablePath,
     out: Annotated[Path, typer.Option(help="The folder of the run; the same command goes on where it was stopped.")],
@@ -121,7 +123,7 @@ def verify_command(
         raise typer.Exit(1)
 
 
-@command(app, "train", "hwnas train runs/a/moderate --epochs 20")
+@command(app, "train", "hwnas train runs/a/moderate --epochs 20", goes_on=True)
 def train_command(
     folder: Folder,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs, from the weights that are there.")] = 20,
@@ -168,7 +170,7 @@ def evaluate_command(
     show_table(f"accuracy on the {split} images", columns, shown)
 
 
-@command(app, "demo", "hwnas demo --out runs/demo")
+@command(app, "demo", "hwnas demo --out runs/demo", goes_on=True)
 def demo_command(
     out: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/demo"), as_json: AsJson = False
 ) -> None:

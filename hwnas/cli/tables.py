@@ -32,7 +32,7 @@ from hwnas.cli.common import (
 from hwnas.errors import HwnasError
 
 
-@command(app, "profile", "hwnas profile --device cpu --space nasbench201 --out cpu.json")
+@command(app, "profile", "hwnas profile --device cpu --space nasbench201 --out cpu.json", goes_on=True)
 def profile_command(
     out: Annotated[Path, typer.Option(help="The table to write; what it already holds is kept.")],
     space: SpaceName = "nasbench201",
@@ -46,7 +46,8 @@ def profile_command(
     fit_networks: Annotated[int, typer.Option(min=2, help="Whole networks the correction is fitted on.")] = 30,
     report_networks: Annotated[int, typer.Option(min=2, help="Others on which it is judged.")] = 40,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time for at most so long; what is not settled by then is marked.")
+        float | None,
+        typer.Option(min=0.01, help="Begin no process of the profiler that would not end by then; the rest is marked."),
     ] = None,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Time a table's unstable entries again.")] = False,
     accept_noise: Annotated[
@@ -83,7 +84,7 @@ def profile_command(
         print(forecast.describe())
         print("next: the same command without --plan")
         return
-    began = time.monotonic()
+    began, before = time.monotonic(), out.read_bytes() if out.is_file() else None
     with Progress() as progress:
         table = profile(plan, out, progress)
     key = network_key(chosen, sizes)
@@ -91,7 +92,8 @@ def profile_command(
     if as_json:
         show_json({"table": str(out), "entries": len(table.entries), "quality": table.quality.model_dump(mode="json")})
         return
-    print(f"{out}: {len(table.entries)} workloads on {table.describe()}, in {duration(time.monotonic() - began)}")
+    done = "nothing was lacking" if out.read_bytes() == before else f"in {duration(time.monotonic() - began)}"
+    print(f"{out}: {len(table.entries)} workloads on {table.describe()}, {done}")
     if report:
         print(report.describe())
     if residual:
@@ -117,11 +119,9 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
     print(f"{content.device.os}, {content.device.cores} cores; {protocol.date}, hwnas {protocol.tool_version}")
     print(f"{protocol.rounds} rounds; {protocol.statistic}")
     for key, report in quality.additivity.items():
-        correction = content.correction[key]
-        factors = "".join(f", {name} {factor:.3g}" for name, factor in correction.factors.items())
-        rewrites = f", runtime: {' and '.join(correction.rewrites)}" if correction.rewrites else ""
-        fit = f"latency = {correction.offset_ms:.4g} ms + {correction.scale:.4g} x sum{factors}{rewrites}"
-        print(f"{key}: {report.describe()}; {fit}")
+        print(f"{key}: {report.describe()}")
+        if correction := content.correction.get(key):
+            print(f"  {correction.describe()}")
         if key in quality.residual:
             print(f"  with the residual predictor: {quality.residual[key].describe()}")
     rows = [

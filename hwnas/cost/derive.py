@@ -170,9 +170,12 @@ def _integer_program(
         architecture = decode(space, choices)
         if all(model.predict(architecture) <= bound for model, bound in limits.values()):
             return architecture
-        tried += 1  # within the solver's tolerance but over the bound: cut this one off and go on
+        tried += 1  # over the bound by what the program leaves out: cut this one off and go on
         if tried > 1000:
-            raise HwnasError("the budget lies within rounding of too many architectures", "change it by a part in 10^6")
+            raise HwnasError(
+                "too many of the most probable architectures are over the budget by less than the program sees",
+                "give a slightly smaller or larger one",
+            )
         chosen = _chosen_columns(cells, choices)
         program.add(dict.fromkeys(chosen, 1.0), upper=len(chosen) - 1)
 

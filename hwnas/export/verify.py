@@ -15,6 +15,7 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
+from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.profiling.session import ask, connect, make_job, run_job
 from hwnas.profiling.statistics import estimate, read
 from hwnas.tables.schema import LatencyTable
@@ -41,7 +42,11 @@ class Measured:
 
 
 def spec_of(table: LatencyTable) -> DeviceSpec:
-    """The device spec whose profiler made the table."""
+    """The device spec whose profiler made the table. Raises HwnasError when there is no such profiler."""
+    if table.runtime.name not in RUNTIMES:
+        raise HwnasError(
+            f"there is no profiler for the table's runtime {table.runtime.name!r}", f"known: {', '.join(RUNTIMES)}"
+        )
     hardware = {"gpu": "cuda:0", "browser": "browser"}.get(table.device.kind, "cpu")
     return DeviceSpec(hardware, table.runtime.name, table.runtime.threads, table.runtime.batch)
 
@@ -102,16 +107,16 @@ def time_networks(
     here = start is not None and start.device.fingerprint == table.device.fingerprint and made_alike
     reference = table.quality.sentinel_ms if here else None
     additivity = table.quality.additivity.get(key)
-    floor = additivity.floor / 100 if additivity else 0.0
+    floor = (additivity.floor or 0.0) / 100 if additivity else 0.0
     readings = read(recordings, reference)
-    if any(np.isnan(readings.passes[network_name]).all() for network_name in networks):
+    estimates = {network_name: estimate(readings.passes[network_name]) for network_name in networks}
+    if not all(np.isfinite([found.latency_ms, found.error_ms]).all() for found in estimates.values()):
         raise HwnasError(
             "this machine is too noisy: other programs held the processor whenever a network was to be timed",
             "stop other programs ('top' shows them) and run the same command again",
         )
     result = {}
-    for network_name in networks:
-        found = estimate(readings.passes[network_name])
+    for network_name, found in estimates.items():
         raw_ms = np.median([v.median_ms for r in recordings for v in r.visits if v.model == network_name])
         slowdown = readings.sentinel_ms / reference if reference else None
         error_ms = max(found.error_ms, floor * found.latency_ms)

@@ -84,7 +84,7 @@ def _spec_in(file: Path) -> str:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise HwnasError(f"cannot read device file {file}: {error.strerror}", FORMS) from error
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeDecodeError):
         raise HwnasError(f"device file {file} is not valid YAML", FORMS) from None
     if not isinstance(content, dict) or not isinstance(content.get("device"), str):
         raise HwnasError(f"device file {file} has no line 'device: …'", FORMS)

@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a profile will do; ``timing_s`` at most ``--minutes``."""
+    """What a profile will do."""
 
     workloads: int
     known: int
@@ -123,9 +123,12 @@ def _timing_s(
         entries, networks = num_entries * open_entries[number], num_networks * (number < plan.network_passes)
         visits_each = often if number else seldom
         sentinels = (entries * plan.rounds_each + networks * visits_each) / SENTINEL_EVERY
-        total_s += min(entries + networks, 1.0) * startup_s + sentinel.of(sentinels)
-        total_s += entries * entry.of(plan.rounds_each) + networks * network.of(visits_each)
-    return min(total_s, 60 * plan.minutes)
+        process_s = min(entries + networks, 1.0) * startup_s + sentinel.of(sentinels)
+        process_s += entries * entry.of(plan.rounds_each) + networks * network.of(visits_each)
+        if number and total_s + process_s > 60 * plan.minutes:
+            break
+        total_s += process_s
+    return total_s
 
 
 @dataclass(frozen=True)

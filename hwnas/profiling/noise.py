@@ -30,10 +30,10 @@ OR_MARKED = "; --accept-noise makes a table that is marked as noisy"
 Progress = Callable[[str, int, int], None]
 
 
-def check_quiet(spec: DeviceSpec, lines: Lines, folder: Path, progress: Progress) -> None:
+def check_quiet(spec: DeviceSpec, lines: Lines, folder: Path, progress: Progress, otherwise: str = "") -> None:
     """Time the sentinel alone, for less than a second; wait and try again, a few times, while the machine is busy.
 
-    Raises HwnasError when it stays so.
+    Raises HwnasError when it stays so, with advice that ends in ``otherwise``.
     """
     file = f"quiet{spec.made_by.suffix}"
     write_model(SENTINEL, spec, folder / file)
@@ -46,7 +46,7 @@ def check_quiet(spec: DeviceSpec, lines: Lines, folder: Path, progress: Progress
         problems = _problems(recording.visits, [recording], MOST_WAITED)
         if not problems:
             return
-    raise too_noisy(problems, spec, OR_MARKED)
+    raise too_noisy(problems, spec, otherwise)
 
 
 def _problems(visits: Sequence[Visit], recordings: Sequence[Recording], most_waited: float) -> list[str]:

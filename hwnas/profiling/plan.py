@@ -20,7 +20,7 @@ from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, Repeated, Whole, repetitions, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
-from hwnas.profiling.session import Start
+from hwnas.profiling.session import PROTOCOL, Start
 from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
@@ -35,8 +35,9 @@ Progress = Callable[[str, int, int], None]
 class ProfilePlan:
     """What to measure and how long: rounds over all workloads, networks for the correction and for its report.
 
-    ``minutes`` bounds the timing, not the writing of models; ``remeasure`` times the unstable entries of a table again;
-    ``accept_noise`` makes a table on a machine that is too noisy for one, and marks it.
+    ``minutes`` bounds the timing, not the writing of models, and not the first process of the profiler; ``remeasure``
+    times the unstable entries of a table again; ``accept_noise`` makes a table on a machine that is too noisy for one,
+    and marks it.
     """
 
     spec: DeviceSpec
@@ -79,17 +80,24 @@ class ProfilePlan:
         """The rounds of one process."""
         return -(-self.rounds // self.passes)
 
+    def needed(self) -> list[Workload]:
+        """What a table of the network holds."""
+        network = self.space.network(self.setting)
+        return [*network.workloads(), *pieces(network)]
+
     def workloads(self, before: LatencyTable | None) -> list[Workload]:
         """What the space needs and the table that is there lacks."""
-        network = self.space.network(self.setting)
         known = {entry.workload for entry in before.entries} if before else set()
-        return [w for w in (*network.workloads(), *pieces(network)) if w not in known]
+        return [workload for workload in self.needed() if workload not in known]
 
     def keep(self, before: LatencyTable) -> LatencyTable:
-        """What stays of a table that is there: all of it, or without its unstable entries."""
-        unstable = before.quality.unstable if self.remeasure else []
-        entries = [entry for entry in before.entries if entry.workload.key not in unstable]
-        quality = before.quality.model_copy(update={"unstable": []} if self.remeasure else {})
+        """What stays of a table that is there: all of it, or without what is unstable of this network."""
+        if not self.remeasure:
+            return before
+        again = {workload.key for workload in self.needed()} & set(before.quality.unstable)
+        entries = [entry for entry in before.entries if entry.workload.key not in again]
+        unstable = [key for key in before.quality.unstable if key not in again]
+        quality = before.quality.model_copy(update={"unstable": unstable})
         return before.model_copy(update={"entries": entries, "quality": quality})
 
 
@@ -108,13 +116,25 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
         raise HwnasError(
             f"{out} is a table of another device or runtime ({table.describe()})", "write to another file with --out"
         )
+    if table.protocol.version != PROTOCOL:
+        raise HwnasError(
+            f"{out} was measured by protocol {table.protocol.version}, this hwnas measures by {PROTOCOL}",
+            "write to another file with --out",
+        )
     return plan.keep(table)
 
 
-def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload]) -> Path:
-    """Where models and readings of this very question are kept. Raises HwnasError when it cannot be written."""
-    made_of = [__version__, plan.spec.text, plan.key, [w.key for w in workloads], plan.fit_networks]
-    folder = out.with_name(out.name + ".partial") / sha256_of([*made_of, plan.report_networks])[:12]
+def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload], start: Start) -> Path:
+    """Where models and readings of this very question are kept: this device, this version of the runtime, these models.
+
+    Raises HwnasError when it cannot be written.
+    """
+    made_of = [
+        *(__version__, PROTOCOL, plan.spec.text, plan.key, [workload.key for workload in workloads]),
+        *(plan.fit_networks, plan.report_networks),
+        *(start.device.fingerprint, start.runtime, start.version, start.provider),
+    ]
+    folder = out.with_name(out.name + ".partial") / sha256_of(made_of)[:12]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from hwnas.networks.count import count
 from hwnas.operations import build_operation, num_inputs
 from hwnas.profiling.models import repetitions
 from hwnas.profiling.names import network_names
-from hwnas.profiling.noise import check_quiet, noise_of, stolen_share
+from hwnas.profiling.noise import OR_MARKED, check_quiet, noise_of, stolen_share
 from hwnas.profiling.plan import (
     ProfilePlan,
     existing,
@@ -29,7 +30,7 @@ from hwnas.profiling.plan import (
     random_architectures,
     write_models,
 )
-from hwnas.profiling.session import Recording, ask, connect
+from hwnas.profiling.session import PROTOCOL, Recording, ask, connect
 from hwnas.profiling.statistics import STATISTIC, Readings, estimate, read, report, spread
 from hwnas.profiling.timing import entry_estimates, is_tight, time_models, usual_network_ms
 from hwnas.spaces import Architecture, Workload
@@ -54,14 +55,17 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     before = existing(plan, out, start)
     workloads = plan.workloads(before)
     if before and not workloads and plan.key in before.correction:
+        if plan.licence and plan.licence != before.licence:
+            before = before.model_copy(update={"licence": plan.licence})
+            write_table(out, before)
         return before
-    folder = partial_folder(plan, out, workloads)
+    folder = partial_folder(plan, out, workloads, start)
     networks = random_architectures(plan)
     models = models_to_time(plan, workloads, networks)
     files = write_models(plan.spec, models, folder, progress)
     with connect(plan.spec, folder) as lines:
         if not plan.accept_noise:
-            check_quiet(plan.spec, lines, folder, progress)
+            check_quiet(plan.spec, lines, folder, progress, OR_MARKED)
         recordings = time_models(plan, files, workloads, lines, folder, progress)
     # New readings are brought to the state of the machine that the old ones describe.
     readings = read(recordings, before.quality.sentinel_ms if before else None)
@@ -75,7 +79,9 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
             journal.unlink()
         raise
     write_table(out, table)
-    shutil.rmtree(folder.parent, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # another question's models may be there
+        folder.parent.rmdir()
     return table
 
 
@@ -110,11 +116,6 @@ def _assemble(
             )
         )
     unstable = {workload.key for workload, found in estimates.items() if not is_tight(found, whole_ms)}
-    errors = [
-        found.error_ms / found.latency_ms
-        for found in estimates.values()
-        if found.latency_ms > 0 and known(found.error_ms)
-    ]
     old = before.quality if before else Quality()
     start = recordings[0].start
     assert start
@@ -129,7 +130,7 @@ def _assemble(
             options=start.options,
         ),
         protocol=Protocol(
-            version=2,
+            version=PROTOCOL,
             statistic=STATISTIC,
             rounds=plan.rounds,
             processes=len(recordings),
@@ -146,7 +147,7 @@ def _assemble(
         quality=Quality(
             sentinel_ms=old.sentinel_ms or readings.sentinel_ms,
             sentinel_drift=readings.drift,
-            worst_relative_error=max([*errors, old.worst_relative_error or 0.0]),
+            worst_relative_error=_worst_relative_error(entries),
             unstable=sorted(unstable | set(old.unstable)),
             noise=list(dict.fromkeys([*old.noise, *noise])),
             additivity=old.additivity,
@@ -158,6 +159,16 @@ def _assemble(
         source="hwnas profile",
         licence=plan.licence or (before.licence if before else ""),
         entries=entries,
+    )
+
+
+def _worst_relative_error(entries: Sequence[Entry]) -> float | None:
+    """None when the error of any entry is not known."""
+    errors = [(entry.error_ms, entry.latency_ms) for entry in entries if entry.latency_ms > 0]
+    return (
+        max((error / ms for error, ms in errors if error is not None), default=None)
+        if all(error is not None for error, _ in errors)
+        else None
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
-from hwnas.files import append_lines, sha256_of, write_json
+from hwnas.files import append_lines, sha256_of, write_json, write_text
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.tables.schema import Device
@@ -94,7 +94,8 @@ class Recording:
 
     @property
     def wall_ms(self) -> float:
-        return sum(visit.wall_ms for visit in self.visits)
+        """What all visits took, the loading of models included."""
+        return sum(visit.wall_ms + visit.load_ms for visit in self.visits)
 
 
 def make_job(spec: DeviceSpec, models: Mapping[str, str], rounds: int, seed: int, visits: Mapping[str, int]) -> Job:
@@ -222,8 +223,10 @@ def read_journal(journal: Path, digest: str, job: Job) -> Recording:
     if not journal.exists():
         return recording
     text = journal.read_text(encoding="utf-8", errors="replace")
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    journal.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_text(journal, whole)
+    lines = whole.splitlines()
     try:
         if lines and json.loads(lines[0]) == {"event": "job", "sha256": digest}:
             for line in lines[1:]:
@@ -238,7 +241,12 @@ def _record(recording: Recording, line: str) -> None:
     try:
         event: dict[str, Any] = json.loads(line)
         if event["event"] == "start":
-            recording.start = recording.start or _start(event)
+            start = _start(event)
+            recording.start = recording.start or start
+            if (start.device, start.version) != (recording.start.device, recording.start.version):
+                raise HwnasError(
+                    "the device or its runtime is another than when this began", "run the same command again"
+                )
         elif event["event"] == "visit":
             if event["visit"] != len(recording.visits) or recording.job.visits[event["visit"]] != event["model"]:
                 raise ValueError("a visit out of order")

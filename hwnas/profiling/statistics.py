@@ -16,7 +16,7 @@ STATISTIC = (
     "median over processes of the 20th percentile of visits' least times, in the machine's fast state (likewise)"
 )
 FAST = 20  # percentile of visits and of the machine's states that counts: slow ones, a neighbour's doing, repeat less
-MANY = 10  # networks
+MANY = 10  # models, of which one more or less does not matter
 WAITED = 0.1  # a visit that had to wait for a processor for a larger share of its time is not used
 Array = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ def read(recordings: Sequence[Recording], reference_ms: float | None = None) -> 
         name: np.array([np.percentile(values, FAST) if values else np.nan for values in by_pass])
         for name, by_pass in found.items()
     }
-    level = _levels(np.array([values for name, values in passes.items() if not is_network(name)]), FAST)
+    level = _levels(_telling(passes), FAST)
     sentinels = np.array([v.min_ms for recording in recordings for v in recording.visits if v.model == SENTINEL_NAME])
     by_pass = passes[SENTINEL_NAME] / level
     fast_ms = float(np.nanmedian(by_pass)) if np.isfinite(by_pass).any() else float("nan")
@@ -84,6 +84,19 @@ def _states(visits: Sequence[Visit]) -> Array:
     readings = np.array([visits[number].min_ms for number in at])
     smooth = np.array([np.median(readings[max(0, i - 1) : i + 2]) for i in range(len(readings))])
     return np.interp(np.arange(len(visits)), at, smooth / np.percentile(readings, FAST))
+
+
+def _telling(passes: dict[str, Array]) -> Array:
+    """What tells how slow each process was: all but whole networks, or the sentinel alone where these are few.
+
+    Divided by a level that is mostly its own, a model would seem to repeat better than it does.
+    """
+    names = [name for name in passes if not is_network(name)]
+    values = np.array([passes[name] for name in names])
+    few = (~np.isnan(values)).sum(axis=0) < MANY
+    others = np.array([name != SENTINEL_NAME for name in names])
+    values[np.ix_(others, few)] = np.nan
+    return values
 
 
 def _levels(values: Array, percentile: float) -> Array:
@@ -157,10 +170,10 @@ def report(predicted_ms: Array, passes_ms: Sequence[Array]) -> Additivity:
         kendall_tau=tau if np.isfinite(tau) else None,
         worst=float(100 * np.max(np.abs(error))),
         bias=float(100 * np.mean(error)),
-        floor=float(100 * np.mean(np.abs(halves))),
+        floor=None if np.isnan(halves).all() else float(100 * np.nanmean(np.abs(halves))),
     )
 
 
 def _halves(passes_ms: Array) -> float:
     values = passes_ms[~np.isnan(passes_ms)]
-    return float(np.median(values[::2]) / np.median(values[1::2]) - 1) if len(values) > 1 else 0.0
+    return float(np.median(values[::2]) / np.median(values[1::2]) - 1) if len(values) > 1 else float("nan")

@@ -31,21 +31,27 @@ def time_models(
     """One process of the profiler after another, over what is not settled yet."""
     recordings: list[Recording] = []
     left = dict(files)
-    while len(left) > 1 and len(recordings) < plan.most_passes:
+    while len(left) > 1 and len(recordings) < plan.most_passes and _there_is_time(plan, recordings, len(left)):
         number = len(recordings)
         visits = dict.fromkeys(filter(is_network, left), network_visits(plan.rounds_each, *_networks_in(recordings)))
         job = make_job(plan.spec, left, plan.rounds_each, number, visits)
         stage = f"timing, process {number + 1}" + (f" of {plan.passes}" if number < plan.passes else ", to settle")
         total = len(job.visits)
         recordings.append(run_job(lines, job, folder, f"pass{number}", lambda n, s=stage, t=total: progress(s, n, t)))  # type: ignore[misc]
-        if sum(recording.wall_ms for recording in recordings) > 60e3 * plan.minutes:
-            break
         if len(recordings) >= plan.least_passes:
             wanted = {SENTINEL_NAME, *unsettled(read(recordings), workloads)}
             if len(recordings) < plan.network_passes:
                 wanted |= set(filter(is_network, left))
             left = {name: file for name, file in left.items() if name in wanted}
     return recordings
+
+
+def _there_is_time(plan: ProfilePlan, recordings: Sequence[Recording], models: int) -> bool:
+    """Whether another process, over so many models, stays within the minutes that were given; the first always runs."""
+    if not recordings:
+        return True
+    spent_ms, last = sum(recording.wall_ms for recording in recordings), recordings[-1]
+    return spent_ms + last.wall_ms * models / len(last.job.models) <= 60e3 * plan.minutes
 
 
 def network_visits(rounds: int, networks: int, visit_ms: float | None) -> int:

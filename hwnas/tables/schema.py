@@ -47,16 +47,17 @@ class Runtime(Strict):
     precision: Name = "float32"
     threads: int = Field(ge=1)
     batch: int = Field(ge=1)
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[Name, bool | int | FiniteFloat | Name] = {}
 
 
 class Protocol(Strict):
     """How it was measured.
 
-    ``rounds`` are the readings of an entry, at the least, spread over ``processes`` of the profiler. ``processors`` are
-    those it kept to, ``governor`` ruled their frequency, ``load`` is the number of programs that ran before it began,
-    ``waited`` the share of readings in which it had to wait for a processor (they are not used), ``stolen`` the share
-    of time that a virtual machine's host took away. None where the system does not say.
+    ``rounds`` are the readings meant for an entry, spread over ``processes`` of the profiler; what is settled early has
+    fewer, what is not has more (``samples``). ``processors`` are those it kept to, ``governor`` ruled their frequency,
+    ``load`` is the number of programs that ran before it began, ``waited`` the share of readings in which it had to
+    wait for a processor (they are not used), ``stolen`` the share of time that a virtual machine's host took away. None
+    where the system does not say. Of a table that was added to, they tell of the newest entries.
     """
 
     version: int
@@ -79,7 +80,8 @@ class Additivity(Strict):
     """How well sums of entries predict whole networks that were never used for fitting.
 
     ``kendall_tau`` is None where it is undefined: one network alone, or all predicted equal.
-    ``floor`` is the mean absolute percentage difference between two halves of the same networks' own measurements.
+    ``floor`` is the mean absolute percentage difference between two halves of the same networks' own measurements, None
+    where one process alone timed them.
     """
 
     networks: int = Field(ge=1)
@@ -89,14 +91,15 @@ class Additivity(Strict):
     kendall_tau: FiniteFloat | None
     worst: FiniteFloat
     bias: FiniteFloat
-    floor: FiniteFloat
+    floor: FiniteFloat | None
 
     def describe(self) -> str:
+        floor = "not known" if self.floor is None else f"{self.floor:.1f} %"
         tau = "undefined" if self.kendall_tau is None else f"{self.kendall_tau:.3f}"
         return (
             f"{self.networks} held-out networks: mean error {self.mape:.1f} %, "
             f"{self.within_10_percent:.0%} within 10 %, Kendall tau {tau} "
-            f"(the same networks timed twice: {self.floor:.1f} %)"
+            f"(the same networks timed twice: {floor})"
         )
 
 
@@ -115,6 +118,11 @@ class Correction(Strict):
 
     def factor(self, family: str) -> float:
         return self.factors.get(family, self.scale)
+
+    def describe(self) -> str:
+        factors = "".join(f", {name} {factor:.3g}" for name, factor in self.factors.items())
+        rewrites = f", runtime: {' and '.join(self.rewrites)}" if self.rewrites else ""
+        return f"latency = {self.offset_ms:.4g} ms + {self.scale:.4g} x sum{factors}{rewrites}"
 
 
 class MeasuredNetwork(Strict):
