@@ -3,12 +3,13 @@
 
     python benchmarks/latency_accuracy.py TABLE --networks 100 --out result.json
 
-Random architectures that the table has never seen are exported as a user would export them (torch modules for torch),
-timed in shuffled rounds in several processes, and compared with what the table predicts. The noise floor is the
-difference between two halves of the same measurements: no prediction can be judged more finely. A machine is not
-equally fast at all times: errors are given as the clock says, and with the machine's speed divided out, twice: as a
-reference model tells it whose latency the table records (it fits into a core's own cache), and as ten of the networks
-tell it that the table's correction was fitted on (they do not), timed again among the others.
+Random architectures that the table has never seen are exported as a user would export them (for torch: flattened by
+torch.fx, so that layers are timed and not the Python of containers around them), timed in shuffled rounds in several
+processes, and compared with what the table predicts. The noise floor is the difference between two halves of the same
+measurements: no prediction can be judged more finely. A machine is not equally fast at all times: errors are given as
+the clock says, and with the machine's speed divided out, twice: as a reference model tells it whose latency the table
+records (it fits into a core's own cache), and as ten of the networks tell it that the table's correction was fitted on
+(they do not), timed again among the others.
 """
 
 from __future__ import annotations
@@ -309,6 +310,26 @@ def judge(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
     }
 
 
+def flattened(module: object) -> object:
+    """The module as one graph of layers, without the containers around them."""
+    import torch
+    import torch.fx
+
+    tracer = torch.fx.Tracer()
+    usual = tracer.is_leaf_module  # torch's own layers
+    tracer.is_leaf_module = lambda m, name: usual(m, name) or type(m).__name__ == "FactorizedReduce"
+    graph, root = tracer.trace(module), torch.nn.Module()
+    for node in list(graph.nodes):
+        layer = module.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(layer, torch.nn.Identity):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif layer is not None:
+            root.add_module(node.name, layer)
+            node.target = node.name
+    return torch.fx.GraphModule(root, graph)
+
+
 def write(folder: Path, chosen: list, space: object, setting: object, runtime: str, batch: int) -> None:
     """The networks, as a user gets them, and the reference model: eight 3x3 convolutions, 32 channels at 16x16."""
     import torch
@@ -333,7 +354,7 @@ def write(folder: Path, chosen: list, space: object, setting: object, runtime: s
         inputs = [torch.zeros(batch, *shape)]
         if runtime == "torch":
             file = file.with_suffix(".pt")
-            torch.save(module, file)
+            torch.save(flattened(module), file)
         elif runtime == "ncnn":
             from hwnas.networks.ncnn_model import convert_onnx
 

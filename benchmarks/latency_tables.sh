@@ -4,7 +4,8 @@
 #   benchmarks/latency_tables.sh NAME RESULTS DEVICE...
 #
 # NAME names the machine: a device such as cpu+openvino gets latency_tables/NAME-openvino.json with the networks of
-# nasbench201 and of the darts search setting. RESULTS gets a JSON for each, and the log.
+# nasbench201 and of the darts search setting. RESULTS gets a JSON for each, and the log. DARTS_NETWORKS=40 judges on
+# fewer networks of darts, where they are slow.
 set -euo pipefail
 name=$1 results=$2
 shift 2
@@ -14,11 +15,13 @@ for device in "$@"; do
   case $device in cpu) runtime=onnxruntime ;; browser) runtime=onnxruntime-web ;; esac
   table=latency_tables/$name-$runtime.json
   for space in nasbench201 darts; do
+    networks=100
+    [ $space = darts ] && networks=${DARTS_NETWORKS:-100}
     {
       date -u +%FT%TZ
       echo "hwnas profile --device $device --space $space --out $table"
       hwnas profile --device "$device" --space $space --licence CC0-1.0 --out "$table"
-      python benchmarks/latency_accuracy.py "$table" --space $space --networks 100 \
+      python benchmarks/latency_accuracy.py "$table" --space $space --networks "$networks" \
         --out "$results/$runtime-$space.json"
       date -u +%FT%TZ
     } | tee -a "$results/log.txt"
