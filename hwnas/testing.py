@@ -34,7 +34,8 @@ class ProfilerCase:
         return parse_device(self.device)
 
     @pytest.fixture(scope="class")
-    def folder(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def folder(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """A folder with three models: one copy of a convolution, thirteen, and one that is not chainable."""
         folder = tmp_path_factory.mktemp("models")
         spec = parse_device(request.cls.device)

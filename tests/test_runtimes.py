@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
+from hwnas.files import shipped
 from hwnas.networks import ncnn_model
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import Repeated, Whole, torch_model
@@ -82,6 +84,21 @@ def test_openvino_computes_what_torch_does(name: str, tmp_path: Path) -> None:
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled([x.numpy() for x in inputs])
     assert_same([torch.from_numpy(results[number]) for number in range(len(results))], module, inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layers_of_a_torch_program_compute_what_it_does(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(shipped("profilers")))
+    module, inputs = module_and_inputs(MODELS[name], 3)
+    RUNTIMES["torch"].write(module, inputs, tmp_path / "model.pt2")
+    layers = import_module("torch_eager").as_layers(torch.export.load(tmp_path / "model.pt2")).eval()
+    with torch.no_grad():
+        results = layers(*inputs)
+    assert_same(list(results), module, inputs)
+    called = {node.target for node in layers.graph.nodes if node.op == "call_function"}
+    assert not [target for target in called if "conv" in str(target) or "norm" in str(target)]
 
 
 @pytest.mark.parametrize("package", ["pnnx", "ncnn"])
