@@ -43,7 +43,7 @@ def load(runtime: str, path: Path, threads: int) -> Callable[[], object]:
 
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
-        module = torch.load(path, weights_only=False)  # written by this very script a moment ago
+        module = flattened(torch.load(path, weights_only=False))  # written by this very script a moment ago
         images = torch.randn(*json.loads(path.with_suffix(".shape").read_text()))
         return lambda: module(images)
     shape = json.loads(path.with_suffix(".shape").read_text())
@@ -354,7 +354,7 @@ def write(folder: Path, chosen: list, space: object, setting: object, runtime: s
         inputs = [torch.zeros(batch, *shape)]
         if runtime == "torch":
             file = file.with_suffix(".pt")
-            torch.save(flattened(module), file)
+            torch.save(module, file)
         elif runtime == "ncnn":
             from hwnas.networks.ncnn_model import convert_onnx
 
