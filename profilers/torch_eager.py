@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times exported torch programs (.pt2) op by op, on the CPU or a CUDA device. Needs torch and visits.py beside it.
+"""Times models layer by layer with torch, on the CPU or a CUDA device. Needs torch and visits.py beside it.
 
     python torch_eager.py job.json > times.jsonl
 
@@ -7,6 +7,7 @@ On CUDA the times come from events around each run, so they are the device's own
 """
 
 import operator
+import pickle
 import sys
 
 import torch
@@ -31,49 +32,60 @@ def start(job):
 
 def load(path, job):
     """A function that runs the model once, on inputs it keeps."""
-    program = torch.export.load(path)
     device = torch.device(job["hardware"])
-    module = as_layers(program).eval().to(device)
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        sys.exit(f"{path} is not a model for this profiler: " + " ".join(str(error).split())[:200])
+    module = as_layers(content, device).eval()
     generator = torch.Generator().manual_seed(0)
-    names = set(program.graph_signature.user_inputs)
     inputs = [
-        torch.randn([job["batch"], *node.meta["val"].shape[1:]], generator=generator).to(device)
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in names
+        torch.randn([job["batch"], *shape[1:]], generator=generator).to(device) for shape in content["inputs"].values()
     ]
     return lambda: module(*inputs)
 
 
-def as_layers(program):
-    """The program as a module that calls torch's layers, as one written by hand does.
+def as_layers(content, device):
+    """The model as a module that calls torch's layers, as one written by hand does.
 
-    What ``program.module()`` gives fetches every parameter through all modules above it, which takes longer than some
-    operations do. The layers are flat: the Python of containers around them is not timed.
+    They are flat: the Python of containers around them is not timed.
     """
-    signature = program.graph_signature
-    held = {**program.state_dict, **program.constants}
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    names.update(signature.inputs_to_lifted_tensor_constants)
-    root, graph, made = torch.nn.Module(), torch.fx.Graph(), {}
-    tensors = {}
+    root, graph, tensors = torch.nn.Module(), torch.fx.Graph(), content["tensors"]
+    made = {name: graph.placeholder(name) for name in content["inputs"]}
 
-    def value(node):
-        if node in tensors and node not in made:
-            root.register_buffer(node.name, tensors[node])
-            made[node] = graph.get_attr(node.name)
-        return made[node]
+    def value(said):
+        if isinstance(said, dict) and "node" in said:
+            return made[said["node"]]
+        if isinstance(said, dict):
+            name = "tensor_" + said["tensor"]
+            root.register_buffer(name, tensors[said["tensor"]])
+            return graph.get_attr(name)
+        if isinstance(said, torch.device):
+            return device
+        return [value(item) for item in said] if isinstance(said, list) else said
 
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in names:
-            tensors[node] = held[names[node.name]].detach()
-        elif node.op == "call_function" and node.target in LAYERS:
-            first, *others = (tensors.get(x, x) if isinstance(x, torch.fx.Node) else x for x in node.args)
-            root.add_module(node.name, LAYERS[node.target](*others, **node.kwargs))
-            made[node] = graph.call_module(node.name, (value(first),))
+    for name, target, arguments, options in content["nodes"]:
+        if target in LAYERS:
+            first, *others = arguments
+            others = [tensors[x["tensor"]] if isinstance(x, dict) else x for x in others]
+            root.add_module(name, LAYERS[target](*others, **options))
+            made[name] = graph.call_module(name, (value(first),))
         else:
-            made[node] = graph.node_copy(node, value)
-            made[node].target = FUNCTIONS.get(node.target, node.target)
+            function = FUNCTIONS.get(target) or operation(target)
+            made[name] = graph.call_function(
+                function, tuple(map(value, arguments)), {key: value(x) for key, x in options.items()}
+            )
+    outputs = [made[name] for name in content["outputs"]]
+    graph.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
     return torch.fx.GraphModule(root, graph)
+
+
+def operation(target):
+    """``aten.mean.dim`` and its like."""
+    found = torch.ops
+    for name in target.split("."):
+        found = getattr(found, name)
+    return found
 
 
 def conv(weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
@@ -100,17 +112,16 @@ def filled(layer, weight, bias):
     return layer
 
 
-ATEN = torch.ops.aten
 LAYERS = {
-    ATEN.conv2d.default: conv,
-    ATEN.batch_norm.default: batch_norm,
-    ATEN.linear.default: linear,
-    ATEN.relu.default: torch.nn.ReLU,
-    ATEN.relu_.default: torch.nn.ReLU,
-    ATEN.avg_pool2d.default: torch.nn.AvgPool2d,
-    ATEN.max_pool2d.default: torch.nn.MaxPool2d,
+    "aten.conv2d.default": conv,
+    "aten.batch_norm.default": batch_norm,
+    "aten.linear.default": linear,
+    "aten.relu.default": torch.nn.ReLU,
+    "aten.relu_.default": torch.nn.ReLU,
+    "aten.avg_pool2d.default": torch.nn.AvgPool2d,
+    "aten.max_pool2d.default": torch.nn.MaxPool2d,
 }
-FUNCTIONS = {ATEN.add.Tensor: operator.add, ATEN.cat.default: torch.cat}
+FUNCTIONS = {"aten.add.Tensor": operator.add, "aten.cat.default": torch.cat}
 
 
 def visit(run, job, warmup_ms):

@@ -21,10 +21,10 @@ def _write_onnx(module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None
     write_onnx(module, inputs, path)
 
 
-def _write_program(module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
-    from hwnas.networks.serialize import write_program
+def _write_layers(module: nn.Module, inputs: Sequence[Tensor], path: Path) -> None:
+    from hwnas.networks.serialize import write_layers
 
-    write_program(module, inputs, path)
+    write_layers(module, inputs, path)
 
 
 def _convert_to_ncnn(source: Path, path: Path) -> None:
@@ -76,5 +76,5 @@ RUNTIMES = {
     "onnxruntime-web": Runtime("browser.py", r"browser", ".onnx", rewrites=("share", "fuse")),
     "openvino": Runtime("openvino_cpu.py", r"cpu", ".onnx", processes=6, rewrites=("share", "fuse")),
     "ncnn": Runtime("ncnn_cpu.py", r"cpu", ".ncnn.param", convert=_convert_to_ncnn, processes=8, rewrites=("share",)),
-    "torch": Runtime("torch_eager.py", r"cpu|cuda:\d+", ".pt2", _write_program, processes=3, rewrites=()),
+    "torch": Runtime("torch_eager.py", r"cpu|cuda:\d+", ".pt", _write_layers, processes=6, rewrites=()),
 }
