@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--space")
     parser.add_argument("--setting")
     parser.add_argument("--networks", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=SEED, help="draws the networks")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
@@ -232,7 +233,7 @@ def main() -> None:
     space, setting = choose_network(table, arguments.space, arguments.setting)
     key = network_key(space, setting)
     seen = {network.architecture for network in table.networks.get(key, [])}
-    shuffler = random.Random(SEED)
+    shuffler = random.Random(arguments.seed)
     chosen: list = []
     while len(chosen) < arguments.networks:
         cells = tuple(tuple(shuffler.choice(space.operations) for _ in cell.edges) for cell in space.cells.values())
@@ -274,6 +275,7 @@ def main() -> None:
         "threads": table.runtime.threads,
         "network": key,
         "networks": len(chosen),
+        "seed": arguments.seed,
         "fitted_on": table.correction[key].networks,
         "table_sha256": table.sha256,
         "median_ms": float(np.median(measured)),

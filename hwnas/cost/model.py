@@ -26,6 +26,7 @@ from hwnas.cost.structure import (
     Rewrite,
     ends_in_conv,
     family,
+    is_pool,
     piece_of,
     pieces,
 )
@@ -291,8 +292,8 @@ def _cost_model(
                     continue
                 begins = [piece_of(w) for w in timed]
                 piece[e, o] = PIECES.index(begins[0].op)
-                if family(workload) == "pool":  # its entry holds the pooling; in a chain the ReLU costs nothing
-                    first = sum(cost(w, correction.factor("pool")) for w in begins)
+                if is_pool(workload):  # its entry holds the pooling; in a chain the ReLU costs nothing
+                    first = sum(cost(w, correction.factor(family(w))) for w in begins)
                     edges[e, o] = max(edges[e, o] - first, 0.0)
                 else:
                     first = sum(cost(w, correction.factor("relu")) for w in begins)
@@ -319,7 +320,7 @@ def _written(
         edge = cell.edges_from(number)[0]
         total = 0.0
         for place in places:
-            relu = next(piece_of(w) for w in place.candidates[edge].values() if w and family(w) != "pool")
+            relu = next(piece_of(w) for w in place.candidates[edge].values() if w and not is_pool(w))
             weight = max(float(getattr(entries[relu], field)), 1e-9) if relu in entries else 1.0
             total += weight
             before, prepared = network.parts[place.inputs[number]], place.preprocess[number]

@@ -16,8 +16,8 @@ from typing import Literal
 from hwnas.spaces import CellPlace, Network, Workload
 
 Rewrite = Literal["share", "fuse"]
-Family = Literal["conv", "strided_conv", "pool", "skip", "relu", "sum", "fused_sum"]
-FAMILIES: tuple[Family, ...] = ("conv", "strided_conv", "pool", "skip", "relu", "sum", "fused_sum")
+Family = Literal["conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum"]
+FAMILIES: tuple[Family, ...] = ("conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum")
 
 PIECES = ("relu", "max_pool_3x3", "avg_pool_3x3")  # what can be shared: operations without weights
 
@@ -25,19 +25,25 @@ PIECES = ("relu", "max_pool_3x3", "avg_pool_3x3")  # what can be shared: operati
 def family(workload: Workload) -> Family:
     """The kind of candidate, by what bounds its speed and how it was timed: entries of one are off by one factor.
 
-    (What halves its input cannot be timed in a chain, only side by side.)
+    (What halves its input cannot be timed in a chain, only side by side. A chain of maxima soon has equal neighbours,
+    which some runtimes are quicker with.)
     """
     if workload.op == "factorized_reduce":
         return "skip"
-    if "pool" in workload.op:
-        return "pool"
+    if is_pool(workload):
+        return "max_pool" if workload.op.startswith("max_pool") else "pool"
     return "conv" if workload.stride == 1 else "strided_conv"
+
+
+def is_pool(workload: Workload) -> bool:
+    """Whether the candidate is a pooling; what it begins with is not a ReLU."""
+    return workload.op.startswith(("avg_pool", "max_pool"))
 
 
 def piece_of(workload: Workload) -> Workload:
     """The part without weights that a candidate begins with: its ReLU, or its pooling (without the batch norm)."""
     w = workload
-    if family(w) == "pool":
+    if is_pool(w):
         return Workload(w.op.removesuffix("_bn"), w.in_channels, w.out_channels, w.height, w.width, w.stride)
     return Workload("relu", w.in_channels, w.in_channels, w.height, w.width)
 

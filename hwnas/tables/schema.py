@@ -106,8 +106,8 @@ class Additivity(Strict):
 class Correction(Strict):
     """latency of a network = offset_ms + the sum of its entries, each times the factor of its family.
 
-    A family that ``factors`` does not name has the factor ``scale``. ``rewrites`` are what the runtime's optimiser does
-    to a cell (hwnas.cost.structure). Fitted on ``networks`` whole networks.
+    A family that ``factors`` does not name has the factor ``scale`` (``max_pool`` that of ``pool``). ``rewrites`` are
+    what the runtime's optimiser does to a cell (hwnas.cost.structure). Fitted on ``networks`` whole networks.
     """
 
     offset_ms: FiniteFloat
@@ -117,6 +117,8 @@ class Correction(Strict):
     networks: int = Field(ge=0)
 
     def factor(self, family: str) -> float:
+        if family == "max_pool" and family not in self.factors:
+            family = "pool"
         return self.factors.get(family, self.scale)
 
     def describe(self) -> str:
