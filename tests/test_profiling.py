@@ -386,7 +386,7 @@ def test_profile_killed_ten_times_gives_the_same_table(run: Run, tmp_path: Path)
     # A process that lives for a moment is timed like one that lives for long: no entry is off by more than its error.
     close = [
         abs(a.latency_ms * speed - b.latency_ms)
-        <= 0.2 * b.latency_ms + (a.error_ms or math.inf) + (b.error_ms or math.inf)
+        <= 0.2 * b.latency_ms + (a.error_ms or 0.0) + (b.error_ms or 0.0)
         for a, b in zip(by_key(resumed), by_key(uninterrupted), strict=True)
     ]
     assert np.mean(close) > 0.8, close
