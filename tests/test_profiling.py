@@ -385,8 +385,7 @@ def test_profile_killed_ten_times_gives_the_same_table(run: Run, tmp_path: Path)
     speed = uninterrupted.quality.sentinel_ms / resumed.quality.sentinel_ms  # the machine's own, apart
     # A process that lives for a moment is timed like one that lives for long: no entry is off by more than its error.
     close = [
-        abs(a.latency_ms * speed - b.latency_ms)
-        <= 0.2 * b.latency_ms + (a.error_ms or 0.0) + (b.error_ms or 0.0)
+        abs(a.latency_ms * speed - b.latency_ms) <= 0.2 * b.latency_ms + (a.error_ms or 0.0) + (b.error_ms or 0.0)
         for a, b in zip(by_key(resumed), by_key(uninterrupted), strict=True)
     ]
     assert np.mean(close) > 0.8, close
