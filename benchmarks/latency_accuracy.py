@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau
 
-ROUNDS, RUNS, WARM_UPS, SEED = 40, 5, 5, 7  # rounds in all, runs in a visit
+ROUNDS, RUNS, WARM_UPS, SEED = 40, 5, 5, 11  # rounds in all, runs in a visit
 PROCESSES = {"onnxruntime": 10, "ncnn": 10}  # the others take long to load a network: 4
 REFERENCE, ANCHORS = "reference", 10
 

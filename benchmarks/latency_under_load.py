@@ -66,6 +66,7 @@ def scenarios() -> dict[str, tuple[int, Callable[[float], bool]]]:
         "every core, all the time": (cores, lambda s: True),
         "every core twice, all the time": (2 * cores, lambda s: True),
         "one core, all the time": (1, lambda s: True),
+        "every core, from the 8th second": (cores, lambda s: s > 8),
         "every core, 3 seconds in 10": (cores, lambda s: s % 10 < 3),
         "every core, 8 seconds in 10": (cores, lambda s: s % 10 < 8),
     }

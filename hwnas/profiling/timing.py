@@ -16,7 +16,8 @@ from hwnas.spaces import Workload
 
 TIGHT = 0.02  # an entry is settled when its error is below this share of it …
 NEGLIGIBLE = 5e-4  # … or below this share of a whole network's latency
-NETWORKS_MS = 6e3  # for the visits of whole networks in one process: these are long, so as many as fit
+NETWORKS_MS = 6e3  # for the visits of whole networks in one process: these are long, so as many as fit …
+LEAST_VISITS = 3  # … and so many all the same: of a single one nobody knows whether it was a slow one
 Progress = Callable[[str, int, int], None]
 
 
@@ -58,7 +59,7 @@ def network_visits(rounds: int, networks: int, visit_ms: float | None) -> int:
     """How often to meet every whole network in the next process: seldom at first, then as often as there is time."""
     if visit_ms is None:
         return max(1, rounds // 3)
-    return int(np.clip(NETWORKS_MS / max(networks * visit_ms, 1e-9), 1, rounds))
+    return int(np.clip(NETWORKS_MS / max(networks * visit_ms, 1e-9), min(LEAST_VISITS, rounds), rounds))
 
 
 def _networks_in(recordings: Sequence[Recording]) -> tuple[int, float | None]:
