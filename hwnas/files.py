@@ -57,17 +57,24 @@ def read_json(path: Path, mend: str, max_bytes: int = 64 << 20) -> Any:
     try:
         if path.stat().st_size > max_bytes:
             raise HwnasError(f"{path} is larger than {max_bytes >> 20} MiB", mend)
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         raise HwnasError(f"{path} does not exist", mend) from None
-    except UnicodeDecodeError:
-        raise HwnasError(f"{path} is not a text file", mend) from None
     except OSError as error:
         raise HwnasError(f"cannot read {path}: {error.strerror}", mend) from error
+    return parse_json(data, str(path), mend)
+
+
+def parse_json(data: bytes, name: str, mend: str) -> Any:
+    """What the JSON text ``data`` says; ``name`` is what an error calls it. Raises HwnasError as ``read_json`` does."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise HwnasError(f"{name} is not a text file", mend) from None
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
-        raise HwnasError(f"{path} is not valid JSON ({error})", mend) from None
+        raise HwnasError(f"{name} is not valid JSON ({error})", mend) from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
-from hwnas.files import canonical_json, read_json, sha256_of, write_text
-from hwnas.tables.schema import FORMAT, VERSION, LatencyTable
+from hwnas.files import canonical_json, parse_json, read_json, sha256_of, write_text
+from hwnas.tables.schema import FORMAT, VERSIONS, LatencyTable
 
+MAX_BYTES = 64 << 20
 REMEASURE = "measure one with 'hwnas profile --device cpu --space nasbench201 --out {}'"
 
 
@@ -21,12 +23,24 @@ def read_table(path: Path) -> LatencyTable:
     reads, incomplete, holds NaN or negative latencies, or was changed after it was written.
     """
     mend = REMEASURE.format(path)
-    content = read_json(path, mend)
+    return check_table_content(read_json(path, mend, MAX_BYTES), str(path), mend)
+
+
+def parse_table(data: bytes, name: str, mend: str) -> LatencyTable:
+    """The table that ``data`` is the text of, checked as ``read_table`` does; ``name`` is what an error calls it."""
+    if len(data) > MAX_BYTES:
+        raise HwnasError(f"{name} is larger than {MAX_BYTES >> 20} MiB", mend)
+    return check_table_content(parse_json(data, name, mend), name, mend)
+
+
+def check_table_content(content: Any, name: str, mend: str) -> LatencyTable:
+    """The table that parsed JSON holds. Raises HwnasError as ``read_table`` does."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise HwnasError(f"{path} is not a latency table", mend)
-    if content.get("version") != VERSION:
+        raise HwnasError(f"{name} is not a latency table", mend)
+    if content.get("version") not in VERSIONS:
         raise HwnasError(
-            f"{path} has table format version {str(content.get('version'))[:20]}, this hwnas reads {VERSION}",
+            f"{name} has table format version {str(content.get('version'))[:20]}, "
+            f"this hwnas reads {' and '.join(map(str, VERSIONS))}",
             "update hwnas",
         )
     stated = content.pop("sha256", None)
@@ -34,20 +48,23 @@ def read_table(path: Path) -> LatencyTable:
         table = LatencyTable.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "entries"
-        raise HwnasError(f"{path} is not a valid latency table: {where}: {first['msg']}", mend) from None
+        where = ".".join(str(step)[:100] for step in first["loc"][:10]) or "entries"
+        raise HwnasError(f"{name} is not a valid latency table: {where}: {first['msg'][:300]}", mend) from None
     if stated != sha256_of(content):
-        raise HwnasError(f"{path} was changed after it was written: its sha256 does not match", mend)
+        raise HwnasError(f"{name} was changed after it was written: its sha256 does not match", mend)
     return table
 
 
 def write_table(path: Path, table: LatencyTable) -> None:
-    """Write atomically, keys sorted and one entry a line, so that differences read well."""
+    """Write atomically."""
+    write_text(path, table_text(table))
+
+
+def table_text(table: LatencyTable) -> str:
+    """A table as its file holds it: keys sorted and one entry a line, so that differences read well."""
     content = table.content()
     entries = content.pop("entries")
     lines = [f"{json.dumps(key)}: {canonical_json(value)}," for key, value in sorted(content.items())]
     rows = ",\n".join(f" {canonical_json(entry)}" for entry in sorted(entries, key=canonical_json))
     content["entries"] = sorted(entries, key=canonical_json)
-    write_text(
-        path, "{\n" + "\n".join(lines) + f'\n"entries": [\n{rows}\n],\n"sha256": "{sha256_of(content)}"\n' + "}\n"
-    )
+    return "{\n" + "\n".join(lines) + f'\n"entries": [\n{rows}\n],\n"sha256": "{sha256_of(content)}"\n' + "}\n"

@@ -1,4 +1,4 @@
-"""Latency table, format 1: what a device takes for every workload, and how far to trust it.
+"""Latency table: what a device takes for every workload, and how far to trust it. FORMAT.md describes every field.
 
 A table from a stranger is untrusted text: it is size-limited, schema-checked, holds finite numbers only, and its
 SHA-256 must match. Units live in field names. Nothing here imports torch.
@@ -15,11 +15,15 @@ from hwnas.files import sha256_of
 from hwnas.spaces import Workload
 
 FORMAT = "hwnas-latency-table"
-VERSION = 1
+# 1 (hwnas 0.1): entries, one a workload.
+# 2: also edge_costs, for devices on which only whole networks were timed. A table without them is still written as 1.
+VERSIONS = (1, 2)
 
 Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Name = Annotated[str, Field(max_length=200)]
+Grid = Annotated[list[list[FiniteFloat]], Field(max_length=1_000)]
+Counts = Annotated[list[list[Annotated[int, Field(ge=0)]]], Field(max_length=1_000)]
 
 
 class Strict(BaseModel):
@@ -182,11 +186,75 @@ class Entry(Strict):
         return Workload(self.op, self.in_channels, self.out_channels, self.height, self.width, self.stride)
 
 
+class CellCosts(Strict):
+    """Costs of one cell kind, summed over all its places in the network: [edges][operations] each.
+
+    ``live_ms`` is paid when the edge lies on a path from an input to an output, ``always_ms`` whether it does or not
+    (torch runs dead edges, compiled runtimes leave them out). ``error_ms`` is the half width of the 95 % interval of
+    their sum. ``macs`` are counted by the space's convention.
+    """
+
+    live_ms: Grid
+    always_ms: Grid
+    error_ms: Grid
+    macs: Counts
+    params: Counts
+
+    @model_validator(mode="after")
+    def _of_one_shape(self) -> CellCosts:
+        grids = (self.live_ms, self.always_ms, self.error_ms, self.macs, self.params)
+        if len({tuple(len(row) for row in grid) for grid in grids}) != 1 or len({len(row) for row in self.macs}) != 1:
+            raise ValueError("its lists are not all of one shape")
+        if any(value < 0 for row in self.error_ms for value in row):
+            raise ValueError("an error is negative")
+        return self
+
+
+class EdgeCosts(Strict):
+    """What each operation costs on each edge of a network, found from whole networks' latencies.
+
+    latency = base_ms + the sum over edges of always_ms, and of live_ms where the edge is live. ``covariance`` is the
+    lower triangle of what is not known of these numbers: of base_ms, then cell by cell of always_ms and of live_ms, both
+    row by row, leaving out ``none``. A latency timed once scatters around the sum by ``scatter_ms`` and by
+    ``scatter_share`` of itself (standard deviations), with the tails of Student's t of ``degrees_of_freedom``. Found from
+    ``measurements`` networks and, where there was one, a prior from the devices ``pool``.
+    """
+
+    operations: list[Name]
+    base_ms: FiniteFloat
+    base_macs: int = Field(ge=0)
+    base_params: int = Field(ge=0)
+    cells: dict[Name, CellCosts]
+    covariance: list[list[FiniteFloat]] = Field(max_length=2_000)
+    scatter_ms: Milliseconds
+    scatter_share: Annotated[FiniteFloat, Field(ge=0)]
+    degrees_of_freedom: Annotated[FiniteFloat, Field(gt=2)]
+    measurements: int = Field(ge=1)
+    pool: list[Name] = []
+
+    @model_validator(mode="after")
+    def _of_one_size(self) -> EdgeCosts:
+        if "none" not in self.operations:
+            raise ValueError("operations lack none")
+        if any(len(row) != len(self.operations) for cell in self.cells.values() for row in cell.macs):
+            raise ValueError("cells do not have one number an operation")
+        edges = sum(len(cell.macs) for cell in self.cells.values())
+        size = 1 + 2 * edges * (len(self.operations) - 1)
+        if [len(row) for row in self.covariance] != list(range(1, size + 1)):
+            raise ValueError(f"covariance is not the lower triangle of {size} x {size}")
+        if any(row[-1] < 0 for row in self.covariance):
+            raise ValueError("a variance is negative")
+        return self
+
+
 class LatencyTable(Strict):
-    """A whole table. ``sha256`` covers the canonical JSON of everything else."""
+    """A whole table. ``sha256`` covers the canonical JSON of everything else.
+
+    ``edge_costs`` is by network, and empty where ``entries`` say what a device takes.
+    """
 
     format: Literal["hwnas-latency-table"] = "hwnas-latency-table"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     device: Device
     runtime: Runtime
     protocol: Protocol
@@ -197,6 +265,13 @@ class LatencyTable(Strict):
     source: Name = ""
     licence: Name = ""
     entries: list[Entry] = Field(max_length=100_000)
+    edge_costs: dict[Name, EdgeCosts] = {}
+
+    @model_validator(mode="after")
+    def _of_its_version(self) -> LatencyTable:
+        if self.edge_costs and self.version < 2:
+            raise ValueError("edge_costs are of version 2")
+        return self
 
     @model_validator(mode="after")
     def _one_entry_a_workload(self) -> LatencyTable:
@@ -206,7 +281,8 @@ class LatencyTable(Strict):
         return self
 
     def content(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        """Everything but the hash, as JSON of the table's version holds it."""
+        return self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
 
     @property
     def sha256(self) -> str:
