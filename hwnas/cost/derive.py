@@ -225,6 +225,8 @@ def _cost_row(program: _Program, model: CostModel, cells: Mapping[str, _CellVari
         cost, cell = model.cells[kind], model.space.cells[kind]
         columns = variables.runs if model.dead_edges_are_free else variables.choose
         row.update(zip(columns.ravel().tolist(), cost.edges.ravel().tolist(), strict=True))
+        for column, always in zip(variables.choose.ravel().tolist(), cost.always.ravel().tolist(), strict=True):
+            row[column] = row.get(column, 0.0) + always
         row.update(dict.fromkeys(variables.additions.tolist(), cost.fused_addition))
         if cost.addition > cost.fused_addition:
             plain = program.variables(cell.num_nodes, unbounded=True)

@@ -42,7 +42,7 @@ from hwnas.spaces import (
     Setting,
     Workload,
 )
-from hwnas.tables.schema import Correction, Entry, LatencyTable
+from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
 
 METRICS = ("latency_ms", "macs", "params")
 SKIP = "skip_connect"
@@ -59,6 +59,7 @@ class CellCost:
     PIECES the operation also needs (-1: none), and ``pieces`` [E, P] what each costs there, once for all edges that
     read the same tensor; ``copies`` [E, K] marks the operations that pass their input on as it is. ``addition`` is the
     cost of one addition of two tensors, ``fused_addition`` that of adding what an operation of ``fuses`` [E, K] gives.
+    ``always`` [E, K] is what a used edge costs beside, dead or not (in tables that were found from whole networks).
     ``written`` [inputs, 2] is the share of the places (by the cost of a ReLU there) where a convolution wrote that
     input of the cell, and the share where the same kind of cell did.
     """
@@ -71,6 +72,7 @@ class CellCost:
     copies: NDArray[np.bool_]
     fuses: NDArray[np.bool_]
     written: Array
+    always: Array
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class CostModel:
             base -= cost.fused_addition * cell.num_nodes
             shared = np.where(cost.piece >= 0, np.take_along_axis(cost.pieces, cost.piece, axis=1), 0.0)
             added = np.where(cost.fuses, cost.fused_addition, cost.addition)
-            edges[kind] = cost.edges + shared + added * used
+            edges[kind] = cost.edges + cost.always + shared + added * used
         return base, edges
 
     def predict(self, architecture: Architecture) -> float:
@@ -110,6 +112,7 @@ class CostModel:
             start += len(cell.edges)
             used = chosen != self.space.operations.index(NONE)
             live = live_edges(cell, used) if self.dead_edges_are_free else used
+            total += self.cells[kind].always[np.arange(len(cell.edges)), chosen].sum(axis=1)
             total += _cell_cost(cell, self.cells[kind], chosen, live)
         return total
 
@@ -218,6 +221,8 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
 
     Raises HwnasError that lists the workloads of the space that the table lacks.
     """
+    if found := table.edge_costs.get(network_key(space, setting)):
+        return _by_edges(space, found)
     entries = {entry.workload: entry for entry in table.entries}
     network = space.network(setting)
     correction = table.correction.get(network_key(space, setting)) or Correction(offset_ms=0, scale=1, networks=0)
@@ -230,12 +235,49 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
             f"({setting.describe()}): {shown}",
             profile_command(space, setting),
         )
+    latency = _cost_model(space, network, "latency_ms", entries, "latency_ms", correction)
+    return {"latency_ms": latency, **count_models(space, network, entries)}
+
+
+def count_models(space: SearchSpace, network: Network, entries: Mapping[Workload, Entry]) -> dict[str, CostModel]:
+    """macs (counted by the space's convention) and params."""
     counted = "macs" if space.macs_convention == "fvcore" else "macs_conv_linear"
     counts = Correction(offset_ms=0, scale=1, networks=0)
     return {
-        "latency_ms": _cost_model(space, network, "latency_ms", entries, "latency_ms", correction),
         "macs": _cost_model(space, network, "macs", entries, counted, counts),
         "params": _cost_model(space, network, "params", entries, "params", counts),
+    }
+
+
+def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
+    """The cost models of a table that was found from whole networks. Raises HwnasError when it is of another space."""
+    shapes = {kind: (len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
+    if found.operations != list(space.operations) or shapes != {
+        kind: (len(costs.macs), len(costs.macs[0])) for kind, costs in found.cells.items()
+    }:
+        raise HwnasError(f"the table's edge costs are not of space {space.name}", "fit it anew with 'hwnas table fit'")
+
+    def model(metric: str, base: float, live: str, always: str | None) -> CostModel:
+        cells = {}
+        for kind, costs in found.cells.items():
+            edges = np.array(getattr(costs, live), dtype=float)
+            cells[kind] = CellCost(
+                edges=edges,
+                addition=0.0,
+                fused_addition=0.0,
+                piece=np.full(edges.shape, -1),
+                pieces=np.zeros((len(edges), len(PIECES))),
+                copies=np.zeros(edges.shape, dtype=bool),
+                fuses=np.zeros(edges.shape, dtype=bool),
+                written=np.zeros((space.cells[kind].num_inputs, 2)),
+                always=np.array(getattr(costs, always), dtype=float) if always else np.zeros(edges.shape),
+            )
+        return CostModel(space, metric, float(base), cells, dead_edges_are_free=metric == "latency_ms")
+
+    return {
+        "latency_ms": model("latency_ms", found.base_ms, "live_ms", "always_ms"),
+        "macs": model("macs", found.base_macs, "macs", None),
+        "params": model("params", found.base_params, "params", None),
     }
 
 
@@ -307,6 +349,7 @@ def _cost_model(
             copies=copies,
             fuses=fuses,
             written=_written(network, cell, places, entries, field) if fuse else np.zeros((cell.num_inputs, 2)),
+            always=np.zeros(shape),
         )
     return CostModel(space, metric, base, cells, dead_edges_are_free=metric == "latency_ms")
 

@@ -18,9 +18,9 @@ def network_key(space: SearchSpace, setting: Setting) -> str:
 
 
 def networks_of(table: LatencyTable) -> list[tuple[SearchSpace, Setting]]:
-    """The networks that a table was corrected for, read back from their names; other names are passed over."""
+    """The networks that a table was made for, read back from their names; other names are passed over."""
     result = []
-    for key in table.correction:
+    for key in dict.fromkeys([*table.correction, *table.edge_costs]):
         form = r"([\w-]+)/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?"
         found = re.fullmatch(form, key)
         if found and found[1] in SPACES:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from hwnas.networks.child import ChildNetwork, EveryNode
+from hwnas.operations import build_operation, num_inputs
+from hwnas.spaces import Workload
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ def count(module: nn.Module, *inputs: torch.Tensor) -> Count:
         macs_fvcore=int(sum(by_operator.values())),
         macs_conv_linear=int(by_operator["conv"] + by_operator["linear"]) + biases,
     )
+
+
+def count_workload(workload: Workload) -> Count:
+    """Count the operation of a workload."""
+    image = torch.zeros(1, workload.in_channels, workload.height, workload.width)
+    return count(build_operation(workload), *(image for _ in range(num_inputs(workload))))
 
 
 def count_network(child: ChildNetwork) -> Count:

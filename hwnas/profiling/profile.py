@@ -10,15 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hwnas import __version__
 from hwnas.cost.correction import fit_correction
 from hwnas.cost.model import build_cost_models, encode
 from hwnas.cost.residual import fit_residual
 from hwnas.errors import HwnasError
-from hwnas.networks.count import count
-from hwnas.operations import build_operation, num_inputs
+from hwnas.networks.count import count_workload
 from hwnas.profiling.models import repetitions
 from hwnas.profiling.names import network_names
 from hwnas.profiling.noise import OR_MARKED, check_quiet, noise_of, stolen_share
@@ -100,8 +98,7 @@ def _assemble(
     for workload, found in estimates.items():
         few, many = repetitions(workload)
         p10_ms, p90_ms = spread(readings, f"{workload.key}@{few}", f"{workload.key}@{many}", many - few)
-        shape = (1, workload.in_channels, workload.height, workload.width)
-        counts = count(build_operation(workload), *(torch.zeros(shape) for _ in range(num_inputs(workload))))
+        counts = count_workload(workload)
         entries.append(
             Entry(
                 **asdict(workload),

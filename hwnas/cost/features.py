@@ -1,0 +1,113 @@
+"""Architectures as rows of a design matrix: which operation every edge has, and whether the edge is live."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.cost.model import Array, every_choice, live_edges
+from hwnas.spaces import NONE, SearchSpace
+
+REFERENCE = 2_000  # networks that stand for a space
+CANDIDATES = 20_000  # of a space that is larger, so many are looked at
+
+
+def num_features(space: SearchSpace) -> int:
+    return 1 + 2 * space.num_edges * (len(space.operations) - 1)
+
+
+def design_matrix(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
+    """[N, F] for ``choices`` [N, edges of all cells]: a one, then cell by cell what every edge has, and what every live
+    edge has, both one column an edge and operation other than ``none``. The order of EdgeCosts.covariance.
+    """
+    columns: list[Array] = [np.ones((len(choices), 1))]
+    for start, kind in _starts(space):
+        cell = space.cells[kind]
+        chosen = choices[:, start : start + len(cell.edges)]
+        used = chosen != space.operations.index(NONE)
+        has = np.stack([chosen == o for o in _operations(space)], axis=2)  # [N, E, K - 1]
+        for kept in (used, live_edges(cell, used)):
+            columns.append((has & kept[:, :, None]).reshape(len(choices), -1).astype(float))
+    return np.concatenate(columns, axis=1)
+
+
+def grids(space: SearchSpace, values: Array) -> tuple[float, dict[str, tuple[Array, Array]]]:
+    """The first of ``values`` [F], and for every cell kind what is paid always and what for live edges, [E, K] each."""
+    result, at = {}, 1
+    for _, kind in _starts(space):
+        edges, found = len(space.cells[kind].edges), []
+        for _part in range(2):
+            grid = np.zeros((edges, len(space.operations)))
+            size = edges * len(_operations(space))
+            grid[:, _operations(space)] = values[at : at + size].reshape(edges, -1)
+            found.append(grid)
+            at += size
+        result[kind] = (found[0], found[1])
+    return float(values[0]), result
+
+
+def flat(space: SearchSpace, base: float, cells: dict[str, tuple[Array, Array]]) -> Array:
+    """What ``grids`` takes apart."""
+    rows = [np.array([base])]
+    for _, kind in _starts(space):
+        rows += [grid[:, _operations(space)].ravel() for grid in cells[kind]]
+    return np.concatenate(rows)
+
+
+def is_live(space: SearchSpace) -> NDArray[np.bool_]:
+    """Which columns [F] are of live edges."""
+    result = np.zeros(num_features(space), dtype=bool)
+    number = len(_operations(space))
+    at = 1
+    for _, kind in _starts(space):
+        size = len(space.cells[kind].edges) * number
+        result[at + size : at + 2 * size] = True
+        at += 2 * size
+    return result
+
+
+def groups(space: SearchSpace) -> list[NDArray[np.intp]]:
+    """The columns of the same operation in the same cell kind, paid the same way: edges differ in where they lie."""
+    number, result = len(_operations(space)), []
+    at = 1
+    for _, kind in _starts(space):
+        edges = len(space.cells[kind].edges)
+        for _part in range(2):
+            result += [at + o + number * np.arange(edges) for o in range(number)]
+            at += edges * number
+    return result
+
+
+def connected_choices(space: SearchSpace, number: int, seed: int = 0) -> NDArray[np.intp]:
+    """``number`` different architectures with a path through every cell (fewer where the space has fewer)."""
+    generator = np.random.default_rng(seed)
+    if space.num_architectures <= 2 * CANDIDATES:
+        choices = every_choice(space)
+    else:
+        choices = generator.integers(len(space.operations), size=(4 * number, space.num_edges))
+        choices = np.unique(choices, axis=0)
+    choices = choices[connected(space, choices)]
+    return choices[np.sort(generator.permutation(len(choices))[:number])]
+
+
+def connected(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Which architectures [N] have a path from an input to an output in every cell."""
+    found = np.ones(len(choices), dtype=bool)
+    for start, kind in _starts(space):
+        cell = space.cells[kind]
+        used = choices[:, start : start + len(cell.edges)] != space.operations.index(NONE)
+        found &= live_edges(cell, used).any(axis=1)
+    return found
+
+
+def _operations(space: SearchSpace) -> list[int]:
+    return [o for o, op in enumerate(space.operations) if op != NONE]
+
+
+def _starts(space: SearchSpace) -> list[tuple[int, str]]:
+    """Where each cell kind's edges begin."""
+    result, start = [], 0
+    for kind, cell in space.cells.items():
+        result.append((start, kind))
+        start += len(cell.edges)
+    return result
