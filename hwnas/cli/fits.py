@@ -102,7 +102,13 @@ def table_fit(
         return
     of = f" and {len(found.pool)} other devices" if found.pool else ""
     print(f"{out}: edge costs of {key} on {table.describe()}, from {found.measurements} measurements{of}")
-    print(report.describe().replace("held-out networks", "networks, each left out once"))
+    broken = found.measurements - report.networks
+    print(
+        f"{report.networks} networks, each left out once: mean error {report.mape:.1f} %, "
+        f"{report.within_10_percent:.0%} within 10 %"
+        + ("" if report.kendall_tau is None else f", Kendall tau {report.kendall_tau:.3f}")
+        + (f"; {broken} readings are off by a factor of ten or more, broken, and not counted" if broken else "")
+    )
     print(f"a latency timed once scatters by {100 * found.scatter_share:.1f} % around the sum of edges")
     print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
 

@@ -34,6 +34,7 @@ from hwnas.tables.schema import (
 
 FOLDS = 5  # for the report; each network is left out once, alone where there are few
 ALONE = 20
+BROKEN = 10.0  # a reading that is off by such a factor is no latency
 NORMAL_95 = 1.96
 KINDS = get_args(Device.model_fields["kind"].annotation)
 Progress = Callable[[str, int, int], None]
@@ -109,7 +110,7 @@ def fit_table(
 
 
 def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior, progress: Progress) -> Additivity:
-    """How far networks are off that the fit has not seen: each is left out once."""
+    """How far networks are off that the fit has not seen: each is left out once. Broken readings do not count."""
     number = len(latency_ms)
     # The same architecture timed twice is left out as one.
     _, same = np.unique(design, axis=0, return_inverse=True)
@@ -122,10 +123,14 @@ def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior
         kept = fit_posterior(design[~out], latency_ms[~out], prior, is_live(space)) if not out.all() else None
         predicted[out] = design[out] @ (kept.mean if kept else prior.mean)
         progress("judging on networks left out", fold + 1, int(folds.max()) + 1)
+    whole = np.abs(np.log(np.maximum(predicted, 1e-9) / latency_ms)) < np.log(BROKEN)
+    if not whole.any():
+        whole[:] = True
+    predicted, latency_ms = predicted[whole], latency_ms[whole]
     error = predicted / latency_ms - 1
     tau = float(kendalltau(predicted, latency_ms).statistic)
     return Additivity(
-        networks=number,
+        networks=len(error),
         mape=float(100 * np.mean(np.abs(error))),
         within_5_percent=float(np.mean(np.abs(error) <= 0.05)),
         within_10_percent=float(np.mean(np.abs(error) <= 0.1)),

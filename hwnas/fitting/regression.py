@@ -75,6 +75,7 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
     apart = np.stack([fit.mean - mean for fit in found])
     within: Array = np.einsum("k,kfg->fg", weights, np.stack([fit.covariance for fit in found]))
     covariance = within + np.einsum("k,kf,kg->fg", weights, apart, apart)
+    covariance = (covariance + covariance.T) / 2
     share = _mixed_share(weights, np.array([fit.share for fit in found]))
     if (mean[not_negative] < 0).any():
         mean = _nearest(mean, covariance, np.where(not_negative, 0.0, -np.inf))
@@ -130,7 +131,9 @@ def _mixed_share(weights: Array, shares: Array) -> float:
 
 def _nearest(mean: Array, covariance: Array, lower: Array) -> Array:
     """The most probable costs that are not below ``lower``."""
-    root = np.linalg.cholesky(np.linalg.inv(covariance)).T
+    variances, directions = np.linalg.eigh(covariance)
+    # Directions that are known to the last digit must not overflow.
+    root = directions.T / np.sqrt(np.maximum(variances, 1e-12 * variances[-1]))[:, None]
     return np.asarray(lsq_linear(root, root @ mean, bounds=(lower, np.inf)).x)
 
 
