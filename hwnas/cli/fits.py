@@ -25,7 +25,7 @@ from hwnas.cli.common import (
 if TYPE_CHECKING:
     from hwnas.tables.schema import LatencyTable
 
-Shelf = Annotated[str, typer.Option("--shelf", help="A folder or URL of tables: what devices are like.")]
+Shelf = Annotated[str, typer.Option("--shelf", help="What devices are like: a folder or URL of tables, or shipped.")]
 
 
 @command(table_app, "fit", "hwnas table fit --space nasbench201 --measurements phone.csv --out phone.json")
@@ -34,7 +34,8 @@ def table_fit(
     out: Annotated[Path, typer.Option(help="The table to write.")],
     space: SpaceName = "nasbench201",
     prior: Annotated[
-        str | None, typer.Option(help="A folder or URL of other devices' tables: then ten measurements are enough.")
+        str | None,
+        typer.Option(help="Other devices' tables, a folder, a URL or shipped: then ten measurements are enough."),
     ] = None,
     setting: SettingName = None,
     channels: Channels = None,
@@ -164,7 +165,9 @@ def _write_form(out: Path, architectures: list[str]) -> None:
     write_text(out, text.getvalue())
 
 
-def _pool(shelf: str) -> dict[str, LatencyTable]:
+def _pool(address: str) -> dict[str, LatencyTable]:
+    from hwnas.files import shipped
     from hwnas.shelves.shelf import read_shelf
+    from hwnas.shelves.signing import trusted_keys
 
-    return read_shelf(shelf)
+    return read_shelf(str(shipped("latency_tables")) if address == "shipped" else address, trusted_keys([]))

@@ -93,14 +93,14 @@ class _Fit:
 def _iterate(design: Array, y: Array, prior: Prior, width: float, rounding: float, given: float | None) -> _Fit:
     """Costs for one width and one scale of the scatter, or the scale that makes the readings most probable."""
     m = prior.mean
-    covariance = width * prior.covariance + SCALE_SPREAD**2 * np.outer(m, m)
+    covariance: Array = width * prior.covariance + SCALE_SPREAD**2 * np.outer(m, m)
     precision, volume = np.linalg.inv(covariance), _log_det(covariance)
     least = LEAST_PREDICTION * float(np.median(y))
     predicted, weights, share = np.maximum(y, least), np.ones(len(y)), given or prior.scatter_share
     for _ in range(STEPS):
         scale2 = (share * predicted) ** 2 + rounding**2
         weighted = design * (weights / scale2)[:, None]
-        covariance = np.linalg.inv(precision + weighted.T @ design)
+        covariance = np.asarray(np.linalg.inv(precision + weighted.T @ design), dtype=np.float64)
         mean = covariance @ (precision @ m + weighted.T @ y)
         predicted = np.maximum(design @ mean, least)
         residual2 = (y - design @ mean) ** 2

@@ -1,0 +1,1 @@
+"""Shelves: folders and fsspec URLs on which latency tables are shared, by name, whole and optionally signed."""

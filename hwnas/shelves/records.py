@@ -1,0 +1,206 @@
+"""What a shelf says of its tables: one record a published name, and the index of all of them.
+
+Both come from strangers: sizes and lengths are bounded, every field is checked, and a name never becomes a path before
+``check_name`` has seen it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+
+from hwnas.errors import HwnasError
+from hwnas.files import canonical_json, parse_json
+from hwnas.tables.io import MAX_BYTES
+from hwnas.tables.schema import LatencyTable, Name
+
+RECORD_FORMAT = "hwnas-shelf-record"
+INDEX_FORMAT = "hwnas-shelf"
+VERSION = 1
+MAX_RECORD_BYTES = 64 << 10
+MAX_INDEX_BYTES = 16 << 20
+MAX_RECORDS = 10_000
+MAX_INDEX_VALUES = 2_000_000
+MAX_TABLE_VALUES = 4_000_000
+MAX_NETWORKS = 50  # that a record names; the table itself may hold more
+
+NAME_RULE = "a name is 1 to 100 letters, digits, '.', '_' and '-', begins with a letter or digit and has no '..'"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def name_is_valid(name: str) -> bool:
+    """Whether ``name`` may name a table on a shelf, and so a file in a folder (``index.json`` is the shelf's own)."""
+    return bool(_NAME.fullmatch(name)) and ".." not in name and name.casefold() != "index"
+
+
+def check_name(name: str, mend: str = "") -> str:
+    """``name``, which is then safe as a file's name. Raises HwnasError when it is not."""
+    if not name_is_valid(name):
+        reason = "'index' is the shelf's own" if name.casefold() == "index" else NAME_RULE
+        raise HwnasError(f"{printable(name)[:120]!r} cannot name a table ({reason})", mend)
+    return name
+
+
+def _valid_name(name: str) -> str:
+    if not name_is_valid(name):
+        raise ValueError("not a name that a table may have")
+    return name
+
+
+TableName = Annotated[str, Field(max_length=100), AfterValidator(_valid_name)]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Headline(Checked):
+    """How well a table predicts one network: mean error in percent, Kendall's tau (None where it is undefined)."""
+
+    mape: FiniteFloat
+    kendall_tau: FiniteFloat | None
+
+
+class Description(Checked):
+    """What a list of tables shows of one; ``noisy`` tables were made on a machine that deserved no trust."""
+
+    device: Name
+    runtime: Name
+    runtime_version: Name
+    provider: Name
+    precision: Name
+    threads: int = Field(ge=0)
+    batch: int = Field(ge=0)
+    networks: list[Name] = Field(max_length=MAX_NETWORKS)
+    quality: dict[Name, Headline] = Field(max_length=MAX_NETWORKS)
+    noisy: bool
+    provenance: Literal["measured", "fitted", "transferred"]
+    date: Name
+    licence: Name
+
+
+class Signature(Checked):
+    """An Ed25519 signature of the record's canonical JSON without this field; ``key`` is the public key. Base64."""
+
+    key: str = Field(max_length=64)
+    value: str = Field(max_length=128)
+
+
+class Record(Checked):
+    """A published name. ``file_sha256`` and ``file_bytes`` are of the table's file, which states ``table_sha256``."""
+
+    format: Literal["hwnas-shelf-record"] = "hwnas-shelf-record"
+    version: Literal[1] = 1
+    name: TableName
+    table_sha256: Hash
+    file_sha256: Hash
+    file_bytes: int = Field(ge=1, le=MAX_BYTES)
+    pushed: Annotated[str, Field(max_length=40)]
+    description: Description
+    signature: Signature | None = None
+
+
+class Index(Checked):
+    """All records of a shelf, sorted by name."""
+
+    format: Literal["hwnas-shelf"] = "hwnas-shelf"
+    version: Literal[1] = 1
+    records: Annotated[list[Record], FailFast()] = Field(max_length=MAX_RECORDS)
+
+    @model_validator(mode="after")
+    def _one_record_a_name(self) -> Index:
+        if len({record.name for record in self.records}) != len(self.records):
+            raise ValueError("a name stands twice")
+        return self
+
+
+Model = TypeVar("Model", Record, Index)
+
+
+def parse_record(data: bytes, where: str, mend: str = "") -> Record:
+    """The record that ``data`` is the text of; ``where`` is what an error calls it.
+
+    Raises HwnasError when it is too large or not a record of a version that this hwnas reads.
+    """
+    return _parse(Record, data, RECORD_FORMAT, MAX_RECORD_BYTES, where, mend)
+
+
+def parse_index(data: bytes, where: str, mend: str = "") -> Index:
+    """As ``parse_record``, of a shelf's index."""
+    return _parse(Index, data, INDEX_FORMAT, MAX_INDEX_BYTES, where, mend)
+
+
+def _parse(model: type[Model], data: bytes, form: str, limit: int, where: str, mend: str) -> Model:
+    if len(data) > limit:
+        raise HwnasError(f"{where} is larger than {limit >> 10} KiB", mend)
+    check_values(data, MAX_INDEX_VALUES, where, mend)
+    content: Any = parse_json(data, where, mend)
+    if not isinstance(content, dict) or content.get("format") != form:
+        raise HwnasError(f"{where} does not have the format {form}", mend)
+    if content.get("version") != VERSION:
+        version = printable(str(content.get("version"))[:20])
+        raise HwnasError(f"{where} has version {version}, this hwnas reads {VERSION}", "update hwnas")
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = printable(".".join(str(step)[:100] for step in first["loc"][:10])) or "records"
+        raise HwnasError(f"{where} is not valid: {field}: {printable(first['msg'][:300])}", mend) from None
+
+
+def check_values(data: bytes, most: int, where: str, mend: str) -> None:
+    """Raises HwnasError for JSON text of more than about ``most`` values: parsed, "[],[]," takes 30 times its room."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > most:
+        raise HwnasError(f"{where} holds more than {most:,} values", mend)
+
+
+def record_text(record: Record) -> bytes:
+    return f"{canonical_json(record.model_dump(mode='json'))}\n".encode()
+
+
+def index_text(records: list[Record]) -> bytes:
+    """One record a line, so that differences read well."""
+    rows = ",\n".join(canonical_json(record.model_dump(mode="json")) for record in records)
+    return f'{{"format":"{INDEX_FORMAT}","version":{VERSION},"records":[\n{rows}\n]}}\n'.encode()
+
+
+def describe(table: LatencyTable) -> Description:
+    """What a record says of ``table``: of its networks the first ``MAX_NETWORKS`` by name."""
+    additivity, runtime = table.quality.additivity, table.runtime
+    networks = sorted({*table.correction, *table.edge_costs, *table.networks, *additivity})[:MAX_NETWORKS]
+    return Description(
+        device=table.device.name,
+        runtime=runtime.name,
+        runtime_version=runtime.version,
+        provider=runtime.provider,
+        precision=runtime.precision,
+        threads=runtime.threads,
+        batch=runtime.batch,
+        networks=networks,
+        quality={
+            key: Headline(mape=additivity[key].mape, kendall_tau=additivity[key].kendall_tau)
+            for key in networks
+            if key in additivity
+        },
+        noisy=bool(table.quality.noise),
+        provenance=table.provenance,
+        date=table.protocol.date,
+        licence=table.licence,
+    )
+
+
+def printable(text: str) -> str:
+    """``text`` without what would move a terminal's cursor or hide letters: names come from strangers."""
+    return "".join(character if character.isprintable() else "?" for character in text)
