@@ -1122,3 +1122,50 @@ def test_sharing_needs_no_heavy_package(tmp_path: Path, folder: Path, cpu: Path)
         "assert not {'torch', 'numpy', 'scipy', 'onnx'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# All tables of a shelf at once
+
+
+def test_a_whole_shelf_is_read_and_every_byte_of_it_checked(tmp_path: Path, folder: Path, other: Path) -> None:
+    shelf.push(other, str(folder))
+    tables = shelf.read_shelf(str(folder), [])
+    assert {name: table.source for name, table in tables.items()} == {"cpu": "", "other": "another machine"}
+    (file,) = (f for f in (folder / "tables").iterdir() if b"another machine" in f.read_bytes())
+    file.write_bytes(file.read_bytes().replace(b"another machine", b"another_machine"))
+    with pytest.raises(HwnasError, match="was changed"):
+        shelf.read_shelf(str(folder), [])
+    with pytest.raises(HwnasError, match="does not exist"):
+        shelf.read_shelf(str(tmp_path / "nowhere"), [])
+
+
+def test_a_plain_folder_of_tables_is_read_and_a_broken_one_named(tmp_path: Path, cpu: Path, other: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for file in (cpu, other):
+        (plain / file.name).write_bytes(file.read_bytes())
+    assert list(shelf.read_shelf(str(plain), [])) == ["cpu", "other"]
+    (plain / "third.json").write_text("{}")
+    with pytest.raises(HwnasError, match="third.json"):
+        shelf.read_shelf(str(plain), [])
+
+
+def test_only_signed_tables_are_taken_where_a_key_is_trusted(tmp_path: Path, folder: Path) -> None:
+    signing.make_keys(tmp_path / "key.pem")
+    trusted = signing.trusted_keys([str(tmp_path / "key.pem.pub")])
+    with pytest.raises(HwnasError, match="unsigned"):
+        shelf.read_shelf(str(folder), trusted)
+
+
+def test_the_page_of_the_tables_that_ship_is_up_to_date(run: Run, tmp_path: Path) -> None:
+    tables = Path(__file__).parents[1] / "latency_tables"
+    written = run("table", "page", tables, "--out", tmp_path / "TABLES.md")
+    assert written.exit_code == 0, written.output
+    text = (tmp_path / "TABLES.md").read_text()
+    assert text == (tables / "TABLES.md").read_text(), "hwnas table page latency_tables --out latency_tables/TABLES.md"
+    assert text.count("| `") == len(list(tables.glob("*.json")))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "odd|name.json").write_text("{}")
+    assert run("table", "page", tmp_path / "broken", "--out", tmp_path / "page.md").exit_code == 0
+    assert "odd\\|name" in (tmp_path / "page.md").read_text()
+    assert "not a latency table" in (tmp_path / "page.md").read_text()
