@@ -106,27 +106,42 @@ def profile_command(
     print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
 
 
-@command(table_app, "show", "hwnas table show cpu.json")
-def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], as_json: AsJson = False) -> None:
-    """Print a latency table: the device, how it was measured, how far to trust it, every entry."""
+@command(table_app, "show", "hwnas table show cpu.json --plot cpu.png")
+def table_show(
+    table: Annotated[Path, typer.Argument(help="A latency table.")],
+    plot: Annotated[Path | None, typer.Option(help="Draw it as a heat map, into a .png or .svg file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a latency table: the device, how it was measured, how far to trust it, every entry and edge's cost."""
+    from hwnas.cli.contents import show_edge_costs
+    from hwnas.shelves.records import printable
 
     content = open_table(table)
+    if plot:
+        from hwnas.tables.plot import plot_table
+
+        plot_table(content, plot)
     if as_json:
         show_json({**content.content(), "sha256": content.sha256})
         return
     protocol, quality = content.protocol, content.quality
-    print(f"{table}: {content.provenance} on {content.describe()}")
-    print(f"{content.device.os}, {content.device.cores} cores; {protocol.date}, hwnas {protocol.tool_version}")
-    print(f"{protocol.rounds} rounds; {protocol.statistic}")
+    print(f"{table}: {content.provenance} on {printable(content.describe())}")
+    print(
+        printable(
+            f"{content.device.os}, {content.device.cores or 'unknown'} cores; "
+            f"{protocol.date}, hwnas {protocol.tool_version}"
+        )
+    )
+    print(printable(f"{protocol.rounds} rounds; {protocol.statistic}"))
     for key, report in quality.additivity.items():
-        print(f"{key}: {report.describe()}")
+        print(f"{printable(key)}: {report.describe()}")
         if correction := content.correction.get(key):
-            print(f"  {correction.describe()}")
+            print(f"  {printable(correction.describe())}")
         if key in quality.residual:
             print(f"  with the residual predictor: {quality.residual[key].describe()}")
     rows = [
         [
-            e.op,
+            printable(e.op),
             f"{e.in_channels} > {e.out_channels}",
             f"{e.height}x{e.width}",
             str(e.stride),
@@ -136,8 +151,12 @@ def table_show(table: Annotated[Path, typer.Argument(help="A latency table.")], 
         for e in sorted(content.entries, key=lambda e: e.workload)
     ]
     columns = ["op", "channels", "input", "stride", "latency ms", "p10", "p90", "MACs (fvcore)", "params"]
-    show_table("", columns, rows)
+    if rows:
+        show_table("", columns, rows)
+    show_edge_costs(content)
     print(f"sha256 {content.sha256}")
+    if plot:
+        print(f"picture: {plot}")
 
 
 @command(table_app, "check", "hwnas table check cpu.json")
@@ -145,21 +164,65 @@ def table_check(
     table: Annotated[Path, typer.Argument(help="A latency table.")],
     device: Annotated[str | None, typer.Option(help="The device to time on; by default the table's own, here.")] = None,
     entries: Annotated[int, typer.Option(min=1, help="How many entries to time again.")] = 20,
+    only_contents: Annotated[bool, typer.Option("--contents", help="Time nothing.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Entries out of order are a fault, not a warning.")] = False,
+    space: TableSpace = None,
+    setting: SettingName = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time a sample of a table's entries again: does it still describe its device? Exit code 1 when it does not."""
-    from hwnas.export.verify import spec_of
-    from hwnas.profiling.check import check_table
-    from hwnas.profiling.device import parse_device
-    from hwnas.progress import Progress
+    """Check a table: its contents first, then a sample of its entries, timed again. Exit code 1 when it fails.
 
-    content = open_table(table)
-    with Progress() as progress:
-        result = check_table(content, parse_device(device) if device else spec_of(content), entries, progress)
+    Contents: the hash, whether it holds all workloads of a network (those it was made for, or the one that the options
+    name), whether entries with more channels or a larger image take no less time. Of a table that was fitted,
+    transferred or imported, there is no more to check.
+    """
+    from hwnas.cli.contents import check_contents, show_contents, why_not_timed
+    from hwnas.cost.networks import choose_network, networks_of
+    from hwnas.shelves.records import printable
+
+    content, shape = open_table(table), parse_input(input_shape)
+    said = (space, setting, channels, layers, input_shape, classes)
+    networks = (
+        networks_of(content)
+        if all(option is None for option in said)
+        else [choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)]
+    )
+    contents = check_contents(content, networks, table, strict)
+    not_timed = why_not_timed(content, contents, only_contents)
+    if not as_json:
+        print(f"{table}: {content.provenance} on {printable(content.describe())}")
+        show_contents(content, contents)
+    result = None
+    if not not_timed:
+        from hwnas.export.verify import spec_of
+        from hwnas.profiling.check import check_table
+        from hwnas.profiling.device import parse_device
+        from hwnas.progress import Progress
+
+        with Progress() as progress:
+            result = check_table(content, parse_device(device) if device else spec_of(content), entries, progress)
+    fine = not contents.problems and not (result and result.problems)
     if as_json:
-        show_json({"table": str(table), "describes": not result.problems, **asdict(result)})
+        timing = asdict(result) if result else {"slowdown": None, "entries": [], "problems": []}
+        show_json(
+            {
+                "table": str(table),
+                "fine": fine,
+                "describes": None if result is None else not result.problems,
+                "not_timed": not_timed or None,
+                "provenance": content.provenance,
+                "contents": asdict(contents),
+                **timing,
+            }
+        )
+    elif result is None:
+        print(f"not timed again: {not_timed}")
+        print("its contents are in order" if fine else f"not in order: {'; '.join(contents.problems)}")
     else:
-        print(f"{table}: {content.describe()}")
         print(f"the machine takes {result.slowdown:.3f} times as long as when the table was made (sentinel)")
         columns = ["entry", "table ms", "now ms", "ratio", "+-"]
         rows = [
@@ -174,7 +237,7 @@ def table_check(
             if result.problems
             else f"the table describes this device: {len(result.entries)} entries timed again"
         )
-    if result.problems:
+    if not fine:
         raise typer.Exit(1)
 
 
@@ -192,9 +255,11 @@ def table_predict(
 ) -> None:
     """Predict latency, MACs and parameters of architectures from a table.
 
+    Where the table tells how far it is off, +- is half the interval that holds nine in ten latencies.
     Where the table holds whole networks, there is a second latency, with what its residual predictor learnt from them.
     """
     from hwnas.cost.budget import format_amount
+    from hwnas.cost.interval import LEVEL, half_intervals
     from hwnas.cost.model import build_cost_models, encode
     from hwnas.cost.networks import choose_network, network_key
     from hwnas.cost.residual import fit_residual
@@ -212,10 +277,12 @@ def table_predict(
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
     learnt = network_key(chosen, sizes) in content.networks
     ranked = fit_residual(content, chosen, sizes).predict_many(choices) if learnt else None
+    within = half_intervals(content, chosen, sizes, choices)
     rows: list[dict[str, Any]] = [
         {
             "architecture": line,
             "latency_ms": float(costs["latency_ms"][i]),
+            **({} if within is None else {"interval_ms": float(within[i]), "interval_level": LEVEL}),
             "macs": round(float(costs["macs"][i])),
             "params": round(float(costs["params"][i])),
             **({} if ranked is None else {"residual_latency_ms": float(ranked[i])}),
@@ -227,6 +294,10 @@ def table_predict(
         return
     columns = ["architecture", "latency", f"MACs ({chosen.macs_convention})", "params"]
     cells = [[r["architecture"], *(format_amount(m, r[m]) for m in ("latency_ms", "macs", "params"))] for r in rows]
+    if within is not None:
+        columns.insert(2, f"+- ({LEVEL:.0%})")
+        bars = [format_amount("latency_ms", float(ms)) for ms in within]
+        cells = [[*row[:2], bar, *row[2:]] for row, bar in zip(cells, bars, strict=True)]
     if ranked is not None:
         columns.append("with residual")
         cells = [[*row, format_amount("latency_ms", float(ms))] for row, ms in zip(cells, ranked, strict=True)]

@@ -19,6 +19,8 @@ FORMAT = "hwnas-latency-table"
 # 2: also edge_costs, for devices on which only whole networks were timed. A table without them is still written as 1.
 VERSIONS = (1, 2)
 
+NOT_KNOWN = "not known"
+
 Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Name = Annotated[str, Field(max_length=200)]
@@ -31,10 +33,10 @@ class Strict(BaseModel):
 
 
 class Device(Strict):
-    """The machine. ``fingerprint`` is the same whenever a table would still describe it."""
+    """The machine. ``fingerprint`` is the same while a table would still describe it. 0 cores, 0 bytes: not known."""
 
     name: Name
-    kind: Literal["cpu", "gpu", "mobile", "embedded", "browser", "accelerator"]
+    kind: Literal["cpu", "gpu", "mobile", "embedded", "browser", "accelerator", "unknown"]
     model: Name
     cores: int = Field(ge=0)
     memory_bytes: int = Field(ge=0)
@@ -43,14 +45,14 @@ class Device(Strict):
 
 
 class Runtime(Strict):
-    """What ran the models. Tables that differ in any of these never mix."""
+    """What ran the models. Tables that differ in any of these never mix. 0 threads, batch 0: not known."""
 
     name: Name
     version: Name
     provider: Name
     precision: Name = "float32"
-    threads: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    threads: int = Field(ge=0)
+    batch: int = Field(ge=0)
     options: dict[Name, bool | int | FiniteFloat | Name] = {}
 
 
@@ -214,9 +216,9 @@ class EdgeCosts(Strict):
     """What each operation costs on each edge of a network, found from whole networks' latencies.
 
     latency = base_ms + the sum over edges of always_ms, and of live_ms where the edge is live. ``covariance`` is the
-    lower triangle of what is not known of these numbers: of base_ms, then cell by cell of always_ms and of live_ms, both
-    row by row, leaving out ``none``. A latency timed once scatters around the sum by ``scatter_ms`` and by
-    ``scatter_share`` of itself (standard deviations), with the tails of Student's t of ``degrees_of_freedom``. Found from
+    lower triangle of what is not known of these numbers: of base_ms, then cell by cell of always_ms and of live_ms, row
+    by row, leaving out ``none``. A latency timed once scatters around the sum by ``scatter_ms`` and by
+    ``scatter_share`` of itself, the scales of Student's t distribution of ``degrees_of_freedom``. Found from
     ``measurements`` networks and, where there was one, a prior from the devices ``pool``.
     """
 
@@ -297,10 +299,13 @@ class LatencyTable(Strict):
 
     def describe(self) -> str:
         runtime = self.runtime
-        return (
-            f"{self.device.name}, {runtime.name} {runtime.version} ({runtime.provider}), {runtime.precision}, "
-            f"{runtime.threads} thread{'s' * (runtime.threads > 1)}, batch {runtime.batch}"
-        )
+        threads = f"{runtime.threads} thread{'s' * (runtime.threads > 1)}" if runtime.threads else "threads not known"
+        batch = f"batch {runtime.batch}" if runtime.batch else "batch not known"
+        version = f" {runtime.version}" * (runtime.version != NOT_KNOWN)
+        provider = f" ({runtime.provider})" * (runtime.provider != NOT_KNOWN)
+        name = runtime.name if runtime.name != NOT_KNOWN else "runtime not known"
+        precision = runtime.precision if runtime.precision != NOT_KNOWN else "precision not known"
+        return f"{self.device.name}, {name}{version}{provider}, {precision}, {threads}, {batch}"
 
 
 def today() -> str:

@@ -1,0 +1,143 @@
+"""In what two tables differ: what they describe, what only one of them holds, what differs beyond the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from hwnas.tables.schema import CellCosts, EdgeCosts, LatencyTable
+
+UNKNOWN_ERROR = 0.1  # of a latency whose error is not known
+NORMAL_95 = 1.96  # half the 95 % interval of a normal distribution, in standard deviations
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A latency and the half width of its 95 % interval; ``known`` says whether the table gives it."""
+
+    ms: float
+    error_ms: float
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``name`` is an entry's key, or a place among a network's edge costs. ``excess`` is the difference over both
+    errors together: above 1 it is more than they explain.
+    """
+
+    name: str
+    a_ms: float
+    b_ms: float
+    ratio: float | None
+    tolerance_ms: float
+    excess: float
+    errors_known: bool
+
+
+@dataclass(frozen=True)
+class TableDiff:
+    """``header`` is ``{field: (a, b)}``; ``differing`` lists what differs beyond the errors, the worst first, of
+    ``common`` latencies that both tables hold. ``unlike`` names networks whose edge costs cannot be compared.
+    """
+
+    header: dict[str, tuple[Any, Any]]
+    only_a: list[str]
+    only_b: list[str]
+    unlike: list[str]
+    common: int
+    errors_unknown: int
+    median_ratio: float | None
+    differing: list[Difference]
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.only_a or self.only_b or self.unlike or self.differing)
+
+
+def diff_tables(a: LatencyTable, b: LatencyTable) -> TableDiff:
+    """Compare two tables. Latencies are taken as they stand: a machine that became slower shows in ``median_ratio``.
+
+    Two latencies differ when they are further apart than both errors together. An error that is not known counts as a
+    tenth of the latency.
+    """
+    unlike = [network for network in a.edge_costs if network in b.edge_costs and not _comparable(a, b, network)]
+    in_a, in_b = amounts(a, unlike), amounts(b, unlike)
+    both = [_difference(name, in_a[name], in_b[name]) for name in in_a if name in in_b]
+    ratios = [difference.ratio for difference in both if difference.ratio is not None]
+    return TableDiff(
+        header=_header(a, b),
+        only_a=[name for name in in_a if name not in in_b],
+        only_b=[name for name in in_b if name not in in_a],
+        unlike=unlike,
+        common=len(both),
+        errors_unknown=sum(not difference.errors_known for difference in both),
+        median_ratio=median(ratios) if ratios else None,
+        differing=sorted((d for d in both if d.excess > 1), key=lambda d: (-d.excess, d.name)),
+    )
+
+
+def amounts(table: LatencyTable, without: Collection[str] = ()) -> dict[str, Amount]:
+    """Every latency of a table by its name: entries by their key, then edge costs by network, cell, edge and operation.
+
+    Networks in ``without`` are left out, and so is ``none``: it is no operation.
+    """
+    result = {
+        entry.workload.key: Amount(entry.latency_ms, entry.error_ms)
+        if entry.error_ms is not None
+        else Amount(entry.latency_ms, UNKNOWN_ERROR * entry.latency_ms, known=False)
+        for entry in sorted(table.entries, key=lambda entry: entry.workload)
+    }
+    for network, costs in table.edge_costs.items():
+        if network in without:
+            continue
+        result[f"{network} base"] = Amount(costs.base_ms, NORMAL_95 * costs.covariance[0][0] ** 0.5)
+        for kind, cell in costs.cells.items():
+            for edge, op, amount in edge_amounts(costs, cell):
+                result[f"{network} {kind} edge {edge} {op}"] = amount
+    return result
+
+
+def edge_amounts(costs: EdgeCosts, cell: CellCosts) -> Iterator[tuple[int, str, Amount]]:
+    """(edge, operation, what it takes where the edge is live) for every edge of a cell and operation but ``none``."""
+    for edge, (live, always, errors) in enumerate(zip(cell.live_ms, cell.always_ms, cell.error_ms, strict=True)):
+        for op, live_ms, always_ms, error_ms in zip(costs.operations, live, always, errors, strict=True):
+            if op != "none":
+                yield edge, op, Amount(live_ms + always_ms, error_ms)
+
+
+def _comparable(a: LatencyTable, b: LatencyTable, network: str) -> bool:
+    one, other = a.edge_costs[network], b.edge_costs[network]
+
+    def edges(costs: EdgeCosts) -> Mapping[str, int]:
+        return {kind: len(cell.macs) for kind, cell in costs.cells.items()}
+
+    return one.operations == other.operations and edges(one) == edges(other)
+
+
+def _difference(name: str, a: Amount, b: Amount) -> Difference:
+    tolerance, apart = a.error_ms + b.error_ms, abs(a.ms - b.ms)
+    # Without any error given, equal numbers are equal and all others are not.
+    excess = apart / tolerance if tolerance else (0.0 if not apart else float("inf"))
+    ratio = b.ms / a.ms if a.ms > 0 else None
+    return Difference(name, a.ms, b.ms, ratio, tolerance, excess, a.known and b.known)
+
+
+def _header(a: LatencyTable, b: LatencyTable) -> dict[str, tuple[Any, Any]]:
+    one, other = header_fields(a), header_fields(b)
+    return {name: (one[name], other[name]) for name in one if one[name] != other[name]}
+
+
+def header_fields(table: LatencyTable) -> dict[str, Any]:
+    """What a table says of itself, by dotted names such as ``runtime.threads``."""
+    fields: dict[str, Any] = {"version": table.version}
+    for part in ("device", "runtime", "protocol"):
+        fields |= {f"{part}.{name}": value for name, value in getattr(table, part).model_dump(mode="json").items()}
+    fields |= {name: getattr(table, name) for name in ("provenance", "source", "licence")}
+    for name in ("sentinel_ms", "sentinel_drift", "noise"):
+        fields[f"quality.{name}"] = getattr(table.quality, name)
+    for name in ("correction", "networks"):
+        fields[f"{name} of"] = sorted(getattr(table, name))
+    return fields

@@ -1,0 +1,199 @@
+"""Operations of other projects' latency tables: what we call them, and their counts by plain arithmetic.
+
+A block is a list of layers with known sizes. A layer of stride s on a height h leaves ceil(h / s), as all of these pad.
+With h and w after its stride, and k the kernel:
+
+    Conv      macs = out * in / groups * k * k * h * w        params = out * in / groups * k * k (+ out with a bias)
+              and where a batch norm follows (two factors a channel, counted as fvcore counts them)
+              macs += 2 * out * h * w                         params += 2 * out
+    Gate      squeeze-and-excitation, two 1x1 convolutions with biases on a 1x1 image:
+              macs = 2 * c * inner                            params = 2 * c * inner + c + inner
+    GlobalPool                                                macs = c * h * w (fvcore; not a convolution)
+    Linear    macs = in * out                                 params = in * out + out
+
+``macs_conv_linear`` leaves out batch norms and pooling, and adds the biases of Linear.
+
+Names tell structures apart: what has the same name has the same layers. ``mbconv`` (MobileNet) has no first 1x1
+convolution where it would not widen; ``ir`` (FBNet) always has it. ``_e6`` widens six times, ``_m96`` to 96 channels;
+``_res`` adds the input, ``_g2`` has groups, ``_d2`` is dilated, ``_se`` has a Gate, ``_hs`` h-swish for ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Conv:
+    in_channels: int
+    out_channels: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    norm: bool = True
+
+
+@dataclass(frozen=True)
+class Gate:
+    channels: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    channels: int
+
+
+@dataclass(frozen=True)
+class Linear:
+    in_features: int
+    out_features: int
+
+
+Layer = Conv | Gate | GlobalPool | Linear
+
+
+@dataclass(frozen=True)
+class Block:
+    """``op`` as a table of ours names it."""
+
+    op: str
+    in_channels: int
+    out_channels: int
+    stride: int
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Counts:
+    macs: int
+    macs_conv_linear: int
+    params: int
+
+
+def count_layers(layers: Sequence[Layer], height: int, width: int) -> Counts:
+    """Counts of layers one behind the other on an image of ``height`` x ``width``."""
+    fvcore = conv_linear = params = 0
+    for layer in layers:
+        match layer:
+            case Conv():
+                height, width = over(height, layer.stride), over(width, layer.stride)
+                weights = layer.out_channels * layer.in_channels // layer.groups * layer.kernel**2
+                fvcore += weights * height * width
+                conv_linear += weights * height * width
+                params += weights + layer.bias * layer.out_channels
+                if layer.norm:
+                    fvcore += 2 * layer.out_channels * height * width
+                    params += 2 * layer.out_channels
+            case Gate():
+                weights = 2 * layer.channels * layer.inner
+                fvcore, conv_linear = fvcore + weights, conv_linear + weights
+                params += weights + layer.channels + layer.inner
+            case GlobalPool():
+                fvcore += layer.channels * height * width
+                height = width = 1
+            case Linear():
+                weights = layer.in_features * layer.out_features
+                fvcore, conv_linear = fvcore + weights, conv_linear + weights + layer.out_features
+                params += weights + layer.out_features
+    return Counts(fvcore, conv_linear, params)
+
+
+def over(size: int, stride: int) -> int:
+    """The height that a stride leaves of a height."""
+    return -(-size // stride)
+
+
+def conv(
+    in_channels: int, out_channels: int, kernel: int, stride: int, form: str = "bn_relu", groups: int = 1
+) -> Block:
+    """One convolution; ``form`` names what is around it: ``bn_relu``, ``bn_hswish``, ``bias_relu``, ``hswish``."""
+    suffix = f"_g{groups}" if groups > 1 else ""
+    layer = Conv(in_channels, out_channels, kernel, stride, groups, "bias" in form, "bn" in form)
+    return Block(f"conv_{form}_{kernel}x{kernel}{suffix}", in_channels, out_channels, stride, (layer,))
+
+
+def mbconv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int,
+    middle: int,
+    name: str,
+    gated: bool = False,
+) -> Block:
+    """MobileNet's inverted residual block with ``middle`` channels: 1x1 (where they are more), depthwise, 1x1."""
+    widen = (Conv(in_channels, middle),) if middle != in_channels else ()
+    gate = (Gate(middle, divisible(middle // 4)),) if gated else ()
+    depthwise = Conv(middle, middle, kernel, stride, middle)
+    return Block(name, in_channels, out_channels, stride, (*widen, depthwise, *gate, Conv(middle, out_channels)))
+
+
+def inverted_residual(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int,
+    expand: int,
+    adds: bool,
+    groups: int = 1,
+    dilation: int = 1,
+) -> Block:
+    """FBNet's block: 1x1 (in groups), depthwise, 1x1 (in groups); ``adds`` says whether it adds its input."""
+    middle = in_channels * expand
+    layers = (
+        Conv(in_channels, middle, groups=groups),
+        Conv(middle, middle, kernel, stride, middle),
+        Conv(middle, out_channels, groups=groups),
+    )
+    name = f"ir_{kernel}x{kernel}_e{expand}" + f"_g{groups}" * (groups > 1) + f"_d{dilation}" * (dilation > 1)
+    return Block(name + "_res" * adds, in_channels, out_channels, stride, layers)
+
+
+def skip(in_channels: int, out_channels: int, stride: int) -> Block:
+    """FBNet's skip: the identity, or a 1x1 convolution where sizes change."""
+    if stride == 1 and in_channels == out_channels:
+        return Block("identity", in_channels, out_channels, 1, ())
+    return conv(in_channels, out_channels, 1, stride)
+
+
+def separable(in_channels: int, out_channels: int, kernel: int, stride: int) -> Block:
+    """Depthwise, then 1x1, each with batch norm and ReLU."""
+    layers = (Conv(in_channels, in_channels, kernel, stride, in_channels), Conv(in_channels, out_channels))
+    return Block(f"separable_bn_relu_{kernel}x{kernel}", in_channels, out_channels, stride, layers)
+
+
+def depth_conv(in_channels: int, out_channels: int, stride: int) -> Block:
+    """Depthwise 3x3, then 1x1, each with a bias and ReLU."""
+    layers = (
+        Conv(in_channels, in_channels, 3, stride, in_channels, bias=True, norm=False),
+        Conv(in_channels, out_channels, bias=True, norm=False),
+    )
+    return Block("separable_bias_relu_3x3", in_channels, out_channels, stride, layers)
+
+
+def ghost(in_channels: int, out_channels: int, kernel: int, stride: int) -> Block:
+    """A 1x1 convolution to half the channels, and a depthwise one from these to the other half."""
+    half = out_channels // 2
+    layers = (Conv(in_channels, half, 1, stride), Conv(half, half, kernel, 1, half))
+    return Block(f"ghost_{kernel}x{kernel}", in_channels, out_channels, stride, layers)
+
+
+def global_pool(channels: int) -> Block:
+    return Block("global_avg_pool", channels, channels, 1, (GlobalPool(channels),))
+
+
+def linear(in_features: int, out_features: int, pooled: bool) -> Block:
+    """A classifier, behind global pooling if ``pooled`` (then it is our own ``pool_linear``)."""
+    layers = (GlobalPool(in_features), Linear(in_features, out_features))
+    if pooled:
+        return Block("pool_linear", in_features, out_features, 1, layers)
+    return Block("linear", in_features, out_features, 1, layers[1:])
+
+
+def divisible(channels: int, by: int = 8) -> int:
+    """MobileNet's rounding of channels: to a multiple of ``by``, and not down by more than a tenth."""
+    rounded = max(by, (channels + by // 2) // by * by)
+    return rounded + by if rounded < 0.9 * channels else rounded

@@ -1,0 +1,121 @@
+"""What an import makes of a foreign file: a table of ours, from what the file and what the user says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of
+from hwnas.tables.schema import NOT_KNOWN, Device, Entry, LatencyTable, Protocol, Quality, Runtime
+
+IMPORTED = "imported from"
+MUST_BE_SAID = ("device_name", "runtime", "threads", "batch", "unit")
+MEND = "import it as the format it is of: --format proxyless, ofa, hw-nas-bench, fbnet or csv"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the user says of a file, None where nothing is said. ``unit`` is that of the file's latencies."""
+
+    device_name: str | None = None
+    device_kind: str | None = None
+    runtime: str | None = None
+    runtime_version: str | None = None
+    provider: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    batch: int | None = None
+    unit: str | None = None
+    date: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """``refused`` is, by line, why it was not understood; ``unused`` how many lines have a field of which tables hold
+    nothing, ``unknown`` the same of fields whose meaning is not known.
+    """
+
+    table: LatencyTable
+    format: str
+    refused: dict[str, str]
+    unused: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+def is_imported(table: LatencyTable) -> bool:
+    """Whether a table was made from a file of another form, so that hwnas cannot time its entries again."""
+    return table.source.startswith(IMPORTED) or table.protocol.version == 0
+
+
+def check_said(stated: Stated, path: Path) -> None:
+    """Raises HwnasError that names every option which is lacking."""
+    said = asdict(stated)
+    lacking = [f"--{name.replace('_', '-')}" for name in MUST_BE_SAID if said[name] is None]
+    if lacking:
+        raise HwnasError(f"{path} does not say what it is of", f"say it with {', '.join(lacking)}")
+
+
+def check_understood(path: Path, format_name: str, entries: Sequence[Entry], refused: Mapping[str, str]) -> None:
+    """Raises HwnasError, with the first line's reason, when there are no entries."""
+    if not entries:
+        line, why = next(iter(refused.items()), ("it", "it is empty"))
+        raise HwnasError(f"nothing in {path} is understood as {format_name}: {line[:120]}: {why}", MEND)
+
+
+def table_columns(stated: Stated, path: Path, format_name: str) -> dict[str, Any]:
+    """The columns of export.TABLE_COLUMNS that say what a table is of, from what is ``stated``."""
+    kind = stated.device_kind or "unknown"
+    return {
+        "device_name": stated.device_name,
+        "device_kind": kind,
+        "device_model": NOT_KNOWN,
+        "device_cores": 0,
+        "device_memory_bytes": 0,
+        "device_os": NOT_KNOWN,
+        "device_fingerprint": sha256_of([IMPORTED, stated.device_name, kind])[:16],
+        "runtime_name": stated.runtime,
+        "runtime_version": stated.runtime_version or NOT_KNOWN,
+        "runtime_provider": stated.provider or NOT_KNOWN,
+        "runtime_precision": stated.precision or NOT_KNOWN,
+        "runtime_threads": stated.threads,
+        "runtime_batch": stated.batch,
+        "runtime_options": {},
+        "sentinel_ms": None,
+        "provenance": "measured",
+        "source": f"{IMPORTED} {path.name[:100]} ({format_name})",
+        "licence": stated.licence or "",
+    }
+
+
+def make_table(columns: Mapping[str, Any], entries: list[Entry], protocol: Mapping[str, Any]) -> LatencyTable:
+    """Raises HwnasError when the schema refuses what was said."""
+
+    def part(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in columns.items() if key.startswith(prefix)}
+
+    try:
+        return LatencyTable(
+            device=Device(**part("device_")),
+            runtime=Runtime(**part("runtime_")),
+            protocol=Protocol(rounds=0, visit_ms=0, **protocol),
+            quality=Quality(sentinel_ms=columns["sentinel_ms"]),
+            provenance=columns["provenance"],
+            source=columns["source"],
+            licence=columns["licence"],
+            entries=entries,
+        )
+    except ValidationError as error:
+        problem = f"what is imported makes no valid table: {first_error(error)}"
+        raise HwnasError(problem, "FORMAT.md says what a field may hold") from None
+
+
+def first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(step)[:100] for step in first["loc"]) or "entries"
+    return f"{where}: {first['msg'][:200]}"

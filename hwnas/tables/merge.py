@@ -1,0 +1,301 @@
+"""One table out of several that describe the same device and runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwnas.errors import HwnasError
+from hwnas.files import canonical_json
+from hwnas.tables.foreign.table import IMPORTED, is_imported
+from hwnas.tables.schema import (
+    NOT_KNOWN,
+    Correction,
+    EdgeCosts,
+    Entry,
+    LatencyTable,
+    MeasuredNetwork,
+    Quality,
+)
+
+MUST_MATCH = ("name", "version", "provider", "precision", "threads", "batch", "options")
+Choice = Callable[[int, float | None], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """``notes`` say, a line each, what was done to the tables beside putting them together."""
+
+    table: LatencyTable
+    notes: list[str]
+
+
+def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False) -> Merged:
+    """The union of ``tables``, by the names that errors call them.
+
+    What several hold is taken from the one whose error is smaller, and from the first where that leaves a choice; with
+    ``prefer_newer`` from the one that was measured last. Latencies are brought to the state of the machine of the first
+    table that names one (its sentinel), so that all are of one.
+
+    Raises HwnasError when the tables are not of one device, runtime, protocol and provenance, when two give edge costs
+    of the same network that differ, or when they do not say which is newer and ``prefer_newer`` asks.
+    """
+    names, given = list(tables), list(tables.values())
+    for name, other in zip(names[1:], given[1:], strict=True):
+        _check_alike(names[0], given[0], name, other)
+    if prefer_newer:
+        for name, table in tables.items():
+            if table.protocol.date in ("", NOT_KNOWN):
+                raise HwnasError(f"{name} does not say when it was measured", "merge without --prefer-newer")
+    notes: list[str] = []
+    reference = next((name for name, table in tables.items() if table.quality.sentinel_ms), None)
+    sentinel_ms = tables[reference].quality.sentinel_ms if reference else None
+    scaled = given
+    if reference and sentinel_ms:
+        scaled = [_to_one_state(name, table, reference, sentinel_ms, notes) for name, table in tables.items()]
+    # Dates are of one form, YYYY-MM-DDTHH:MM:SSZ, so later ones sort later.
+    ages = _ranks([table.protocol.date for table in given])
+
+    def rank(number: int, error_ms: float | None) -> tuple[Any, ...]:
+        by_error = (error_ms is None, error_ms or 0.0)
+        return (-ages[number], *by_error, number) if prefer_newer else (*by_error, number)
+
+    chosen = _chosen_entries(scaled, rank)
+    owners = _owners(scaled, ages if prefer_newer else [0] * len(scaled))
+    edge_costs = _edge_costs(names, given, scaled)
+    newest = max(range(len(given)), key=lambda number: (ages[number], -number))
+    try:
+        table = LatencyTable(
+            version=2 if edge_costs else 1,
+            device=given[0].device,
+            runtime=given[0].runtime,
+            protocol=given[newest].protocol,
+            quality=_quality(scaled, chosen, owners, sentinel_ms),
+            correction=_corrections(scaled, owners),
+            networks=_networks(scaled, owners, rank),
+            provenance=given[0].provenance,
+            source=_source(given),
+            licence=_licence(given, notes),
+            entries=[entry for _, entry in chosen.values()],
+            edge_costs=edge_costs,
+        )
+        table = LatencyTable.model_validate(table.content())  # what was scaled has not been looked at
+    except ValidationError as error:
+        raise HwnasError(f"the merged table is not a valid one: {error.errors()[0]['msg'][:200]}") from None
+    return Merged(table, notes)
+
+
+def _check_alike(name: str, table: LatencyTable, other_name: str, other: LatencyTable) -> None:
+    """Raises HwnasError that names every field in which tables of one device must not differ, and both values."""
+    pairs = {"device.fingerprint": (table.device.fingerprint, other.device.fingerprint)}
+    pairs |= {
+        f"runtime.{field}": (getattr(table.runtime, field), getattr(other.runtime, field)) for field in MUST_MATCH
+    }
+    pairs["protocol.version"] = (str(table.protocol.version), str(other.protocol.version))
+    pairs["provenance"] = (table.provenance, other.provenance)
+    unlike = [f"{field} is {_shown(one)} and {_shown(two)}" for field, (one, two) in pairs.items() if one != two]
+    if unlike:
+        raise HwnasError(
+            f"{name} and {other_name} are not of one device, runtime and protocol: {', '.join(unlike)}",
+            "merge tables of one kind, or compare them with 'hwnas table diff'",
+        )
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else canonical_json(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _ranks(dates: Sequence[str]) -> list[int]:
+    order = sorted(set(dates))
+    return [order.index(date) for date in dates]
+
+
+def _to_one_state(name: str, table: LatencyTable, reference: str, sentinel_ms: float, notes: list[str]) -> LatencyTable:
+    """``table`` with its latencies as they would be in the state of the machine in which ``reference`` was measured."""
+    own_ms = table.quality.sentinel_ms
+    if not own_ms:
+        notes.append(f"{name} does not say how fast its machine was: its latencies are taken as they are")
+        return table
+    if own_ms == sentinel_ms:
+        return table
+    factor = sentinel_ms / own_ms
+    notes.append(
+        f"{name}: all latencies times {factor:.4f}, for its sentinel took {own_ms:.4g} ms and that of {reference} "
+        f"{sentinel_ms:.4g} ms"
+    )
+    return scaled_table(table, factor)
+
+
+def scaled_table(table: LatencyTable, factor: float) -> LatencyTable:
+    """``table`` as of a machine that takes ``factor`` times as long for everything. Factors of corrections stay."""
+
+    def entry(old: Entry) -> Entry:
+        times = ("latency_ms", "error_ms", "p10_ms", "p90_ms")
+        return old.model_copy(update={field: _times(getattr(old, field), factor) for field in times})
+
+    def network(old: MeasuredNetwork) -> MeasuredNetwork:
+        return old.model_copy(
+            update={field: _times(getattr(old, field), factor) for field in ("latency_ms", "error_ms")}
+        )
+
+    quality = table.quality
+    return table.model_copy(
+        update={
+            "entries": [entry(old) for old in table.entries],
+            "networks": {key: [network(old) for old in listed] for key, listed in table.networks.items()},
+            "correction": {
+                key: old.model_copy(update={"offset_ms": old.offset_ms * factor})
+                for key, old in table.correction.items()
+            },
+            "edge_costs": {key: scaled_costs(old, factor) for key, old in table.edge_costs.items()},
+            "quality": quality.model_copy(update={"sentinel_ms": _times(quality.sentinel_ms, factor)}),
+        }
+    )
+
+
+def scaled_costs(costs: EdgeCosts, factor: float) -> EdgeCosts:
+    """Edge costs of a machine that takes ``factor`` times as long for everything."""
+
+    def grid(rows: list[list[float]], by: float = factor) -> list[list[float]]:
+        return [[value * by for value in row] for row in rows]
+
+    cells = {
+        kind: cell.model_copy(
+            update={field: grid(getattr(cell, field)) for field in ("live_ms", "always_ms", "error_ms")}
+        )
+        for kind, cell in costs.cells.items()
+    }
+    return costs.model_copy(
+        update={
+            "base_ms": costs.base_ms * factor,
+            "cells": cells,
+            "covariance": grid(costs.covariance, factor**2),
+            "scatter_ms": costs.scatter_ms * factor,
+        }
+    )
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _chosen_entries(tables: Sequence[LatencyTable], rank: Choice) -> dict[str, tuple[int, Entry]]:
+    """By workload: which table's entry is kept, and the entry."""
+    chosen: dict[str, tuple[int, Entry]] = {}
+    for number, table in enumerate(tables):
+        for entry in table.entries:
+            key = entry.workload.key
+            before = chosen.get(key)
+            if before is None or rank(number, entry.error_ms) < rank(before[0], before[1].error_ms):
+                chosen[key] = number, entry
+    return chosen
+
+
+def _owners(tables: Sequence[LatencyTable], ages: Sequence[int]) -> dict[str, int]:
+    """By network: the table whose correction and reports on accuracy are kept (they were made together)."""
+    owners: dict[str, int] = {}
+    for number, table in enumerate(tables):
+        for network in (*table.correction, *table.quality.additivity, *table.quality.residual):
+            if network not in owners or ages[number] > ages[owners[network]]:
+                owners[network] = number
+    return owners
+
+
+def _corrections(tables: Sequence[LatencyTable], owners: Mapping[str, int]) -> dict[str, Correction]:
+    return {
+        network: tables[number].correction[network]
+        for network, number in owners.items()
+        if network in tables[number].correction
+    }
+
+
+def _networks(
+    tables: Sequence[LatencyTable], owners: Mapping[str, int], rank: Choice
+) -> dict[str, list[MeasuredNetwork]]:
+    """Every timed network once. ``fitted`` is true of those that the kept correction has seen."""
+    result = {}
+    for key in dict.fromkeys(key for table in tables for key in table.networks):
+        chosen: dict[str, tuple[int, MeasuredNetwork]] = {}
+        seen = set()
+        for number, table in enumerate(tables):
+            for network in table.networks.get(key, []):
+                if network.fitted and owners.get(key, number) == number:
+                    seen.add(network.architecture)
+                before = chosen.get(network.architecture)
+                if before is None or rank(number, network.error_ms) < rank(before[0], before[1].error_ms):
+                    chosen[network.architecture] = number, network
+        result[key] = [n.model_copy(update={"fitted": n.architecture in seen}) for _, n in chosen.values()]
+    return result
+
+
+def _edge_costs(
+    names: Sequence[str], given: Sequence[LatencyTable], scaled: Sequence[LatencyTable]
+) -> dict[str, EdgeCosts]:
+    """Edge costs of every network. Raises HwnasError when two tables give unlike ones: their errors are not apart."""
+    first: dict[str, int] = {}
+    for number, table in enumerate(given):
+        for network, costs in table.edge_costs.items():
+            before = first.setdefault(network, number)
+            if costs != given[before].edge_costs[network]:
+                raise HwnasError(
+                    f"{names[before]} and {names[number]} give different edge costs of {network}",
+                    "merge without one of them, or fit both tables' networks together",
+                )
+    return {network: scaled[number].edge_costs[network] for network, number in first.items()}
+
+
+def _quality(
+    tables: Sequence[LatencyTable],
+    chosen: Mapping[str, tuple[int, Entry]],
+    owners: Mapping[str, int],
+    sentinel_ms: float | None,
+) -> Quality:
+    qualities = [table.quality for table in tables]
+    kept = [(number, entry) for number, entry in chosen.values() if entry.latency_ms > 0]
+    errors = [None if entry.error_ms is None else entry.error_ms / entry.latency_ms for _, entry in kept]
+    known = [error for error in errors if error is not None]
+
+    def greatest(field: str) -> float | None:
+        return max((value for quality in qualities if (value := getattr(quality, field)) is not None), default=None)
+
+    def owned(field: str) -> dict[str, Any]:
+        reports = {network: getattr(qualities[number], field) for network, number in owners.items()}
+        return {network: found[network] for network, found in reports.items() if network in found}
+
+    return Quality(
+        sentinel_ms=sentinel_ms,
+        sentinel_drift=greatest("sentinel_drift"),
+        worst_relative_iqr=greatest("worst_relative_iqr"),
+        worst_relative_error=max(known) if known and len(known) == len(errors) else None,
+        unstable=sorted(key for key, (number, _) in chosen.items() if key in qualities[number].unstable),
+        noise=list(dict.fromkeys(reason for quality in qualities for reason in quality.noise)),
+        additivity=owned("additivity"),
+        residual=owned("residual"),
+    )
+
+
+def _source(given: Sequence[LatencyTable]) -> str:
+    """What the table was made from, by hash; a source that all share stays in front."""
+    sources = {table.source.split("; merged from")[0] for table in given}
+    shared = f"{sources.pop()}; " if len(sources) == 1 and "" not in sources else ""
+    if not shared and all(is_imported(table) for table in given):
+        shared = f"{IMPORTED} several files; "
+    text = f"{shared}merged from {', '.join(table.sha256[:12] for table in given)}"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _licence(given: Sequence[LatencyTable], notes: list[str]) -> str:
+    """Whoever passes the table on must keep to all licences; one that is not known leaves the whole without one."""
+    licences = list(dict.fromkeys(table.licence for table in given))
+    if len(licences) == 1:
+        return licences[0]
+    together = " AND ".join(f"({licence})" if " " in licence else licence for licence in licences)
+    if "" in licences or len(together) > 200:
+        notes.append("the tables' licences differ, and one of them gives none: the merged table has none")
+        return ""
+    notes.append(f"the tables' licences differ: the merged table is under {together}")
+    return together
