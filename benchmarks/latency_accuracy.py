@@ -364,6 +364,10 @@ def write(folder: Path, chosen: list, space: object, setting: object, runtime: s
             convert_onnx(file, file := folder / f"{name}.ncnn.param")
         else:
             write_onnx(module, inputs, file)
+            if runtime == "onnxruntime-web":
+                from hwnas.networks.web_model import convert_for_web
+
+                convert_for_web(file, file)
         file.with_suffix(".shape").write_text(json.dumps([batch, *shape]))
         files[name] = file.name
     print(f"{len(files)} models written", file=sys.stderr)

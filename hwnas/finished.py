@@ -27,6 +27,7 @@ from hwnas.export.verify import require_its_device, spec_of, time_networks
 from hwnas.files import read_json, sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.device import DeviceSpec
+from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.progress import Progress
 from hwnas.recipe import ChildTraining, Optimizer
 from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
@@ -84,6 +85,9 @@ def write_child(
         **data_metadata(data),
     }
     export_network(child, onnx_file, metadata)
+    runtime = RUNTIMES.get(derived.table.runtime.name)
+    if runtime and runtime.convert and runtime.suffix == onnx_file.suffix:
+        runtime.convert(onnx_file, onnx_file)
     export_cells(child, place / "cells")
     parity = check_parity(child, onnx_file, data)
     test_accuracy = onnx_accuracy(onnx_file, data, data.test)

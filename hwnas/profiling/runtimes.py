@@ -33,12 +33,19 @@ def _convert_to_ncnn(source: Path, path: Path) -> None:
     convert_onnx(source, path)
 
 
+def _convert_for_web(source: Path, path: Path) -> None:
+    from hwnas.networks.web_model import convert_for_web
+
+    convert_for_web(source, path)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """``profiler`` is a program in ``profilers/``; ``hardware`` the forms it runs on, as a regular expression.
 
-    ``export`` makes a file of a module, and ``convert`` what the runtime reads of that file where it is another one; a
-    second file that belongs to a model has the same name but for its last ending.
+    ``export`` makes a file of a module, and ``convert`` what the runtime reads of that file where it is another one
+    (ONNX again: what is shipped for it); a second file that belongs to a model has the same name but for its last
+    ending.
     ``processes`` over which a profile's rounds are spread at the least (fewer where loading is slow). ``rewrites`` are
     what its optimiser is known to do to a cell; None leaves it to the networks that the correction is fitted on.
     """
@@ -73,7 +80,7 @@ class Runtime:
 RUNTIMES = {
     "onnxruntime": Runtime("onnxruntime_cpu.py", r"cpu", ".onnx", processes=8, rewrites=("share", "fuse")),
     # 4 s to start and 0.3 s a model, but each process compiles the runtime anew, and not always to equally fast code.
-    "onnxruntime-web": Runtime("browser.py", r"browser", ".onnx", rewrites=("share", "fuse")),
+    "onnxruntime-web": Runtime("browser.py", r"browser", ".onnx", convert=_convert_for_web, rewrites=("share", "fuse")),
     "openvino": Runtime("openvino_cpu.py", r"cpu", ".onnx", processes=6, rewrites=("share", "fuse")),
     "ncnn": Runtime("ncnn_cpu.py", r"cpu", ".ncnn.param", convert=_convert_to_ncnn, processes=8, rewrites=("share",)),
     "torch": Runtime("torch_eager.py", r"cpu|cuda:\d+", ".pt", _write_layers, processes=6, rewrites=()),
