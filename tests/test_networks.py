@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from conftest import Run, make_table
@@ -13,11 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_spaces import ALL_CONV, architectures
 
-from hwnas.cost.model import build_cost_models
+from hwnas.cost.model import build_cost_models, decode
 from hwnas.export.network import export_cells, export_network, open_session
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
+from hwnas.networks.serialize import write_onnx
 from hwnas.networks.supernet import DropPath, Supernet
+from hwnas.networks.web_model import convert_for_web
 from hwnas.spaces import SPACES, Architecture, Setting, get_space
 
 SMALL = {
@@ -161,3 +164,40 @@ def test_odd_images_pass_through_every_operation(side: int) -> None:
     assert supernet(torch.randn(2, 3, side, side), uniform).shape == (2, 10)
     small = Supernet(get_space("nasbench201"), Setting(channels=4, depth=1, height=side, width=side)).eval()
     assert small(torch.randn(2, 3, side, side), {"cell": torch.full((6, 5), 0.2)}).shape == (2, 10)
+
+
+# --- networks for the browser -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "darts"])
+def test_networks_for_the_browser_give_the_same_numbers(tmp_path: Path, name: str) -> None:
+    """max(x, 0) wherever a ReLU is not a convolution's own, as judged by ONNX Runtime's optimised graph."""
+    space, setting = SPACES[name], SMALL[name]
+    generator = np.random.default_rng(3)
+    replaced = 0
+    for number in range(6):
+        choices = generator.integers(len(space.operations), size=(1, space.num_edges))
+        child = ChildNetwork(space, decode(space, choices[0]), setting, prune=True)
+        child.eval()
+        image = torch.randn(2, setting.image_channels, setting.height, setting.width)
+        before, after, again = (tmp_path / f"{number}-{form}.onnx" for form in ("relu", "web", "twice"))
+        write_onnx(child, [image], before)
+        convert_for_web(before, after)
+        convert_for_web(after, again)
+        assert again.read_bytes() == after.read_bytes()
+        outputs = []
+        for file in (before, after):
+            options = onnxruntime.SessionOptions()
+            # As far as onnxruntime-web goes: no blocked layouts.
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.optimized_model_filepath = str(file.with_suffix(".optimised.onnx"))
+            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            outputs.append(session.run(None, {"input0": image.numpy()})[0])
+        np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-4 * np.abs(outputs[0]).max())
+        optimised = onnx.load(after.with_suffix(".optimised.onnx"))
+        replaced += sum(node.op_type == "Max" for node in optimised.graph.node)
+        left = [node.input[0] for node in optimised.graph.node if node.op_type == "Relu"]
+        writers = {out: node.op_type for node in optimised.graph.node for out in node.output}
+        # What is left as a ReLU has been taken into its convolution, but for sums of two convolutions.
+        assert all(writers.get(tensor) == "Add" for tensor in left), [writers.get(tensor) for tensor in left]
+    assert replaced > 0

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import Run, assert_one_clear_line, hwnas_process, make_table, profile
@@ -362,6 +363,20 @@ def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp
     shipped = load_file(place / "weights.safetensors")
     learnt = sum(t.numel() for n, t in shipped.items() if "running" not in n and "num_batches" not in n)
     assert learnt <= content["costs"]["params"]
+
+
+@pytest.mark.end_to_end
+def test_a_network_for_the_browser_is_written_as_its_runtime_likes_it(run: Run, tmp_path: Path) -> None:
+    table = make_table(SPACES["nasbench201"], SIZES["nasbench201"])
+    web = table.runtime.model_copy(update={"name": "onnxruntime-web"})
+    write_table(tmp_path / "web.json", table.model_copy(update={"runtime": web}))
+    base = ("search", "--table", tmp_path / "web.json", *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0)
+    result = run(*base, "--budget", "90%", "--out", tmp_path / "run", "--json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["targets"]
+    assert row["parity"]["same_class"] == 1.0
+    operations = [node.op_type for node in onnx.load(row["onnx"]).graph.node]
+    assert "Max" in operations
 
 
 def test_search_refuses_what_does_not_fit(run: Run, tmp_path: Path, table_file: Path) -> None:
