@@ -40,4 +40,4 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
     if warning := table.noise_warning:
         progress.say(warning)
     recipe = read_recipe("snas-short", {})
-    return answer(Question(space, setting, table, "digits", BUDGETS, recipe, verify=True), out, progress)
+    return answer(Question(space, setting, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress)

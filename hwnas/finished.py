@@ -44,9 +44,14 @@ def fit_setting(setting: Setting, data: ImageData) -> Setting:
 
 @dataclass(frozen=True)
 class Derived:
-    """One target's network: what it is, what it may cost, by which table, and the folder it lives in."""
+    """One target's network: what it is, what it may cost, by which table, and the folder it lives in.
+
+    ``device`` is what the run calls the table, ``table_file`` where it keeps it.
+    """
 
     place: Path
+    device: str
+    table_file: str
     table: LatencyTable
     space: SearchSpace
     setting: Setting
@@ -102,6 +107,8 @@ def write_child(
             "budget": {"text": budget.text, "limits": dict(budget.limits)},
             "costs": predicted,
             "macs_convention": space.macs_convention,
+            "device": derived.device,
+            "table": derived.table_file,
             "table_sha256": derived.table.sha256,
             "data": data.name,
             "parity": asdict(parity),
@@ -110,6 +117,7 @@ def write_child(
         },
     )
     return {
+        "device": derived.device,
         "budget": budget.text,
         "architecture": text,
         "budget_ms": budget.limits.get("latency_ms"),
@@ -137,8 +145,7 @@ def read_targets(folder: Path) -> list[Finished]:
         places, run = sorted(p.parent for p in folder.glob("*/architecture.json")), folder
     if not places:
         raise HwnasError(f"{folder} holds no finished search", search_first)
-    table = read_table(run / "table.json")
-    order = read_json(run / "manifest.json", search_first)["budgets"]
+    manifest = read_json(run / "manifest.json", search_first)
     result = []
     for place in places:
         content = read_json(place / "architecture.json", search_first)
@@ -147,7 +154,9 @@ def read_targets(folder: Path) -> list[Finished]:
             result.append(
                 Finished(
                     place=place,
-                    table=table,
+                    device=content["device"],
+                    table_file=content["table"],
+                    table=read_table(run / content["table"]),
                     space=space,
                     setting=Setting(**content["setting"]),
                     architecture=space.parse(content["architecture"]),
@@ -157,16 +166,33 @@ def read_targets(folder: Path) -> list[Finished]:
             )
         except (KeyError, TypeError) as error:
             raise HwnasError(f"{place / 'architecture.json'} is incomplete ({error})", search_first) from None
-    return sorted(result, key=lambda t: order.index(t.budget.text) if t.budget.text in order else len(order))
+    order = [(device, budget) for device in manifest.get("tables", {}) for budget in manifest["budgets"]]
+    known = {goal: number for number, goal in enumerate(order)}
+    return sorted(result, key=lambda t: known.get((t.device, t.budget.text), len(known)))
 
 
 def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
     """Time every network of a run again and compare with prediction and budget; writes ``verification.json``.
 
-    ``kept`` is false when a limit is broken by more than the measurement's error. Without ``spec`` the table's own
-    device is used.
+    ``kept`` is false when a limit is broken by more than the measurement's error. Without ``spec`` each table's own
+    device is used; with it, the run must be for one.
     """
     targets = read_targets(folder)
+    devices = list(dict.fromkeys(target.device for target in targets))
+    if spec and len(devices) > 1:
+        raise HwnasError(
+            f"the run is for several devices ({', '.join(devices)})",
+            "leave out --device, or verify the folder of one network",
+        )
+    rows = []
+    for device in devices:
+        rows += _verify([target for target in targets if target.device == device], spec, progress)
+    update_summary(targets[0].place.parent, rows)
+    return rows
+
+
+def _verify(targets: list[Finished], spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
+    """The targets of one table."""
     table = targets[0].table
     if spec is None:
         require_its_device(table)
@@ -188,6 +214,7 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
             time.within(bound) if metric == "latency_ms" else costs[metric] <= bound for metric, bound in limits.items()
         )
         row = {
+            "device": target.device,
             "budget": target.budget.text,
             "budget_ms": limits.get("latency_ms"),
             "predicted_ms": costs["latency_ms"],
@@ -197,9 +224,8 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
             "machine_slowdown": time.machine_slowdown,
             "kept": kept,
         }
-        write_json(target.place / "verification.json", {**row, "device": spec.text, "date": today()})
+        write_json(target.place / "verification.json", {**row, "timed_on": spec.text, "date": today()})
         rows.append(row)
-    update_summary(targets[0].place.parent, rows)
     return rows
 
 
@@ -210,7 +236,7 @@ def update_summary(run: Path, rows: list[dict[str, Any]]) -> None:
         summary = read_json(file, f"remove {file}")
         for row in rows:
             for old in summary["targets"]:
-                if old["budget"] == row["budget"]:
+                if (old["device"], old["budget"]) == (row["device"], row["budget"]):
                     old.update(row)
         write_json(file, summary)
 
@@ -255,6 +281,7 @@ def evaluate(folder: Path, split_name: str, data_spec: str | None, progress: Pro
     split = getattr(data, split_name)
     return [
         {
+            "device": target.device,
             "budget": target.budget.text,
             "images": len(split),
             "onnx_accuracy": onnx_accuracy(target.place / "network.onnx", data, split),

@@ -1,16 +1,18 @@
 """A whole search, from table, data and budgets to ONNX networks that keep their budgets, in one folder.
 
 DIR/manifest.json        settings, seeds, versions, hashes of everything used
-DIR/table.json           the latency table
-DIR/metrics.jsonl        a line an epoch and budget
+DIR/table.json           the latency table (of several: DIR/tables/NAME.json)
+DIR/metrics.jsonl        a line an epoch and target
 DIR/checkpoint.pt        the search's state
 DIR/summary.json         the closing table
 DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, verification.json
+                         (with several tables: DIR/<name>_<budget>/)
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +34,7 @@ from hwnas.finished import Derived, fit_setting, verify_run, write_child
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
-from hwnas.search.loop import Search, Target, run_search
+from hwnas.search.loop import Goal, Search, Target, run_search
 from hwnas.spaces import Architecture, SearchSpace, Setting
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
@@ -43,11 +45,14 @@ MOST_DERIVATIONS = 6
 
 @dataclass(frozen=True)
 class Question:
-    """What a user asks for: a space at some size, a device's table, images, budgets, and how to search."""
+    """What a user asks for: a space at some size, devices' tables by name, images, budgets, and how to search.
+
+    Every budget is asked of every device.
+    """
 
     space: SearchSpace
     setting: Setting
-    table: LatencyTable
+    tables: Mapping[str, LatencyTable]
     data_spec: str
     budgets: list[str]
     recipe: Recipe
@@ -62,27 +67,34 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
     """
     space = question.space
     if question.verify:
-        require_its_device(question.table)
+        for table in question.tables.values():
+            require_its_device(table)
     data = load_data(question.data_spec, progress)
     setting = fit_setting(question.setting, data)
-    costs = build_cost_models(question.table, space, setting)
-    previews = preview(costs)
-    budgets = [parse_budget(text, previews) for text in question.budgets]
-    if len({budget.name for budget in budgets}) != len(budgets):
-        raise HwnasError("two budgets are the same", "give each --budget once")
+    goals, lines = [], []
+    for device, table in question.tables.items():
+        costs = build_cost_models(table, space, setting)
+        previews = preview(costs)
+        budgets = [parse_budget(text, previews) for text in question.budgets]
+        if len({budget.name for budget in budgets}) != len(budgets):
+            raise HwnasError("two budgets are the same", "give each --budget once")
+        goals += [Goal(device, budget, costs) for budget in budgets]
+        of = f"{device}, " if len(question.tables) > 1 else ""
+        lines += [of + describe_budget(budget, previews) for budget in budgets]
     digest = _write_manifest(question, setting, data, folder)
-    for budget in budgets:
-        progress.say(describe_budget(budget, previews))
+    for line in lines:
+        progress.say(line)
 
     torch.manual_seed(question.recipe.seed)
-    search = Search(space, setting, costs, budgets, data, question.recipe)
-    run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row)))
+    search = Search(space, setting, goals, data, question.recipe)
+    many = len(question.tables) > 1
+    run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row, many)))
 
     rows = []
     for target in search.targets:
         rows.append(_finish(question, search, target, setting, data, folder, progress))
     summary = folder / "summary.json"
-    write_json(summary, {"targets": rows, "finished": today(), "table_sha256": question.table.sha256})
+    write_json(summary, {"targets": rows, "finished": today(), "tables": _hashes(question)})
     if question.verify:
         verify_run(folder, None, progress)
     return read_json(summary, f"remove {summary}")["targets"]
@@ -100,11 +112,12 @@ def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
     )
 
 
-def epoch_line(row: dict[str, Any]) -> str:
+def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
     over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items())
     multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values())
+    device = f"{row['device']} " * with_device
     return (
-        f"epoch {row['epoch']:>3} {row['budget']:<12} loss {row['train_loss']:.3f}  "
+        f"epoch {row['epoch']:>3} {device}{row['budget']:<12} loss {row['train_loss']:.3f}  "
         f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {row['entropy']:.2f}"
     )
 
@@ -114,7 +127,7 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
     asked = {
         "space": question.space.name,
         "setting": asdict(setting),
-        "table_sha256": question.table.sha256,
+        "tables": _hashes(question),
         "data": question.data_spec,
         "data_fingerprint": data.fingerprint,
         "budgets": question.budgets,
@@ -136,8 +149,17 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
     packages = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
     write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
-    write_table(folder / "table.json", question.table)
+    for device, table in question.tables.items():
+        write_table(folder / _table_file(question, device), table)
     return digest
+
+
+def _hashes(question: Question) -> dict[str, str]:
+    return {device: table.sha256 for device, table in question.tables.items()}
+
+
+def _table_file(question: Question, device: str) -> str:
+    return "table.json" if len(question.tables) == 1 else f"tables/{device}.json"
 
 
 def _finish(
@@ -151,8 +173,9 @@ def _finish(
 ) -> dict[str, Any]:
     """Derive one target's child, train it from the supernet's weights, export it."""
     space, recipe = question.space, question.recipe
-    place = folder / target.budget.name
-    architecture, attempts = _settle(question, search, target, setting, place, progress)
+    device = target.goal.device
+    place = folder / (f"{device}_" * (len(question.tables) > 1) + target.budget.name)
+    architecture, attempts = _settle(question, target, setting, place, progress)
     text = space.format(architecture, all_edges=True)
     child = search.supernet.child(architecture)
     child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -165,12 +188,13 @@ def _finish(
         "child_epochs": len(history),
         "derivations": attempts,
     }
-    derived = Derived(place, question.table, space, setting, architecture, target.budget)
-    return write_child(child, derived, search.costs, data, result)
+    table_file, table = _table_file(question, device), question.tables[device]
+    derived = Derived(place, device, table_file, table, space, setting, architecture, target.budget)
+    return write_child(child, derived, target.goal.costs, data, result)
 
 
 def _settle(
-    question: Question, search: Search, target: Target, setting: Setting, place: Path, progress: Progress
+    question: Question, target: Target, setting: Setting, place: Path, progress: Progress
 ) -> tuple[Architecture, list[dict[str, Any]]]:
     """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on the device.
 
@@ -183,18 +207,19 @@ def _settle(
     if kept.exists():  # an interrupted run has settled this
         attempts = read_json(kept, f"remove {kept}")
         return space.parse(attempts[-1]["architecture"]), attempts
-    limits = {metric: (search.costs[metric], limit) for metric, limit in target.budget.limits.items()}
+    costs, table = target.goal.costs, question.tables[target.goal.device]
+    limits = {metric: (costs[metric], limit) for metric, limit in target.budget.limits.items()}
     attempts = []
     while True:
         architecture = derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
         text = space.format(architecture, all_edges=True)
-        predicted = search.costs["latency_ms"].predict(architecture)
+        predicted = costs["latency_ms"].predict(architecture)
         attempt: dict[str, Any] = {"architecture": text, "predicted_ms": predicted}
         attempts.append(attempt)
         if not question.verify or bound is None:
             break
         child = ChildNetwork(space, architecture, setting, prune=True)
-        measured = _time_child(child, question.table, network_key(space, setting), place, progress)
+        measured = _time_child(child, table, network_key(space, setting), place, progress)
         attempt["measured_ms"] = measured.latency_ms
         if measured.latency_ms <= bound or len(attempts) == MOST_DERIVATIONS:
             break
@@ -204,7 +229,7 @@ def _settle(
             f"deriving again with a bound of {tighter:.4g} ms"
         )
         try:
-            limits["latency_ms"] = (search.costs["latency_ms"], tighter)
+            limits["latency_ms"] = (costs["latency_ms"], tighter)
             derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
         except HwnasError:
             break  # nothing cheaper is left; the verification says that the budget is broken

@@ -42,7 +42,7 @@ def test_demo_makes_what_it_promises(tmp_path: Path) -> None:
         assert session.run(None, {"image": np.zeros((3, 3, 32, 32), np.float32)})[0].shape == (3, 10)
         metadata = {p.key: p.value for p in onnx.load(file).metadata_props}
         assert metadata["hwnas.budget"] == target["budget"]
-        assert metadata["hwnas.table_sha256"] == summary["table_sha256"]
+        assert metadata["hwnas.table_sha256"] == summary["tables"]["profile"]
         assert json.loads(metadata["hwnas.labels"]) == [str(d) for d in range(10)]
         assert set(json.loads(metadata["hwnas.normalisation"])) == {"scale", "mean", "std"}
         assert float(metadata["hwnas.predicted_latency_ms"]) == target["predicted_ms"]

@@ -21,7 +21,7 @@ from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
-from hwnas.search.loop import Search, batch_statistics
+from hwnas.search.loop import Goal, Search, batch_statistics
 from hwnas.search.snas import dual_ascent, sample_concrete, snas_loss, temperature_at
 from hwnas.spaces import SPACES, Setting, get_space
 from hwnas.tables.io import read_table, write_table
@@ -38,7 +38,7 @@ def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate
     space, sizes = SPACES[name], SIZES[name]
     costs = build_cost_models(make_table(space, sizes), space, sizes)
     previews = preview(costs)
-    return Search(space, sizes, costs, [parse_budget(b, previews) for b in budgets], DATA, recipe)
+    return Search(space, sizes, [Goal("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe)
 
 
 def plain_recipe(**changes: object) -> Recipe:
@@ -91,7 +91,7 @@ def test_cost_gradient_through_the_training_step_equals_finite_differences(
     def penalty(logits: dict[str, np.ndarray]) -> float:
         total = 0.0
         for weight, (metric, bound) in zip(multipliers, limits.items(), strict=True):
-            base, edges = search.costs[metric].linear()
+            base, edges = search.targets[0].goal.costs[metric].linear()
             p = {k: np.exp(v) / np.exp(v).sum(axis=1, keepdims=True) for k, v in logits.items()}
             excess = (base + sum((p[k] * edges[k]).sum() for k in p)) / bound - 1
             total += (
@@ -344,6 +344,42 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
     broken = run("verify", place)
     assert broken.exit_code == 1
     assert "NO" in broken.stdout
+
+
+@pytest.mark.end_to_end
+def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
+    """Two tables, two budgets: four networks from one supernet, each within its budget by its own table."""
+    space, sizes = SPACES["nasbench201"], SIZES["nasbench201"]
+    tables = {name: make_table(space, sizes, seed) for seed, name in enumerate(("phone", "server"))}
+    for name, table in tables.items():
+        write_table(tmp_path / f"{name}.json", table)
+    out, base = tmp_path / "run", ("search", "--table", tmp_path / "phone.json", *SMALL_SEARCH, "--child-epochs", 0)
+    both = (*base, "--table", tmp_path / "server.json", "--epochs", 2, "--budget", "moderate", "--budget", "60%")
+    result = run(*both, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "server 60%" in result.stdout
+    rows = json.loads((out / "summary.json").read_text())["targets"]
+    goals = [("phone", "moderate"), ("phone", "60%"), ("server", "moderate"), ("server", "60%")]
+    assert [(row["device"], row["budget"]) for row in rows] == goals
+    for row in rows:
+        model = build_cost_models(tables[row["device"]], space, sizes)["latency_ms"]
+        assert row["predicted_ms"] == pytest.approx(model.predict(space.parse(row["architecture"])))
+        assert row["predicted_ms"] <= row["budget_ms"]
+    assert read_table(out / "tables" / "server.json") == read_table(tmp_path / "server.json")
+    assert (out / "server_60pct" / "network.onnx").exists()
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["device"], line["budget"]) for line in lines] == goals * 2
+    evaluated = json.loads(run("evaluate", out, "--json").stdout)["targets"]
+    assert [(row["device"], row["budget"]) for row in evaluated] == goals
+    assert json.loads(run("evaluate", out / "phone_moderate", "--json").stdout)["targets"] == evaluated[:1]
+    assert_one_clear_line(run("verify", out, "--device", "cpu"), "several devices", "phone, server")
+    assert_one_clear_line(run("verify", out), "which this machine is not")
+    twice = (*base, "--table", tmp_path / "phone.json", "--out", tmp_path / "other")
+    assert_one_clear_line(run(*twice), "same file name")
+    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SIZES["darts"]))
+    apart = (*base, "--table", tmp_path / "darts.json", "--space", "nasbench201", "--out", tmp_path / "other")
+    assert_one_clear_line(run(*apart), "lacks")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.end_to_end

@@ -15,7 +15,6 @@ from hwnas.cli.common import (
     Layers,
     OtherData,
     SettingName,
-    TablePath,
     TableSpace,
     app,
     command,
@@ -30,7 +29,9 @@ from hwnas.errors import HwnasError
     app, "search", "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a", goes_on=True
 )
 def search_command(
-    table: TablePath,
+    table: Annotated[
+        list[Path], typer.Option("--table", help="A latency table; repeat for more devices, each gets every budget.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder of the run; the same command goes on where it was stopped.")],
     budget: Annotated[
         list[str] | None,
@@ -68,9 +69,14 @@ def search_command(
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     settings = read_recipe(recipe or ("snas-short" if data.startswith("digits") else "snas"), changes)
-    content = open_table(table)
-    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers)
-    question = Question(chosen, sizes, content, data, budget or ["moderate"], settings, verify)
+    tables = {path.stem: open_table(path) for path in table}
+    if len(tables) != len(table):
+        raise HwnasError("two tables have the same file name", "give each --table once, under a name of its own")
+    networks = [choose_network(t, space, setting, channels=channels, depth=layers) for t in tables.values()]
+    if any(network != networks[0] for network in networks):
+        raise HwnasError("the tables were made for different networks", "say which with --space and --setting")
+    chosen, sizes = networks[0]
+    question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify)
     with Progress() as progress:
         rows = answer(question, out, progress)
     if as_json:
@@ -101,7 +107,7 @@ def verify_command(
         columns = ["budget", "limit", "predicted", "measured", "clock says", "kept"]
         shown = [
             [
-                r["budget"],
+                name_of(r, rows),
                 f"{r['budget_ms']:.4g} ms" if r["budget_ms"] else "-",
                 f"{r['predicted_ms']:.4g} ms",
                 f"{r['measured_ms']:.4g} ± {r['measured_error_ms']:.2g} ms",
@@ -111,14 +117,15 @@ def verify_command(
             for r in rows
         ]
         show_table("", columns, shown)
-        slowdown = rows[0]["machine_slowdown"]
-        if slowdown is None:
-            print("The table is of another machine or runtime: the times are as the clock says.")
-        else:
-            print(
-                f"The machine runs at {1 / slowdown:.0%} of its speed when the table was measured; "
-                "'measured' has this divided out."
-            )
+        for device, slowdown in {r["device"]: r["machine_slowdown"] for r in rows}.items():
+            table = "the table" if name_of(rows[0], rows) == rows[0]["budget"] else f"table {device}"
+            if slowdown is None:
+                print(f"{table} is of another machine or runtime: the times are as the clock says")
+            else:
+                print(
+                    f"the machine runs at {1 / slowdown:.0%} of its speed when {table} was measured; "
+                    "'measured' has this divided out"
+                )
     if not all(row["kept"] for row in rows):
         raise typer.Exit(1)
 
@@ -143,7 +150,7 @@ def train_command(
         return
     for r in rows:
         print(
-            f"{r['budget']}: validation {r['validation_accuracy_before_training']:.1%} -> "
+            f"{name_of(r, rows)}: validation {r['validation_accuracy_before_training']:.1%} -> "
             f"{r['validation_accuracy']:.1%}, test {r['accuracy']:.1%}; {r['onnx']}"
         )
     print(f"next: hwnas verify {folder}")
@@ -166,7 +173,9 @@ def evaluate_command(
         show_json({"split": split, "targets": rows})
         return
     columns = ["budget", "images", "ONNX Runtime", "torch"]
-    shown = [[r["budget"], f"{r['images']:,}", f"{r['onnx_accuracy']:.2%}", f"{r['torch_accuracy']:.2%}"] for r in rows]
+    shown = [
+        [name_of(r, rows), f"{r['images']:,}", f"{r['onnx_accuracy']:.2%}", f"{r['torch_accuracy']:.2%}"] for r in rows
+    ]
     show_table(f"accuracy on the {split} images", columns, shown)
 
 
@@ -201,7 +210,7 @@ def show_results(rows: list[dict[str, Any]]) -> None:
         limits = ", ".join(format_amount(m, v) for m, v in row["limits"].items())
         shown.append(
             [
-                row["budget"],
+                name_of(row, rows),
                 limits,
                 f"{row['predicted_ms']:.4g} ms",
                 measured,
@@ -216,4 +225,9 @@ def show_results(rows: list[dict[str, Any]]) -> None:
     columns += ["val. before training", "val. after", "test accuracy"]
     show_table("", columns, shown)
     for row in rows:
-        print(f"{row['budget']}: {row['architecture']}  {row['onnx']}")
+        print(f"{name_of(row, rows)}: {row['architecture']}  {row['onnx']}")
+
+
+def name_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """A target: its budget, and its device where there are several."""
+    return f"{row['device']} {row['budget']}" if len({r["device"] for r in rows}) > 1 else str(row["budget"])

@@ -41,13 +41,27 @@ VALIDATION_IMAGES = 2000  # watched after every epoch; the first of the validati
 EPOCH_MEANS = ("loss", "correct", "count")
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What one network is to keep: a budget on a device, whose costs the models tell."""
+
+    device: str
+    budget: Budget
+    costs: Mapping[str, CostModel]
+
+
 @dataclass
 class Target:
-    """One budget's share of the search: its logits, its multipliers (one a limit)."""
+    """One goal's share of the search: its logits, its multipliers (one a limit)."""
 
-    budget: Budget
+    goal: Goal
     logits: dict[str, nn.Parameter]
     multipliers: Tensor
+    expected: dict[str, ExpectedCost]
+
+    @property
+    def budget(self) -> Budget:
+        return self.goal.budget
 
     def log_probability(self) -> dict[str, Any]:
         """log p [E, K] of every cell kind, as float64 arrays."""
@@ -55,7 +69,7 @@ class Target:
 
 
 class Search:
-    """A search over ``space`` for several budgets at once.
+    """A search over ``space`` for several budgets, on one device or several, at once.
 
     Every random number is drawn from a generator seeded by (seed, purpose, step), so the state to be saved is weights,
     logits, optimisers and multipliers, and a resumed search takes exactly the steps that an uninterrupted one takes.
@@ -65,24 +79,23 @@ class Search:
         self,
         space: SearchSpace,
         setting: Setting,
-        costs: Mapping[str, CostModel],
-        budgets: list[Budget],
+        goals: list[Goal],
         data: ImageData,
         recipe: Recipe,
     ) -> None:
         self.space, self.data, self.recipe = space, data, recipe
-        self.costs = costs
-        self.expected = {metric: ExpectedCost(model) for metric, model in costs.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, 3))
             self.supernet = Supernet(space, setting)
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.targets = []
-        for number, budget in enumerate(budgets):
+        for number, goal in enumerate(goals):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
             logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
             start = recipe.penalty.weight if recipe.penalty.mode == "fixed" else 0.0
-            self.targets.append(Target(budget, logits, torch.full((len(budget.limits),), start, dtype=torch.float64)))
+            multipliers = torch.full((len(goal.budget.limits),), start, dtype=torch.float64)
+            expected = {metric: ExpectedCost(model) for metric, model in goal.costs.items()}
+            self.targets.append(Target(goal, logits, multipliers, expected))
         self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
         self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.values()) for t in self.targets]
         self.step = 0
@@ -112,7 +125,7 @@ class Search:
         images = images.to(next(self.supernet.parameters()).dtype)
         scores = self.supernet(images.contiguous(memory_format=torch.channels_last), mixture, drop=drop)
         task = nn.functional.cross_entropy(scores, classes)
-        relative = relative_costs(target.logits, self.expected, target.budget.limits)
+        relative = relative_costs(target.logits, target.expected, target.budget.limits)
         right = int((scores.detach().argmax(dim=1) == classes).sum())
         damping = recipe.penalty.damping if self.constrains(epoch) else 0.0
         return snas_loss(task, target.multipliers, relative, damping), relative, task, right
@@ -151,7 +164,7 @@ class Search:
 
     def derive(self, target: Target) -> Architecture:
         """The most probable architecture within the target's budget (never over it)."""
-        limits = {metric: (self.costs[metric], bound) for metric, bound in target.budget.limits.items()}
+        limits = {metric: (target.goal.costs[metric], bound) for metric, bound in target.budget.limits.items()}
         return derive(self.space, target.log_probability(), limits, self.recipe.inputs_per_node)
 
     def validate(self, architecture: Architecture) -> float:
@@ -167,13 +180,14 @@ class Search:
         epoch = self.step // self.steps_an_epoch
         rows = []
         for target, sums in zip(self.targets, self.sums, strict=True):
-            relative = relative_costs(target.logits, self.expected, target.budget.limits).detach()
+            relative = relative_costs(target.logits, target.expected, target.budget.limits).detach()
             architecture = self.derive(target)
             limits = enumerate(target.budget.limits.items())
             rows.append(
                 {
                     "epoch": epoch,
                     "step": self.step,
+                    "device": target.goal.device,
                     "budget": target.budget.text,
                     "train_loss": sums["loss"] / max(sums["count"], 1),
                     "train_accuracy": sums["correct"] / max(sums["count"], 1),
@@ -214,7 +228,7 @@ def run_search(
     search: Search, folder: Path, digest: str, progress: Progress, report: Callable[[dict[str, Any]], None]
 ) -> None:
     """Run to the end, from the checkpoint in ``folder`` if there is one; ``metrics.jsonl`` gets a line an epoch and
-    budget, and ``report`` hears each.
+    target, and ``report`` hears each.
     """
     checkpoint = Checkpoint(folder / "checkpoint.pt", digest)
     saved = checkpoint.load()
