@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import exchange, fits, runs, shelves, spaces, tables
+from hwnas.cli import derive, exchange, fits, runs, shelves, spaces, tables
 from hwnas.cli.common import app, space_app, table_app
 
-__all__ = ["app", "exchange", "fits", "main", "runs", "shelves", "spaces", "tables"]
+__all__ = ["app", "derive", "exchange", "fits", "main", "runs", "shelves", "spaces", "tables"]
 
 app.add_typer(space_app, name="space")
 app.add_typer(table_app, name="table")

@@ -113,16 +113,25 @@ def space_preview(
     input_shape: InputShape = None,
     classes: Classes = None,
     budget: Annotated[list[str] | None, typer.Option(help="Also say what this budget allows.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw latency against MACs and the budgets, into a .png or .svg file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show how cost is spread over a space on a device, and what a budget allows."""
-    from hwnas.cost.budget import format_amount, parse_budget, preview, share_within
+    from hwnas.cli.budgets import budget_facts, show_budgets, together
+    from hwnas.cost.budget import format_amount, parse_budget, preview
+    from hwnas.cost.contradiction import contradiction
     from hwnas.cost.model import build_cost_models
     from hwnas.cost.networks import choose_network
 
-    content, shape = open_table(table), parse_input(input_shape)
-    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    previews = preview(build_cost_models(content, chosen, sizes))
+    if plot:
+        from hwnas.pictures import require_picture
+
+        require_picture(plot)
+    opened, shape = open_table(table), parse_input(input_shape)
+    chosen, sizes = choose_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    previews = preview(build_cost_models(opened, chosen, sizes))
     budgets = [parse_budget(text, previews) for text in budget or []]
     quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
     spread = {
@@ -130,20 +139,24 @@ def space_preview(
         | {f"{n}_standard_error": p.percentile_error(q) for q, n in quartiles if not p.exact}
         for metric, p in previews.items()
     }
-    allowed = [
-        {"budget": b.text, "limits": dict(b.limits), "share_of_architectures": share_within(previews, b)}
-        for b in budgets
-    ]
+    allowed, limits = [budget_facts(previews, b) for b in budgets], together(previews, budgets)
+    least = contradiction(limits) if limits else {}
+    if plot:
+        from hwnas.cost.plot import plot_spread
+
+        plot_spread(previews, budgets, f"{chosen.name}, {sizes.describe()}\n{opened.describe()}", plot)
     if as_json:
-        show_json({"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed})
+        content = {"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed}
+        show_json(content | ({"contradiction_of_all_budgets": least} if limits else {}))
         return
     how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; ends exact"
     columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
     names = ("least", "aggressive", "moderate", "mild", "greatest")
     rows = [[metric, *(format_amount(metric, values[n]) for n in names)] for metric, values in spread.items()]
     show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
-    for row, b in zip(allowed, budgets, strict=True):
-        print(f"budget {b.text}: {b.describe()}: {row['share_of_architectures']:.2%} of the architectures keep it")
+    show_budgets(budgets, allowed, limits, least)
+    if plot:
+        print(f"drawn into {plot}")
 
 
 @command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")

@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.derive import cheapest
+from hwnas.cost.contradiction import contradiction
+from hwnas.cost.derive import Limits, cheapest
 from hwnas.cost.model import ENUMERABLE, Array, CostModel, every_choice
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
@@ -106,8 +107,10 @@ def preview(models: Mapping[str, CostModel]) -> dict[str, Preview]:
 
 def share_within(previews: Mapping[str, Preview], budget: Budget) -> float:
     """The share of the previewed architectures that keep every limit of the budget."""
-    kept = [previews[metric].costs <= bound for metric, bound in budget.limits.items()]
-    return float(np.mean(np.logical_and.reduce(kept)))
+    kept = np.ones_like(next(iter(previews.values())).costs, dtype=bool)
+    for metric, bound in budget.limits.items():
+        kept &= previews[metric].costs <= bound
+    return float(kept.mean())
 
 
 def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
@@ -115,7 +118,8 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
 
     ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
     architectures; ``60%`` is that share of the greatest latency. ``-macs`` or ``-params`` behind either takes the other
-    metric. Raises HwnasError for an unknown unit, or when no architecture of the space is so cheap.
+    metric. Raises HwnasError for an unknown unit, when no architecture of the space is so cheap, or when limits
+    contradict each other.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):
@@ -130,8 +134,40 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
                 f"{format_amount(metric, spread.least)} and {format_amount(metric, spread.greatest)} here",
                 "give a larger one ('hwnas space preview' shows what a budget allows)",
             )
-    cheapest(next(iter(previews.values())).model, {m: (previews[m].model, b) for m, b in limits.items()})
+    require_possible(text, limits_of(previews, budget))
     return budget
+
+
+def limits_of(previews: Mapping[str, Preview], budget: Budget) -> Limits:
+    """The budget's limits as derivation takes them."""
+    return {metric: (previews[metric].model, bound) for metric, bound in budget.limits.items()}
+
+
+def require_possible(text: str, limits: Limits, inputs_per_node: int | None = None) -> None:
+    """Raise HwnasError that says how far down each limit can go, when no architecture keeps all of the budget's."""
+    if least := contradiction(limits, inputs_per_node):
+        raise HwnasError(f"budget {text!r} cannot be met: {describe_contradiction(limits, least)}", "give a larger one")
+
+
+def describe_contradiction(limits: Limits, least: Mapping[str, float]) -> str:
+    """In words, the ``least`` that ``hwnas.cost.contradiction`` has found."""
+    bounds = " and ".join(f"{metric} <= {format_amount(metric, limits[metric][1])}" for metric in least)
+    if len(least) == 1:
+        return f"no architecture has {bounds}, the least is {', '.join(format_amount(m, v) for m, v in least.items())}"
+    reach = ", ".join(f"{metric} goes down to {format_amount(metric, value)}" for metric, value in least.items())
+    return f"{bounds} contradict each other; within the other{'s' * (len(least) > 2)}, {reach}"
+
+
+def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str, float] | None:
+    """Without which limit most architectures would keep the budget, and the share that then would; exact or sampled as
+    the previews are. None where no single limit's removal lets another architecture in.
+    """
+    without = {
+        metric: share_within(previews, Budget(budget.text, {m: b for m, b in budget.limits.items() if m != metric}))
+        for metric in budget.limits
+    }
+    metric = max(without, key=lambda m: without[m])
+    return (metric, without[metric]) if without[metric] > share_within(previews, budget) else None
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:

@@ -7,9 +7,9 @@ solved exactly with HiGHS (through scipy). The cost is that of the deployed netw
 on a path from an input to an output, a node with n live inputs pays n - 1 additions, and what the runtime shares is
 paid once.
 
-A runtime's rewrites have exceptions that the program leaves out (hwnas.cost.model knows them all): a node that merely
-passes its input on shares with that input, a ReLU that alone reads a convolution is free, the order of additions
-matters. Every result is checked against the exact cost. Spaces that can be enumerated are enumerated instead.
+The program may see a little less than the exact cost (hwnas.cost.model; a rewrite next to a dead edge, HiGHS's
+tolerance), never more. Every result is judged by the exact cost, and one that is over a bound is cut off. Spaces that
+can be enumerated are enumerated instead.
 
 Binary z choose operations; the continuous variables below take their least feasible values, which for binary z are the
 exact ones:
@@ -18,59 +18,33 @@ exact ones:
     b[n] >= u[e] + b[target] - 1         node n is needed by an output
     y[e, o] >= z[e, o] + f + b - 2       the operation runs
     t[n] >= sum of y into n - 1, t >= 0  additions
-    a[n] >= sum of y that do not fuse, into n, - 1, a >= 0      those of them that are no convolution's
-    s[n, p] >= y[e, o]                   a shared piece that an edge out of n needs (ReLU, pooling), paid once
     g[e] <= u[e], a unit flow            every cell has a path from an input to an output
+
+and those of hwnas.cost.program for a runtime's rewrites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice, live_edges
+from hwnas.cost.program import CellVariables, Program, addition_rows, shared_rows
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
 
 Limits = Mapping[str, tuple[CostModel, float]]
 LEAST_LOG_PROBABILITY = -60.0
-
-
-@dataclass
-class _Program:
-    """Rows of a linear program under construction: each is coefficients by column, and its bounds."""
-
-    rows: list[dict[int, float]] = field(default_factory=list)
-    lower: list[float] = field(default_factory=list)
-    upper: list[float] = field(default_factory=list)
-    columns: int = 0
-    binary: list[int] = field(default_factory=list)
-    unbounded: list[int] = field(default_factory=list)  # the others lie between 0 and 1
-
-    def variables(self, count: int, binary: bool = False, unbounded: bool = False) -> np.ndarray:
-        block = np.arange(self.columns, self.columns + count)
-        self.columns += count
-        if unbounded:
-            self.unbounded += block.tolist()
-        if binary:
-            self.binary += block.tolist()
-        return block
-
-    def add(self, row: dict[int, float], lower: float = -np.inf, upper: float = np.inf) -> None:
-        self.rows.append(row)
-        self.lower.append(lower)
-        self.upper.append(upper)
-
-
-@dataclass(frozen=True)
-class _CellVariables:
-    choose: np.ndarray  # z [E, K]
-    runs: np.ndarray  # y [E, K]
-    additions: np.ndarray  # t [nodes]
+MOST_IN_VAIN = 1_000
+OBJECTIVE_SIZE = 1e3  # of the largest coefficient: HiGHS stops within 1e-6 of the optimum
 
 
 def derive(
@@ -83,25 +57,56 @@ def derive(
 
     Raises HwnasError when no architecture keeps the limits.
     """
+    return derive_best(space, log_probability, limits, inputs_per_node, 1)[0]
+
+
+def derive_best(
+    space: SearchSpace,
+    log_probability: Mapping[str, Array],
+    limits: Limits,
+    inputs_per_node: int | None,
+    number: int,
+) -> list[Architecture]:
+    """The ``number`` most probable architectures within all limits, best first; all of them where there are fewer.
+
+    The arguments are those of ``derive``. Raises HwnasError when no architecture keeps the limits.
+    """
+    found = list(islice(_ranked(space, clipped(log_probability), None, limits, inputs_per_node), number))
+    if not found:
+        raise _none_within(space, limits)
+    return found
+
+
+def cheapest(model: CostModel, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
+    """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
+    found = next(_ranked(model.space, None, model, limits or {}, inputs_per_node), None)
+    if found is None:
+        raise _none_within(model.space, limits or {})
+    return found
+
+
+def clipped(log_probability: Mapping[str, Array]) -> dict[str, Array]:
+    """What derivation adds up: log p, and never less than LEAST_LOG_PROBABILITY. Raises HwnasError for NaN."""
     for kind, values in log_probability.items():
         if np.isnan(values).any():
             raise HwnasError(f"the logits of cell {kind} hold NaN", "lower the learning rates and search again")
-    score = {kind: np.maximum(values, LEAST_LOG_PROBABILITY) for kind, values in log_probability.items()}
-    return _solve(space, score, None, limits, inputs_per_node)
+    return {kind: np.maximum(values, LEAST_LOG_PROBABILITY) for kind, values in log_probability.items()}
 
 
-def cheapest(model: CostModel, limits: Limits | None = None) -> Architecture:
-    """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
-    return _solve(model.space, None, model, limits or {}, None)
+def scores(space: SearchSpace, log_probability: Mapping[str, Array], choices: NDArray[np.intp]) -> Array:
+    """The log probabilities [N] of the architectures ``choices`` [N, edges of all cells], as derivation sees them."""
+    table = np.concatenate([clipped(log_probability)[kind] for kind in space.cells])
+    return np.asarray(table[np.arange(len(table)), choices].sum(axis=1))
 
 
-def _solve(
+def _ranked(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
     least: CostModel | None,
     limits: Limits,
     inputs_per_node: int | None,
-) -> Architecture:
+) -> Iterator[Architecture]:
+    """Every architecture within the limits, the most probable first, or with ``least`` the cheapest."""
     if space.num_architectures <= ENUMERABLE:
         return _enumerate(space, score, least, limits, inputs_per_node)
     return _integer_program(space, score, least, limits, inputs_per_node)
@@ -113,25 +118,27 @@ def _enumerate(
     least: CostModel | None,
     limits: Limits,
     inputs_per_node: int | None,
-) -> Architecture:
+) -> Iterator[Architecture]:
     choices = every_choice(space)
-    value, allowed, start = np.zeros(len(choices)), np.ones(len(choices), dtype=bool), 0
-    for kind, cell in space.cells.items():
-        chosen = choices[:, start : start + len(cell.edges)]
+    allowed = keeps_rules(space, choices, inputs_per_node)
+    for model, bound in limits.values():
+        allowed &= model.predict_many(choices) <= bound
+    choices = choices[allowed]
+    value = least.predict_many(choices) if least is not None else -scores(space, score or {}, choices)
+    for row in np.argsort(value, kind="stable"):
+        yield decode(space, choices[row])
+
+
+def keeps_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
+    """Which architectures [N] have a path from an input to an output in every cell, and the nodes' number of inputs."""
+    allowed, start = np.ones(len(choices), dtype=bool), 0
+    for cell in space.cells.values():
+        used = choices[:, start : start + len(cell.edges)] != space.operations.index(NONE)
         start += len(cell.edges)
-        used = chosen != space.operations.index(NONE)
         allowed &= live_edges(cell, used).any(axis=1)
         if inputs_per_node is not None:
             allowed &= np.all([used[:, cell.edges_into(n)].sum(axis=1) == inputs_per_node for n in cell.inner_nodes], 0)
-        if score is not None:
-            value += score[kind][np.arange(len(cell.edges)), chosen].sum(axis=1)
-    for model, bound in limits.values():
-        allowed &= model.predict_many(choices) <= bound
-    if least is not None:
-        value = -least.predict_many(choices)
-    if not allowed.any():
-        raise _none_within(space, limits)
-    return decode(space, choices[np.where(allowed, value, -np.inf).argmax()])
+    return allowed
 
 
 def _none_within(space: SearchSpace, limits: Limits) -> HwnasError:
@@ -145,8 +152,8 @@ def _integer_program(
     least: CostModel | None,
     limits: Limits,
     inputs_per_node: int | None,
-) -> Architecture:
-    program = _Program()
+) -> Iterator[Architecture]:
+    program = Program()
     cells = {kind: _add_cell(program, space, cell, inputs_per_node) for kind, cell in space.cells.items()}
     objective: dict[int, float] = {}
     if score is not None:
@@ -162,25 +169,30 @@ def _integer_program(
         if not np.isfinite(bound):
             raise HwnasError(f"the limit on {metric} is not a finite number")
 
-    tried = 0
-    while True:
-        choices = _optimum(program, objective, cells)
-        if choices is None:
-            raise _none_within(space, limits)
-        architecture = decode(space, choices)
+    tolerance = 1e-8 * max((abs(value) for value in objective.values()), default=1.0)
+    waiting: list[tuple[float, int, Architecture]] = []  # those found, by what they are truly worth
+    vain = 0
+    while (optimum := _optimum(program, objective, cells)) is not None:
+        value, choices = optimum
+        architecture, vain = decode(space, choices), vain + 1
         if all(model.predict(architecture) <= bound for model, bound in limits.values()):
-            return architecture
-        tried += 1  # over the bound by what the program leaves out: cut this one off and go on
-        if tried > 1000:
+            one = choices[None]
+            worth = -scores(space, score or {}, one) if least is None else least.predict_many(one) - least.base
+            heappush(waiting, (float(worth[0]), len(program.rows), architecture))
+        while waiting and waiting[0][0] <= value + tolerance:  # the program sees no more than is true: none is better
+            yield heappop(waiting)[2]
+            vain = 0
+        if vain > MOST_IN_VAIN:
             raise HwnasError(
                 "too many of the most probable architectures are over the budget by less than the program sees",
                 "give a slightly smaller or larger one",
             )
         chosen = _chosen_columns(cells, choices)
         program.add(dict.fromkeys(chosen, 1.0), upper=len(chosen) - 1)
+    yield from (architecture for _, _, architecture in sorted(waiting))
 
 
-def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> _CellVariables:
+def _add_cell(program: Program, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> CellVariables:
     edges, operations = len(cell.edges), len(space.operations)
     choose = program.variables(edges * operations, binary=True).reshape(edges, operations)
     runs = program.variables(edges * operations).reshape(edges, operations)
@@ -215,47 +227,31 @@ def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node
             )
     leaves = [e for e, (source, _) in enumerate(cell.edges) if source < cell.num_inputs]
     program.add({int(flow[e]): 1.0 for e in leaves}, 1, 1)
-    return _CellVariables(choose, runs, additions)
+    return CellVariables(choose, runs, additions)
 
 
-def _cost_row(program: _Program, model: CostModel, cells: Mapping[str, _CellVariables]) -> dict[int, float]:
+def _cost_row(program: Program, model: CostModel, cells: Mapping[str, CellVariables]) -> dict[int, float]:
     """The coefficients of a metric, and the variables that only this metric needs."""
     row: dict[int, float] = {}
     for kind, variables in cells.items():
-        cost, cell = model.cells[kind], model.space.cells[kind]
+        cost = model.cells[kind]
         columns = variables.runs if model.dead_edges_are_free else variables.choose
         row.update(zip(columns.ravel().tolist(), cost.edges.ravel().tolist(), strict=True))
         for column, always in zip(variables.choose.ravel().tolist(), cost.always.ravel().tolist(), strict=True):
             row[column] = row.get(column, 0.0) + always
-        row.update(dict.fromkeys(variables.additions.tolist(), cost.fused_addition))
-        if cost.addition > cost.fused_addition:
-            plain = program.variables(cell.num_nodes, unbounded=True)
-            for number, node in enumerate(cell.inner_nodes):
-                into = [int(columns[e, o]) for e in cell.edges_into(node) for o in _adding(model, kind, e)]
-                program.add({int(plain[number]): 1.0, **dict.fromkeys(into, -1.0)}, lower=-1)
-            row.update(dict.fromkeys(plain.tolist(), cost.addition - cost.fused_addition))
-        shared: dict[tuple[int, int], int] = {}
-        for e, o in np.argwhere(cost.piece >= 0).tolist():
-            at = (cell.edges[e][0], int(cost.piece[e, o]))
-            if at not in shared:
-                shared[at] = int(program.variables(1)[0])
-                row[shared[at]] = cost.pieces[e, at[1]]
-            program.add({shared[at]: 1.0, int(columns[e, o]): -1.0}, lower=0)
+        for e, o in np.argwhere(cost.edges < 0).tolist():  # a gain: only where the operation is chosen
+            program.add({int(columns[e, o]): 1.0, int(variables.choose[e, o]): -1.0}, upper=0)
+        row |= addition_rows(program, model, kind, variables) | shared_rows(program, model, kind, variables)
     return {column: value for column, value in row.items() if value}
 
 
-def _adding(model: CostModel, kind: str, edge: int) -> list[int]:
-    """The operations of an edge whose result takes an addition of its own."""
-    fuses = model.cells[kind].fuses[edge]
-    return [o for o, op in enumerate(model.space.operations) if op != NONE and not fuses[o]]
-
-
 def _optimum(
-    program: _Program, objective: Mapping[int, float], cells: Mapping[str, _CellVariables]
-) -> np.ndarray | None:
+    program: Program, objective: Mapping[int, float], cells: Mapping[str, CellVariables]
+) -> tuple[float, np.ndarray] | None:
+    """The least value of the objective, and the operation of every edge there; None: nothing keeps the rows."""
     costs = np.zeros(program.columns)
     costs[list(objective)] = list(objective.values())
-    size = np.abs(costs).max() or 1.0
+    size = (np.abs(costs).max() or 1.0) / OBJECTIVE_SIZE
     integrality = np.zeros(program.columns)
     integrality[program.binary] = 1
     at = [(r, c, v) for r, row in enumerate(program.rows) for c, v in row.items()]
@@ -263,19 +259,34 @@ def _optimum(
     matrix = csr_array((values, (rows, columns)), shape=(len(program.rows), program.columns))
     upper = np.ones(program.columns)
     upper[program.unbounded] = np.inf
-    result = milp(
-        costs / size,
-        constraints=LinearConstraint(matrix, program.lower, program.upper),
-        integrality=integrality,
-        bounds=Bounds(0, upper),
-        options={"mip_rel_gap": 0.0},
-    )
+    with _silent():
+        result = milp(
+            costs / size,
+            constraints=LinearConstraint(matrix, program.lower, program.upper),
+            integrality=integrality,
+            bounds=Bounds(0, upper),
+            options={"mip_rel_gap": 0.0},
+        )
     if result.x is None:
         return None
-    return np.concatenate([result.x[variables.choose].argmax(axis=1) for variables in cells.values()])
+    choices = np.concatenate([result.x[variables.choose].argmax(axis=1) for variables in cells.values()])
+    return float(result.fun) * size, choices
 
 
-def _chosen_columns(cells: Mapping[str, _CellVariables], choices: np.ndarray) -> list[int]:
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing reaches standard output: HiGHS now and then prints a line there that a machine would take for results."""
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _chosen_columns(cells: Mapping[str, CellVariables], choices: np.ndarray) -> list[int]:
     columns: list[int] = []
     start = 0
     for variables in cells.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError
-from hwnas.files import atomic_path
+from hwnas.pictures import require_picture, save, style
 from hwnas.spaces import SPACES, Workload
 from hwnas.tables.diff import edge_amounts
 from hwnas.tables.schema import CellCosts, Entry, LatencyTable
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg")
 CELL, LETTER = (0.52, 0.27), 0.075  # inches
 COLUMNS = 40  # in one row of pictures; further sizes go below
 MOST_ROWS = 500  # in all
@@ -48,22 +46,14 @@ def plot_table(table: LatencyTable, out: Path) -> None:
     Raises HwnasError when ``out`` ends in neither, when the table is empty or too large for a picture, and when the
     folder cannot be written.
     """
-    if out.suffix not in SUFFIXES:
-        raise HwnasError(f"cannot tell a kind of picture from {out.name!r}", f"let it end in {' or '.join(SUFFIXES)}")
+    require_picture(out)
     panels = [*_entry_panels(table.entries), *_edge_panels(table)]
     if not panels:
         raise HwnasError("the table holds no entries", "measure some with 'hwnas profile'")
     if sum(len(panel.rows) for panel in panels) > MOST_ROWS or any(len(panel.columns) > COLUMNS for panel in panels):
         raise HwnasError("the table is too large for one picture", "draw it from 'hwnas table export'")
-    import matplotlib
-
-    # Fixed names inside an SVG and no date: the same table gives the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "hwnas", "font.size": 8}), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # letters that the font lacks become boxes
-        figure = _figure(table, panels)
-        with atomic_path(out) as temporary:
-            metadata = {"Date": None} if out.suffix == ".svg" else {}
-            figure.savefig(temporary, format=out.suffix[1:], dpi=150, metadata=metadata)
+    with style():
+        save(_figure(table, panels), out)
 
 
 def _entry_panels(entries: Sequence[Entry]) -> list[Panel]:

@@ -1,0 +1,63 @@
+"""What ``hwnas space preview`` says of budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwnas.cost.budget import Budget, Preview
+    from hwnas.cost.derive import Limits
+
+
+def budget_facts(previews: Mapping[str, Preview], budget: Budget) -> dict[str, Any]:
+    """What a budget allows; of several limits also how far each can go down under the others, and which one binds."""
+    from hwnas.cost.budget import binding_limit, limits_of, share_within
+    from hwnas.cost.contradiction import least_under_others
+
+    facts: dict[str, Any] = {
+        "budget": budget.text,
+        "limits": dict(budget.limits),
+        "share_of_architectures": share_within(previews, budget),
+    }
+    if len(budget.limits) > 1:
+        binding = binding_limit(previews, budget)
+        facts["least_under_the_others"] = least_under_others(limits_of(previews, budget))
+        facts["binding_limit"] = binding[0] if binding else None
+        facts["share_without_it"] = binding[1] if binding else None
+    return facts
+
+
+def together(previews: Mapping[str, Preview], budgets: list[Budget]) -> Limits:
+    """The limits of all budgets at once, if these are several and limit different metrics; else none."""
+    from hwnas.cost.budget import Budget, limits_of
+
+    limits: dict[str, float] = {}
+    for budget in budgets:
+        limits |= {metric: min(bound, limits.get(metric, bound)) for metric, bound in budget.limits.items()}
+    return limits_of(previews, Budget("", limits)) if len(budgets) > 1 and len(limits) > 1 else {}
+
+
+def show_budgets(
+    budgets: list[Budget], facts: list[dict[str, Any]], limits: Limits, least: Mapping[str, float]
+) -> None:
+    """A line a budget, and two more of several limits; at last whether one architecture can keep all the budgets.
+
+    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.cost.contradiction`` finds of these.
+    """
+    from hwnas.cost.budget import describe_contradiction, format_amount
+
+    for budget, fact in zip(budgets, facts, strict=True):
+        share = f"{fact['share_of_architectures']:.2%} of the architectures keep it"
+        print(f"budget {budget.text}: {budget.describe()}: {share}")
+        if len(budget.limits) == 1:
+            continue
+        reach = ", ".join(f"{m} to {format_amount(m, least)}" for m, least in fact["least_under_the_others"].items())
+        print(f"  its limits can be met together: under the others {reach}")
+        if fact["binding_limit"]:
+            print(f"  {fact['binding_limit']} binds: without that limit {fact['share_without_it']:.2%} would keep it")
+        else:
+            print("  no limit binds alone: without any one of them as many keep it")
+    if limits:
+        can = f"no architecture keeps all of them: {describe_contradiction(limits, least)}"
+        print(f"all budgets together: {can if least else 'one architecture can keep them all'}")

@@ -1,0 +1,201 @@
+"""``hwnas derive``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli.common import AsJson, Folder, app, command, show_json, show_table
+from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.cost.pareto import ParetoSet
+    from hwnas.searched import Learnt, Searched
+    from hwnas.spaces import Architecture
+
+
+@command(app, "derive", "hwnas derive runs/a --top 5 --budget 0.3ms,250k-params")
+def derive_command(
+    folder: Folder,
+    top: Annotated[int | None, typer.Option(help="So many of the most probable architectures; 1 by default.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Other budgets than those of the search, written like them.")
+    ] = None,
+    pareto: Annotated[
+        str | None,
+        typer.Option(help="Instead, the Pareto set of probability against latency, macs or params."),
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(help="No more than so many points of it, spread over the costs; by default all.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw the Pareto set, into a .png or .svg file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Derive further architectures from a finished search: the most probable within a budget, or the Pareto set.
+
+    Nothing is trained. log p is the sum of the operations' log probabilities as the search left them. With --pareto, a
+    --budget (one) bounds what is looked at.
+    """
+    from hwnas.searched import read_learnt
+
+    if pareto is not None:
+        if top is not None:
+            raise HwnasError("--top and --pareto are two questions", "give one of them")
+        if points is not None and points < 2:
+            raise HwnasError(f"--points must be at least 2, not {points}", "or leave it away for all")
+        if len(budget or []) > 1:
+            raise HwnasError("--pareto takes one --budget", "join its limits with a comma")
+        if plot:
+            from hwnas.pictures import require_picture
+
+            require_picture(plot)
+        learnt, metric = read_learnt(folder), {"latency": "latency_ms"}.get(pareto, pareto)
+        if metric not in learnt.costs:
+            known = ", ".join(name.removesuffix("_ms") for name in learnt.costs)
+            raise HwnasError(f"unknown metric {pareto!r}", f"use one of {known}")
+        _show_pareto(learnt, metric, (budget or [""])[0], points, plot, as_json)
+        return
+    for option, given in (("--points", points), ("--plot", plot)):
+        if given is not None:
+            raise HwnasError(f"{option} belongs to --pareto", "say which metric, such as --pareto latency")
+    number = 1 if top is None else top
+    if number < 1:
+        raise HwnasError(f"--top must be at least 1, not {number}")
+    _show_best(read_learnt(folder), budget or [], number, as_json)
+
+
+def _show_best(learnt: Learnt, texts: list[str], number: int, as_json: bool) -> None:
+    from hwnas.cost.budget import limits_of, parse_budget, preview, require_possible
+    from hwnas.cost.derive import derive_best
+
+    previews = preview(learnt.costs)
+    budgets = [parse_budget(text, previews) for text in texts]
+    rows = []
+    for target in learnt.targets:
+        for budget in budgets or [target.budget]:
+            limits = limits_of(previews, budget)
+            require_possible(budget.text, limits, learnt.inputs_per_node)
+            found = derive_best(learnt.space, target.log_probability, limits, learnt.inputs_per_node, number)
+            rows.append((target, budget, _describe(learnt, target, found)))
+    if as_json:
+        show_json(
+            {
+                "targets": [
+                    {
+                        "probabilities": target.budget.text,
+                        "budget": budget.text,
+                        "limits": dict(budget.limits),
+                        "architectures": described,
+                    }
+                    for target, budget, described in rows
+                ]
+            }
+        )
+        return
+    for target, budget, described in rows:
+        searched = "" if budget.text == target.budget.text else f", from the search for {target.budget.text}"
+        few = f" ({len(described)} is all there are)" if len(described) < number else ""
+        _show_rows(learnt, f"budget {budget.text}: {budget.describe()}{searched}{few}", described)
+
+
+def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plot: Path | None, as_json: bool) -> None:
+    from hwnas.cost.budget import Budget, limits_of, parse_budget, preview, require_possible
+    from hwnas.cost.pareto import pareto
+    from hwnas.progress import Progress
+
+    previews = preview(learnt.costs)
+    budget = parse_budget(text, previews) if text else Budget("", {})
+    limits = limits_of(previews, budget)
+    if limits:
+        require_possible(text, limits, learnt.inputs_per_node)
+    sets: list[tuple[Searched, ParetoSet]] = []
+    with Progress(quiet=as_json) as progress:
+        for target in learnt.targets:
+            stage = f"Pareto points of {target.budget.text}"
+            found = pareto(
+                learnt.space,
+                target.log_probability,
+                learnt.costs[metric],
+                limits,
+                learnt.inputs_per_node,
+                points,
+                lambda done, of, stage=stage: progress(stage, done, of),  # type: ignore[misc]
+            )
+            sets.append((target, found))
+    if plot:
+        from hwnas.cost.derive import scores
+        from hwnas.cost.model import encode
+        from hwnas.cost.pareto import Point
+        from hwnas.cost.plot import Curve, plot_pareto
+
+        curves = []
+        for target, found in sets:
+            score = float(scores(learnt.space, target.log_probability, encode(learnt.space, [target.chosen]))[0])
+            chosen = Point(target.chosen, score, learnt.costs[metric].predict(target.chosen))
+            curves.append(Curve(target.budget, found, chosen))
+        plot_pareto(curves, f"{learnt.space.name}, {learnt.setting.describe()}\n{learnt.table.describe()}", plot)
+    described = [_describe(learnt, target, [p.architecture for p in found.points]) for target, found in sets]
+    if as_json:
+        targets = [
+            {"probabilities": target.budget.text, "whole": found.whole, "points": rows}
+            for (target, found), rows in zip(sets, described, strict=True)
+        ]
+        show_json(
+            {"metric": metric, "limits": dict(budget.limits), "plot": str(plot) if plot else None, "targets": targets}
+        )
+        return
+    for (target, found), rows in zip(sets, described, strict=True):
+        within = f" within {budget.describe()}" if budget.limits else ""
+        _show_rows(learnt, f"search for {target.budget.text}: log p against {metric}{within}", rows)
+        if not found.whole:
+            print(
+                f"{len(found.points)} points, each exact, spread over the costs: there may be more between them "
+                "(leave --points away for all)\n"
+            )
+    if plot:
+        print(f"drawn into {plot}")
+
+
+def _describe(learnt: Learnt, target: Searched, architectures: list[Architecture]) -> list[dict[str, Any]]:
+    """What is known of each architecture, as JSON has it."""
+    from hwnas.cost.derive import scores
+    from hwnas.cost.interval import LEVEL, half_intervals
+    from hwnas.cost.model import encode
+
+    choices = encode(learnt.space, architectures)
+    log_p = scores(learnt.space, target.log_probability, choices)
+    costs = {metric: model.predict_many(choices) for metric, model in learnt.costs.items()}
+    within = half_intervals(learnt.table, learnt.space, learnt.setting, choices)
+    return [
+        {
+            "architecture": learnt.space.format(architecture, all_edges=True),
+            "log_probability": float(log_p[i]),
+            "latency_ms": float(costs["latency_ms"][i]),
+            **({} if within is None else {"interval_ms": float(within[i]), "interval_level": LEVEL}),
+            **{metric: round(float(costs[metric][i])) for metric in costs if metric != "latency_ms"},
+        }
+        for i, architecture in enumerate(architectures)
+    ]
+
+
+def _show_rows(learnt: Learnt, title: str, rows: list[dict[str, Any]]) -> None:
+    from hwnas.cost.budget import format_amount
+    from hwnas.cost.interval import LEVEL
+
+    bars = "interval_ms" in rows[0]
+    counts = [metric for metric in learnt.costs if metric != "latency_ms"]
+    columns = ["architecture", "log p", "latency", *([f"± ({LEVEL:.0%})"] if bars else [])]
+    columns += [f"MACs ({learnt.space.macs_convention})" if metric == "macs" else metric for metric in counts]
+    shown = [
+        [
+            row["architecture"],
+            f"{row['log_probability']:.3f}",
+            format_amount("latency_ms", row["latency_ms"]),
+            *([format_amount("latency_ms", row["interval_ms"])] if bars else []),
+            *(format_amount(metric, row[metric]) for metric in counts),
+        ]
+        for row in rows
+    ]
+    show_table(title, columns, shown)
