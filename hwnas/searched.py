@@ -42,14 +42,20 @@ class Learnt:
 def read_learnt(folder: Path) -> Learnt:
     """Read a run of ``hwnas search``, or one budget's folder in it (then that target alone).
 
-    Raises HwnasError when the folder holds no finished search, or no checkpoint that is of it.
+    Raises HwnasError when the folder holds no finished search, one for several devices, or no checkpoint that is of it.
     """
     finished = read_targets(folder)
+    devices = list(dict.fromkeys(target.device for target in finished))
+    if len(devices) > 1:
+        raise HwnasError(
+            f"{folder} is a search for several devices ({', '.join(devices)})", "name the folder of one network in it"
+        )
     run = finished[0].place.parent
     again = f"run the search again: 'hwnas search --out {run}'"
     manifest = read_json(run / "manifest.json", again)
     try:
-        digest, asked = manifest["digest"], [text.strip() for text in manifest["budgets"]]
+        digest = manifest["digest"]
+        asked = [(device, text.strip()) for device in manifest["tables"] for text in manifest["budgets"]]
         inputs_per_node = manifest["recipe"]["inputs_per_node"]
     except (KeyError, TypeError, AttributeError) as error:
         raise HwnasError(f"{run / 'manifest.json'} is incomplete ({error})", again) from None
@@ -60,7 +66,7 @@ def read_learnt(folder: Path) -> Learnt:
     targets = []
     for target in finished:
         try:
-            logits = state["logits"][asked.index(target.budget.text)]
+            logits = state["logits"][asked.index((target.device, target.budget.text))]
             log_probability = {
                 kind: torch.log_softmax(logits[kind].double(), dim=-1).numpy().reshape(len(cell.edges), -1)
                 for kind, cell in space.cells.items()

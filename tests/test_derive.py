@@ -415,8 +415,10 @@ def darts_run(folder: Path) -> Path:
     write_table(folder / "table.json", make_table(space, setting))
     logits = {kind: torch.randn(14, 8, generator=torch.Generator().manual_seed(1)) for kind in space.cells}
     Checkpoint(folder / "checkpoint.pt", "d").save({"logits": [logits]})
-    write_json(folder / "manifest.json", {"digest": "d", "budgets": ["90%"], "recipe": {"inputs_per_node": 2}})
+    manifest = {"digest": "d", "budgets": ["90%"], "tables": {"table": ""}, "recipe": {"inputs_per_node": 2}}
+    write_json(folder / "manifest.json", manifest)
     content = {"space": "darts", "setting": asdict(setting), "architecture": "DARTS_V2"}
+    content |= {"device": "table", "table": "table.json"}
     write_json(place / "architecture.json", {**content, "budget": {"text": "90%", "limits": {"latency_ms": 1e3}}})
     return folder
 

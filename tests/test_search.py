@@ -373,6 +373,9 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     assert [(row["device"], row["budget"]) for row in evaluated] == goals
     assert json.loads(run("evaluate", out / "phone_moderate", "--json").stdout)["targets"] == evaluated[:1]
     assert_one_clear_line(run("verify", out, "--device", "cpu"), "several devices", "phone, server")
+    assert_one_clear_line(run("derive", out), "several devices", "folder of one network")
+    derived = json.loads(run("derive", out / "server_60pct", "--json").stdout)["targets"]
+    assert [t["architectures"][0]["architecture"] for t in derived] == [rows[3]["architecture"]]
     assert_one_clear_line(run("verify", out), "which this machine is not")
     twice = (*base, "--table", tmp_path / "phone.json", "--out", tmp_path / "other")
     assert_one_clear_line(run(*twice), "same file name")
