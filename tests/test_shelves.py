@@ -338,7 +338,11 @@ def test_a_record_that_comes_while_the_index_is_written_is_in_it(
 
     monkeypatch.setattr(transport, "replace", late)
     shelf.push(other, str(folder))
-    assert [record.name for record in shelf.read_index(shelf.open_shelf(str(folder)))] == ["cpu", "late", "other"]
+    assert [record.name for record in shelf.read_index(shelf.open_shelf(str(folder))).records] == [
+        "cpu",
+        "late",
+        "other",
+    ]
 
 
 def test_the_next_push_mends_an_interrupted_one(folder: Path, cpu: Path) -> None:
@@ -359,7 +363,7 @@ def test_broken_records_are_left_out_of_the_index_and_told(run: Run, folder: Pat
     assert result.exit_code == 0
     for name in ("evil", "half", "empty", "vast"):
         assert f"records/{name}.json" in result.stderr
-    assert [r.name for r in shelf.read_index(shelf.open_shelf(str(folder)))] == ["cpu", "other"]
+    assert [r.name for r in shelf.read_index(shelf.open_shelf(str(folder))).records] == ["cpu", "other"]
     assert_one_clear_line(run("table", "push", other, folder, "--name", "half"), "half.json is not valid JSON")
     assert "replaced" in run("table", "push", other, folder, "--name", "half", "--replace").stdout
 
@@ -439,7 +443,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     else:
         assert "not in its index" in result.stderr
     assert run("table", "push", other, folder).exit_code == 0
-    assert [r.name for r in shelf.read_index(shelf.open_shelf(str(folder)))] == ["cpu", "other"]
+    assert [r.name for r in shelf.read_index(shelf.open_shelf(str(folder))).records] == ["cpu", "other"]
 
 
 # Signatures
@@ -935,7 +939,7 @@ def test_two_that_push_to_s3_at_once_lose_none(tmp_path: Path, made: LatencyTabl
     files = tables_of(tmp_path / "tables", made, 16)
     lots = [[f"{file}={file.stem}" for file in files[start::2]] for start in (0, 1)]
     assert push_at_once(f"{bucket}/shelf", *lots) == [["pushed"] * 8] * 2
-    index = shelf.read_index(shelf.open_shelf(f"{bucket}/shelf"))
+    index = shelf.read_index(shelf.open_shelf(f"{bucket}/shelf")).records
     assert [record.name for record in index] == [file.stem for file in files]
 
 
@@ -1102,8 +1106,8 @@ def test_a_list_moves_no_cursor(run: Run, folder: Path, made: LatencyTable) -> N
 def test_records_print_and_parse_alike(cpu: Path) -> None:
     record = shelf.make_record(cpu.read_bytes(), "cpu", "cpu")
     assert records.parse_record(records.record_text(record), "x") == record
-    assert records.parse_index(records.index_text([record]), "x").records == [record]
-    assert records.parse_index(records.index_text([]), "x").records == []
+    assert records.parse_index(records.index_text(records.Index(records=[record])), "x").records == [record]
+    assert records.parse_index(records.index_text(records.Index(records=[])), "x").records == []
     assert isinstance(record, Record)
 
 
@@ -1169,3 +1173,27 @@ def test_the_page_of_the_tables_that_ship_is_up_to_date(run: Run, tmp_path: Path
     assert run("table", "page", tmp_path / "broken", "--out", tmp_path / "page.md").exit_code == 0
     assert "odd\\|name" in (tmp_path / "page.md").read_text()
     assert "not a latency table" in (tmp_path / "page.md").read_text()
+
+
+def test_the_index_is_signed_by_who_wrote_it_last(run: Run, tmp_path: Path, cpu: Path, other: Path) -> None:
+    where, key = tmp_path / "shelf", tmp_path / "key.pem"
+    public = signing.make_keys(key)
+    assert run("table", "push", cpu, where, "--key", key).exit_code == 0
+    index = json.loads((where / "index.json").read_text())
+    assert index["signature"]["key"] == public
+    pull = ("table", "pull", "cpu", where, "--trust", public, "--force", "--out", tmp_path / "got.json")
+    assert run(*pull).stderr == ""
+    # Somebody without a key pushes: the record that is trusted stays so, of the index nobody vouches for the whole.
+    assert run("table", "push", other, where).exit_code == 0
+    assert "signature" not in json.loads((where / "index.json").read_text())
+    got = run(*pull)
+    assert got.exit_code == 0, got.output
+    assert "index of the shelf is unsigned" in got.stderr
+    assert json.loads(run(*pull, "--json").stdout)["index_trusted"] is False
+    assert run("table", "push", cpu, where, "--key", key).exit_code == 0  # already there: the index is signed again
+    assert run(*pull).stderr == ""
+    # A signed index from which a record was taken out.
+    index["records"] = []
+    (where / "index.json").write_text(json.dumps(index))
+    assert_one_clear_line(run(*pull), "signature of the index")
+    assert_one_clear_line(run("table", "list", "--shelf", where), "signature of the index")

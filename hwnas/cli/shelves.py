@@ -63,13 +63,14 @@ def table_pull(
     from hwnas.shelves.signing import trusted_keys
 
     done = pull(name, shelf, trusted_keys(trust or []), out, force)
-    if done.remark:
-        print(f"hwnas: {done.remark}", file=sys.stderr)
+    for remark in filter(None, (done.remark, done.index_remark)):
+        print(f"hwnas: {remark}", file=sys.stderr)
     if warning := done.table.noise_warning:
         print(f"hwnas: {done.file}: {printable(warning)}", file=sys.stderr)
     if as_json:
         record = done.record.model_dump(mode="json")
-        show_json({"table": str(done.file), "state": done.state, "trusted": not done.remark, "record": record})
+        trusted = {"trusted": not done.remark, "index_trusted": not (done.remark or done.index_remark)}
+        show_json({"table": str(done.file), "state": done.state, **trusted, "record": record})
         return
     print(f"{done.file}: {done.state}; {done.table.provenance} on {printable(done.table.describe())}")
     print(f"next: hwnas table show {done.file}")

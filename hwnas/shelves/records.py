@@ -92,7 +92,7 @@ class Description(Checked):
 
 
 class Signature(Checked):
-    """An Ed25519 signature of the record's canonical JSON without this field; ``key`` is the public key. Base64."""
+    """An Ed25519 signature of the canonical JSON of all but this field; ``key`` is the public key. Base64."""
 
     key: str = Field(max_length=64)
     value: str = Field(max_length=128)
@@ -113,10 +113,11 @@ class Record(Checked):
 
 
 class Index(Checked):
-    """All records of a shelf, sorted by name."""
+    """All records of a shelf, sorted by name; signed by whoever wrote it last, if they have a key."""
 
     format: Literal["hwnas-shelf"] = "hwnas-shelf"
     version: Literal[1] = 1
+    signature: Signature | None = None
     records: Annotated[list[Record], FailFast()] = Field(max_length=MAX_RECORDS)
 
     @model_validator(mode="after")
@@ -170,10 +171,13 @@ def record_text(record: Record) -> bytes:
     return f"{canonical_json(record.model_dump(mode='json'))}\n".encode()
 
 
-def index_text(records: list[Record]) -> bytes:
+def index_text(index: Index) -> bytes:
     """One record a line, so that differences read well."""
-    rows = ",\n".join(canonical_json(record.model_dump(mode="json")) for record in records)
-    return f'{{"format":"{INDEX_FORMAT}","version":{VERSION},"records":[\n{rows}\n]}}\n'.encode()
+    rows = ",\n".join(canonical_json(record.model_dump(mode="json")) for record in index.records)
+    head = f'"format":"{INDEX_FORMAT}","version":{VERSION}'
+    if index.signature:
+        head += f',"signature":{canonical_json(index.signature.model_dump(mode="json"))}'
+    return f'{{{head},"records":[\n{rows}\n]}}\n'.encode()
 
 
 def describe(table: LatencyTable) -> Description:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from hwnas.errors import HwnasError
 from hwnas.files import parse_json, sha256_of_file, unwritable
 from hwnas.shelves import records, transport
-from hwnas.shelves.records import Description, Record, check_name, printable
-from hwnas.shelves.signing import TrustedKey, check_trust, sign, signer
+from hwnas.shelves.records import Description, Index, Record, check_name, printable
+from hwnas.shelves.signing import TrustedKey, check_index, check_trust, sign, signer
 from hwnas.shelves.transport import Shelf, open_shelf
 from hwnas.tables.io import MAX_BYTES, REMEASURE, check_table_content
 from hwnas.tables.schema import LatencyTable, today
@@ -43,13 +43,16 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did; ``remark`` is what the user must know of the table's origin, empty where they trust it."""
+    """What a pull did; ``remark`` is what the user must know of the table's origin, ``index_remark`` of the index's,
+    both empty where they trust it.
+    """
 
     file: Path
     record: Record
     table: LatencyTable
     state: Literal["pulled", "already there"]
     remark: str
+    index_remark: str
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,10 @@ def push(
         if existing is None:
             raise _taken(shelf, there, record)
         record, state = existing, "already there"
-    if state == "already there" and _is_indexed(shelf, record):
+    if state == "already there" and key is None and _is_indexed(shelf, record):
         return Pushed(shelf.shown, record, state, [])
     try:
-        published, warnings = rebuild_index(shelf)
+        published, warnings = rebuild_index(shelf, key)
     except HwnasError as error:
         problem = f"{record.name} is on the shelf, but not in its index: {error.problem}"
         raise HwnasError(problem, "run the same command again, which mends it") from error
@@ -237,8 +240,9 @@ def _is_indexed(shelf: Shelf, record: Record) -> bool:
         return False
 
 
-def rebuild_index(shelf: Shelf) -> tuple[list[Record], list[str]]:
-    """Write the index from the records; returns them, and a line on each that had to be left out.
+def rebuild_index(shelf: Shelf, key: Ed25519PrivateKey | None = None) -> tuple[list[Record], list[str]]:
+    """Write the index from the records, signed where there is a key; returns them, and a line on each that had to be
+    left out.
 
     Several may do this at once, without a lock. Each lists again after writing, and writes again unless it finds the
     records that it wrote. So whoever writes last has, after that, found nothing that the index lacks; and whoever adds
@@ -249,7 +253,8 @@ def rebuild_index(shelf: Shelf) -> tuple[list[Record], list[str]]:
     """
     found, problems = read_records(shelf)
     while True:
-        transport.replace(shelf, INDEX, records.index_text(found))
+        index = Index(records=found)
+        transport.replace(shelf, INDEX, records.index_text(sign(index, key) if key else index))
         again, problems = read_records(shelf)
         if again == found:
             return found, problems
@@ -284,8 +289,9 @@ def pull(name: str, address: str, trusted: list[TrustedKey], out: Path | None = 
     """
     check_name(name)
     shelf = open_shelf(address)
-    record = _find(shelf, name, address)
-    remark = check_trust(record, trusted)
+    index = read_index(shelf)
+    record = _find(index, shelf, name, address)
+    remark, index_remark = check_trust(record, trusted), check_index(index, trusted)
     file = _default_file(name) if out is None else out
     existing = _hash_of(file)
     if existing not in (None, record.file_sha256) and not force:
@@ -296,7 +302,7 @@ def pull(name: str, address: str, trusted: list[TrustedKey], out: Path | None = 
     if stated != record.table_sha256:
         raise HwnasError(f"{where} is not the table that its record names", _TELL)
     if existing == record.file_sha256:
-        return Pulled(file, record, table, "already there", remark)
+        return Pulled(file, record, table, "already there", remark, index_remark)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         placed = transport.place(file, data, replace=force)
@@ -304,11 +310,11 @@ def pull(name: str, address: str, trusted: list[TrustedKey], out: Path | None = 
         raise unwritable(file.parent, error) from error
     if not placed:
         raise _occupied(file)
-    return Pulled(file, record, table, "pulled", remark)
+    return Pulled(file, record, table, "pulled", remark, index_remark)
 
 
-def _find(shelf: Shelf, name: str, address: str) -> Record:
-    published = {record.name: record for record in read_index(shelf)}
+def _find(index: Index, shelf: Shelf, name: str, address: str) -> Record:
+    published = {record.name: record for record in index.records}
     if name in published:
         return published[name]
     close = difflib.get_close_matches(name, published, n=5, cutoff=0.5)
@@ -317,8 +323,8 @@ def _find(shelf: Shelf, name: str, address: str) -> Record:
     raise HwnasError(f"shelf {shelf.shown} has no table named {name}{alike}", f"see all of them with {command}")
 
 
-def read_index(shelf: Shelf) -> list[Record]:
-    """The records in a shelf's index. Raises HwnasError when there is none, or it is not one."""
+def read_index(shelf: Shelf) -> Index:
+    """A shelf's index. Raises HwnasError when there is none, it is not one, or its signature does not belong to it."""
     data = transport.read(shelf, INDEX, records.MAX_INDEX_BYTES)
     if data is None:
         if shelf.folder and not shelf.folder.is_dir():
@@ -327,9 +333,9 @@ def read_index(shelf: Shelf) -> list[Record]:
             f"{shelf.shown} is not a shelf: it has no {INDEX}", "check its address; 'hwnas table push' makes a shelf"
         )
     where = shelf.name_of(INDEX)
-    return records.parse_index(
-        data, where, "push a table to the shelf, which writes it anew, or tell its keeper"
-    ).records
+    index = records.parse_index(data, where, "push a table to the shelf, which writes it anew, or tell its keeper")
+    signer(index)
+    return index
 
 
 def _default_file(name: str) -> Path:
@@ -378,7 +384,7 @@ def list_shelf(address: str) -> list[Listed]:
         raise HwnasError(f"shelf {shelf.shown} does not exist", "check its address")
     listed: list[Listed] = []
     if INDEX in files:
-        listed = [Listed(record.name, record.description, record) for record in read_index(shelf)]
+        listed = [Listed(record.name, record.description, record) for record in read_index(shelf).records]
         files = {file: size for file, size in files.items() if file != INDEX} if shelf.folder else {}
     return listed + [_list_file(shelf, file) for file in files]
 
@@ -394,7 +400,7 @@ def read_shelf(address: str, trusted: list[TrustedKey]) -> dict[str, LatencyTabl
         raise HwnasError(f"shelf {shelf.shown} does not exist", "check its address")
     found: dict[str, LatencyTable] = {}
     if INDEX in files:
-        for record in read_index(shelf):
+        for record in read_index(shelf).records:
             check_trust(record, trusted)
             found[record.name] = _parse(_fetch(shelf, record), shelf.name_of(_table_path(record)), _TELL)[0]
     if INDEX not in files or shelf.folder:

@@ -7,11 +7,11 @@ import binascii
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json
-from hwnas.shelves.records import Record, Signature, printable
+from hwnas.shelves.records import Index, Record, Signature, printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -103,37 +103,55 @@ def _public(key: Ed25519PrivateKey) -> str:
     return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
-def sign(record: Record, key: Ed25519PrivateKey) -> Record:
-    """``record`` with a signature over everything else in it."""
-    value = base64.b64encode(key.sign(_signed_text(record))).decode()
-    return record.model_copy(update={"signature": Signature(key=_public(key), value=value)})
+Signed = TypeVar("Signed", Record, Index)
 
 
-def _signed_text(record: Record) -> bytes:
-    return canonical_json(record.model_dump(mode="json", exclude={"signature"})).encode()
+def sign(signed: Signed, key: Ed25519PrivateKey) -> Signed:
+    """A record, or an index, with a signature over everything else in it."""
+    value = base64.b64encode(key.sign(_signed_text(signed))).decode()
+    return signed.model_copy(update={"signature": Signature(key=_public(key), value=value)})
 
 
-def signer(record: Record) -> bytes | None:
-    """The public key that signed ``record``; None when nobody did.
+def _signed_text(signed: Record | Index) -> bytes:
+    return canonical_json(signed.model_dump(mode="json", exclude={"signature"})).encode()
 
-    Raises HwnasError when the signature does not belong to what the record says.
+
+def signer(signed: Record | Index) -> bytes | None:
+    """The public key that signed a record, or an index; None when nobody did.
+
+    Raises HwnasError when the signature does not belong to what it says.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if record.signature is None:
+    if signed.signature is None:
         return None
-    key, value = _decode(record.signature.key, KEY_BYTES), _decode(record.signature.value, SIGNATURE_BYTES)
+    key, value = _decode(signed.signature.key, KEY_BYTES), _decode(signed.signature.value, SIGNATURE_BYTES)
     try:
         if key is None or value is None:
             raise InvalidSignature
-        Ed25519PublicKey.from_public_bytes(key).verify(value, _signed_text(record))
+        Ed25519PublicKey.from_public_bytes(key).verify(value, _signed_text(signed))
     except (InvalidSignature, ValueError):
+        what = "the index does not belong to it"
+        if isinstance(signed, Record):
+            what = f"{signed.name} does not belong to its record"
         raise HwnasError(
-            f"the signature of {record.name} does not belong to its record: one of them was changed",
-            "do not use this table, and tell whoever keeps the shelf",
+            f"the signature of {what}: one of them was changed",
+            "do not use what is on this shelf, and tell whoever keeps it",
         ) from None
     return key
+
+
+def check_index(index: Index, trusted: list[TrustedKey]) -> str:
+    """What a user who trusts certain keys must know of a shelf's index; empty when one of them signed it.
+
+    Raises HwnasError when its signature does not belong to it.
+    """
+    key = signer(index)
+    if not trusted or any(key == known.key for known in trusted):
+        return ""
+    by = "unsigned" if key is None else f"signed by {base64.b64encode(key).decode()}, a key that you do not trust"
+    return f"the index of the shelf is {by}: it may leave tables out, or name older ones"
 
 
 def trusted_keys(given: list[str]) -> list[TrustedKey]:
