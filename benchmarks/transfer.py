@@ -6,8 +6,8 @@
 LATENCIES.csv.gz has a column `arch` with all NAS-Bench-201 architectures and one column a device (ms). Nine devices are
 the pool; their tables are fitted on all their latencies. New devices are the others and, left out of the pool in turn,
 each of the nine. `hwnas table design` says which networks to measure, `hwnas table fit --prior` makes the table, and
-its predictions are compared with the latencies of all architectures. No number of this project was chosen by looking
-at the four others: what could be chosen was, by leaving out devices of the pool.
+its predictions are compared with the latencies of all architectures. What could be chosen was
+chosen by leaving out devices of the pool; the figures of the four others were seen, and nothing was chosen by them.
 """
 
 from __future__ import annotations

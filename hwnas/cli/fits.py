@@ -108,13 +108,13 @@ def table_fit(
         f"{report.networks} networks, each left out once: mean error {report.mape:.1f} %, "
         f"{report.within_10_percent:.0%} within 10 %"
         + ("" if report.kendall_tau is None else f", Kendall tau {report.kendall_tau:.3f}")
-        + (f"; {broken} readings are off by a factor of ten or more, broken, and not counted" if broken else "")
+        + (f"; {broken} readings are below 5 % of the median, broken, and not counted" if broken else "")
     )
     print(f"a latency timed once scatters by {100 * found.scatter_share:.1f} % around the sum of edges")
     print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
 
 
-@command(table_app, "design", "hwnas table design --space nasbench201 --shelf shelf -n 10 --out cells.txt")
+@command(table_app, "design", "hwnas table design --space nasbench201 --shelf shipped -n 10 --out phone.csv")
 def table_design(
     shelf: Shelf,
     space: SpaceName = "nasbench201",

@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice, live_edges
+from hwnas.cost.features import connected
+from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice
 from hwnas.cost.program import CellVariables, Program, addition_rows, shared_rows
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
@@ -131,11 +132,10 @@ def _enumerate(
 
 def keeps_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
     """Which architectures [N] have a path from an input to an output in every cell, and the nodes' number of inputs."""
-    allowed, start = np.ones(len(choices), dtype=bool), 0
+    allowed, start = connected(space, choices), 0
     for cell in space.cells.values():
         used = choices[:, start : start + len(cell.edges)] != space.operations.index(NONE)
         start += len(cell.edges)
-        allowed &= live_edges(cell, used).any(axis=1)
         if inputs_per_node is not None:
             allowed &= np.all([used[:, cell.edges_into(n)].sum(axis=1) == inputs_per_node for n in cell.inner_nodes], 0)
     return allowed

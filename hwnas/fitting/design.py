@@ -15,9 +15,7 @@ from hwnas.fitting.regression import SCALE_SPREAD, Prior
 from hwnas.spaces import SearchSpace
 
 COMMON = 0.3  # weight of what all latencies have in common, the device's speed: any measurement tells it
-RANDOM = (
-    3  # every so many-th is drawn at random: the telling ones are extremes, and cannot show that typical ones scatter
-)
+RANDOM = 3  # every so many-th is drawn at random
 
 
 def choose_architectures(space: SearchSpace, prior: Prior, number: int) -> NDArray[np.intp]:

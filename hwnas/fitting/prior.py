@@ -16,9 +16,7 @@ from hwnas.tables.schema import LatencyTable
 
 BASE, BASE_SPREAD = 0.4, 0.3  # of the mean latency: what does not depend on the architecture
 ALIKE = 0.6  # of the spread of an operation's cost is common to all edges
-DEAD_EDGES = (
-    0.15  # the deviation of the share of dead edges' costs that a runtime leaves out, beside what the pool shows
-)
+DEAD_EDGES = 0.15  # the deviation, beside the pool's, of the share of dead edges' costs that a runtime leaves out
 DIFFERENT = 0.15  # by such a share of a latency devices differ, when there are too few to tell
 FEW_BLEND = 0.3  # with so few devices that none can be left out
 LEAST_SCATTER_SPREAD = 0.5
