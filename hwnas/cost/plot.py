@@ -62,7 +62,7 @@ def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], titl
         cells = axis.hexbin(
             x, y, gridsize=(56, 36), mincnt=1, linewidths=0.1, cmap=_greys(), xscale=scales[0], yscale=scales[1]
         )
-        cells.set_norm(LogNorm(1, max(2, float(np.max(cells.get_array())))))
+        cells.set_norm(LogNorm(1, max(2, float(np.max(np.asarray(cells.get_array()))))))
         _readable(axis, scales)
         axis.set_xlabel(f"{units[0].label} ({previews['macs'].model.space.macs_convention} convention)")
         axis.set_ylabel(units[1].label)
@@ -154,7 +154,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
         axis.set_xlabel(unit.label)
         axis.set_ylabel("log probability of the architecture (proxy for accuracy)")
         axis.set_title(_lines(title), fontsize=9, loc="left", parse_math=False)
-        axis.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+        figure.legend(loc="outside lower left", frameon=False, ncols=2)
         save(figure, out)
 
 
