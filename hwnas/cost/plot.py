@@ -141,7 +141,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
             axis.plot(x, y, marker, color=colour, markersize=3.5, label=label)
             if metric in curve.budget.limits:
                 bound = curve.budget.limits[metric]
-                text = f"its budget, {format_amount(metric, bound)}"
+                text = f"budget {curve.budget.text}: ≤ {format_amount(metric, bound)}"
                 axis.axvline(bound * unit.factor, color=colour, linewidth=1, linestyle="--", label=text)
             axis.plot(
                 curve.chosen.cost * unit.factor, curve.chosen.log_probability, "*", color=colour, markersize=11,
