@@ -43,8 +43,8 @@ def show_budgets(
 ) -> None:
     """A line a budget, and two more of several limits; at last whether one architecture can keep all the budgets.
 
-    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.cost.contradiction`` finds of these; ``exact`` says
-    that the shares are not sampled.
+    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.cost.contradiction`` finds of these; ``exact``
+    says that the shares are not sampled.
     """
     from hwnas.cost.budget import describe_contradiction, format_amount
 
@@ -58,9 +58,8 @@ def show_budgets(
         reach = ", ".join(f"{m} to {format_amount(m, least)}" for m, least in fact["least_under_the_others"].items())
         print(f"  its limits can be met together: under the others {reach}")
         if fact["binding_limit"]:
-            print(
-                f"  {fact['binding_limit']} binds: without that limit {about}{fact['share_without_it']:.2%} would keep it"
-            )
+            without = f"{about}{fact['share_without_it']:.2%}"
+            print(f"  {fact['binding_limit']} binds: without that limit {without} would keep it")
         else:
             print("  no limit binds alone: without any one of them as many keep it")
     if limits:
