@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -392,6 +393,13 @@ def test_rewrites_are_counted_by_the_integer_program() -> None:
         cost = float(model.predict_many(choice[None])[0])
         found = next(derivation._integer_program(space, wanted, None, {"latency_ms": (model, cost)}, None))
         assert encode(space, [found])[0].tolist() == choice.tolist()
+
+
+def test_nothing_that_highs_prints_is_taken_for_results(capfd: pytest.CaptureFixture[str]) -> None:
+    with derivation._silent():
+        os.write(1, b"HighsMipSolverData")
+    os.write(1, b"results")
+    assert capfd.readouterr().out == "results"
 
 
 @pytest.fixture(scope="module")

@@ -39,23 +39,27 @@ def together(previews: Mapping[str, Preview], budgets: list[Budget]) -> Limits:
 
 
 def show_budgets(
-    budgets: list[Budget], facts: list[dict[str, Any]], limits: Limits, least: Mapping[str, float]
+    budgets: list[Budget], facts: list[dict[str, Any]], limits: Limits, least: Mapping[str, float], exact: bool
 ) -> None:
     """A line a budget, and two more of several limits; at last whether one architecture can keep all the budgets.
 
-    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.cost.contradiction`` finds of these.
+    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.cost.contradiction`` finds of these; ``exact``
+    says that the shares are not sampled.
     """
     from hwnas.cost.budget import describe_contradiction, format_amount
 
+    about = "" if exact else "about "
+
     for budget, fact in zip(budgets, facts, strict=True):
-        share = f"{fact['share_of_architectures']:.2%} of the architectures keep it"
+        share = f"{about}{fact['share_of_architectures']:.2%} of the architectures keep it"
         print(f"budget {budget.text}: {budget.describe()}: {share}")
         if len(budget.limits) == 1:
             continue
         reach = ", ".join(f"{m} to {format_amount(m, least)}" for m, least in fact["least_under_the_others"].items())
         print(f"  its limits can be met together: under the others {reach}")
         if fact["binding_limit"]:
-            print(f"  {fact['binding_limit']} binds: without that limit {fact['share_without_it']:.2%} would keep it")
+            without = f"{about}{fact['share_without_it']:.2%}"
+            print(f"  {fact['binding_limit']} binds: without that limit {without} would keep it")
         else:
             print("  no limit binds alone: without any one of them as many keep it")
     if limits:

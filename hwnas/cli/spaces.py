@@ -154,7 +154,7 @@ def space_preview(
     names = ("least", "aggressive", "moderate", "mild", "greatest")
     rows = [[metric, *(format_amount(metric, values[n]) for n in names)] for metric, values in spread.items()]
     show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
-    show_budgets(budgets, allowed, limits, least)
+    show_budgets(budgets, allowed, limits, least, previews["latency_ms"].exact)
     if plot:
         print(f"drawn into {plot}")
 

@@ -141,7 +141,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
             axis.plot(x, y, marker, color=colour, markersize=3.5, label=label)
             if metric in curve.budget.limits:
                 bound = curve.budget.limits[metric]
-                text = f"its budget, {format_amount(metric, bound)}"
+                text = f"budget {curve.budget.text}: ≤ {format_amount(metric, bound)}"
                 axis.axvline(bound * unit.factor, color=colour, linewidth=1, linestyle="--", label=text)
             axis.plot(
                 curve.chosen.cost * unit.factor, curve.chosen.log_probability, "*", color=colour, markersize=11,
@@ -154,7 +154,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
         axis.set_xlabel(unit.label)
         axis.set_ylabel("log probability of the architecture (proxy for accuracy)")
         axis.set_title(_lines(title), fontsize=9, loc="left", parse_math=False)
-        axis.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+        figure.legend(loc="outside lower left", frameon=False, ncols=2)
         save(figure, out)
 
 
