@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hwnas.errors import HwnasError
 from hwnas.files import shipped
@@ -35,12 +35,16 @@ class Temperature(Strict):
 
 
 class Penalty(Strict):
-    """How the budget enters the loss, with g = E[C]/B - 1 for every limited metric.
+    """How costs enter the loss, with g = E[C]/B - 1 for every limited metric.
 
     ``dual``: lambda is found by dual ascent on the augmented Lagrangian (Hestenes 1969; Platt & Barr, NIPS 1987): the
     loss pulls with max(0, lambda + damping * g) on g, and lambda <- max(0, lambda + rate * g) at every step after
     ``warm_up`` (a share of the epochs; the damping starts then, too), one lambda a limit. Without damping E[C] swings
     around the budget. ``fixed``: lambda stays at ``weight``, as in the papers.
+
+    What a fixed lambda weighs is the ``form``: ``relative`` is g; ``log`` and ``linear`` are the SNAS paper's penalty
+    on ``resources`` (hwnas.search.resources), which needs no budget: the budget then binds the derivation alone.
+    ``costs_of`` says whether those are resources of the batch's sample or of the probabilities.
     """
 
     mode: Literal["dual", "fixed"]
@@ -48,6 +52,21 @@ class Penalty(Strict):
     damping: FiniteFloat = Field(default=0.0, ge=0)
     warm_up: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     weight: FiniteFloat = Field(default=0.0, ge=0)
+    form: Literal["relative", "log", "linear"] = "relative"
+    resources: tuple[Literal["params", "macs", "memory_access_bytes"], ...] = ()
+    costs_of: Literal["probabilities", "sample"] = "probabilities"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Penalty:
+        if self.form == "relative" and (self.resources or self.costs_of == "sample"):
+            raise ValueError("resources and costs_of belong to form log or linear")
+        if self.form != "relative" and self.mode != "fixed":
+            raise ValueError(f"form {self.form} needs mode fixed")
+        if self.form != "relative" and not self.resources:
+            raise ValueError(f"form {self.form} needs resources, of params, macs and memory_access_bytes")
+        if len(set(self.resources)) < len(self.resources):
+            raise ValueError("resources names one twice")
+        return self
 
 
 class ChildTraining(Strict):

@@ -116,6 +116,8 @@ def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
     over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items())
     multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values())
     device = f"{row['device']} " * with_device
+    if "resource_penalty" in row:
+        multipliers = f"none, resource penalty {row['resource_penalty']:.4g}"
     return (
         f"epoch {row['epoch']:>3} {device}{row['budget']:<12} loss {row['train_loss']:.3f}  "
         f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {row['entropy']:.2f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from hwnas.cost.budget import Budget, parse_budget, preview
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.model import build_cost_models
 from hwnas.data import load_data
+from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
+from hwnas.run import epoch_line
 from hwnas.search.loop import Goal, Search, batch_statistics
+from hwnas.search.resources import ResourcePenalty
 from hwnas.search.snas import dual_ascent, sample_concrete, snas_loss, temperature_at
 from hwnas.spaces import SPACES, Setting, get_space
 from hwnas.tables.io import read_table, write_table
@@ -61,12 +65,20 @@ def plain_recipe(**changes: object) -> Recipe:
 def logits_after_a_step(
     name: str, multipliers: list[float], budgets: tuple[str, ...], damping: float
 ) -> tuple[Search, dict, dict]:
-    search = make_search(name, plain_recipe(**{"penalty.damping": damping}), budgets)
+    return a_step(make_search(name, plain_recipe(**{"penalty.damping": damping}), budgets), multipliers)
+
+
+def a_step(search: Search, multipliers: list[float], closed: float = 0.0) -> tuple[Search, dict, dict]:
+    """One step in float64 from random logits; the search, the logits before and after.
+
+    ``closed`` is added to the logit of ``none`` on the first edge of every cell kind.
+    """
     search.supernet.double()
     target = search.targets[0]
     for kind, values in target.logits.items():
         generator = torch.Generator().manual_seed(len(kind))
         values.data = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+        values.data[0, search.space.operations.index("none")] += closed
     search.logit_optimizers[0].param_groups[0]["params"] = list(target.logits.values())
     target.multipliers = torch.tensor(multipliers, dtype=torch.float64)
     before = {kind: values.detach().clone() for kind, values in target.logits.items()}
@@ -108,6 +120,103 @@ def test_cost_gradient_through_the_training_step_equals_finite_differences(
             step[index] = 1e-5
             difference = penalty({**start, kind: values + step}) - penalty({**start, kind: values - step})
             assert actual[index] == pytest.approx(difference / 2e-5, rel=1e-5, abs=1e-9)
+
+
+RESOURCES = ("params", "macs")
+
+
+def step_with_resources(name: str, form: str, costs_of: str, weight: float) -> tuple[Search, dict, dict]:
+    changes = {"mode": "fixed", "weight": weight, "form": form, "resources": RESOURCES, "costs_of": costs_of}
+    recipe = plain_recipe(**{f"penalty.{key}": value for key, value in changes.items()})
+    return a_step(make_search(name, recipe), [0.0], closed=20.0)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("form", ["log", "linear"])
+@pytest.mark.parametrize("costs_of", ["probabilities", "sample"])
+def test_resource_gradient_through_the_training_step_equals_finite_differences(
+    name: str, form: str, costs_of: str
+) -> None:
+    """SNAS's own penalty, written down again in numpy from the released code's formulas, where one edge is closed and
+    the logarithm's clamp cuts its pull: its finite differences are what it adds to a real step.
+    """
+    weight = 0.3 if form == "log" else 1e-3
+    search, before, with_cost = step_with_resources(name, form, costs_of, weight)
+    _, _, without = step_with_resources(name, form, costs_of, 0.0)
+    network = search.space.network(SIZES[name])
+    generator = torch.Generator().manual_seed(seed_of(search.recipe.seed, 5, 0))
+    uniform = {k: torch.rand(v.shape, generator=generator).double().numpy() for k, v in before.items()}
+    temperature = search.recipe.temperature.start
+
+    def penalty(logits: dict[str, np.ndarray]) -> tuple[float, int]:
+        total, clamped = 0.0, 0
+        for kind, values in logits.items():
+            scores = (values - np.log(-np.log(uniform[kind]))) / temperature if costs_of == "sample" else values
+            w = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+            for metric in RESOURCES:
+                _, edges = search.targets[0].goal.costs[metric].linear()
+                r = (w * edges[kind] / len(network.places(kind))).sum(axis=1)
+                clamped += int((r < 1).sum())
+                if form == "log":
+                    total += np.log(np.maximum(r, 1)).sum() / 2
+                else:
+                    total += {"params": 0.86, "macs": 0.43 / 4000}[metric] * r.sum()
+        return weight * total, clamped
+
+    start = {kind: values.numpy() for kind, values in before.items()}
+    assert penalty(start)[1] > 0
+    for kind, values in start.items():
+        actual = (without[kind] - with_cost[kind]).numpy()
+        assert np.abs(actual).max() > 1e-4
+        for index in np.ndindex(values.shape):
+            step = np.zeros_like(values)
+            step[index] = 1e-5
+            difference = penalty({**start, kind: values + step})[0] - penalty({**start, kind: values - step})[0]
+            assert actual[index] == pytest.approx(difference / 2e-5, rel=1e-4, abs=1e-8)
+
+
+def test_resource_penalty_is_that_of_the_released_code() -> None:
+    """With the released code's own costs of two edges (operations.py: 16 channels at 32x32) and its values by hand."""
+    ops = {"none": (0, 0, 0), "sep_conv_3x3": (800, 819_200, 131_872), "avg_pool_3x3": (0, 147_456, 32_768)}
+    assert ops["sep_conv_3x3"][0] == 2 * 16 * 9 + 2 * 16 * 16
+    assert ops["sep_conv_3x3"][2] == 32 * 32 * (7 * 16 + 16) + 800
+    edges = np.array([list(ops.values())] * 2, dtype=float)  # [E, K, resource]
+    two = 2  # cells of the kind
+
+    @dataclass
+    class Linear:
+        edges: np.ndarray
+
+        def linear(self) -> tuple[float, dict[str, np.ndarray]]:
+            return 5e9, {"normal": self.edges}
+
+    names = ("params", "macs", "memory_access_bytes")
+    costs = {m: Linear(edges[:, :, i] * two * (4 if i == 2 else 1)) for i, m in enumerate(names)}
+    w = {"normal": torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]], dtype=torch.float64)}
+    log = ResourcePenalty(costs, {"normal": two}, "log", names)(w)  # type: ignore[arg-type]
+    pool_only = (np.log(147_456) + np.log(32_768)) / 3  # its parameters are 0 and clamped
+    mixed = (np.log(200) + np.log(204_800 + 36_864) + np.log(32_968 + 8192)) / 3
+    assert log.item() == pytest.approx(mixed + pool_only)
+    linear = ResourcePenalty(costs, {"normal": two}, "linear", names)(w)  # type: ignore[arg-type]
+    by_hand = 0.43 * (2 * 200 + (204_800 + 36_864 + 147_456) / 4000 + (32_968 + 8192 + 32_768) / 100)
+    assert linear.item() == pytest.approx(by_hand)
+
+
+def test_the_paper_s_penalty_pulls_without_regard_to_the_budget() -> None:
+    """It changes the logits of a step alike under any budget, and no multiplier of a limit is at work."""
+    changes = {"mode": "fixed", "weight": 0.1, "form": "log", "resources": RESOURCES}
+    recipe = plain_recipe(**{f"penalty.{key}": value for key, value in changes.items()})
+    moved = []
+    for budget in ("mild", "aggressive"):
+        search = make_search("nasbench201", recipe, (budget,))
+        for _ in range(2):
+            search.take_step()
+        assert search.targets[0].multipliers.tolist() == [0.0]
+        moved.append(search.targets[0].logits["cell"].detach())
+    assert torch.equal(*moved)
+    (row,) = search.epoch_report()
+    assert row["resource_penalty"] > 0
+    assert "resource penalty" in epoch_line(row)
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
@@ -247,6 +356,10 @@ def test_a_loss_that_is_not_finite_stops_the_search() -> None:
         ({"weights.lr": float("nan")}, "weights.lr"),
         ({"penalty.mode": "hope"}, "penalty.mode"),
         ({"surprise": 1}, "surprise"),
+        ({"penalty.form": "log", "penalty.resources": ["macs"]}, "log needs mode fixed"),
+        ({"penalty.form": "log", "penalty.mode": "fixed"}, "log needs resources"),
+        ({"penalty.resources": ["macs"]}, "belong to form"),
+        ({"penalty.form": "linear", "penalty.mode": "fixed", "penalty.resources": ["macs", "macs"]}, "twice"),
     ],
 )
 def test_bad_recipes_are_refused(changes: dict, words: str) -> None:
@@ -261,6 +374,8 @@ def test_every_shipped_recipe_reads() -> None:
     assert {"snas", "snas-short", "snas-hour"} <= set(names)
     paper = read_recipe("snas", {})
     assert (paper.epochs, paper.batch_size, paper.weights.lr, paper.temperature.end) == (150, 64, 0.025, 0.03)
+    penalty = read_recipe("snas-paper", {}).penalty
+    assert (penalty.mode, penalty.weight, penalty.form, len(penalty.resources)) == ("fixed", 1.5e-3, "log", 3)
     for name in names:
         assert read_recipe(name, {}).inputs_per_node is None
 

@@ -21,11 +21,13 @@ from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
 from hwnas.networks.supernet import DropPath, Supernet
-from hwnas.recipe import Recipe
+from hwnas.recipe import Penalty, Recipe
+from hwnas.search.resources import ResourcePenalty
 from hwnas.search.snas import (
     dual_ascent,
     entropy,
     initial_logits,
+    probabilities,
     relative_costs,
     sample_concrete,
     snas_loss,
@@ -58,6 +60,7 @@ class Target:
     logits: dict[str, nn.Parameter]
     multipliers: Tensor
     expected: dict[str, ExpectedCost]
+    resources: ResourcePenalty | None
 
     @property
     def budget(self) -> Budget:
@@ -92,10 +95,12 @@ class Search:
         for number, goal in enumerate(goals):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
             logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
-            start = recipe.penalty.weight if recipe.penalty.mode == "fixed" else 0.0
+            weighs_limits = recipe.penalty.mode == "fixed" and recipe.penalty.form == "relative"
+            start = recipe.penalty.weight if weighs_limits else 0.0
             multipliers = torch.full((len(goal.budget.limits),), start, dtype=torch.float64)
             expected = {metric: ExpectedCost(model) for metric, model in goal.costs.items()}
-            self.targets.append(Target(goal, logits, multipliers, expected))
+            resources = resource_penalty(recipe.penalty, space, setting, goal.costs)
+            self.targets.append(Target(goal, logits, multipliers, expected, resources))
         self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
         self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.values()) for t in self.targets]
         self.step = 0
@@ -117,6 +122,7 @@ class Search:
         Exactly what the training step back-propagates; a test compares its gradient with finite differences.
         """
         recipe, epoch = self.recipe, step // self.steps_an_epoch
+        penalty = recipe.penalty
         generator = torch.Generator().manual_seed(seed_of(recipe.seed, 5, step))
         images, classes = self.data.train_batch(step, recipe.batch_size, recipe.seed)
         temperature = temperature_at(recipe.temperature.start, recipe.temperature.end, epoch, recipe.epochs)
@@ -127,8 +133,12 @@ class Search:
         task = nn.functional.cross_entropy(scores, classes)
         relative = relative_costs(target.logits, target.expected, target.budget.limits)
         right = int((scores.detach().argmax(dim=1) == classes).sum())
-        damping = recipe.penalty.damping if self.constrains(epoch) else 0.0
-        return snas_loss(task, target.multipliers, relative, damping), relative, task, right
+        damping = penalty.damping if self.constrains(epoch) else 0.0
+        loss = snas_loss(task, target.multipliers, relative, damping)
+        if target.resources:
+            shares = mixture if penalty.costs_of == "sample" else probabilities(target.logits)
+            loss = loss + (penalty.weight * target.resources(shares)).to(loss)
+        return loss, relative, task, right
 
     def constrains(self, epoch: int) -> bool:
         """Whether lambda is being found in this epoch."""
@@ -182,6 +192,7 @@ class Search:
         for target, sums in zip(self.targets, self.sums, strict=True):
             relative = relative_costs(target.logits, target.expected, target.budget.limits).detach()
             architecture = self.derive(target)
+            resources = target.resources(probabilities(target.logits)).item() if target.resources else None
             limits = enumerate(target.budget.limits.items())
             rows.append(
                 {
@@ -195,6 +206,7 @@ class Search:
                     "expected_cost": {m: float(relative[i]) * bound for i, (m, bound) in limits},
                     "expected_over_budget": dict(zip(target.budget.limits, relative.tolist(), strict=True)),
                     "lambda": dict(zip(target.budget.limits, target.multipliers.tolist(), strict=True)),
+                    **({"resource_penalty": resources} if target.resources else {}),
                     "entropy": entropy(target.logits),
                     "architecture": self.space.format(architecture, all_edges=True),
                 }
@@ -222,6 +234,17 @@ class Search:
                 target.logits[kind].data.copy_(values)
             self.logit_optimizers[number].load_state_dict(state["logit_optimizers"][number])
             target.multipliers = state["multipliers"][number]
+
+
+def resource_penalty(
+    penalty: Penalty, space: SearchSpace, setting: Setting, costs: Mapping[str, CostModel]
+) -> ResourcePenalty | None:
+    """The SNAS paper's penalty, if the recipe asks for it."""
+    if penalty.form == "relative":
+        return None
+    network = space.network(setting)
+    places = {kind: len(network.places(kind)) for kind in space.cells}
+    return ResourcePenalty(costs, places, penalty.form, penalty.resources)
 
 
 def run_search(

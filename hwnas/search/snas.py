@@ -13,7 +13,8 @@ almost zero, so that the child, the most likely operation of every edge, keeps t
 kept and may become ``none``.
 
 Where this differs: with several budgets, every budget has logits of its own and the steps take turns between them
-while the supernet's weights are shared; lambda is found by damped dual ascent unless the recipe fixes it; the
+while the supernet's weights are shared; lambda is found by damped dual ascent on latency or whatever the budget limits,
+unless the recipe asks for the paper's own penalty (hwnas.search.resources) or fixes lambda; the
 published code used the test images to watch the search, here they are not read.
 """
 
