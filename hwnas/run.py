@@ -21,7 +21,7 @@ import torch
 from hwnas import __version__
 from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
 from hwnas.cost.derive import derive
-from hwnas.cost.model import build_cost_models
+from hwnas.cost.metrics import build_metrics
 from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
@@ -65,7 +65,7 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
         require_its_device(question.table)
     data = load_data(question.data_spec, progress)
     setting = fit_setting(question.setting, data)
-    costs = build_cost_models(question.table, space, setting)
+    costs = build_metrics(question.table, space, setting)
     previews = preview(costs)
     budgets = [parse_budget(text, previews) for text in question.budgets]
     if len({budget.name for budget in budgets}) != len(budgets):

@@ -117,12 +117,12 @@ def space_preview(
 ) -> None:
     """Show how cost is spread over a space on a device, and what a budget allows."""
     from hwnas.cost.budget import format_amount, parse_budget, preview, share_within
-    from hwnas.cost.model import build_cost_models
+    from hwnas.cost.metrics import build_metrics
     from hwnas.cost.networks import choose_network
 
     content, shape = open_table(table), parse_input(input_shape)
     chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    previews = preview(build_cost_models(content, chosen, sizes))
+    previews = preview(build_metrics(content, chosen, sizes))
     budgets = [parse_budget(text, previews) for text in budget or []]
     quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
     spread = {

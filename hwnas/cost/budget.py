@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.derive import cheapest
+from hwnas.cost.memory import MEMORY_ACCESS
 from hwnas.cost.model import ENUMERABLE, Array, CostModel, every_choice
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
@@ -25,8 +26,13 @@ UNITS: dict[str, tuple[str, float]] = {
     "params": ("params", 1.0),
 }
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+# What stands behind a dash: the metrics that are shares, percentiles or bytes of something.
+NAMES = {"latency": "latency_ms", "macs": "macs", "params": "params", "memory-access": MEMORY_ACCESS}
+IN_BYTES = {name: metric for name, metric in NAMES.items() if metric.endswith("_bytes")}
 FORMS = (
-    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma"
+    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params or 40MB-memory-access; "
+    "join several with a comma"
 )
 
 
@@ -49,6 +55,9 @@ def format_amount(metric: str, value: float) -> str:
     """A cost with its unit, for people."""
     if metric == "latency_ms":
         return f"{value:.4g} ms"
+    if metric.endswith("_bytes"):
+        unit = next((unit for unit in ("GB", "MB", "kB") if value >= BYTE_UNITS[unit]), "B")
+        return f"{value / BYTE_UNITS[unit]:.4g} {unit}"
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
             return f"{value / factor:.4g} {prefix} {metric}"
@@ -114,8 +123,8 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
     """Read one budget: limits joined by commas, relative ones resolved against the previews.
 
     ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
-    architectures; ``60%`` is that share of the greatest latency. ``-macs`` or ``-params`` behind either takes the other
-    metric. Raises HwnasError for an unknown unit, or when no architecture of the space is so cheap.
+    architectures; ``60%`` is that share of the greatest latency. ``-macs`` behind either, or another of
+    NAMES, takes that metric. Raises HwnasError for an unknown unit, or when no architecture of the space is so cheap.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):
@@ -135,15 +144,16 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
-    relative = re.fullmatch(r"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-(macs|params|latency))?", text)
-    if relative:
-        metric = {"latency": "latency_ms"}.get(relative[2] or "latency", relative[2])
+    number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*"
+    if found := re.fullmatch(rf"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-({'|'.join(NAMES)}))?", text):
+        metric = NAMES[found[2] or "latency"]
         spread = previews[metric]
-        if relative[1] in NAMED:
-            return metric, spread.percentile(NAMED[relative[1]])
-        return metric, float(relative[1][:-1]) / 100 * spread.greatest
-    absolute = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kKMGB]?)[- ]?(us|ms|s|macs|params)", text)
-    if not absolute:
-        raise HwnasError(f"cannot read budget {text!r}", FORMS)
-    metric, factor = UNITS[absolute[3]]
-    return metric, float(absolute[1]) * PREFIXES[absolute[2]] * factor
+        if found[1] in NAMED:
+            return metric, spread.percentile(NAMED[found[1]])
+        return metric, float(found[1][:-1]) / 100 * spread.greatest
+    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(IN_BYTES)})", text):
+        return IN_BYTES[found[3]], float(found[1]) * BYTE_UNITS[found[2]]
+    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?(us|ms|s|macs|params)", text):
+        metric, factor = UNITS[found[3]]
+        return metric, float(found[1]) * PREFIXES[found[2]] * factor
+    raise HwnasError(f"cannot read budget {text!r}", FORMS)

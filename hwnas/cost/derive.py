@@ -227,7 +227,10 @@ def _cost_row(program: _Program, model: CostModel, cells: Mapping[str, _CellVari
         row.update(zip(columns.ravel().tolist(), cost.edges.ravel().tolist(), strict=True))
         for column, always in zip(variables.choose.ravel().tolist(), cost.always.ravel().tolist(), strict=True):
             row[column] = row.get(column, 0.0) + always
-        row.update(dict.fromkeys(variables.additions.tolist(), cost.fused_addition))
+        if model.dead_edges_are_free:
+            row.update(dict.fromkeys(variables.additions.tolist(), cost.fused_addition))
+        elif cost.fused_addition:
+            row.update(dict.fromkeys(_additions(program, model, cell, columns), cost.fused_addition))
         if cost.addition > cost.fused_addition:
             plain = program.variables(cell.num_nodes, unbounded=True)
             for number, node in enumerate(cell.inner_nodes):
@@ -242,6 +245,16 @@ def _cost_row(program: _Program, model: CostModel, cells: Mapping[str, _CellVari
                 row[shared[at]] = cost.pieces[e, at[1]]
             program.add({shared[at]: 1.0, int(columns[e, o]): -1.0}, lower=0)
     return {column: value for column, value in row.items() if value}
+
+
+def _additions(program: _Program, model: CostModel, cell: Cell, columns: np.ndarray) -> list[int]:
+    """How often each node adds, counting every edge that ``columns`` [E, K] choose: t[n] >= sum into n - 1, t >= 0."""
+    used = [o for o, op in enumerate(model.space.operations) if op != NONE]
+    block = program.variables(cell.num_nodes, unbounded=True)
+    for number, node in enumerate(cell.inner_nodes):
+        into = columns[np.ix_(cell.edges_into(node), used)].ravel().tolist()
+        program.add({int(block[number]): 1.0, **dict.fromkeys(into, -1.0)}, lower=-1)
+    return block.tolist()
 
 
 def _adding(model: CostModel, kind: str, edge: int) -> list[int]:
