@@ -10,8 +10,7 @@ from typing import Any
 
 from hwnas import __version__
 from hwnas.cost.budget import Budget
-from hwnas.cost.metrics import build_metrics
-from hwnas.cost.model import CostModel
+from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
@@ -67,7 +66,7 @@ class Finished(Derived):
 
 
 def write_child(
-    child: ChildNetwork, derived: Derived, costs: Mapping[str, CostModel], data: ImageData, result: dict[str, Any]
+    child: ChildNetwork, derived: Derived, costs: Mapping[str, Metric], data: ImageData, result: dict[str, Any]
 ) -> dict[str, Any]:
     """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
     place, space, budget = derived.place, derived.space, derived.budget

@@ -35,7 +35,7 @@ def search_command(
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            help="mild, moderate, aggressive, 4.5ms, 60%, 300M-macs, 40MB-memory-access; repeat for more targets."
+            help="mild, moderate, 4.5ms, 60%, 300M-macs, 40MB-memory-access, 2MB-peak-memory; repeat for more targets."
         ),
     ] = None,
     space: TableSpace = None,

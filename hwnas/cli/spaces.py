@@ -137,13 +137,22 @@ def space_preview(
     if as_json:
         show_json({"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed})
         return
-    how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; ends exact"
+    how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; the least is exact"
     columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
     names = ("least", "aggressive", "moderate", "mild", "greatest")
-    rows = [[metric, *(format_amount(metric, values[n]) for n in names)] for metric, values in spread.items()]
+    rows = [
+        [metric, *(format_amount(metric, values[n]) + _error(values, n) for n in names)]
+        for metric, values in spread.items()
+    ]
     show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
     for row, b in zip(allowed, budgets, strict=True):
         print(f"budget {b.text}: {b.describe()}: {row['share_of_architectures']:.2%} of the architectures keep it")
+
+
+def _error(values: dict[str, float], name: str) -> str:
+    """The relative standard error of a percentile that was sampled."""
+    error = values.get(f"{name}_standard_error")
+    return "" if error is None else f" ±{error / values[name]:.1%}"
 
 
 @command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")

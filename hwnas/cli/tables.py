@@ -253,7 +253,7 @@ def table_predict(
     classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict latency, MACs, parameters and memory access of architectures from a table.
+    """Predict latency, MACs, parameters, memory access and peak memory of architectures from a table.
 
     Where the table tells how far it is off, +- is half the interval that holds nine in ten latencies.
     Where the table holds whole networks, there is a second latency, with what its residual predictor learnt from them.

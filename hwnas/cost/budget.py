@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from hwnas.cost.derive import cheapest
 from hwnas.cost.memory import MEMORY_ACCESS
-from hwnas.cost.model import ENUMERABLE, Array, CostModel, every_choice
+from hwnas.cost.metrics import Metric
+from hwnas.cost.model import ENUMERABLE, Array, every_choice
+from hwnas.cost.peak import PEAK_MEMORY, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
 
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
 SAMPLES = 20_000
+PEAK_SAMPLES = 2_000  # the first of them: a peak takes a millisecond
 UNITS: dict[str, tuple[str, float]] = {
     "us": ("latency_ms", 1e-3),
     "ms": ("latency_ms", 1.0),
@@ -28,11 +31,17 @@ UNITS: dict[str, tuple[str, float]] = {
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 # What stands behind a dash: the metrics that are shares, percentiles or bytes of something.
-NAMES = {"latency": "latency_ms", "macs": "macs", "params": "params", "memory-access": MEMORY_ACCESS}
+NAMES = {
+    "latency": "latency_ms",
+    "macs": "macs",
+    "params": "params",
+    "memory-access": MEMORY_ACCESS,
+    "peak-memory": PEAK_MEMORY,
+}
 IN_BYTES = {name: metric for name, metric in NAMES.items() if metric.endswith("_bytes")}
 FORMS = (
-    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params or 40MB-memory-access; "
-    "join several with a comma"
+    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params, 40MB-memory-access or "
+    "2MB-peak-memory; join several with a comma"
 )
 
 
@@ -68,14 +77,19 @@ def format_amount(metric: str, value: float) -> str:
 class Preview:
     """How one metric is spread over a space.
 
-    ``costs`` holds every architecture's cost when ``exact`` (the space can be enumerated), else those of uniform random
-    architectures. ``least`` is exact either way, taken over networks in which every cell has a path from an input to an
-    output; ``greatest`` is that of the costliest operation on every edge, or the costliest seen, if that is more.
+    ``choices`` [N, edges of all cells] are every architecture when ``exact`` (the space can be enumerated), else
+    uniform random ones; ``costs`` [N] is what they cost. ``least`` is exact either way, taken over networks in which
+    every cell has a path from an input to an output; ``greatest`` is that of the costliest operation on every edge, or
+    the costliest seen, if that is more.
     """
 
-    model: CostModel
-    costs: Array
+    model: Metric
+    choices: NDArray[np.intp]
     exact: bool
+
+    @cached_property
+    def costs(self) -> Array:
+        return self.model.predict_many(self.choices)
 
     @cached_property
     def least(self) -> float:
@@ -83,10 +97,7 @@ class Preview:
 
     @cached_property
     def greatest(self) -> float:
-        space, (_, edges) = self.model.space, self.model.linear()
-        used = np.array([op != NONE for op in space.operations])
-        choices = [np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells]
-        return max(float(self.model.predict_many(np.concatenate(choices)[None])[0]), float(self.costs.max()))
+        return max(float(self.model.predict_many(_costliest(self.model)[None])[0]), float(self.costs.max()))
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(self.costs, q))
@@ -99,6 +110,15 @@ class Preview:
         return (self.percentile(min(q + sigma, 100)) - self.percentile(max(q - sigma, 0))) / 2
 
 
+def _costliest(model: Metric) -> NDArray[np.intp]:
+    """The costliest operation of every edge [edges of all cells]."""
+    if isinstance(model, PeakModel):
+        return model.heaviest()
+    space, (_, edges) = model.space, model.linear()
+    used = np.array([op != NONE for op in space.operations])
+    return np.concatenate([np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells])
+
+
 def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     """Every architecture of the space as operation indices, or a uniform sample with a fixed seed; and which it is."""
     if space.num_architectures <= ENUMERABLE:
@@ -106,16 +126,23 @@ def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     return np.random.default_rng(0).integers(len(space.operations), size=(SAMPLES, space.num_edges)), False
 
 
-def preview(models: Mapping[str, CostModel]) -> dict[str, Preview]:
-    """The spread of every metric over the space, over one set of architectures."""
+def preview(models: Mapping[str, Metric]) -> dict[str, Preview]:
+    """The spread of every metric over the space, over one set of architectures (of peak memory over the first of a
+    sample).
+    """
     space = next(iter(models.values())).space
     choices, exact = all_choices(space)
-    return {metric: Preview(model, model.predict_many(choices), exact) for metric, model in models.items()}
+    few = choices if exact else choices[:PEAK_SAMPLES]
+    return {
+        metric: Preview(model, few if isinstance(model, PeakModel) else choices, exact)
+        for metric, model in models.items()
+    }
 
 
 def share_within(previews: Mapping[str, Preview], budget: Budget) -> float:
     """The share of the previewed architectures that keep every limit of the budget."""
-    kept = [previews[metric].costs <= bound for metric, bound in budget.limits.items()]
+    number = min(len(previews[metric].choices) for metric in budget.limits)
+    kept = [previews[metric].costs[:number] <= bound for metric, bound in budget.limits.items()]
     return float(np.mean(np.logical_and.reduce(kept)))
 
 

@@ -11,6 +11,10 @@ A runtime's rewrites have exceptions that the program leaves out (hwnas.cost.mod
 passes its input on shares with that input, a ReLU that alone reads a convolution is free, the order of additions
 matters. Every result is checked against the exact cost. Spaces that can be enumerated are enumerated instead.
 
+Peak memory (hwnas.cost.peak) is no sum. Where a result is over its limit, what makes it so is cut off: choices on some
+edges of a cell, with every operation that is as bad there, that are too much whatever the other edges are. So the
+first result within all limits is the most probable one.
+
 Binary z choose operations; the continuous variables below take their least feasible values, which for binary z are the
 exact ones:
 
@@ -32,12 +36,18 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from hwnas.cost.metrics import Metric
 from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice, live_edges
+from hwnas.cost.peak import Cover, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
 
-Limits = Mapping[str, tuple[CostModel, float]]
+Limits = Mapping[str, tuple[Metric, float]]
 LEAST_LOG_PROBABILITY = -60.0
+
+
+class NoneWithinError(HwnasError):
+    """No architecture keeps the limits."""
 
 
 @dataclass
@@ -90,7 +100,7 @@ def derive(
     return _solve(space, score, None, limits, inputs_per_node)
 
 
-def cheapest(model: CostModel, limits: Limits | None = None) -> Architecture:
+def cheapest(model: Metric, limits: Limits | None = None) -> Architecture:
     """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
     return _solve(model.space, None, model, limits or {}, None)
 
@@ -98,19 +108,40 @@ def cheapest(model: CostModel, limits: Limits | None = None) -> Architecture:
 def _solve(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
-    least: CostModel | None,
+    least: Metric | None,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Architecture:
     if space.num_architectures <= ENUMERABLE:
         return _enumerate(space, score, least, limits, inputs_per_node)
+    if isinstance(least, PeakModel):
+        return _lowest_peak(least, limits, inputs_per_node)
     return _integer_program(space, score, least, limits, inputs_per_node)
+
+
+def _lowest_peak(model: PeakModel, limits: Limits, inputs_per_node: int | None) -> Architecture:
+    """One whose peak is as low as any could be, else one after the other with a lower peak until there is none."""
+    own = limits.get(model.metric, (model, np.inf))[1]
+
+    def within(bound: float) -> Architecture:
+        at_most = {**limits, model.metric: (model, min(bound, own))}
+        return _integer_program(model.space, None, None, at_most, inputs_per_node)
+
+    try:
+        return within(model.floor_bytes)
+    except NoneWithinError:
+        best = _integer_program(model.space, None, None, limits, inputs_per_node)
+    while True:
+        try:
+            best = within(model.predict(best) - 1)
+        except NoneWithinError:
+            return best
 
 
 def _enumerate(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
-    least: CostModel | None,
+    least: Metric | None,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Architecture:
@@ -136,7 +167,8 @@ def _enumerate(
 
 def _none_within(space: SearchSpace, limits: Limits) -> HwnasError:
     names = ", ".join(f"{metric} <= {bound:.6g}" for metric, (_, bound) in limits.items())
-    return HwnasError(f"no architecture of space {space.name} keeps {names or 'the rules'}", "give a larger budget")
+    text = f"no architecture of space {space.name} keeps {names or 'the rules'}"
+    return NoneWithinError(text, "give a larger budget")
 
 
 def _integer_program(
@@ -154,7 +186,11 @@ def _integer_program(
             objective.update(zip(variables.choose.ravel().tolist(), (-score[kind]).ravel().tolist(), strict=True))
     if least is not None:
         objective = _cost_row(program, least, cells)
+    peaks = [(model, bound) for model, bound in limits.values() if isinstance(model, PeakModel)]
+    _add_covers(program, cells, [cover for model, bound in peaks for cover in model.known_covers(bound)])
     for metric, (model, bound) in limits.items():
+        if isinstance(model, PeakModel):
+            continue  # it is no sum over edges: covers keep it
         row = _cost_row(program, model, cells)
         size = max(abs(bound), 1e-12)
         # One part in 10^9 above the bound is let in here and judged exactly below: HiGHS works to a tolerance.
@@ -176,8 +212,20 @@ def _integer_program(
                 "too many of the most probable architectures are over the budget by less than the program sees",
                 "give a slightly smaller or larger one",
             )
+        covers = [cover for model, bound in peaks for cover in model.find_covers(choices, bound)]
+        if covers:
+            _add_covers(program, cells, covers)
+            continue
         chosen = _chosen_columns(cells, choices)
         program.add(dict.fromkeys(chosen, 1.0), upper=len(chosen) - 1)
+
+
+def _add_covers(program: _Program, cells: Mapping[str, _CellVariables], covers: list[Cover]) -> None:
+    """Not all choices of a cover at once."""
+    for cover in covers:
+        choose = cells[cover.kind].choose
+        row = {int(choose[e, o]): 1.0 for e, operations in cover.choices for o in operations}
+        program.add(row, upper=len(cover.choices) - 1)
 
 
 def _add_cell(program: _Program, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> _CellVariables:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hwnas.cost.budget import Budget
 from hwnas.cost.derive import derive
 from hwnas.cost.expectation import ExpectedCost
+from hwnas.cost.metrics import Metric
 from hwnas.cost.model import CostModel
 from hwnas.data import ImageData
 from hwnas.data.images import seed_of
@@ -43,9 +44,13 @@ EPOCH_MEANS = ("loss", "correct", "count")
 
 @dataclass
 class Target:
-    """One budget's share of the search: its logits, its multipliers (one a limit)."""
+    """One budget's share of the search: its logits, and a multiplier for each limit that is in the loss.
+
+    Those are ``penalised``, the limits on costs that are linear in Z. Derivation keeps them all.
+    """
 
     budget: Budget
+    penalised: Mapping[str, float]
     logits: dict[str, nn.Parameter]
     multipliers: Tensor
 
@@ -65,14 +70,14 @@ class Search:
         self,
         space: SearchSpace,
         setting: Setting,
-        costs: Mapping[str, CostModel],
+        costs: Mapping[str, Metric],
         budgets: list[Budget],
         data: ImageData,
         recipe: Recipe,
     ) -> None:
         self.space, self.data, self.recipe = space, data, recipe
         self.costs = costs
-        self.expected = {metric: ExpectedCost(model) for metric, model in costs.items()}
+        self.expected = {m: ExpectedCost(model) for m, model in costs.items() if isinstance(model, CostModel)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, 3))
             self.supernet = Supernet(space, setting)
@@ -82,7 +87,9 @@ class Search:
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
             logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
             start = recipe.penalty.weight if recipe.penalty.mode == "fixed" else 0.0
-            self.targets.append(Target(budget, logits, torch.full((len(budget.limits),), start, dtype=torch.float64)))
+            penalised = {metric: bound for metric, bound in budget.limits.items() if metric in self.expected}
+            multipliers = torch.full((len(penalised),), start, dtype=torch.float64)
+            self.targets.append(Target(budget, penalised, logits, multipliers))
         self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
         self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.values()) for t in self.targets]
         self.step = 0
@@ -99,7 +106,7 @@ class Search:
         return self.recipe.epochs * self.steps_an_epoch
 
     def loss(self, target: Target, step: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The whole loss of one step, E[C]/B of every limit, the task loss, and the number of right answers.
+        """The whole loss of one step, E[C]/B of every limit in it, the task loss, and the number of right answers.
 
         Exactly what the training step back-propagates; a test compares its gradient with finite differences.
         """
@@ -112,7 +119,7 @@ class Search:
         images = images.to(next(self.supernet.parameters()).dtype)
         scores = self.supernet(images.contiguous(memory_format=torch.channels_last), mixture, drop=drop)
         task = nn.functional.cross_entropy(scores, classes)
-        relative = relative_costs(target.logits, self.expected, target.budget.limits)
+        relative = relative_costs(target.logits, self.expected, target.penalised)
         right = int((scores.detach().argmax(dim=1) == classes).sum())
         damping = recipe.penalty.damping if self.constrains(epoch) else 0.0
         return snas_loss(task, target.multipliers, relative, damping), relative, task, right
@@ -167,9 +174,9 @@ class Search:
         epoch = self.step // self.steps_an_epoch
         rows = []
         for target, sums in zip(self.targets, self.sums, strict=True):
-            relative = relative_costs(target.logits, self.expected, target.budget.limits).detach()
+            relative = relative_costs(target.logits, self.expected, target.penalised).detach()
             architecture = self.derive(target)
-            limits = enumerate(target.budget.limits.items())
+            limits = enumerate(target.penalised.items())
             rows.append(
                 {
                     "epoch": epoch,
@@ -179,8 +186,8 @@ class Search:
                     "train_accuracy": sums["correct"] / max(sums["count"], 1),
                     "validation_accuracy": self.validate(architecture),
                     "expected_cost": {m: float(relative[i]) * bound for i, (m, bound) in limits},
-                    "expected_over_budget": dict(zip(target.budget.limits, relative.tolist(), strict=True)),
-                    "lambda": dict(zip(target.budget.limits, target.multipliers.tolist(), strict=True)),
+                    "expected_over_budget": dict(zip(target.penalised, relative.tolist(), strict=True)),
+                    "lambda": dict(zip(target.penalised, target.multipliers.tolist(), strict=True)),
                     "entropy": entropy(target.logits),
                     "architecture": self.space.format(architecture, all_edges=True),
                 }
