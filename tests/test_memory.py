@@ -374,6 +374,19 @@ def test_a_part_of_a_pattern_is_not_above_any_pattern_that_has_it(name: str, num
     assert model.floor_bytes <= part <= min(exact, other)
 
 
+def test_what_a_later_part_reads_is_alive_while_others_run() -> None:
+    """image > narrow > wide > narrow again, and the two narrow ones added: the first is held to the end."""
+    wide, narrow = (Workload("nor_conv_1x1", a, b, 8, 8) for a, b in ((4, 16), (16, 4)))
+    parts = [FixedPart(str(n), w, (n - 1,)) for n, w in enumerate((Workload("relu", 4, 4, 8, 8), wide, narrow))]
+    last = FixedPart("sum", Workload("sum", 4, 4, 8, 8), (0, 2))
+    setting = Setting(channels=4, depth=1, image_channels=4, height=8, width=8)
+    chain = replace(NB201, build_network=lambda setting: Network(setting, tuple(parts)))
+    added = replace(NB201, build_network=lambda setting: Network(setting, (*parts, last)))
+    image_bytes = 4 * 4 * 8 * 8
+    assert peak_model(chain, setting).fixed_bytes == (4 + 4) * image_bytes  # the wide one and its ReLU
+    assert peak_model(added, setting).fixed_bytes == (4 + 4 + 1) * image_bytes
+
+
 def test_operations_that_differ_in_their_kernel_are_one_to_peak_memory() -> None:
     model = peak_model(NB201, CIFAR)
     costs = model.predict_many(every_choice(NB201))
@@ -476,6 +489,10 @@ def test_the_least_peak_is_that_of_brute_force() -> None:
         for kind, sites in model.sites.items()
     ]
     assert least == max(one.predict_many(every).min() for one in alone)
+    without_floor = replace(model, _known={}, _covers={})
+    without_floor.__dict__["floor_bytes"] = 0  # so that it must come down step by step
+    assert model.predict(cheapest(without_floor)) == least
+    assert len(without_floor._covers) >= 2
     with pytest.raises(HwnasError, match="no architecture"):
         derive(TINY, {kind: np.zeros((6, 5)) for kind in TINY.cells}, {PEAK_MEMORY: (model, least - 1)})
 
