@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hwnas.cost.budget import Budget
 from hwnas.cost.derive import derive
 from hwnas.cost.expectation import ExpectedCost
+from hwnas.cost.metrics import Metric
 from hwnas.cost.model import CostModel
 from hwnas.data import ImageData
 from hwnas.data.images import seed_of
@@ -47,12 +48,17 @@ class Goal:
 
     device: str
     budget: Budget
-    costs: Mapping[str, CostModel]
+    costs: Mapping[str, Metric]
+
+    @property
+    def penalised(self) -> dict[str, float]:
+        """The limits that are in the loss: those on costs that are linear in Z. Derivation keeps them all."""
+        return {m: bound for m, bound in self.budget.limits.items() if isinstance(self.costs[m], CostModel)}
 
 
 @dataclass
 class Target:
-    """One goal's share of the search: its logits, its multipliers (one a limit)."""
+    """One goal's share of the search: its logits, and a multiplier for each limit in the loss."""
 
     goal: Goal
     logits: dict[str, nn.Parameter]
@@ -93,8 +99,8 @@ class Search:
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
             logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
             start = recipe.penalty.weight if recipe.penalty.mode == "fixed" else 0.0
-            multipliers = torch.full((len(goal.budget.limits),), start, dtype=torch.float64)
-            expected = {metric: ExpectedCost(model) for metric, model in goal.costs.items()}
+            expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}
+            multipliers = torch.full((len(goal.penalised),), start, dtype=torch.float64)
             self.targets.append(Target(goal, logits, multipliers, expected))
         self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
         self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.values()) for t in self.targets]
@@ -112,7 +118,7 @@ class Search:
         return self.recipe.epochs * self.steps_an_epoch
 
     def loss(self, target: Target, step: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The whole loss of one step, E[C]/B of every limit, the task loss, and the number of right answers.
+        """The whole loss of one step, E[C]/B of every limit in it, the task loss, and the number of right answers.
 
         Exactly what the training step back-propagates; a test compares its gradient with finite differences.
         """
@@ -125,7 +131,7 @@ class Search:
         images = images.to(next(self.supernet.parameters()).dtype)
         scores = self.supernet(images.contiguous(memory_format=torch.channels_last), mixture, drop=drop)
         task = nn.functional.cross_entropy(scores, classes)
-        relative = relative_costs(target.logits, target.expected, target.budget.limits)
+        relative = relative_costs(target.logits, target.expected, target.goal.penalised)
         right = int((scores.detach().argmax(dim=1) == classes).sum())
         damping = recipe.penalty.damping if self.constrains(epoch) else 0.0
         return snas_loss(task, target.multipliers, relative, damping), relative, task, right
@@ -180,9 +186,9 @@ class Search:
         epoch = self.step // self.steps_an_epoch
         rows = []
         for target, sums in zip(self.targets, self.sums, strict=True):
-            relative = relative_costs(target.logits, target.expected, target.budget.limits).detach()
+            relative = relative_costs(target.logits, target.expected, target.goal.penalised).detach()
             architecture = self.derive(target)
-            limits = enumerate(target.budget.limits.items())
+            limits = enumerate(target.goal.penalised.items())
             rows.append(
                 {
                     "epoch": epoch,
@@ -193,8 +199,8 @@ class Search:
                     "train_accuracy": sums["correct"] / max(sums["count"], 1),
                     "validation_accuracy": self.validate(architecture),
                     "expected_cost": {m: float(relative[i]) * bound for i, (m, bound) in limits},
-                    "expected_over_budget": dict(zip(target.budget.limits, relative.tolist(), strict=True)),
-                    "lambda": dict(zip(target.budget.limits, target.multipliers.tolist(), strict=True)),
+                    "expected_over_budget": dict(zip(target.goal.penalised, relative.tolist(), strict=True)),
+                    "lambda": dict(zip(target.goal.penalised, target.multipliers.tolist(), strict=True)),
                     "entropy": entropy(target.logits),
                     "architecture": self.space.format(architecture, all_edges=True),
                 }
