@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas import __version__
 from hwnas.cost.budget import Budget
-from hwnas.cost.model import CostModel, build_cost_models
+from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
@@ -72,7 +72,7 @@ class Finished(Derived):
 
 
 def write_child(
-    child: ChildNetwork, derived: Derived, costs: Mapping[str, CostModel], data: ImageData, result: dict[str, Any]
+    child: ChildNetwork, derived: Derived, costs: Mapping[str, Metric], data: ImageData, result: dict[str, Any]
 ) -> dict[str, Any]:
     """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
     place, space, budget = derived.place, derived.space, derived.budget
@@ -126,6 +126,7 @@ def write_child(
         "measured_ms": None,
         "macs": round(predicted["macs"]),
         "params": round(predicted["params"]),
+        **{metric: round(cost) for metric, cost in predicted.items() if metric.endswith("_bytes")},
         "accuracy": test_accuracy,
         "parity": asdict(parity),
         "onnx": str(onnx_file),
@@ -265,7 +266,7 @@ def train_further(
             "validation_accuracy": history[-1].validation_accuracy,
             "child_epochs": target.content["child_epochs"] + len(history),
         }
-        costs = build_cost_models(target.table, target.space, target.setting)
+        costs = build_metrics(target.table, target.space, target.setting)
         rows.append(write_child(child, target, costs, data, result))
         shutil.rmtree(place)
     update_summary(targets[0].place.parent, rows)

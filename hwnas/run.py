@@ -23,8 +23,9 @@ import torch
 from hwnas import __version__
 from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
 from hwnas.cost.derive import derive
-from hwnas.cost.model import build_cost_models
+from hwnas.cost.metrics import build_metrics
 from hwnas.cost.networks import network_key
+from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.network import export_network
@@ -73,7 +74,7 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
     setting = fit_setting(question.setting, data)
     goals, lines = [], []
     for device, table in question.tables.items():
-        costs = build_cost_models(table, space, setting)
+        costs = build_metrics(table, space, setting)
         previews = preview(costs)
         budgets = [parse_budget(text, previews) for text in question.budgets]
         if len({budget.name for budget in budgets}) != len(budgets):
@@ -106,15 +107,21 @@ def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
     share = share_within(previews, budget)
     total = spread.model.space.num_architectures
     number = f"{round(share * total):,} of {total:,}" if spread.exact else f"about {share:.1%} of all"
+    beside = [m for m in budget.limits if isinstance(previews[m].model, PeakModel)]
+    note = (
+        f"; {', '.join(beside)} is no sum over edges: it is not in the loss, derivation alone keeps it"
+        if beside
+        else ""
+    )
     return (
         f"budget {budget.text}: {budget.describe()}; {number} architectures keep it "
-        f"(the space: {format_amount(metric, spread.least)} to {format_amount(metric, spread.greatest)})"
+        f"(the space: {format_amount(metric, spread.least)} to {format_amount(metric, spread.greatest)}){note}"
     )
 
 
 def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
-    over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items())
-    multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values())
+    over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items()) or "no limit in the loss"
+    multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values()) or "-"
     device = f"{row['device']} " * with_device
     if "resource_penalty" in row:
         multipliers = f"none, resource penalty {row['resource_penalty']:.4g}"

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from hwnas.cost.budget import Budget
-from hwnas.cost.model import Array, CostModel, build_cost_models
+from hwnas.cost.metrics import Metric, build_metrics
+from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.finished import read_targets
@@ -34,7 +35,7 @@ class Learnt:
     space: SearchSpace
     setting: Setting
     table: LatencyTable
-    costs: Mapping[str, CostModel]
+    costs: Mapping[str, Metric]
     inputs_per_node: int | None
     targets: list[Searched]
 
@@ -74,5 +75,5 @@ def read_learnt(folder: Path) -> Learnt:
         except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
             raise HwnasError(f"checkpoint {run / 'checkpoint.pt'} is not of {target.place} ({error})", again) from None
         targets.append(Searched(target.budget, log_probability, target.architecture))
-    costs = build_cost_models(finished[0].table, space, setting)
+    costs = build_metrics(finished[0].table, space, setting)
     return Learnt(space, setting, finished[0].table, costs, inputs_per_node, targets)

@@ -82,10 +82,18 @@ def test_predict_answers_a_line_an_architecture(run: Run, table_file: Path, tmp_
     file.write_text(f"{ALL_CONV}\n\n{ALL_CONV.replace('nor_conv_3x3~2', 'none~2')}\n")
     result = run("table", "predict", table_file, "--architectures", file, *SIZES, "--json")
     whole, less = json.loads(result.stdout)
-    assert set(whole) == {"architecture", "latency_ms", "macs", "params"}
+    assert set(whole) == {
+        "architecture",
+        "latency_ms",
+        "macs",
+        "params",
+        "memory_access_bytes",
+        "peak_activation_bytes",
+    }
     assert whole["architecture"] == ALL_CONV
     assert less["latency_ms"] < whole["latency_ms"]
     assert less["params"] < whole["params"]
+    assert less["memory_access_bytes"] < whole["memory_access_bytes"]
     shown = run("table", "predict", table_file, "--architectures", file, *SIZES)
     assert shown.exit_code == 0
     assert "conv_linear" in shown.stdout

@@ -35,7 +35,9 @@ def search_command(
     out: Annotated[Path, typer.Option(help="The folder of the run; the same command goes on where it was stopped.")],
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="mild, moderate, aggressive, 4.5ms, 60%, 300M-macs; repeat for more targets."),
+        typer.Option(
+            help="mild, moderate, 4.5ms, 60%, 300M-macs, 40MB-memory-access, 2MB-peak-memory; repeat for more targets."
+        ),
     ] = None,
     space: TableSpace = None,
     data: DataSpec = "digits",

@@ -122,7 +122,7 @@ def space_preview(
     from hwnas.cli.budgets import budget_facts, show_budgets, together
     from hwnas.cost.budget import format_amount, parse_budget, preview
     from hwnas.cost.contradiction import contradiction
-    from hwnas.cost.model import build_cost_models
+    from hwnas.cost.metrics import build_metrics
     from hwnas.cost.networks import choose_network
 
     if plot:
@@ -131,7 +131,7 @@ def space_preview(
         require_picture(plot)
     opened, shape = open_table(table), parse_input(input_shape)
     chosen, sizes = choose_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    previews = preview(build_cost_models(opened, chosen, sizes))
+    previews = preview(build_metrics(opened, chosen, sizes))
     budgets = [parse_budget(text, previews) for text in budget or []]
     quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
     spread = {
@@ -149,14 +149,23 @@ def space_preview(
         content = {"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed}
         show_json(content | ({"contradiction_of_all_budgets": least} if limits else {}))
         return
-    how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; ends exact"
+    how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; the least is exact"
     columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
     names = ("least", "aggressive", "moderate", "mild", "greatest")
-    rows = [[metric, *(format_amount(metric, values[n]) for n in names)] for metric, values in spread.items()]
+    rows = [
+        [metric, *(format_amount(metric, values[n]) + _error(values, n) for n in names)]
+        for metric, values in spread.items()
+    ]
     show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
     show_budgets(budgets, allowed, limits, least, previews["latency_ms"].exact)
     if plot:
         print(f"drawn into {plot}")
+
+
+def _error(values: dict[str, float], name: str) -> str:
+    """The relative standard error of a percentile that was sampled."""
+    error = values.get(f"{name}_standard_error")
+    return "" if error is None else f" ±{error / values[name]:.1%}"
 
 
 @command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")

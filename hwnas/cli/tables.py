@@ -253,20 +253,21 @@ def table_predict(
     classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict latency, MACs and parameters of architectures from a table.
+    """Predict latency, MACs, parameters, memory access and peak memory of architectures from a table.
 
     Where the table tells how far it is off, +- is half the interval that holds nine in ten latencies.
     Where the table holds whole networks, there is a second latency, with what its residual predictor learnt from them.
     """
     from hwnas.cost.budget import format_amount
     from hwnas.cost.interval import LEVEL, half_intervals
-    from hwnas.cost.model import build_cost_models, encode
+    from hwnas.cost.metrics import build_metrics
+    from hwnas.cost.model import encode
     from hwnas.cost.networks import choose_network, network_key
     from hwnas.cost.residual import fit_residual
 
     content, shape = open_table(table), parse_input(input_shape)
     chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    models = build_cost_models(content, chosen, sizes)
+    models = build_metrics(content, chosen, sizes)
     try:
         lines = [line.strip() for line in architectures.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -278,6 +279,7 @@ def table_predict(
     learnt = network_key(chosen, sizes) in content.networks
     ranked = fit_residual(content, chosen, sizes).predict_many(choices) if learnt else None
     within = half_intervals(content, chosen, sizes, choices)
+    bytes_of = [metric for metric in costs if metric.endswith("_bytes")]
     rows: list[dict[str, Any]] = [
         {
             "architecture": line,
@@ -285,6 +287,7 @@ def table_predict(
             **({} if within is None else {"interval_ms": float(within[i]), "interval_level": LEVEL}),
             "macs": round(float(costs["macs"][i])),
             "params": round(float(costs["params"][i])),
+            **{metric: round(float(costs[metric][i])) for metric in bytes_of},
             **({} if ranked is None else {"residual_latency_ms": float(ranked[i])}),
         }
         for i, line in enumerate(lines)
@@ -293,7 +296,9 @@ def table_predict(
         show_json(rows)
         return
     columns = ["architecture", "latency", f"MACs ({chosen.macs_convention})", "params"]
-    cells = [[r["architecture"], *(format_amount(m, r[m]) for m in ("latency_ms", "macs", "params"))] for r in rows]
+    columns += [metric.removesuffix("_bytes").replace("_", " ") for metric in bytes_of]
+    shown = ("latency_ms", "macs", "params", *bytes_of)
+    cells = [[r["architecture"], *(format_amount(metric, r[metric]) for metric in shown)] for r in rows]
     if within is not None:
         columns.insert(2, f"+- ({LEVEL:.0%})")
         bars = [format_amount("latency_ms", float(ms)) for ms in within]

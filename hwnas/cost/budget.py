@@ -12,12 +12,16 @@ from numpy.typing import NDArray
 
 from hwnas.cost.contradiction import contradiction
 from hwnas.cost.derive import Limits, cheapest
-from hwnas.cost.model import ENUMERABLE, Array, CostModel, every_choice
+from hwnas.cost.memory import MEMORY_ACCESS
+from hwnas.cost.metrics import Metric
+from hwnas.cost.model import ENUMERABLE, Array, every_choice
+from hwnas.cost.peak import PEAK_MEMORY, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
 
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
 SAMPLES = 20_000
+PEAK_SAMPLES = 2_000  # the first of them: a peak takes a millisecond
 UNITS: dict[str, tuple[str, float]] = {
     "us": ("latency_ms", 1e-3),
     "ms": ("latency_ms", 1.0),
@@ -26,8 +30,19 @@ UNITS: dict[str, tuple[str, float]] = {
     "params": ("params", 1.0),
 }
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+# What stands behind a dash: the metrics that are shares, percentiles or bytes of something.
+NAMES = {
+    "latency": "latency_ms",
+    "macs": "macs",
+    "params": "params",
+    "memory-access": MEMORY_ACCESS,
+    "peak-memory": PEAK_MEMORY,
+}
+IN_BYTES = {name: metric for name, metric in NAMES.items() if metric.endswith("_bytes")}
 FORMS = (
-    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma"
+    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params, 40MB-memory-access or "
+    "2MB-peak-memory; join several with a comma"
 )
 
 
@@ -50,6 +65,9 @@ def format_amount(metric: str, value: float) -> str:
     """A cost with its unit, for people."""
     if metric == "latency_ms":
         return f"{value:.4g} ms"
+    if metric.endswith("_bytes"):
+        unit = next((unit for unit in ("GB", "MB", "kB") if value >= BYTE_UNITS[unit]), "B")
+        return f"{value / BYTE_UNITS[unit]:.4g} {unit}"
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
             return f"{value / factor:.4g} {prefix} {metric}"
@@ -60,14 +78,19 @@ def format_amount(metric: str, value: float) -> str:
 class Preview:
     """How one metric is spread over a space.
 
-    ``costs`` holds every architecture's cost when ``exact`` (the space can be enumerated), else those of uniform random
-    architectures. ``least`` is exact either way, taken over networks in which every cell has a path from an input to an
-    output; ``greatest`` is that of the costliest operation on every edge, or the costliest seen, if that is more.
+    ``choices`` [N, edges of all cells] are every architecture when ``exact`` (the space can be enumerated), else
+    uniform random ones; ``costs`` [N] is what they cost. ``least`` is exact either way, taken over networks in which
+    every cell has a path from an input to an output; ``greatest`` is that of the costliest operation on every edge, or
+    the costliest seen, if that is more.
     """
 
-    model: CostModel
-    costs: Array
+    model: Metric
+    choices: NDArray[np.intp]
     exact: bool
+
+    @cached_property
+    def costs(self) -> Array:
+        return self.model.predict_many(self.choices)
 
     @cached_property
     def least(self) -> float:
@@ -75,10 +98,7 @@ class Preview:
 
     @cached_property
     def greatest(self) -> float:
-        space, (_, edges) = self.model.space, self.model.linear()
-        used = np.array([op != NONE for op in space.operations])
-        choices = [np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells]
-        return max(float(self.model.predict_many(np.concatenate(choices)[None])[0]), float(self.costs.max()))
+        return max(float(self.model.predict_many(_costliest(self.model)[None])[0]), float(self.costs.max()))
 
     def percentile(self, q: float) -> float:
         return float(np.percentile(self.costs, q))
@@ -91,6 +111,15 @@ class Preview:
         return (self.percentile(min(q + sigma, 100)) - self.percentile(max(q - sigma, 0))) / 2
 
 
+def _costliest(model: Metric) -> NDArray[np.intp]:
+    """The costliest operation of every edge [edges of all cells]."""
+    if isinstance(model, PeakModel):
+        return model.heaviest()
+    space, (_, edges) = model.space, model.linear()
+    used = np.array([op != NONE for op in space.operations])
+    return np.concatenate([np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells])
+
+
 def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     """Every architecture of the space as operation indices, or a uniform sample with a fixed seed; and which it is."""
     if space.num_architectures <= ENUMERABLE:
@@ -98,27 +127,36 @@ def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     return np.random.default_rng(0).integers(len(space.operations), size=(SAMPLES, space.num_edges)), False
 
 
-def preview(models: Mapping[str, CostModel]) -> dict[str, Preview]:
-    """The spread of every metric over the space, over one set of architectures."""
+def preview(models: Mapping[str, Metric]) -> dict[str, Preview]:
+    """The spread of every metric over the space, over one set of architectures (of peak memory over the first of a
+    sample).
+    """
     space = next(iter(models.values())).space
     choices, exact = all_choices(space)
-    return {metric: Preview(model, model.predict_many(choices), exact) for metric, model in models.items()}
+    few = choices if exact else choices[:PEAK_SAMPLES]
+    return {
+        metric: Preview(model, few if isinstance(model, PeakModel) else choices, exact)
+        for metric, model in models.items()
+    }
 
 
 def share_within(previews: Mapping[str, Preview], budget: Budget) -> float:
-    """The share of the previewed architectures that keep every limit of the budget."""
-    kept = np.ones_like(next(iter(previews.values())).costs, dtype=bool)
-    for metric, bound in budget.limits.items():
-        kept &= previews[metric].costs <= bound
-    return float(kept.mean())
+    """The share of the architectures previewed for all of the budget's metrics that keep every limit."""
+    return float(np.logical_and.reduce(list(_keeps(previews, budget).values())).mean())
+
+
+def _keeps(previews: Mapping[str, Preview], budget: Budget) -> dict[str, NDArray[np.bool_]]:
+    """For every limit, which [N] of the architectures that were previewed for all of the budget's metrics keep it."""
+    number = min(len(previews[metric].choices) for metric in budget.limits)
+    return {metric: previews[metric].costs[:number] <= bound for metric, bound in budget.limits.items()}
 
 
 def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
     """Read one budget: limits joined by commas, relative ones resolved against the previews.
 
     ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
-    architectures; ``60%`` is that share of the greatest latency. ``-macs`` or ``-params`` behind either takes the other
-    metric. Raises HwnasError for an unknown unit, when no architecture of the space is so cheap, or when limits
+    architectures; ``60%`` is that share of the greatest latency. ``-macs`` behind either, or another of NAMES, takes
+    that metric. Raises HwnasError for an unknown unit, when no architecture of the space is so cheap, or when limits
     contradict each other.
     """
     limits: dict[str, float] = {}
@@ -162,24 +200,26 @@ def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str,
     """Without which limit most architectures would keep the budget, and the share that then would; exact or sampled as
     the previews are. None where no single limit's removal lets another architecture in.
     """
+    keeps = _keeps(previews, budget)
     without = {
-        metric: share_within(previews, Budget(budget.text, {m: b for m, b in budget.limits.items() if m != metric}))
-        for metric in budget.limits
+        metric: float(np.logical_and.reduce([kept for other, kept in keeps.items() if other != metric]).mean())
+        for metric in keeps
     }
     metric = max(without, key=lambda m: without[m])
     return (metric, without[metric]) if without[metric] > share_within(previews, budget) else None
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
-    relative = re.fullmatch(r"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-(macs|params|latency))?", text)
-    if relative:
-        metric = {"latency": "latency_ms"}.get(relative[2] or "latency", relative[2])
+    number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*"
+    if found := re.fullmatch(rf"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-({'|'.join(NAMES)}))?", text):
+        metric = NAMES[found[2] or "latency"]
         spread = previews[metric]
-        if relative[1] in NAMED:
-            return metric, spread.percentile(NAMED[relative[1]])
-        return metric, float(relative[1][:-1]) / 100 * spread.greatest
-    absolute = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kKMGB]?)[- ]?(us|ms|s|macs|params)", text)
-    if not absolute:
-        raise HwnasError(f"cannot read budget {text!r}", FORMS)
-    metric, factor = UNITS[absolute[3]]
-    return metric, float(absolute[1]) * PREFIXES[absolute[2]] * factor
+        if found[1] in NAMED:
+            return metric, spread.percentile(NAMED[found[1]])
+        return metric, float(found[1][:-1]) / 100 * spread.greatest
+    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(IN_BYTES)})", text):
+        return IN_BYTES[found[3]], float(found[1]) * BYTE_UNITS[found[2]]
+    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?(us|ms|s|macs|params)", text):
+        metric, factor = UNITS[found[3]]
+        return metric, float(found[1]) * PREFIXES[found[2]] * factor
+    raise HwnasError(f"cannot read budget {text!r}", FORMS)

@@ -11,6 +11,9 @@ The program may see a little less than the exact cost (hwnas.cost.model; a rewri
 tolerance), never more. Every result is judged by the exact cost, and one that is over a bound is cut off. Spaces that
 can be enumerated are enumerated instead.
 
+Peak memory (hwnas.cost.peak) is no sum. Where a result is over its limit, what makes it so is cut off, too: choices on
+some edges of a cell, with every operation that is as bad there, that are too much whatever the other edges are.
+
 Binary z choose operations; the continuous variables below take their least feasible values, which for binary z are the
 exact ones:
 
@@ -26,7 +29,7 @@ and those of hwnas.cost.program for a runtime's rewrites.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import islice
@@ -37,12 +40,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from hwnas.cost.features import connected
+from hwnas.cost.metrics import Metric
 from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice
+from hwnas.cost.peak import Cover, PeakModel
 from hwnas.cost.program import CellVariables, Program, addition_rows, shared_rows
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
 
-Limits = Mapping[str, tuple[CostModel, float]]
+Limits = Mapping[str, tuple[Metric, float]]
 LEAST_LOG_PROBABILITY = -60.0
 MOST_IN_VAIN = 1_000
 OBJECTIVE_SIZE = 1e3  # of the largest coefficient: HiGHS stops within 1e-6 of the optimum
@@ -53,7 +58,7 @@ def derive(
 ) -> Architecture:
     """The most probable architecture within all limits.
 
-    ``log_probability[kind]`` is [E, K]; ``limits[metric]`` a cost model and its bound. ``inputs_per_node`` = 2 is
+    ``log_probability[kind]`` is [E, K]; ``limits[metric]`` a metric's model and its bound. ``inputs_per_node`` = 2 is
     DARTS's rule (exactly two edges other than ``none`` into every node); None keeps every edge's own choice, as SNAS.
 
     Raises HwnasError when no architecture keeps the limits.
@@ -78,7 +83,7 @@ def derive_best(
     return found
 
 
-def cheapest(model: CostModel, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
+def cheapest(model: Metric, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
     """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
     found = next(_ranked(model.space, None, model, limits or {}, inputs_per_node), None)
     if found is None:
@@ -103,20 +108,24 @@ def scores(space: SearchSpace, log_probability: Mapping[str, Array], choices: ND
 def _ranked(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
-    least: CostModel | None,
+    least: Metric | None,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:
-    """Every architecture within the limits, the most probable first, or with ``least`` the cheapest."""
+    """Every architecture within the limits, the most probable first, or with ``least`` the cheapest (of a peak, one
+    alone).
+    """
     if space.num_architectures <= ENUMERABLE:
         return _enumerate(space, score, least, limits, inputs_per_node)
+    if isinstance(least, PeakModel):
+        return _lowest_peak(least, limits, inputs_per_node)
     return _integer_program(space, score, least, limits, inputs_per_node)
 
 
 def _enumerate(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
-    least: CostModel | None,
+    least: Metric | None,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:
@@ -146,6 +155,25 @@ def _none_within(space: SearchSpace, limits: Limits) -> HwnasError:
     return HwnasError(f"no architecture of space {space.name} keeps {names or 'the rules'}", "give a larger budget")
 
 
+def _lowest_peak(model: PeakModel, limits: Limits, inputs_per_node: int | None) -> Iterator[Architecture]:
+    """One whose peak is as low as any could be, else the last of ever lower peaks."""
+    space, own = model.space, limits[model.metric][1] if model.metric in limits else np.inf
+    indifferent = {kind: np.zeros((len(cell.edges), len(space.operations))) for kind, cell in space.cells.items()}
+    # Of another limit it looks for the least: what is just over it, unseen by the program, is then not met first.
+    other = next((limited for limited, _ in limits.values() if isinstance(limited, CostModel)), None)
+
+    def within(bound: float) -> Architecture | None:
+        at_most = {**limits, model.metric: (model, min(bound, own))}
+        return next(_integer_program(space, indifferent, other, at_most, inputs_per_node), None)
+
+    lowest = within(model.floor_bytes)
+    lower = None if lowest else within(own)
+    while lower:
+        lowest, lower = lower, within(model.predict(lower) - 1)
+    if lowest:
+        yield lowest
+
+
 def _integer_program(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
@@ -161,7 +189,11 @@ def _integer_program(
             objective.update(zip(variables.choose.ravel().tolist(), (-score[kind]).ravel().tolist(), strict=True))
     if least is not None:
         objective = _cost_row(program, least, cells)
+    peaks = [(model, bound) for model, bound in limits.values() if isinstance(model, PeakModel)]
+    _add_covers(program, cells, [cover for model, bound in peaks for cover in model.known_covers(bound)])
     for metric, (model, bound) in limits.items():
+        if isinstance(model, PeakModel):
+            continue  # no row of costs tells it
         row = _cost_row(program, model, cells)
         size = max(abs(bound), 1e-12)
         # One part in 10^9 above the bound is let in here and judged exactly below: HiGHS works to a tolerance.
@@ -187,9 +219,18 @@ def _integer_program(
                 "too many of the most probable architectures are over the budget by less than the program sees",
                 "give a slightly smaller or larger one",
             )
+        _add_covers(program, cells, [cover for model, bound in peaks for cover in model.find_covers(choices, bound)])
         chosen = _chosen_columns(cells, choices)
         program.add(dict.fromkeys(chosen, 1.0), upper=len(chosen) - 1)
     yield from (architecture for _, _, architecture in sorted(waiting))
+
+
+def _add_covers(program: Program, cells: Mapping[str, CellVariables], covers: Iterable[Cover]) -> None:
+    """Not all choices of a cover at once."""
+    for cover in covers:
+        choose = cells[cover.kind].choose
+        row = {int(choose[e, o]): 1.0 for e, operations in cover.choices for o in operations}
+        program.add(row, upper=len(cover.choices) - 1)
 
 
 def _add_cell(program: Program, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> CellVariables:

@@ -8,13 +8,14 @@ Two readings of the same numbers:
   node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.structure) are taken into
   account. Where every node has an input it is not above C(Z); predictions, budgets and derivation use this one.
 
-Parameters and multiply-accumulates count every chosen edge, dead or not, as the papers count them.
+Parameters, multiply-accumulates and memory access cost count every chosen edge, dead or not, as the papers count them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,11 +243,17 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
 def count_models(space: SearchSpace, network: Network, entries: Mapping[Workload, Entry]) -> dict[str, CostModel]:
     """macs (counted by the space's convention) and params."""
     counted = "macs" if space.macs_convention == "fvcore" else "macs_conv_linear"
-    counts = Correction(offset_ms=0, scale=1, networks=0)
     return {
-        "macs": _cost_model(space, network, "macs", entries, counted, counts),
-        "params": _cost_model(space, network, "params", entries, "params", counts),
+        "macs": network_model(space, network, "macs", entries, counted),
+        "params": network_model(space, network, "params", entries, "params"),
     }
+
+
+def network_model(
+    space: SearchSpace, network: Network, metric: str, entries: Mapping[Workload, Any], field: str
+) -> CostModel:
+    """The plain sum of ``field`` of ``entries`` over a network's workloads."""
+    return _cost_model(space, network, metric, entries, field, Correction(offset_ms=0, scale=1, networks=0))
 
 
 def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
@@ -303,7 +310,7 @@ def _cost_model(
     space: SearchSpace,
     network: Network,
     metric: str,
-    entries: Mapping[Workload, Entry],
+    entries: Mapping[Workload, Any],
     field: str,
     correction: Correction,
 ) -> CostModel:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.cost.derive import Limits, cheapest, derive, keeps_rules, scores
-from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, encode, every_choice
+from hwnas.cost.metrics import Metric
+from hwnas.cost.model import ENUMERABLE, Array, decode, encode, every_choice
 from hwnas.spaces import Architecture, SearchSpace
 
 APART = 1e-5  # costs that differ by a smaller share of themselves count as equal where the space cannot be enumerated
@@ -45,7 +46,7 @@ class ParetoSet:
 def pareto(
     space: SearchSpace,
     log_probability: Mapping[str, Array],
-    model: CostModel,
+    model: Metric,
     limits: Limits,
     inputs_per_node: int | None = None,
     points: int | None = None,
@@ -67,7 +68,7 @@ def pareto(
 def _enumerated(
     space: SearchSpace,
     log_probability: Mapping[str, Array],
-    model: CostModel,
+    model: Metric,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> ParetoSet:
@@ -90,7 +91,7 @@ def _enumerated(
 def _swept(
     space: SearchSpace,
     log_probability: Mapping[str, Array],
-    model: CostModel,
+    model: Metric,
     limits: Limits,
     inputs_per_node: int | None,
     points: int | None,

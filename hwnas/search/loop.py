@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hwnas.cost.budget import Budget
 from hwnas.cost.derive import derive
 from hwnas.cost.expectation import ExpectedCost
+from hwnas.cost.metrics import Metric
 from hwnas.cost.model import CostModel
 from hwnas.data import ImageData
 from hwnas.data.images import seed_of
@@ -49,12 +50,17 @@ class Goal:
 
     device: str
     budget: Budget
-    costs: Mapping[str, CostModel]
+    costs: Mapping[str, Metric]
+
+    @property
+    def penalised(self) -> dict[str, float]:
+        """The limits that are in the loss: those on costs that are linear in Z. Derivation keeps them all."""
+        return {m: bound for m, bound in self.budget.limits.items() if isinstance(self.costs[m], CostModel)}
 
 
 @dataclass
 class Target:
-    """One goal's share of the search: its logits, its multipliers (one a limit)."""
+    """One goal's share of the search: its logits, and a multiplier for each limit in the loss."""
 
     goal: Goal
     logits: dict[str, nn.Parameter]
@@ -97,8 +103,8 @@ class Search:
             logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
             weighs_limits = recipe.penalty.mode == "fixed" and recipe.penalty.form == "relative"
             start = recipe.penalty.weight if weighs_limits else 0.0
-            multipliers = torch.full((len(goal.budget.limits),), start, dtype=torch.float64)
-            expected = {metric: ExpectedCost(model) for metric, model in goal.costs.items()}
+            expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}
+            multipliers = torch.full((len(goal.penalised),), start, dtype=torch.float64)
             resources = resource_penalty(recipe.penalty, space, setting, goal.costs)
             self.targets.append(Target(goal, logits, multipliers, expected, resources))
         self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
@@ -117,7 +123,7 @@ class Search:
         return self.recipe.epochs * self.steps_an_epoch
 
     def loss(self, target: Target, step: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The whole loss of one step, E[C]/B of every limit, the task loss, and the number of right answers.
+        """The whole loss of one step, E[C]/B of every limit in it, the task loss, and the number of right answers.
 
         Exactly what the training step back-propagates; a test compares its gradient with finite differences.
         """
@@ -131,7 +137,7 @@ class Search:
         images = images.to(next(self.supernet.parameters()).dtype)
         scores = self.supernet(images.contiguous(memory_format=torch.channels_last), mixture, drop=drop)
         task = nn.functional.cross_entropy(scores, classes)
-        relative = relative_costs(target.logits, target.expected, target.budget.limits)
+        relative = relative_costs(target.logits, target.expected, target.goal.penalised)
         right = int((scores.detach().argmax(dim=1) == classes).sum())
         damping = penalty.damping if self.constrains(epoch) else 0.0
         loss = snas_loss(task, target.multipliers, relative, damping)
@@ -190,10 +196,10 @@ class Search:
         epoch = self.step // self.steps_an_epoch
         rows = []
         for target, sums in zip(self.targets, self.sums, strict=True):
-            relative = relative_costs(target.logits, target.expected, target.budget.limits).detach()
+            relative = relative_costs(target.logits, target.expected, target.goal.penalised).detach()
             architecture = self.derive(target)
             resources = target.resources(probabilities(target.logits)).item() if target.resources else None
-            limits = enumerate(target.budget.limits.items())
+            limits = enumerate(target.goal.penalised.items())
             rows.append(
                 {
                     "epoch": epoch,
@@ -204,8 +210,8 @@ class Search:
                     "train_accuracy": sums["correct"] / max(sums["count"], 1),
                     "validation_accuracy": self.validate(architecture),
                     "expected_cost": {m: float(relative[i]) * bound for i, (m, bound) in limits},
-                    "expected_over_budget": dict(zip(target.budget.limits, relative.tolist(), strict=True)),
-                    "lambda": dict(zip(target.budget.limits, target.multipliers.tolist(), strict=True)),
+                    "expected_over_budget": dict(zip(target.goal.penalised, relative.tolist(), strict=True)),
+                    "lambda": dict(zip(target.goal.penalised, target.multipliers.tolist(), strict=True)),
                     **({"resource_penalty": resources} if target.resources else {}),
                     "entropy": entropy(target.logits),
                     "architecture": self.space.format(architecture, all_edges=True),
@@ -237,14 +243,15 @@ class Search:
 
 
 def resource_penalty(
-    penalty: Penalty, space: SearchSpace, setting: Setting, costs: Mapping[str, CostModel]
+    penalty: Penalty, space: SearchSpace, setting: Setting, costs: Mapping[str, Metric]
 ) -> ResourcePenalty | None:
     """The SNAS paper's penalty, if the recipe asks for it."""
     if penalty.form == "relative":
         return None
     network = space.network(setting)
     places = {kind: len(network.places(kind)) for kind in space.cells}
-    return ResourcePenalty(costs, places, penalty.form, penalty.resources)
+    linear = {metric: model for metric, model in costs.items() if isinstance(model, CostModel)}
+    return ResourcePenalty(linear, places, penalty.form, penalty.resources)
 
 
 def run_search(

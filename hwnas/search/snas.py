@@ -59,9 +59,10 @@ def probabilities(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def relative_costs(
     logits: Mapping[str, Tensor], costs: Mapping[str, ExpectedCost], limits: Mapping[str, float]
 ) -> Tensor:
-    """E[C_m] / B_m for every limited metric, as one vector."""
+    """E[C_m] / B_m for every limited metric, as one vector (of length 0 when there is none)."""
     p = probabilities(logits)
-    return torch.stack([costs[metric](p) / bound for metric, bound in limits.items()])
+    relative = [costs[metric](p) / bound for metric, bound in limits.items()]
+    return torch.stack(relative) if relative else torch.zeros(0, dtype=torch.float64)
 
 
 def snas_loss(task_loss: Tensor, multipliers: Tensor, relative: Tensor, damping: float = 0.0) -> Tensor:
