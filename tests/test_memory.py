@@ -21,12 +21,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.cost.budget import parse_budget, preview, share_within
+from hwnas.cost.contradiction import contradiction, least_under_others
 from hwnas.cost.derive import cheapest, derive
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.features import connected_choices
 from hwnas.cost.memory import MEMORY_ACCESS, memory_access_bytes, memory_access_model
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.model import encode, every_choice, live_edges
+from hwnas.cost.pareto import pareto
 from hwnas.cost.peak import FREE, PEAK_MEMORY, PeakModel, peak_model
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork, EveryNode
@@ -514,6 +516,37 @@ def test_peak_memory_of_the_whole_darts_space_is_kept() -> None:
         assert measured_peak_bytes(child) == model.predict(derived) <= bound
 
 
+def test_the_pareto_set_of_peak_memory_is_that_of_brute_force() -> None:
+    log_p = {kind: np.log(np.random.default_rng(5).dirichlet(np.full(5, 0.5), 6)) for kind in TINY.cells}
+    latency, peak = tiny_metrics()["latency_ms"], tiny_metrics()[PEAK_MEMORY]
+    bound = float(np.quantile(tiny_costs("latency_ms")[0], 0.8))
+    found = pareto(TINY, log_p, peak, {"latency_ms": (latency, bound)})
+    best = [best_by_brute_force(log_p, "latency_ms", bound, least) for least in TINY_PEAKS]
+    expected = [(p, b) for i, (p, b) in enumerate(zip(TINY_PEAKS, best, strict=True)) if b > max([-np.inf, *best[:i]])]
+    assert found.whole
+    assert [point.cost for point in found.points] == [p for p, _ in expected]
+    assert [point.log_probability for point in found.points] == pytest.approx([b for _, b in expected], abs=1e-4)
+
+
+def test_peak_memory_and_another_limit_that_contradict_each_other_say_how_far_each_goes() -> None:
+    latency, peak = tiny_metrics()["latency_ms"], tiny_metrics()[PEAK_MEMORY]
+    least = latency.predict(cheapest(latency))
+    limits = {"latency_ms": (latency, least * 0.999), PEAK_MEMORY: (peak, float(TINY_PEAKS[0]))}
+    assert contradiction(limits) == {"latency_ms": pytest.approx(least)}
+    possible = {"latency_ms": (latency, least * 1.001), PEAK_MEMORY: (peak, float(TINY_PEAKS[-1]))}
+    assert contradiction(possible) == {}
+    under = least_under_others(possible)
+    normal, reduction, both = tiny_costs("latency_ms")
+    assert latency.predict(cheapest(latency, possible)) == pytest.approx(under["latency_ms"])
+    within = [  # the pairs of cells that keep the latency
+        (n, r)
+        for n in np.flatnonzero(CONNECTED & (normal - both + reduction[CONNECTED].min() <= least * 1.001))
+        for r in np.flatnonzero(CONNECTED & (reduction + normal[n] - both <= least * 1.001))
+    ]
+    pairs = np.array([np.concatenate([CELL_CHOICES[n], CELL_CHOICES[r]]) for n, r in within])
+    assert under[PEAK_MEMORY] == peak.predict_many(pairs).min()
+
+
 # --- budgets of peak memory -------------------------------------------------------------------------------------------
 
 
@@ -571,3 +604,15 @@ def test_search_keeps_peak_memory_and_says_how(run: Run, table_file: Path, tmp_p
         child = ChildNetwork(NB201, NB201.parse(content["architecture"]), Setting(**content["setting"]), prune=True)
         assert content["costs"][PEAK_MEMORY] == measured_peak_bytes(child) == target[PEAK_MEMORY]
         assert content["costs"][MEMORY_ACCESS] == target[MEMORY_ACCESS]
+
+
+def test_space_count_prints_both(run: Run) -> None:
+    text = NB201.format(NB201.parse("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"))
+    printed = json.loads(run("space", "count", "--architecture", text, "--json").stdout)
+    sizes = NB201.settings[printed["setting"]]
+    child = ChildNetwork(NB201, NB201.parse(text), sizes, prune=True)
+    assert printed[PEAK_MEMORY] == measured_peak_bytes(child)
+    assert printed[MEMORY_ACCESS] == memory_access_model(NB201, sizes).predict(NB201.parse(text))
+    shown = run("space", "count", "--architecture", text).stdout
+    assert f"{printed[PEAK_MEMORY]:,}" in shown
+    assert f"{printed[MEMORY_ACCESS]:,}" in shown

@@ -25,7 +25,9 @@ def derive_command(
     ] = None,
     pareto: Annotated[
         str | None,
-        typer.Option(help="Instead, the Pareto set of probability against latency, macs or params."),
+        typer.Option(
+            help="Instead, the Pareto set of probability against latency, macs, params, memory-access or peak-memory."
+        ),
     ] = None,
     points: Annotated[
         int | None, typer.Option(help="No more than so many points of it, spread over the costs; by default all.")
@@ -38,6 +40,7 @@ def derive_command(
     Nothing is trained. log p is the sum of the operations' log probabilities as the search left them. With --pareto, a
     --budget (one) bounds what is looked at.
     """
+    from hwnas.cost.budget import NAMES
     from hwnas.searched import read_learnt
 
     if pareto is not None:
@@ -51,10 +54,9 @@ def derive_command(
             from hwnas.pictures import require_picture
 
             require_picture(plot)
-        learnt, metric = read_learnt(folder), {"latency": "latency_ms"}.get(pareto, pareto)
+        learnt, metric = read_learnt(folder), NAMES.get(pareto, pareto)
         if metric not in learnt.costs:
-            known = ", ".join(name.removesuffix("_ms") for name in learnt.costs)
-            raise HwnasError(f"unknown metric {pareto!r}", f"use one of {known}")
+            raise HwnasError(f"unknown metric {pareto!r}", f"use one of {', '.join(NAMES)}")
         _show_pareto(learnt, metric, (budget or [""])[0], points, plot, as_json)
         return
     for option, given in (("--points", points), ("--plot", plot)):

@@ -38,7 +38,9 @@ def space_count(
     layers: Layers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count parameters and multiply-accumulates of an architecture's network, exactly."""
+    """Count parameters, multiply-accumulates and memory of an architecture's network, exactly."""
+    from hwnas.cost.memory import memory_access_model
+    from hwnas.cost.peak import peak_model
     from hwnas.networks.child import ChildNetwork
     from hwnas.networks.count import count_network
     from hwnas.spaces import get_space
@@ -46,13 +48,15 @@ def space_count(
     chosen = get_space(space)
     name = setting or chosen.evaluation_setting(architecture)
     sizes = chosen_setting(chosen, name, channels, layers)
-    counts = count_network(ChildNetwork(chosen, chosen.parse(architecture), sizes))
+    parsed = chosen.parse(architecture)
+    counts = count_network(ChildNetwork(chosen, parsed, sizes))
+    memory_access, peak = (round(m(chosen, sizes).predict(parsed)) for m in (memory_access_model, peak_model))
     convention = chosen.macs_convention
     if as_json:
         show_json(
             {
                 "space": space,
-                "architecture": chosen.format(chosen.parse(architecture)),
+                "architecture": chosen.format(parsed),
                 "setting": name,
                 "channels": sizes.channels,
                 "layers": sizes.depth,
@@ -61,10 +65,12 @@ def space_count(
                 "macs_convention": convention,
                 "macs_fvcore": counts.macs_fvcore,
                 "macs_conv_linear": counts.macs_conv_linear,
+                "memory_access_bytes": memory_access,
+                "peak_activation_bytes": peak,
             }
         )
         return
-    print(f"{chosen.format(chosen.parse(architecture))}")
+    print(chosen.format(parsed))
     print(f"{name}: {sizes.describe()}")
     mark = {c: "  <- the space's convention" if c == convention else "" for c in ("fvcore", "conv_linear")}
     print(f"params {counts.params:>15,}  without auxiliary head")
@@ -72,6 +78,10 @@ def space_count(
     print(
         f"macs   {counts.macs_conv_linear:>15,}  convolutions and classifier with its bias alone{mark['conv_linear']}"
     )
+    print(
+        f"bytes  {memory_access:>15,}  memory access: activations read and written, and weights, one image in float32"
+    )
+    print(f"bytes  {peak:>15,}  peak memory: the most that activations hold at once, likewise")
 
 
 @command(space_app, "show", "hwnas space show --space darts")

@@ -61,12 +61,17 @@ class Budget:
         return ", ".join(f"{metric} <= {format_amount(metric, bound)}" for metric, bound in self.limits.items())
 
 
+def byte_unit(value: float) -> str:
+    """The unit in which so many bytes are a short number."""
+    return next((unit for unit in ("GB", "MB", "kB") if value >= BYTE_UNITS[unit]), "B")
+
+
 def format_amount(metric: str, value: float) -> str:
     """A cost with its unit, for people."""
     if metric == "latency_ms":
         return f"{value:.4g} ms"
     if metric.endswith("_bytes"):
-        unit = next((unit for unit in ("GB", "MB", "kB") if value >= BYTE_UNITS[unit]), "B")
+        unit = byte_unit(value)
         return f"{value / BYTE_UNITS[unit]:.4g} {unit}"
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:

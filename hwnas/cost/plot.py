@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hwnas.cost.budget import Budget, Preview, format_amount
+from hwnas.cost.budget import BYTE_UNITS, Budget, Preview, byte_unit, format_amount
 from hwnas.cost.model import Array
 from hwnas.cost.pareto import ParetoSet, Point
 from hwnas.pictures import require_picture, save, style
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
 AXES = ("macs", "latency_ms")
-NAMES = {"latency_ms": "predicted latency", "macs": "multiply-accumulates", "params": "parameters"}
+NAMES = {
+    "latency_ms": "predicted latency",
+    "macs": "multiply-accumulates",
+    "params": "parameters",
+    "memory_access_bytes": "memory access",
+    "peak_activation_bytes": "peak activation memory",
+}
 WIDE = 8.0  # greatest over least: from here on a logarithmic scale shows more
 COLOURS = ("#d62728", "#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b")  # of budgets and targets
 MARKERS = ("o", "s", "D", "^", "v", "P")
@@ -38,6 +44,9 @@ def unit_of(metric: str, greatest: float) -> Unit:
     name = NAMES.get(metric, metric.replace("_", " "))
     if metric == "latency_ms":
         return Unit(f"{name}, µs", 1e3) if greatest < 0.1 else Unit(f"{name}, ms", 1.0)
+    if metric.endswith("_bytes"):
+        unit = byte_unit(greatest)
+        return Unit(f"{name}, {unit}", 1 / BYTE_UNITS[unit])
     for word, size in (("billions", 1e10), ("millions", 1e6), ("thousands", 1e3)):
         if greatest >= size:
             return Unit(f"{name}, {word}", 1e-9 if word == "billions" else 1 / size)
