@@ -12,7 +12,7 @@ DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,11 @@ import torch
 
 from hwnas import __version__
 from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
-from hwnas.cost.derive import derive
+from hwnas.cost.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
+from hwnas.cost.derive import derive_best, scores
+from hwnas.cost.interval import error_scales
 from hwnas.cost.metrics import build_metrics
+from hwnas.cost.model import ENUMERABLE, encode
 from hwnas.cost.networks import network_key
 from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
@@ -40,8 +43,6 @@ from hwnas.spaces import Architecture, SearchSpace, Setting
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import accuracy, recalibrate, train_child
-
-MOST_DERIVATIONS = 6
 
 
 @dataclass(frozen=True)
@@ -205,45 +206,74 @@ def _finish(
 def _settle(
     question: Question, target: Target, setting: Setting, place: Path, progress: Progress
 ) -> tuple[Architecture, list[dict[str, Any]]]:
-    """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on the device.
-
-    When the timed network breaks the latency limit, the limit is tightened by the measured bias and the architecture is
-    derived again; no training is needed, for latency does not depend on the weights.
+    """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on the device
+    (hwnas.cost.closed_loop). No training is needed, for latency does not depend on the weights.
     """
     space = question.space
-    bound = target.budget.limits.get("latency_ms")
     kept = place / "derivations.json"
     if kept.exists():  # an interrupted run has settled this
-        attempts = read_json(kept, f"remove {kept}")
-        return space.parse(attempts[-1]["architecture"]), attempts
-    costs, table = target.goal.costs, question.tables[target.goal.device]
-    limits = {metric: (costs[metric], limit) for metric, limit in target.budget.limits.items()}
-    attempts = []
-    while True:
-        architecture = derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
-        text = space.format(architecture, all_edges=True)
-        predicted = costs["latency_ms"].predict(architecture)
-        attempt: dict[str, Any] = {"architecture": text, "predicted_ms": predicted}
-        attempts.append(attempt)
-        if not question.verify or bound is None:
-            break
-        child = ChildNetwork(space, architecture, setting, prune=True)
-        measured = _time_child(child, table, network_key(space, setting), place, progress)
-        attempt["measured_ms"] = measured.latency_ms
-        if measured.latency_ms <= bound or len(attempts) == MOST_DERIVATIONS:
-            break
-        tighter = min(bound * predicted / measured.latency_ms, predicted * (1 - 1e-6))
-        progress.say(
-            f"budget {target.budget.text}: timed at {measured.latency_ms:.4g} ms, over {bound:.4g} ms; "
-            f"deriving again with a bound of {tighter:.4g} ms"
-        )
+        rows = read_json(kept, f"remove {kept}")
+        return space.parse(next(row for row in rows if row["taken"])["architecture"]), rows
+    budget_ms = {metric: bound for metric, bound in target.budget.limits.items() if metric == "latency_ms"}
+    propose = _proposer(question, target, setting, budget_ms)
+    table, key = question.tables[target.goal.device], network_key(space, setting)
+    if not question.verify or not budget_ms:
+        candidate = propose(budget_ms, ())
+        assert candidate  # the search has derived one before it began
+        attempts, taken = [Attempt(candidate, budget_ms, {})], 0
+    else:
+
+        def measure(candidate: Candidate) -> dict[str, float]:
+            child = ChildNetwork(space, candidate.architecture, setting, prune=True)
+            return {metric: _time_child(child, table, key, place, progress).latency_ms for metric in budget_ms}
+
+        def tell(attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
+            for metric, bound in budget_ms.items():
+                timed = attempt.measured_ms[metric]
+                progress.say(
+                    f"budget {target.budget.text}: timed at {timed:.4g} ms, {'over' if timed > bound else 'within'} "
+                    f"{bound:.4g} ms; deriving again with a bound of {bounds[metric]:.4g} ms"
+                )
+
+        step = 0.0 if space.num_architectures <= ENUMERABLE else 0.5
+        attempts = close_loop(propose, measure, budget_ms, step, tell)
+        taken = attempts.index(best_of(attempts, budget_ms))
+    rows = [
+        {
+            "architecture": space.format(attempt.candidate.architecture, all_edges=True),
+            "log_probability": attempt.candidate.value,
+            "bound_ms": attempt.bounds_ms.get("latency_ms"),
+            "predicted_ms": attempt.candidate.predicted_ms["latency_ms"],
+            **({"measured_ms": attempt.measured_ms["latency_ms"]} if attempt.measured_ms else {}),
+            "taken": number == taken,
+        }
+        for number, attempt in enumerate(attempts)
+    ]
+    write_json(kept, rows)
+    return attempts[taken].candidate.architecture, rows
+
+
+def _proposer(question: Question, target: Target, setting: Setting, budget_ms: Mapping[str, float]) -> Propose:
+    """Derivation from a target's logits, within its limits but for other bounds on latency."""
+    space, costs, log_probability = question.space, target.goal.costs, target.log_probability()
+    limits = {metric: (costs[metric], bound) for metric, bound in target.budget.limits.items()}
+    table = question.tables[target.goal.device]
+
+    def propose(bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
+        within = limits | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
         try:
-            limits["latency_ms"] = (costs["latency_ms"], tighter)
-            derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
+            rule = question.recipe.inputs_per_node
+            architecture = derive_best(space, log_probability, within, rule, 1, excluded)[0]
         except HwnasError:
-            break  # nothing cheaper is left; the verification says that the budget is broken
-    write_json(kept, attempts)
-    return architecture, attempts
+            return None
+        choices = encode(space, [architecture])
+        value = float(scores(space, log_probability, choices)[0])
+        predicted = {"latency_ms": costs["latency_ms"].predict(architecture)}
+        scales = error_scales(table, space, setting, choices)
+        errors = None if scales is None else {metric: float(scales[0]) for metric in budget_ms}
+        return Candidate(architecture, value, predicted, errors)
+
+    return propose
 
 
 def _time_child(child: ChildNetwork, table: LatencyTable, key: str, place: Path, progress: Progress) -> Measured:

@@ -29,7 +29,7 @@ and those of hwnas.cost.program for a runtime's rewrites.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import islice
@@ -72,12 +72,15 @@ def derive_best(
     limits: Limits,
     inputs_per_node: int | None,
     number: int,
+    excluded: Collection[Architecture] = (),
 ) -> list[Architecture]:
     """The ``number`` most probable architectures within all limits, best first; all of them where there are fewer.
 
-    The arguments are those of ``derive``. Raises HwnasError when no architecture keeps the limits.
+    ``excluded`` are passed over. The other arguments are those of ``derive``. Raises
+    HwnasError when no architecture keeps the limits.
     """
-    found = list(islice(_ranked(space, clipped(log_probability), None, limits, inputs_per_node), number))
+    ranked = _ranked(space, clipped(log_probability), None, limits, inputs_per_node)
+    found = list(islice((architecture for architecture in ranked if architecture not in excluded), number))
     if not found:
         raise _none_within(space, limits)
     return found

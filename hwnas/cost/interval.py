@@ -15,6 +15,7 @@ from hwnas.spaces import SearchSpace, Setting
 from hwnas.tables.schema import EdgeCosts, LatencyTable
 
 LEVEL = 0.9
+ERROR_DEGREES = 4.0  # of the t distribution that a latency's error is taken to have, as in hwnas.fitting.regression
 LEAST_NETWORKS = 19  # held out: fewer say too little of what one in ten exceeds
 
 
@@ -39,6 +40,12 @@ def half_intervals(
     errors = np.sort(np.abs(np.array([network.latency_ms for network in unseen]) / expected - 1))
     number = math.ceil((len(errors) + 1) * level)
     return None if number > len(errors) else np.asarray(errors[number - 1] * predicted)
+
+
+def error_scales(table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp]) -> Array | None:
+    """The scale [N] in ms of a t distribution with ERROR_DEGREES whose interval is that of ``half_intervals``."""
+    half = half_intervals(table, space, setting, choices)
+    return None if half is None else half / float(t.ppf(0.5 + LEVEL / 2, ERROR_DEGREES))
 
 
 def _of_edge_costs(found: EdgeCosts, design: Array, predicted: Array, level: float) -> Array:
