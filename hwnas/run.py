@@ -6,7 +6,7 @@ DIR/metrics.jsonl        a line an epoch and target
 DIR/checkpoint.pt        the search's state
 DIR/summary.json         the closing table
 DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, verification.json
-                         (with several tables: DIR/<name>_<budget>/)
+                         (with several tables: DIR/<name>_<budget>/, unless the budget names its devices)
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from hwnas import __version__
 from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
 from hwnas.cost.derive import derive
+from hwnas.cost.devices import LATENCY, device_of, joint_models, names_devices, quantity_of, targets_of
 from hwnas.cost.model import build_cost_models
 from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
@@ -30,7 +31,7 @@ from hwnas.errors import HwnasError
 from hwnas.export.network import export_network
 from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import read_json, sha256_of, unwritable, write_json
-from hwnas.finished import Derived, fit_setting, verify_run, write_child
+from hwnas.finished import Derived, fit_setting, table_file, verify_run, write_child
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
@@ -47,7 +48,7 @@ MOST_DERIVATIONS = 6
 class Question:
     """What a user asks for: a space at some size, devices' tables by name, images, budgets, and how to search.
 
-    Every budget is asked of every device.
+    Every budget is asked of every device, except those that name devices: these are one network's on all of them.
     """
 
     space: SearchSpace
@@ -71,16 +72,21 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
             require_its_device(table)
     data = load_data(question.data_spec, progress)
     setting = fit_setting(question.setting, data)
+    models = {device: build_cost_models(table, space, setting) for device, table in question.tables.items()}
+    previews = {device: preview(costs) for device, costs in models.items()}
+    everywhere = preview(joint_models(models)) if any(map(names_devices, question.budgets)) else {}
     goals, lines = [], []
-    for device, table in question.tables.items():
-        costs = build_cost_models(table, space, setting)
-        previews = preview(costs)
-        budgets = [parse_budget(text, previews) for text in question.budgets]
-        if len({budget.name for budget in budgets}) != len(budgets):
-            raise HwnasError("two budgets are the same", "give each --budget once")
-        goals += [Goal(device, budget, costs) for budget in budgets]
-        of = f"{device}, " if len(question.tables) > 1 else ""
-        lines += [of + describe_budget(budget, previews) for budget in budgets]
+    for devices, text in targets_of(question.tables, question.budgets):
+        joint = names_devices(text)
+        spreads = everywhere if joint else previews[devices[0]]
+        budget = parse_budget(text, spreads)
+        costs = joint_models({device: models[device] for device in devices}) if joint else models[devices[0]]
+        goals.append(Goal(", ".join(devices), budget, costs))
+        of = f"{devices[0]}, " if len(question.tables) > 1 and not joint else ""
+        lines.append(of + describe_budget(budget, spreads))
+    places = [_place(question, goal) for goal in goals]
+    if again := next((place for place in places if places.count(place) > 1), None):
+        raise HwnasError(f"two budgets are the same, or would share the folder {again}", "give each --budget once")
     digest = _write_manifest(question, setting, data, folder)
     for line in lines:
         progress.say(line)
@@ -115,7 +121,7 @@ def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
 def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
     over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items())
     multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values())
-    device = f"{row['device']} " * with_device
+    device = f"{row['device']} " * (with_device and not names_devices(row["budget"]))
     return (
         f"epoch {row['epoch']:>3} {device}{row['budget']:<12} loss {row['train_loss']:.3f}  "
         f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {row['entropy']:.2f}"
@@ -150,7 +156,7 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
     write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
     for device, table in question.tables.items():
-        write_table(folder / _table_file(question, device), table)
+        write_table(folder / table_file(question.tables, device), table)
     return digest
 
 
@@ -158,8 +164,10 @@ def _hashes(question: Question) -> dict[str, str]:
     return {device: table.sha256 for device, table in question.tables.items()}
 
 
-def _table_file(question: Question, device: str) -> str:
-    return "table.json" if len(question.tables) == 1 else f"tables/{device}.json"
+def _place(question: Question, goal: Goal) -> str:
+    """The folder of a goal's network in the run."""
+    budget = goal.budget
+    return f"{goal.device}_" * (len(question.tables) > 1 and not names_devices(budget.text)) + budget.name
 
 
 def _finish(
@@ -173,8 +181,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Derive one target's child, train it from the supernet's weights, export it."""
     space, recipe = question.space, question.recipe
-    device = target.goal.device
-    place = folder / (f"{device}_" * (len(question.tables) > 1) + target.budget.name)
+    place = folder / _place(question, target.goal)
     architecture, attempts = _settle(question, target, setting, place, progress)
     text = space.format(architecture, all_edges=True)
     child = search.supernet.child(architecture)
@@ -188,8 +195,10 @@ def _finish(
         "child_epochs": len(history),
         "derivations": attempts,
     }
-    table_file, table = _table_file(question, device), question.tables[device]
-    derived = Derived(place, device, table_file, table, space, setting, architecture, target.budget)
+    devices = target.budget.devices or [target.goal.device]
+    tables = {device: table for device, table in question.tables.items() if device in devices}
+    files = {device: table_file(question.tables, device) for device in tables}
+    derived = Derived(place, files, tables, space, setting, architecture, target.budget)
     return write_child(child, derived, target.goal.costs, data, result)
 
 
@@ -198,43 +207,54 @@ def _settle(
 ) -> tuple[Architecture, list[dict[str, Any]]]:
     """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on the device.
 
-    When the timed network breaks the latency limit, the limit is tightened by the measured bias and the architecture is
+    When the timed network breaks a latency limit, the limit is tightened by the measured bias and the architecture is
     derived again; no training is needed, for latency does not depend on the weights.
     """
     space = question.space
-    bound = target.budget.limits.get("latency_ms")
+    bounds = {metric: bound for metric, bound in target.budget.limits.items() if quantity_of(metric) == LATENCY}
     kept = place / "derivations.json"
     if kept.exists():  # an interrupted run has settled this
         attempts = read_json(kept, f"remove {kept}")
         return space.parse(attempts[-1]["architecture"]), attempts
-    costs, table = target.goal.costs, question.tables[target.goal.device]
+    costs = target.goal.costs
     limits = {metric: (costs[metric], limit) for metric, limit in target.budget.limits.items()}
     attempts = []
     while True:
         architecture = derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
         text = space.format(architecture, all_edges=True)
-        predicted = costs["latency_ms"].predict(architecture)
-        attempt: dict[str, Any] = {"architecture": text, "predicted_ms": predicted}
+        predicted = {m: model.predict(architecture) for m, model in costs.items() if quantity_of(m) == LATENCY}
+        attempt: dict[str, Any] = {"architecture": text, **_by_device("predicted_ms", predicted)}
         attempts.append(attempt)
-        if not question.verify or bound is None:
+        if not question.verify or not bounds:
             break
         child = ChildNetwork(space, architecture, setting, prune=True)
-        measured = _time_child(child, table, network_key(space, setting), place, progress)
-        attempt["measured_ms"] = measured.latency_ms
-        if measured.latency_ms <= bound or len(attempts) == MOST_DERIVATIONS:
+        measured = {}
+        for metric in bounds:
+            table = question.tables[device_of(metric) or target.goal.device]
+            measured[metric] = _time_child(child, table, network_key(space, setting), place, progress).latency_ms
+        attempt |= _by_device("measured_ms", measured)
+        over = [metric for metric, bound in bounds.items() if measured[metric] > bound]
+        if not over or len(attempts) == MOST_DERIVATIONS:
             break
-        tighter = min(bound * predicted / measured.latency_ms, predicted * (1 - 1e-6))
-        progress.say(
-            f"budget {target.budget.text}: timed at {measured.latency_ms:.4g} ms, over {bound:.4g} ms; "
-            f"deriving again with a bound of {tighter:.4g} ms"
-        )
+        for metric in over:
+            bound = bounds[metric]
+            tighter = min(bound * predicted[metric] / measured[metric], predicted[metric] * (1 - 1e-6))
+            limits[metric] = (costs[metric], tighter)
+            progress.say(
+                f"budget {target.budget.text}: {metric} timed at {measured[metric]:.4g} ms, over {bound:.4g} ms; "
+                f"deriving again with a bound of {tighter:.4g} ms"
+            )
         try:
-            limits["latency_ms"] = (costs["latency_ms"], tighter)
             derive(space, target.log_probability(), limits, question.recipe.inputs_per_node)
         except HwnasError:
             break  # nothing cheaper is left; the verification says that the budget is broken
     write_json(kept, attempts)
     return architecture, attempts
+
+
+def _by_device(name: str, latencies: Mapping[str, float]) -> dict[str, float]:
+    """``{name: ms}``, or ``{name@device: ms}`` for each where the metrics name devices."""
+    return {metric.replace(LATENCY, name, 1): ms for metric, ms in latencies.items()}
 
 
 def _time_child(child: ChildNetwork, table: LatencyTable, key: str, place: Path, progress: Progress) -> Measured:

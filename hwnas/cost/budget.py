@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.cost.contradiction import contradiction
 from hwnas.cost.derive import Limits, cheapest
+from hwnas.cost.devices import LATENCY, devices_of, latency_on, quantity_of
 from hwnas.cost.model import ENUMERABLE, Array, CostModel, every_choice
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
@@ -27,20 +28,29 @@ UNITS: dict[str, tuple[str, float]] = {
 }
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 FORMS = (
-    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma"
+    "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs or 2.5M-params; join several with a comma; "
+    "4.5ms@NAME where one network is for several devices"
 )
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on metrics. ``name`` is safe as a folder's name, ``text`` what the user wrote."""
+    """Upper bounds on metrics. ``name`` is safe as a folder's name, ``text`` what the user wrote.
+
+    One that names devices (``4ms@phone,3ms@cpu``) limits ``latency_ms@phone`` and so on, by one network for all.
+    """
 
     text: str
     limits: Mapping[str, float]
 
     @property
     def name(self) -> str:
-        return re.sub(r"[^\w.-]", "", self.text.replace("%", "pct").replace(",", "_"))
+        return re.sub(r"[^\w.-]", "", self.text.replace("%", "pct").replace(",", "_").replace("@", "-on-"))
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that the limits name."""
+        return devices_of(self.limits)
 
     def describe(self) -> str:
         return ", ".join(f"{metric} <= {format_amount(metric, bound)}" for metric, bound in self.limits.items())
@@ -48,7 +58,8 @@ class Budget:
 
 def format_amount(metric: str, value: float) -> str:
     """A cost with its unit, for people."""
-    if metric == "latency_ms":
+    metric = quantity_of(metric)
+    if metric == LATENCY:
         return f"{value:.4g} ms"
     for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= factor:
@@ -118,8 +129,9 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
 
     ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
     architectures; ``60%`` is that share of the greatest latency. ``-macs`` or ``-params`` behind either takes the other
-    metric. Raises HwnasError for an unknown unit, when no architecture of the space is so cheap, or when limits
-    contradict each other.
+    metric. ``@NAME`` behind a latency says on which device; ``previews`` then hold joint_models' metrics. Raises
+    HwnasError for an unknown unit or device, a latency without its device among others or a count with one, when no
+    architecture of the space is so cheap, or when limits contradict each other.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):
@@ -171,15 +183,36 @@ def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str,
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
-    relative = re.fullmatch(r"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-(macs|params|latency))?", text)
+    amount, named, device = (part.strip() for part in text.partition("@"))
+    relative = re.fullmatch(r"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-(macs|params|latency))?", amount)
     if relative:
-        metric = {"latency": "latency_ms"}.get(relative[2] or "latency", relative[2])
+        quantity = {"latency": LATENCY}.get(relative[2] or "latency", relative[2])
+        metric = _metric(text, quantity, device if named else None, previews)
         spread = previews[metric]
         if relative[1] in NAMED:
             return metric, spread.percentile(NAMED[relative[1]])
         return metric, float(relative[1][:-1]) / 100 * spread.greatest
-    absolute = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kKMGB]?)[- ]?(us|ms|s|macs|params)", text)
+    absolute = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([kKMGB]?)[- ]?(us|ms|s|macs|params)", amount)
     if not absolute:
         raise HwnasError(f"cannot read budget {text!r}", FORMS)
-    metric, factor = UNITS[absolute[3]]
+    quantity, factor = UNITS[absolute[3]]
+    metric = _metric(text, quantity, device if named else None, previews)
     return metric, float(absolute[1]) * PREFIXES[absolute[2]] * factor
+
+
+def _metric(text: str, quantity: str, device: str | None, previews: Mapping[str, Preview]) -> str:
+    """The metric that a limit is on."""
+    known = devices_of(previews)
+    if quantity != LATENCY:
+        if device is not None:
+            raise HwnasError(f"{quantity} in {text!r} do not depend on the device", f"leave out '@{device}'")
+        return quantity
+    if device is None:
+        if known:
+            raise HwnasError(
+                f"{text!r} does not say on which device", f"write {text}@NAME with one of {', '.join(known)}"
+            )
+        return LATENCY
+    if device not in known:
+        raise HwnasError(f"budget {text!r} is on an unknown device {device!r}", f"known: {', '.join(known) or 'none'}")
+    return latency_on(device)
