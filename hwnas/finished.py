@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwnas import __version__
 from hwnas.cost.budget import Budget
+from hwnas.cost.devices import LATENCY, device_of, joint_models, latency_on, names_devices, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
@@ -44,19 +45,37 @@ def fit_setting(setting: Setting, data: ImageData) -> Setting:
 
 @dataclass(frozen=True)
 class Derived:
-    """One target's network: what it is, what it may cost, by which table, and the folder it lives in.
+    """One target's network: what it is, what it may cost, by which tables, and the folder it lives in.
 
-    ``device`` is what the run calls the table, ``table_file`` where it keeps it.
+    ``tables`` go by what the run calls them (several where the budget names devices), and so do ``table_files``, where
+    it keeps them.
     """
 
     place: Path
-    device: str
-    table_file: str
-    table: LatencyTable
+    table_files: Mapping[str, str]
+    tables: Mapping[str, LatencyTable]
     space: SearchSpace
     setting: Setting
     architecture: Architecture
     budget: Budget
+
+    @property
+    def joint(self) -> bool:
+        """Whether the budget names devices, and so do its metrics."""
+        return names_devices(self.budget.text)
+
+    @property
+    def device(self) -> str:
+        return ", ".join(self.tables)
+
+    def latency(self, device: str) -> str:
+        """What the latency on one of the devices is called among the metrics."""
+        return latency_on(device) if self.joint else LATENCY
+
+    def cost_models(self) -> dict[str, Metric]:
+        """One for every metric of the target."""
+        models = {device: build_metrics(table, self.space, self.setting) for device, table in self.tables.items()}
+        return joint_models(models) if self.joint else models[self.device]
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,11 @@ class Finished(Derived):
         return child
 
 
+def table_file(devices: Collection[str], device: str) -> str:
+    """Where a run for ``devices`` keeps the table of one of them."""
+    return "table.json" if len(devices) == 1 else f"tables/{device}.json"
+
+
 def write_child(
     child: ChildNetwork, derived: Derived, costs: Mapping[str, Metric], data: ImageData, result: dict[str, Any]
 ) -> dict[str, Any]:
@@ -79,20 +103,18 @@ def write_child(
     text = space.format(derived.architecture, all_edges=True)
     predicted = {metric: model.predict(derived.architecture) for metric, model in costs.items()}
     onnx_file = place / "network.onnx"
-    metadata = {
-        "space": space.name,
-        "architecture": text,
-        "budget": budget.text,
-        "predicted_latency_ms": repr(predicted["latency_ms"]),
-        "table_sha256": derived.table.sha256,
-        "device": derived.table.describe(),
-        "version": __version__,
-        **data_metadata(data),
-    }
-    export_network(child, onnx_file, metadata)
-    runtime = RUNTIMES.get(derived.table.runtime.name)
-    if runtime and runtime.convert and runtime.suffix == onnx_file.suffix:
-        runtime.convert(onnx_file, onnx_file)
+    metadata = {"space": space.name, "architecture": text, "budget": budget.text, "version": __version__}
+    for device, table in derived.tables.items():
+        on = f"@{device}" if derived.joint else ""
+        metadata[f"predicted_latency_ms{on}"] = repr(predicted[derived.latency(device)])
+        metadata[f"table_sha256{on}"] = table.sha256
+        metadata[f"device{on}"] = table.describe()
+    export_network(child, onnx_file, metadata | data_metadata(data))
+    for device, table in derived.tables.items():
+        runtime = RUNTIMES.get(table.runtime.name)
+        if runtime and runtime.convert and runtime.suffix == onnx_file.suffix:
+            # Of several devices the others' network stays as it is.
+            runtime.convert(onnx_file, onnx_file if len(derived.tables) == 1 else place / f"network_{device}.onnx")
     export_cells(child, place / "cells")
     parity = check_parity(child, onnx_file, data)
     test_accuracy = onnx_accuracy(onnx_file, data, data.test)
@@ -108,22 +130,24 @@ def write_child(
             "costs": predicted,
             "macs_convention": space.macs_convention,
             "device": derived.device,
-            "table": derived.table_file,
-            "table_sha256": derived.table.sha256,
+            **_tables_as_json(derived),
             "data": data.name,
             "parity": asdict(parity),
             "test_accuracy": test_accuracy,
             **{key: value for key, value in result.items() if key != "derivations"},
         },
     )
+    latencies = {device: _latencies(derived, device, predicted) | {"measured_ms": None} for device in derived.tables}
     return {
         "device": derived.device,
         "budget": budget.text,
         "architecture": text,
-        "budget_ms": budget.limits.get("latency_ms"),
         "limits": dict(budget.limits),
-        "predicted_ms": predicted["latency_ms"],
-        "measured_ms": None,
+        **(
+            {"devices": [{"device": device, **row} for device, row in latencies.items()]}
+            if derived.joint
+            else latencies[derived.device]
+        ),
         "macs": round(predicted["macs"]),
         "params": round(predicted["params"]),
         **{metric: round(cost) for metric, cost in predicted.items() if metric.endswith("_bytes")},
@@ -132,6 +156,20 @@ def write_child(
         "onnx": str(onnx_file),
         **result,
     }
+
+
+def _tables_as_json(derived: Derived) -> dict[str, Any]:
+    """What ``architecture.json`` says of the tables."""
+    hashes = {device: table.sha256 for device, table in derived.tables.items()}
+    if derived.joint:
+        return {"tables": dict(derived.table_files), "tables_sha256": hashes}
+    return {"table": derived.table_files[derived.device], "table_sha256": hashes[derived.device]}
+
+
+def _latencies(derived: Derived, device: str, predicted: Mapping[str, float]) -> dict[str, Any]:
+    """A network's limit and predicted latency on one of its devices."""
+    metric = derived.latency(device)
+    return {"budget_ms": derived.budget.limits.get(metric), "predicted_ms": predicted[metric]}
 
 
 def read_targets(folder: Path) -> list[Finished]:
@@ -152,12 +190,12 @@ def read_targets(folder: Path) -> list[Finished]:
         content = read_json(place / "architecture.json", search_first)
         try:
             space = get_space(content["space"])
+            files = content["tables"] if "tables" in content else {content["device"]: content["table"]}
             result.append(
                 Finished(
                     place=place,
-                    device=content["device"],
-                    table_file=content["table"],
-                    table=read_table(run / content["table"]),
+                    table_files=files,
+                    tables={device: read_table(run / file) for device, file in files.items()},
                     space=space,
                     setting=Setting(**content["setting"]),
                     architecture=space.parse(content["architecture"]),
@@ -167,37 +205,40 @@ def read_targets(folder: Path) -> list[Finished]:
             )
         except (KeyError, TypeError) as error:
             raise HwnasError(f"{place / 'architecture.json'} is incomplete ({error})", search_first) from None
-    order = [(device, budget) for device in manifest.get("tables", {}) for budget in manifest["budgets"]]
+    order = targets_of(manifest.get("tables", {}), manifest["budgets"])
     known = {goal: number for number, goal in enumerate(order)}
-    return sorted(result, key=lambda t: known.get((t.device, t.budget.text), len(known)))
+    return sorted(result, key=lambda t: known.get((tuple(t.tables), t.budget.text), len(known)))
 
 
 def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
     """Time every network of a run again and compare with prediction and budget; writes ``verification.json``.
 
-    ``kept`` is false when a limit is broken by more than the measurement's error. Without ``spec`` each table's own
-    device is used; with it, the run must be for one.
+    One row a target and device. ``kept`` is false when a limit there, or one on a count, is broken, a latency by more
+    than the measurement's error. Without ``spec`` each table's own device is used; with it, the run must be for one.
     """
     targets = read_targets(folder)
-    devices = list(dict.fromkeys(target.device for target in targets))
-    if spec and len(devices) > 1:
+    tables = {device: table for target in targets for device, table in target.tables.items()}
+    if spec and len(tables) > 1:
+        joint = any(len(target.tables) > 1 for target in targets)
         raise HwnasError(
-            f"the run is for several devices ({', '.join(devices)})",
-            "leave out --device, or verify the folder of one network",
+            f"the run is for several devices ({', '.join(tables)})",
+            "leave out --device" + ("" if joint else ", or verify the folder of one network"),
         )
-    rows = []
-    for device in devices:
-        rows += _verify([target for target in targets if target.device == device], spec, progress)
-    update_summary(targets[0].place.parent, rows)
-    return rows
-
-
-def _verify(targets: list[Finished], spec: DeviceSpec | None, progress: Progress) -> list[dict[str, Any]]:
-    """The targets of one table."""
-    table = targets[0].table
     if spec is None:
-        require_its_device(table)
-    spec = spec or spec_of(table)
+        for table in tables.values():
+            require_its_device(table)
+    rows: list[dict[str, Any]] = []
+    for device, table in tables.items():
+        on_device = [target for target in targets if device in target.tables]
+        rows += _verify(on_device, device, spec or spec_of(table), progress)
+    results = [_write_verification(target, rows) for target in targets]
+    update_summary(targets[0].place.parent, results)
+    return [row for result in results for row in result.get("devices", [result])]
+
+
+def _verify(targets: list[Finished], device: str, spec: DeviceSpec, progress: Progress) -> list[dict[str, Any]]:
+    """The targets of one table."""
+    table = targets[0].tables[device]
     networks: dict[str, Path | ChildNetwork] = {
         t.place.name: t.place / "network.onnx" if spec.made_by.takes_onnx else t.child() for t in targets
     }
@@ -208,26 +249,38 @@ def _verify(targets: list[Finished], spec: DeviceSpec | None, progress: Progress
     measured = time_networks(networks, spec, table, key, progress)
     rows = []
     for target in targets:
-        time = measured[target.place.name]
-        costs = target.content["costs"]
-        limits = target.budget.limits
+        time, costs = measured[target.place.name], target.content["costs"]
+        latency, limits = target.latency(device), target.budget.limits
         kept = all(
-            time.within(bound) if metric == "latency_ms" else costs[metric] <= bound for metric, bound in limits.items()
+            time.within(bound) if metric == latency else costs[metric] <= bound
+            for metric, bound in limits.items()
+            if device_of(metric) in (None, device)
         )
-        row = {
-            "device": target.device,
-            "budget": target.budget.text,
-            "budget_ms": limits.get("latency_ms"),
-            "predicted_ms": costs["latency_ms"],
-            "measured_ms": time.latency_ms,
-            "measured_error_ms": time.error_ms,
-            "measured_raw_ms": time.raw_ms,
-            "machine_slowdown": time.machine_slowdown,
-            "kept": kept,
-        }
-        write_json(target.place / "verification.json", {**row, "timed_on": spec.text, "date": today()})
-        rows.append(row)
+        rows.append(
+            {
+                "device": device,
+                "budget": target.budget.text,
+                **_latencies(target, device, costs),
+                "measured_ms": time.latency_ms,
+                "measured_error_ms": time.error_ms,
+                "measured_raw_ms": time.raw_ms,
+                "machine_slowdown": time.machine_slowdown,
+                "kept": kept,
+                "timed_on": spec.text,
+            }
+        )
     return rows
+
+
+def _write_verification(target: Finished, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A target's ``verification.json``; returns what the closing table takes from it."""
+    own = [row for row in rows if row["budget"] == target.budget.text and row["device"] in target.tables]
+    result = own[0]
+    if target.joint:
+        kept = all(row["kept"] for row in own)
+        result = {"device": target.device, "budget": target.budget.text, "kept": kept, "devices": own}
+    write_json(target.place / "verification.json", {**result, "date": today()})
+    return result
 
 
 def update_summary(run: Path, rows: list[dict[str, Any]]) -> None:
@@ -266,8 +319,7 @@ def train_further(
             "validation_accuracy": history[-1].validation_accuracy,
             "child_epochs": target.content["child_epochs"] + len(history),
         }
-        costs = build_metrics(target.table, target.space, target.setting)
-        rows.append(write_child(child, target, costs, data, result))
+        rows.append(write_child(child, target, target.cost_models(), data, result))
         shutil.rmtree(place)
     update_summary(targets[0].place.parent, rows)
     return rows

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from hwnas.cost.budget import Budget
+from hwnas.cost.devices import LATENCY, joint_models, latency_on, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.finished import read_targets
+from hwnas.finished import read_targets, table_file
 from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.training.checkpoint import Checkpoint
 
@@ -30,33 +32,38 @@ class Searched:
 
 @dataclass(frozen=True)
 class Learnt:
-    """A finished search: its targets, its space and table, and how many inputs its rules give every node."""
+    """A finished search: its targets, its space and tables, and how many inputs its rules give every node.
+
+    ``tables`` go by the metric that each tells: ``latency_ms``, or ``latency_ms@phone`` and so on.
+    """
 
     space: SearchSpace
     setting: Setting
-    table: LatencyTable
+    tables: Mapping[str, LatencyTable]
     costs: Mapping[str, Metric]
     inputs_per_node: int | None
     targets: list[Searched]
 
 
-def read_learnt(folder: Path) -> Learnt:
+def read_learnt(folder: Path, by_device: bool = False) -> Learnt:
     """Read a run of ``hwnas search``, or one budget's folder in it (then that target alone).
+
+    With ``by_device``, and where a budget of the search names devices, the costs are those on all of the run's devices,
+    each latency named by its own; else those on the targets' device.
 
     Raises HwnasError when the folder holds no finished search, one for several devices, or no checkpoint that is of it.
     """
     finished = read_targets(folder)
-    devices = list(dict.fromkeys(target.device for target in finished))
-    if len(devices) > 1:
-        raise HwnasError(
-            f"{folder} is a search for several devices ({', '.join(devices)})", "name the folder of one network in it"
-        )
+    joint = all(target.joint for target in finished)
+    if not joint and len({(target.device, target.joint) for target in finished}) > 1:
+        names = ", ".join(dict.fromkeys(device for target in finished for device in target.tables))
+        raise HwnasError(f"{folder} is a search for several devices ({names})", "name the folder of one network in it")
     run = finished[0].place.parent
     again = f"run the search again: 'hwnas search --out {run}'"
     manifest = read_json(run / "manifest.json", again)
     try:
         digest = manifest["digest"]
-        asked = [(device, text.strip()) for device in manifest["tables"] for text in manifest["budgets"]]
+        devices, asked = list(manifest["tables"]), targets_of(manifest["tables"], manifest["budgets"])
         inputs_per_node = manifest["recipe"]["inputs_per_node"]
     except (KeyError, TypeError, AttributeError) as error:
         raise HwnasError(f"{run / 'manifest.json'} is incomplete ({error})", again) from None
@@ -67,7 +74,7 @@ def read_learnt(folder: Path) -> Learnt:
     targets = []
     for target in finished:
         try:
-            logits = state["logits"][asked.index((target.device, target.budget.text))]
+            logits = state["logits"][asked.index((tuple(target.tables), target.budget.text))]
             log_probability = {
                 kind: torch.log_softmax(logits[kind].double(), dim=-1).numpy().reshape(len(cell.edges), -1)
                 for kind, cell in space.cells.items()
@@ -75,5 +82,11 @@ def read_learnt(folder: Path) -> Learnt:
         except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
             raise HwnasError(f"checkpoint {run / 'checkpoint.pt'} is not of {target.place} ({error})", again) from None
         targets.append(Searched(target.budget, log_probability, target.architecture))
-    costs = build_metrics(finished[0].table, space, setting)
-    return Learnt(space, setting, finished[0].table, costs, inputs_per_node, targets)
+    costs: Mapping[str, Metric]
+    if by_device or joint:
+        named = {device: read_table(run / table_file(devices, device)) for device in devices}
+        costs = joint_models({device: build_metrics(table, space, setting) for device, table in named.items()})
+        tables = {latency_on(device): table for device, table in named.items()}
+    else:
+        tables, costs = {LATENCY: next(iter(finished[0].tables.values()))}, finished[0].cost_models()
+    return Learnt(space, setting, tables, costs, inputs_per_node, targets)

@@ -10,6 +10,27 @@ if TYPE_CHECKING:
     from hwnas.cost.derive import Limits
 
 
+def budgets_on(devices: list[str], texts: list[str], previews: Mapping[str, Preview]) -> list[Budget]:
+    """The budgets of a run for several devices, by the metrics of joint_models. One that names no device is a budget
+    for each, and of one that limits no latency that is the same.
+    """
+    from hwnas.cost.budget import Budget, parse_budget
+    from hwnas.cost.devices import LATENCY, device_of, latency_on, names_devices, targets_of
+
+    budgets: list[Budget] = []
+    for named, text in targets_of(devices, texts):
+        if names_devices(text):
+            budget = parse_budget(text, previews)
+        else:
+            counts = {metric: spread for metric, spread in previews.items() if device_of(metric) is None}
+            alone = parse_budget(text, {LATENCY: previews[latency_on(named[0])], **counts})
+            limits = {latency_on(named[0]) if m == LATENCY else m: bound for m, bound in alone.limits.items()}
+            budget = Budget(alone.text, limits)
+        if budget not in budgets:
+            budgets.append(budget)
+    return budgets
+
+
 def budget_facts(previews: Mapping[str, Preview], budget: Budget) -> dict[str, Any]:
     """What a budget allows; of several limits also how far each can go down under the others, and which one binds."""
     from hwnas.cost.budget import binding_limit, limits_of, share_within

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +38,6 @@ Channels = Annotated[int | None, typer.Option(help="Channels of the first cells.
 Layers = Annotated[
     int | None, typer.Option("--layers", "--cells", help="Cells: a stage (nasbench201), in all (darts).")
 ]
-TablePath = Annotated[Path, typer.Option("--table", help="A latency table, from hwnas profile.")]
 InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 Written = Annotated[str, typer.Option("--architecture", help="In the space's notation, or a name such as DARTS_V2.")]
@@ -94,6 +93,26 @@ def open_table(path: Path) -> LatencyTable:
     if warning := table.noise_warning:
         print(f"hwnas: {path}: {warning}", file=sys.stderr)
     return table
+
+
+def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:
+    """Read several devices' tables; they go by their files' names. Raises HwnasError where two have the same."""
+    tables = {path.stem: open_table(path) for path in paths}
+    if len(tables) != len(paths):
+        raise HwnasError("two tables have the same file name", "give each --table once, under a name of its own")
+    return tables
+
+
+def common_network(
+    tables: Mapping[str, LatencyTable], space: str | None, setting: str | None, **changes: int | None
+) -> tuple[SearchSpace, Setting]:
+    """The space and the sizes that are meant (hwnas.cost.networks). Raises HwnasError where tables differ in these."""
+    from hwnas.cost.networks import choose_network
+
+    first, *others = (choose_network(table, space, setting, **changes) for table in tables.values())
+    if any(network != first for network in others):
+        raise HwnasError("the tables were made for different networks", "say which with --space and --setting")
+    return first
 
 
 def show_json(value: Any) -> None:

@@ -26,7 +26,8 @@ def derive_command(
     pareto: Annotated[
         str | None,
         typer.Option(
-            help="Instead, the Pareto set of probability against latency, macs, params, memory-access or peak-memory."
+            help="Instead, the Pareto set of probability against latency (or latency@NAME), macs, params, "
+            "memory-access or peak-memory."
         ),
     ] = None,
     points: Annotated[
@@ -41,8 +42,10 @@ def derive_command(
     --budget (one) bounds what is looked at.
     """
     from hwnas.cost.budget import NAMES
+    from hwnas.cost.devices import names_devices
     from hwnas.searched import read_learnt
 
+    by_device = any(map(names_devices, budget or []))
     if pareto is not None:
         if top is not None:
             raise HwnasError("--top and --pareto are two questions", "give one of them")
@@ -54,9 +57,11 @@ def derive_command(
             from hwnas.pictures import require_picture
 
             require_picture(plot)
-        learnt, metric = read_learnt(folder), NAMES.get(pareto, pareto)
+        learnt = read_learnt(folder, by_device or names_devices(pareto))
+        names = {m.replace(long, short): m for m in learnt.costs for short, long in NAMES.items() if m.startswith(long)}
+        metric = names.get(pareto, pareto)
         if metric not in learnt.costs:
-            raise HwnasError(f"unknown metric {pareto!r}", f"use one of {', '.join(NAMES)}")
+            raise HwnasError(f"unknown metric {pareto!r}", f"use one of {', '.join(names)}")
         _show_pareto(learnt, metric, (budget or [""])[0], points, plot, as_json)
         return
     for option, given in (("--points", points), ("--plot", plot)):
@@ -65,7 +70,7 @@ def derive_command(
     number = 1 if top is None else top
     if number < 1:
         raise HwnasError(f"--top must be at least 1, not {number}")
-    _show_best(read_learnt(folder), budget or [], number, as_json)
+    _show_best(read_learnt(folder, by_device), budget or [], number, as_json)
 
 
 def _show_best(learnt: Learnt, texts: list[str], number: int, as_json: bool) -> None:
@@ -137,7 +142,9 @@ def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plo
             score = float(scores(learnt.space, target.log_probability, encode(learnt.space, [target.chosen]))[0])
             chosen = Point(target.chosen, score, learnt.costs[metric].predict(target.chosen))
             curves.append(Curve(target.budget, found, chosen))
-        plot_pareto(curves, f"{learnt.space.name}, {learnt.setting.describe()}\n{learnt.table.describe()}", plot)
+        tables = [learnt.tables[metric]] if metric in learnt.tables else list(learnt.tables.values())
+        described_tables = ", ".join(table.describe() for table in tables)
+        plot_pareto(curves, f"{learnt.space.name}, {learnt.setting.describe()}\n{described_tables}", plot)
     described = [_describe(learnt, target, [p.architecture for p in found.points]) for target, found in sets]
     if as_json:
         targets = [
@@ -169,14 +176,19 @@ def _describe(learnt: Learnt, target: Searched, architectures: list[Architecture
     choices = encode(learnt.space, architectures)
     log_p = scores(learnt.space, target.log_probability, choices)
     costs = {metric: model.predict_many(choices) for metric, model in learnt.costs.items()}
-    within = half_intervals(learnt.table, learnt.space, learnt.setting, choices)
+    within = {
+        metric.replace("latency", "interval", 1): found
+        for metric, table in learnt.tables.items()
+        if (found := half_intervals(table, learnt.space, learnt.setting, choices)) is not None
+    }
     return [
         {
             "architecture": learnt.space.format(architecture, all_edges=True),
             "log_probability": float(log_p[i]),
-            "latency_ms": float(costs["latency_ms"][i]),
-            **({} if within is None else {"interval_ms": float(within[i]), "interval_level": LEVEL}),
-            **{metric: round(float(costs[metric][i])) for metric in costs if metric != "latency_ms"},
+            **{metric: float(costs[metric][i]) for metric in learnt.tables},
+            **{name: float(half[i]) for name, half in within.items()},
+            **({"interval_level": LEVEL} if within else {}),
+            **{metric: round(float(costs[metric][i])) for metric in costs if metric not in learnt.tables},
         }
         for i, architecture in enumerate(architectures)
     ]
@@ -186,17 +198,21 @@ def _show_rows(learnt: Learnt, title: str, rows: list[dict[str, Any]]) -> None:
     from hwnas.cost.budget import format_amount
     from hwnas.cost.interval import LEVEL
 
-    bars = "interval_ms" in rows[0]
-    counts = [metric for metric in learnt.costs if metric != "latency_ms"]
-    columns = ["architecture", "log p", "latency", *([f"± ({LEVEL:.0%})"] if bars else [])]
+    columns, keys = ["architecture", "log p"], []
+    for metric in learnt.tables:
+        columns.append(metric.replace("latency_ms", "latency", 1))
+        keys.append(metric)
+        bar = metric.replace("latency", "interval", 1)
+        if bar in rows[0]:
+            columns.append(f"± ({LEVEL:.0%})")
+            keys.append(bar)
+    counts = [metric for metric in learnt.costs if metric not in learnt.tables]
     columns += [f"MACs ({learnt.space.macs_convention})" if metric == "macs" else metric for metric in counts]
     shown = [
         [
             row["architecture"],
             f"{row['log_probability']:.3f}",
-            format_amount("latency_ms", row["latency_ms"]),
-            *([format_amount("latency_ms", row["interval_ms"])] if bars else []),
-            *(format_amount(metric, row[metric]) for metric in counts),
+            *(format_amount(key.replace("interval", "latency", 1), row[key]) for key in [*keys, *counts]),
         ]
         for row in rows
     ]

@@ -18,7 +18,8 @@ from hwnas.cli.common import (
     TableSpace,
     app,
     command,
-    open_table,
+    common_network,
+    open_tables,
     show_json,
     show_table,
 )
@@ -30,13 +31,15 @@ from hwnas.errors import HwnasError
 )
 def search_command(
     table: Annotated[
-        list[Path], typer.Option("--table", help="A latency table; repeat for more devices, each gets every budget.")
+        list[Path],
+        typer.Option("--table", help="A latency table; repeat for more devices, each gets every budget without @NAME."),
     ],
     out: Annotated[Path, typer.Option(help="The folder of the run; the same command goes on where it was stopped.")],
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            help="mild, moderate, 4.5ms, 60%, 300M-macs, 40MB-memory-access, 2MB-peak-memory; repeat for more targets."
+            help="mild, moderate, 4.5ms, 60%, 300M-macs, 40MB-memory-access, 2MB-peak-memory; repeat for more targets. "
+            "4ms@phone,3ms@cpu, names of tables' files, is one network for these devices."
         ),
     ] = None,
     space: TableSpace = None,
@@ -60,7 +63,6 @@ def search_command(
     as_json: AsJson = False,
 ) -> None:
     """Search architectures within budgets, train them, write ONNX."""
-    from hwnas.cost.networks import choose_network
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe
     from hwnas.run import Question, answer
@@ -71,13 +73,8 @@ def search_command(
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     settings = read_recipe(recipe or ("snas-short" if data.startswith("digits") else "snas"), changes)
-    tables = {path.stem: open_table(path) for path in table}
-    if len(tables) != len(table):
-        raise HwnasError("two tables have the same file name", "give each --table once, under a name of its own")
-    networks = [choose_network(t, space, setting, channels=channels, depth=layers) for t in tables.values()]
-    if any(network != networks[0] for network in networks):
-        raise HwnasError("the tables were made for different networks", "say which with --space and --setting")
-    chosen, sizes = networks[0]
+    tables = open_tables(table)
+    chosen, sizes = common_network(tables, space, setting, channels=channels, depth=layers)
     question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify)
     with Progress() as progress:
         rows = answer(question, out, progress)
@@ -109,7 +106,7 @@ def verify_command(
         columns = ["budget", "limit", "predicted", "measured", "clock says", "kept"]
         shown = [
             [
-                name_of(r, rows),
+                name_on(r, r["device"], rows),
                 f"{r['budget_ms']:.4g} ms" if r["budget_ms"] else "-",
                 f"{r['predicted_ms']:.4g} ms",
                 f"{r['measured_ms']:.4g} ± {r['measured_error_ms']:.2g} ms",
@@ -119,8 +116,9 @@ def verify_command(
             for r in rows
         ]
         show_table("", columns, shown)
-        for device, slowdown in {r["device"]: r["machine_slowdown"] for r in rows}.items():
-            table = "the table" if name_of(rows[0], rows) == rows[0]["budget"] else f"table {device}"
+        slowdowns = {r["device"]: r["machine_slowdown"] for r in rows}
+        for device, slowdown in slowdowns.items():
+            table = "the table" if len(slowdowns) == 1 else f"table {device}"
             if slowdown is None:
                 print(f"{table} is of another machine or runtime: the times are as the clock says")
             else:
@@ -203,18 +201,20 @@ def demo_command(
 def show_results(rows: list[dict[str, Any]]) -> None:
     """The closing table."""
     from hwnas.cost.budget import format_amount
+    from hwnas.cost.devices import device_of
 
     shown = []
-    for row in rows:
+    for row, there in ((r, there) for r in rows for there in r.get("devices", [r])):
         measured = "-"
-        if row.get("measured_ms") is not None:
-            measured = f"{row['measured_ms']:.4g} ± {row['measured_error_ms']:.2g} ms" + (" over" * (not row["kept"]))
-        limits = ", ".join(format_amount(m, v) for m, v in row["limits"].items())
+        if there.get("measured_ms") is not None:
+            measured = f"{there['measured_ms']:.4g} ± {there['measured_error_ms']:.2g} ms"
+            measured += " over" * (not there["kept"])
+        limits = [format_amount(m, v) for m, v in row["limits"].items() if device_of(m) in (None, there["device"])]
         shown.append(
             [
-                name_of(row, rows),
-                limits,
-                f"{row['predicted_ms']:.4g} ms",
+                name_on(row, there["device"], rows),
+                ", ".join(limits),
+                f"{there['predicted_ms']:.4g} ms",
                 measured,
                 f"{row['macs'] / 1e6:.2f} M",
                 f"{row['params'] / 1e6:.4f} M",
@@ -231,5 +231,15 @@ def show_results(rows: list[dict[str, Any]]) -> None:
 
 
 def name_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """A target: its budget, and its device where there are several."""
-    return f"{row['device']} {row['budget']}" if len({r["device"] for r in rows}) > 1 else str(row["budget"])
+    """A target: its budget, and its device where there are several and the budget does not name it."""
+    from hwnas.cost.devices import names_devices
+
+    alone = names_devices(row["budget"]) or len({r["device"] for r in rows}) == 1
+    return str(row["budget"]) if alone else f"{row['device']} {row['budget']}"
+
+
+def name_on(row: dict[str, Any], device: str, rows: list[dict[str, Any]]) -> str:
+    """A target on one of its devices."""
+    from hwnas.cost.devices import names_devices
+
+    return name_of(row, rows) + f" on {device}" * names_devices(row["budget"])

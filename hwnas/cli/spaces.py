@@ -15,13 +15,13 @@ from hwnas.cli.common import (
     Layers,
     SettingName,
     SpaceName,
-    TablePath,
     TableSpace,
     Written,
     app,
     chosen_setting,
     command,
-    open_table,
+    common_network,
+    open_tables,
     parse_input,
     show_json,
     show_table,
@@ -115,34 +115,48 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
 
 @command(space_app, "preview", "hwnas space preview --table cpu.json --budget 60% --budget 300k-params")
 def space_preview(
-    table: TablePath,
+    table: Annotated[list[Path], typer.Option("--table", help="A latency table; repeat for more devices.")],
     space: TableSpace = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
     input_shape: InputShape = None,
     classes: Classes = None,
-    budget: Annotated[list[str] | None, typer.Option(help="Also say what this budget allows.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also say what this budget allows, such as 60%, or 4ms@phone,3ms@cpu of two tables' devices."
+        ),
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw latency against MACs and the budgets, into a .png or .svg file.")
+        Path | None,
+        typer.Option(
+            help="Also draw latency against MACs (of two devices, their latencies) and the budgets, into .png or .svg."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how cost is spread over a space on a device, and what a budget allows."""
-    from hwnas.cli.budgets import budget_facts, show_budgets, together
+    """Show how cost is spread over a space on a device or several, and what a budget allows."""
+    from hwnas.cli.budgets import budget_facts, budgets_on, show_budgets, together
     from hwnas.cost.budget import format_amount, parse_budget, preview
     from hwnas.cost.contradiction import contradiction
+    from hwnas.cost.devices import joint_models, names_devices
     from hwnas.cost.metrics import build_metrics
-    from hwnas.cost.networks import choose_network
 
     if plot:
         from hwnas.pictures import require_picture
 
         require_picture(plot)
-    opened, shape = open_table(table), parse_input(input_shape)
-    chosen, sizes = choose_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    previews = preview(build_metrics(opened, chosen, sizes))
-    budgets = [parse_budget(text, previews) for text in budget or []]
+    opened, shape = open_tables(table), parse_input(input_shape)
+    chosen, sizes = common_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    models = {device: build_metrics(t, chosen, sizes) for device, t in opened.items()}
+    if len(models) > 1 or any(map(names_devices, budget or [])):
+        previews = preview(joint_models(models))
+        budgets = budgets_on(list(models), budget or [], previews)
+    else:
+        previews = preview(next(iter(models.values())))
+        budgets = [parse_budget(text, previews) for text in budget or []]
+    exact = next(iter(previews.values())).exact
     quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
     spread = {
         metric: {"least": p.least, **{n: p.percentile(q) for q, n in quartiles}, "greatest": p.greatest}
@@ -154,12 +168,13 @@ def space_preview(
     if plot:
         from hwnas.cost.plot import plot_spread
 
-        plot_spread(previews, budgets, f"{chosen.name}, {sizes.describe()}\n{opened.describe()}", plot)
+        devices = "; ".join(t.describe() for t in opened.values())
+        plot_spread(previews, budgets, f"{chosen.name}, {sizes.describe()}\n{devices}", plot)
     if as_json:
-        content = {"space": chosen.name, "exact": previews["latency_ms"].exact, "metrics": spread, "budgets": allowed}
+        content = {"space": chosen.name, "exact": exact, "metrics": spread, "budgets": allowed}
         show_json(content | ({"contradiction_of_all_budgets": least} if limits else {}))
         return
-    how = "every architecture" if previews["latency_ms"].exact else "20,000 random architectures; the least is exact"
+    how = "every architecture" if exact else "20,000 random architectures; the least is exact"
     columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
     names = ("least", "aggressive", "moderate", "mild", "greatest")
     rows = [
@@ -167,7 +182,7 @@ def space_preview(
         for metric, values in spread.items()
     ]
     show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
-    show_budgets(budgets, allowed, limits, least, previews["latency_ms"].exact)
+    show_budgets(budgets, allowed, limits, least, exact)
     if plot:
         print(f"drawn into {plot}")
 

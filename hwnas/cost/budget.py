@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.cost.contradiction import contradiction
 from hwnas.cost.derive import Limits, cheapest
+from hwnas.cost.devices import LATENCY, devices_of, latency_on, quantity_of
 from hwnas.cost.memory import MEMORY_ACCESS
 from hwnas.cost.metrics import Metric
 from hwnas.cost.model import ENUMERABLE, Array, every_choice
@@ -42,20 +43,28 @@ NAMES = {
 IN_BYTES = {name: metric for name, metric in NAMES.items() if metric.endswith("_bytes")}
 FORMS = (
     "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params, 40MB-memory-access or "
-    "2MB-peak-memory; join several with a comma"
+    "2MB-peak-memory; join several with a comma; 4.5ms@NAME where one network is for several devices"
 )
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on metrics. ``name`` is safe as a folder's name, ``text`` what the user wrote."""
+    """Upper bounds on metrics. ``name`` is safe as a folder's name, ``text`` what the user wrote.
+
+    One that names devices (``4ms@phone,3ms@cpu``) limits ``latency_ms@phone`` and so on, by one network for all.
+    """
 
     text: str
     limits: Mapping[str, float]
 
     @property
     def name(self) -> str:
-        return re.sub(r"[^\w.-]", "", self.text.replace("%", "pct").replace(",", "_"))
+        return re.sub(r"[^\w.-]", "", self.text.replace("%", "pct").replace(",", "_").replace("@", "-on-"))
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that the limits name."""
+        return devices_of(self.limits)
 
     def describe(self) -> str:
         return ", ".join(f"{metric} <= {format_amount(metric, bound)}" for metric, bound in self.limits.items())
@@ -68,7 +77,8 @@ def byte_unit(value: float) -> str:
 
 def format_amount(metric: str, value: float) -> str:
     """A cost with its unit, for people."""
-    if metric == "latency_ms":
+    metric = quantity_of(metric)
+    if metric == LATENCY:
         return f"{value:.4g} ms"
     if metric.endswith("_bytes"):
         unit = byte_unit(value)
@@ -161,8 +171,9 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
 
     ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
     architectures; ``60%`` is that share of the greatest latency. ``-macs`` behind either, or another of NAMES, takes
-    that metric. Raises HwnasError for an unknown unit, when no architecture of the space is so cheap, or when limits
-    contradict each other.
+    that metric. ``@NAME`` behind a latency says on which device; ``previews`` then hold joint_models' metrics. Raises
+    HwnasError for an unknown unit or device, a latency without its device among others or another metric with one, when
+    no architecture of the space is so cheap, or when limits contradict each other.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):
@@ -215,16 +226,39 @@ def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str,
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
+    amount, named, device = (part.strip() for part in text.partition("@"))
+
+    def metric_of(quantity: str) -> str:
+        return _metric(text, quantity, device if named else None, previews)
+
     number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*"
-    if found := re.fullmatch(rf"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-({'|'.join(NAMES)}))?", text):
-        metric = NAMES[found[2] or "latency"]
+    if found := re.fullmatch(rf"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-({'|'.join(NAMES)}))?", amount):
+        metric = metric_of(NAMES[found[2] or "latency"])
         spread = previews[metric]
         if found[1] in NAMED:
             return metric, spread.percentile(NAMED[found[1]])
         return metric, float(found[1][:-1]) / 100 * spread.greatest
-    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(IN_BYTES)})", text):
-        return IN_BYTES[found[3]], float(found[1]) * BYTE_UNITS[found[2]]
-    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?(us|ms|s|macs|params)", text):
-        metric, factor = UNITS[found[3]]
-        return metric, float(found[1]) * PREFIXES[found[2]] * factor
+    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(IN_BYTES)})", amount):
+        return metric_of(IN_BYTES[found[3]]), float(found[1]) * BYTE_UNITS[found[2]]
+    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?(us|ms|s|macs|params)", amount):
+        quantity, factor = UNITS[found[3]]
+        return metric_of(quantity), float(found[1]) * PREFIXES[found[2]] * factor
     raise HwnasError(f"cannot read budget {text!r}", FORMS)
+
+
+def _metric(text: str, quantity: str, device: str | None, previews: Mapping[str, Preview]) -> str:
+    """The metric that a limit is on."""
+    known = devices_of(previews)
+    if quantity != LATENCY:
+        if device is not None:
+            raise HwnasError(f"{quantity} in {text!r} do not depend on the device", f"leave out '@{device}'")
+        return quantity
+    if device is None:
+        if known:
+            raise HwnasError(
+                f"{text!r} does not say on which device", f"write {text}@NAME with one of {', '.join(known)}"
+            )
+        return LATENCY
+    if device not in known:
+        raise HwnasError(f"budget {text!r} is on an unknown device {device!r}", f"known: {', '.join(known) or 'none'}")
+    return latency_on(device)

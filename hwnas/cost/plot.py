@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hwnas.cost.budget import BYTE_UNITS, Budget, Preview, byte_unit, format_amount
+from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.model import Array
 from hwnas.cost.pareto import ParetoSet, Point
+from hwnas.errors import HwnasError
 from hwnas.pictures import require_picture, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
-AXES = ("macs", "latency_ms")
 NAMES = {
     "latency_ms": "predicted latency",
     "macs": "multiply-accumulates",
@@ -41,8 +42,9 @@ class Unit:
 
 def unit_of(metric: str, greatest: float) -> Unit:
     """The unit in which numbers up to ``greatest`` are short."""
-    name = NAMES.get(metric, metric.replace("_", " "))
-    if metric == "latency_ms":
+    quantity, device = quantity_of(metric), device_of(metric)
+    name = NAMES.get(quantity, quantity.replace("_", " ")) + (f" on {device}" if device else "")
+    if quantity == LATENCY:
         return Unit(f"{name}, µs", 1e3) if greatest < 0.1 else Unit(f"{name}, ms", 1.0)
     if metric.endswith("_bytes"):
         unit = byte_unit(greatest)
@@ -56,57 +58,65 @@ def unit_of(metric: str, greatest: float) -> Unit:
 def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], title: str, out: Path) -> None:
     """Draw a space's architectures by MACs and latency, and what budgets allow, into a PNG or SVG file.
 
-    Raises HwnasError when ``out`` ends in neither, and when the folder cannot be written.
+    Of two devices, by their latencies. Raises HwnasError for more devices, when ``out`` ends in neither, and when the
+    folder cannot be written.
     """
     require_picture(out)
+    latencies = [metric for metric in previews if quantity_of(metric) == LATENCY]
+    if len(latencies) > 2:
+        raise HwnasError(f"a picture has two axes, for {len(latencies)} devices", "give one --table or two with --plot")
+    axes = (latencies[0], latencies[1]) if len(latencies) == 2 else ("macs", latencies[0])
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
     with style():
         figure = Figure(figsize=(7.2, 4.8), layout="constrained")
         axis = figure.subplots()
-        units = [unit_of(metric, float(previews[metric].costs.max())) for metric in AXES]
-        x, y = (previews[metric].costs * unit.factor for metric, unit in zip(AXES, units, strict=True))
+        units = [unit_of(metric, float(previews[metric].costs.max())) for metric in axes]
+        x, y = (previews[metric].costs * unit.factor for metric, unit in zip(axes, units, strict=True))
         scales = [_scale(values) for values in (x, y)]
         cells = axis.hexbin(
             x, y, gridsize=(56, 36), mincnt=1, linewidths=0.1, cmap=_greys(), xscale=scales[0], yscale=scales[1]
         )
         cells.set_norm(LogNorm(1, max(2, float(np.max(np.asarray(cells.get_array()))))))
         _readable(axis, scales)
-        axis.set_xlabel(f"{units[0].label} ({previews['macs'].model.space.macs_convention} convention)")
-        axis.set_ylabel(units[1].label)
+        convention = f" ({previews['macs'].model.space.macs_convention} convention)" * (axes[0] == "macs")
+        axis.set_xlabel(units[0].label + convention, parse_math=False)
+        axis.set_ylabel(units[1].label, parse_math=False)
         axis.set_title(_lines(title), fontsize=9, loc="left", parse_math=False)
         bar = figure.colorbar(cells, ax=axis, aspect=30, pad=0.01, fraction=0.05)
         number = len(x)
-        kind = "architectures" if previews["latency_ms"].exact else "random architectures"
+        kind = "architectures" if previews[axes[0]].exact else "random architectures"
         bar.set_label(f"{kind} a hexagon, of {number:,}")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         bar.outline.set_visible(False)
         for budget, colour in zip(budgets, _repeat(COLOURS, len(budgets)), strict=True):
-            _draw_budget(axis, budget, [u.factor for u in units], colour)
+            _draw_budget(axis, budget, axes, [u.factor for u in units], colour)
         if budgets:
             figure.legend(loc="outside lower left", frameon=False)
         save(figure, out)
 
 
-def _draw_budget(axis: Axes, budget: Budget, factors: Sequence[float], colour: str) -> None:
+def _draw_budget(axis: Axes, budget: Budget, metrics: Sequence[str], factors: Sequence[float], colour: str) -> None:
     """The region that a budget allows, as far as it limits what the axes show; the legend says the rest."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
-    x, y = (budget.limits.get(metric, np.inf) * factor for metric, factor in zip(AXES, factors, strict=True))
+    x, y = (budget.limits.get(metric, np.inf) * factor for metric, factor in zip(metrics, factors, strict=True))
     at_x, at_y = min(x, right), min(y, top)
     corner = [(left, at_y)] * int(y < top) + [(at_x, at_y)] + [(at_x, bottom)] * int(x < right)
     if len(corner) > 1:
         axis.fill_between([left, at_x], bottom, at_y, color=colour, alpha=0.07, linewidth=0, zorder=0)
     else:
         corner = []
-    axis.plot(*zip(*corner, strict=True) if corner else ([], []), color=colour, linewidth=1.4, label=_legend(budget))
+    axis.plot(
+        *zip(*corner, strict=True) if corner else ([], []), color=colour, linewidth=1.4, label=_legend(budget, metrics)
+    )
     axis.set_xlim(left, right)
     axis.set_ylim(bottom, top)
 
 
-def _legend(budget: Budget) -> str:
-    limits = [f"≤ {format_amount(metric, bound)}" for metric, bound in budget.limits.items() if metric in AXES]
-    hidden = [f"≤ {format_amount(metric, bound)}" for metric, bound in budget.limits.items() if metric not in AXES]
+def _legend(budget: Budget, metrics: Sequence[str]) -> str:
+    limits = [f"≤ {format_amount(metric, bound)}" for metric, bound in budget.limits.items() if metric in metrics]
+    hidden = [f"≤ {format_amount(metric, bound)}" for metric, bound in budget.limits.items() if metric not in metrics]
     return f"{budget.text}: {', '.join(limits + [f'{limit} (not on these axes)' for limit in hidden])}"
 
 

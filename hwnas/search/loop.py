@@ -46,7 +46,10 @@ EPOCH_MEANS = ("loss", "correct", "count")
 
 @dataclass(frozen=True)
 class Goal:
-    """What one network is to keep: a budget on a device, whose costs the models tell."""
+    """What one network is to keep: a budget on a device, whose costs the models tell.
+
+    ``device`` is "phone, cpu" where the budget names several.
+    """
 
     device: str
     budget: Budget

@@ -1,0 +1,128 @@
+"""Which architecture a target gets: derived from its logits and, on request, timed until one keeps the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.cost.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
+from hwnas.cost.derive import derive_best, scores
+from hwnas.cost.devices import LATENCY, device_of, quantity_of
+from hwnas.cost.interval import error_scales
+from hwnas.cost.model import ENUMERABLE, encode
+from hwnas.cost.networks import network_key
+from hwnas.errors import HwnasError
+from hwnas.export.network import export_network
+from hwnas.export.verify import Measured, spec_of, time_networks
+from hwnas.files import read_json, write_json
+from hwnas.networks.child import ChildNetwork
+from hwnas.progress import Progress
+from hwnas.search.loop import Target
+from hwnas.spaces import Architecture, Setting
+from hwnas.tables.schema import LatencyTable
+
+STEP = 0.5  # scales of the error between the bounds at which a space is looked at that cannot be enumerated
+
+
+def settle(
+    target: Target,
+    tables: Mapping[str, LatencyTable],
+    setting: Setting,
+    inputs_per_node: int | None,
+    verify: bool,
+    place: Path,
+    progress: Progress,
+) -> tuple[Architecture, list[dict[str, Any]]]:
+    """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on its devices
+    (hwnas.cost.closed_loop). No training is needed, for latency does not depend on the weights.
+
+    ``tables`` go by the device. Also returns, and writes to ``derivations.json``, a row for every attempt.
+    """
+    space = next(iter(target.goal.costs.values())).space
+    kept = place / "derivations.json"
+    if kept.exists():  # an interrupted run has settled this
+        rows = read_json(kept, f"remove {kept}")
+        return space.parse(next(row for row in rows if row["taken"])["architecture"]), rows
+    table_of = {m: tables[device_of(m) or target.goal.device] for m in target.goal.costs if quantity_of(m) == LATENCY}
+    budget_ms = {metric: bound for metric, bound in target.budget.limits.items() if metric in table_of}
+    propose = _proposer(target, table_of, setting, inputs_per_node)
+    if verify and budget_ms:
+
+        def measure(candidate: Candidate) -> dict[str, float]:
+            text = space.format(candidate.architecture, all_edges=True)
+            child, key = ChildNetwork(space, candidate.architecture, setting, prune=True), network_key(space, setting)
+            return {m: _time_child(child, text, table_of[m], key, place, progress).latency_ms for m in budget_ms}
+
+        def tell(attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
+            for metric, bound in budget_ms.items():
+                timed, on = attempt.measured_ms[metric], device_of(metric)
+                progress.say(
+                    f"budget {target.budget.text}: timed at {timed:.4g} ms{f' on {on}' if on else ''}, "
+                    f"{'over' if timed > bound else 'within'} {bound:.4g} ms; "
+                    f"deriving again with a bound of {bounds[metric]:.4g} ms"
+                )
+
+        step = 0.0 if space.num_architectures <= ENUMERABLE else STEP
+        attempts = close_loop(propose, measure, budget_ms, step, tell)
+        taken = attempts.index(best_of(attempts, budget_ms))
+    else:
+        candidate = propose(budget_ms, ())
+        assert candidate is not None  # the search has derived one before it began
+        attempts, taken = [Attempt(candidate, budget_ms, {})], 0
+    rows = [
+        {
+            "architecture": space.format(attempt.candidate.architecture, all_edges=True),
+            "log_probability": attempt.candidate.value,
+            **_by_device("bound_ms", attempt.bounds_ms),
+            **_by_device("predicted_ms", attempt.candidate.predicted_ms),
+            **_by_device("measured_ms", attempt.measured_ms),
+            "taken": number == taken,
+        }
+        for number, attempt in enumerate(attempts)
+    ]
+    write_json(kept, rows)
+    return attempts[taken].candidate.architecture, rows
+
+
+def _proposer(
+    target: Target, table_of: Mapping[str, LatencyTable], setting: Setting, inputs_per_node: int | None
+) -> Propose:
+    """Derivation from a target's logits, within its limits but for other bounds on latency."""
+    costs, log_probability = target.goal.costs, target.log_probability()
+    space = next(iter(costs.values())).space
+    limits = {metric: (costs[metric], bound) for metric, bound in target.budget.limits.items()}
+
+    def propose(bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
+        within = limits | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
+        try:
+            architecture = derive_best(space, log_probability, within, inputs_per_node, 1, excluded)[0]
+        except HwnasError:
+            return None
+        choices = encode(space, [architecture])
+        value = float(scores(space, log_probability, choices)[0])
+        predicted = {metric: costs[metric].predict(architecture) for metric in table_of}
+        scales = {metric: error_scales(table_of[metric], space, setting, choices) for metric in bounds}
+        known = {metric: float(scale[0]) for metric, scale in scales.items() if scale is not None}
+        return Candidate(architecture, value, predicted, known if len(known) == len(scales) else None)
+
+    return propose
+
+
+def _by_device(name: str, latencies: Mapping[str, float]) -> dict[str, float]:
+    """``{name: ms}``, or ``{name@device: ms}`` for each where the metrics name devices."""
+    return {metric.replace(LATENCY, name, 1): ms for metric, ms in latencies.items()}
+
+
+def _time_child(
+    child: ChildNetwork, architecture: str, table: LatencyTable, key: str, place: Path, progress: Progress
+) -> Measured:
+    spec = spec_of(table)
+    if not spec.made_by.takes_onnx:
+        return time_networks({"child": child}, spec, table, key, progress)["child"]
+    file = place / ".candidate.onnx"
+    export_network(child, file, {"architecture": architecture})
+    try:
+        return time_networks({"child": file}, spec, table, key, progress)["child"]
+    finally:
+        file.unlink()
