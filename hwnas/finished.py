@@ -31,6 +31,7 @@ from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.progress import Progress
 from hwnas.recipe import ChildTraining, Optimizer
+from hwnas.report.run_pictures import draw_run
 from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable, today
@@ -284,7 +285,9 @@ def _write_verification(target: Finished, rows: list[dict[str, Any]]) -> dict[st
 
 
 def update_summary(run: Path, rows: list[dict[str, Any]]) -> None:
-    """Bring new figures of some targets into the run's ``summary.json``, if it has one."""
+    """Bring new figures of some targets into the run's ``summary.json``, if it has one, and draw its
+    pictures again.
+    """
     file = run / "summary.json"
     if file.exists():
         summary = read_json(file, f"remove {file}")
@@ -293,6 +296,7 @@ def update_summary(run: Path, rows: list[dict[str, Any]]) -> None:
                 if (old["device"], old["budget"]) == (row["device"], row["budget"]):
                     old.update(row)
         write_json(file, summary)
+        draw_run(run)
 
 
 def train_further(

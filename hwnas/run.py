@@ -4,7 +4,7 @@ DIR/manifest.json        settings, seeds, versions, hashes of everything used
 DIR/table.json           the latency table (of several: DIR/tables/NAME.json)
 DIR/metrics.jsonl        a line an epoch and target
 DIR/checkpoint.pt        the search's state
-DIR/summary.json         the closing table
+DIR/summary.json         the closing table; DIR/targets.png, DIR/search.png: pictures of it and of metrics.jsonl
 DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, verification.json
                          (with several tables: DIR/<name>_<budget>/, unless the budget names its devices)
 """
@@ -32,6 +32,7 @@ from hwnas.files import read_json, sha256_of, unwritable, write_json
 from hwnas.finished import Derived, fit_setting, table_file, verify_run, write_child
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
+from hwnas.report.run_pictures import draw_run
 from hwnas.search.loop import Goal, Search, Target, run_search
 from hwnas.settle import settle
 from hwnas.spaces import SearchSpace, Setting
@@ -97,6 +98,7 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
         rows.append(_finish(question, search, target, setting, data, folder, progress))
     summary = folder / "summary.json"
     write_json(summary, {"targets": rows, "finished": today(), "tables": _hashes(question)})
+    draw_run(folder)
     if question.verify:
         verify_run(folder, None, progress)
     return read_json(summary, f"remove {summary}")["targets"]
