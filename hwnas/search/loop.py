@@ -154,6 +154,12 @@ class Search:
         penalty = self.recipe.penalty
         return penalty.mode == "dual" and epoch >= penalty.warm_up * self.recipe.epochs
 
+    @property
+    def dual_rate(self) -> float:
+        """What g is multiplied by at one of a target's steps at which lambda is being found."""
+        epochs = sum(map(self.constrains, range(self.recipe.epochs)))
+        return self.recipe.penalty.rate * len(self.targets) / max(epochs * self.steps_an_epoch, 1)
+
     def take_step(self) -> None:
         """Weights and the logits of the target whose turn it is learn from one backward pass."""
         recipe, epoch = self.recipe, self.step // self.steps_an_epoch
@@ -174,7 +180,7 @@ class Search:
         if epoch >= recipe.logits_warm_up * recipe.epochs:
             logit_optimizer.step()
         if self.constrains(epoch):
-            target.multipliers = dual_ascent(target.multipliers, relative, recipe.penalty.rate)
+            target.multipliers = dual_ascent(target.multipliers, relative, self.dual_rate)
         sums = self.sums[number]
         sums["loss"] += float(task.detach())
         sums["correct"] += right / recipe.batch_size
