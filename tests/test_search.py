@@ -273,18 +273,35 @@ def test_temperature_is_linear_in_the_epoch() -> None:
 def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
     multipliers = torch.tensor([0.5, 0.01], dtype=torch.float64)
     moved = dual_ascent(multipliers, torch.tensor([1.5, 0.5]), rate=0.1)
-    assert moved.tolist() == pytest.approx([0.55, 0.0])
+    assert moved.tolist() == pytest.approx([0.51, 0.0])  # what is far over counts as a tenth over
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.95])
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 @pytest.mark.parametrize(("shipped", "steps"), [("snas-short", 440), ("snas-hour", 2000)])
-def test_dual_ascent_alone_brings_expected_cost_to_the_budget(
+def test_dual_ascent_brings_expected_cost_to_the_budget(
     name: str, share: float, pull: float, shipped: str, steps: int
 ) -> None:
-    """A noisy task that gains from every dearer operation, a little or much, under the settings as they ship: whatever
-    part of the way from the least to the greatest latency the budget is, E[C] ends at it, or lambda at nothing.
+    """Whatever part of the way from the least to the greatest latency the budget is, and however hard the task pulls:
+    E[C] ends at it, or lambda at nothing.
+    """
+    end, multiplier = constrained(name, share, pull, shipped, steps)
+    assert end < 1.05
+    assert end > 0.92 or multiplier == 0
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("pull", [0.5, 3.0])
+def test_lambda_does_not_wind_up_where_the_logits_are_slow(name: str, pull: float) -> None:
+    """A tight budget and few steps: for half of them E[C] is far over."""
+    end, _ = constrained(name, 0.1, pull, "snas-short", 54)
+    assert 0.75 < end < 1.1
+
+
+def constrained(name: str, share: float, pull: float, shipped: str, steps: int) -> tuple[float, float]:
+    """E[C] / B at the end, and lambda, on a noisy task that gains from every dearer operation, by a recipe's settings.
+    The budget is ``share`` of the way from the least to the greatest latency.
     """
     seed = 0
     space, sizes, recipe = SPACES[name], SIZES[name], read_recipe(shipped, {})
@@ -313,9 +330,7 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget(
         if constrains:
             multiplier = dual_ascent(multiplier, relative, rate)
         history.append(relative.item())
-    end = float(np.mean(history[-steps // 20 :]))
-    assert end < 1.05
-    assert end > 0.95 or multiplier.item() == 0
+    return float(np.mean(history[-max(steps // 20, 5) :])), multiplier.item()
 
 
 def test_fixed_lambda_stays_and_dual_lambda_moves() -> None:

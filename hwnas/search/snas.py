@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.spaces import SearchSpace
 
+MOST_EXCESS = 0.1
+
 
 def initial_logits(space: SearchSpace, mean: float, std: float, generator: torch.Generator) -> dict[str, nn.Parameter]:
     """log_alpha of every cell kind, [E, K], drawn from N(mean, std)."""
@@ -78,8 +80,12 @@ def snas_loss(task_loss: Tensor, multipliers: Tensor, relative: Tensor, damping:
 
 
 def dual_ascent(multipliers: Tensor, relative: Tensor, rate: float) -> Tensor:
-    """lambda <- max(0, lambda + rate * (E[C]/B - 1))."""
-    return torch.clamp(multipliers + rate * (relative.detach().to(multipliers) - 1), min=0)
+    """lambda <- max(0, lambda + rate * min(E[C]/B - 1, MOST_EXCESS)).
+
+    While E[C] is far from B the damping pulls; a lambda that added up all of that would overshoot (integral wind-up).
+    """
+    excess = torch.clamp(relative.detach().to(multipliers) - 1, max=MOST_EXCESS)
+    return torch.clamp(multipliers + rate * excess, min=0)
 
 
 def entropy(logits: Mapping[str, Tensor]) -> float:
