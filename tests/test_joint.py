@@ -18,9 +18,11 @@ from hwnas.cost.budget import Budget, limits_of, parse_budget, preview
 from hwnas.cost.derive import derive
 from hwnas.cost.devices import joint_models, targets_of
 from hwnas.cost.features import connected
-from hwnas.cost.model import CostModel, build_cost_models, encode, every_choice
+from hwnas.cost.metrics import Metric, build_metrics
+from hwnas.cost.model import encode, every_choice
 from hwnas.errors import HwnasError
 from hwnas.export.verify import Measured
+from hwnas.search.loop import Goal
 from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import parse_table, table_text, write_table
 
@@ -29,7 +31,7 @@ TABLES = {
     name: parse_table(table_text(make_table(SPACE, SIZES, seed)).encode(), name, "")
     for seed, name in enumerate(("phone", "server"))
 }
-MODELS = {name: build_cost_models(table, SPACE, SIZES) for name, table in TABLES.items()}
+MODELS = {name: build_metrics(table, SPACE, SIZES) for name, table in TABLES.items()}
 CHOICES = every_choice(SPACE)
 MS = {name: models["latency_ms"].predict_many(CHOICES) for name, models in MODELS.items()}
 PREVIEWS = preview(joint_models(MODELS))
@@ -91,6 +93,24 @@ def test_relative_limits_are_those_of_the_named_device() -> None:
     assert twice.limits == {"latency_ms@phone": np.percentile(MS["phone"], 25)}
 
 
+def test_memory_is_limited_beside_the_latencies_of_both_devices() -> None:
+    """Once for all devices; the peak is kept by derivation alone, all other limits are in the loss, too."""
+    memory = {m: MODELS["phone"][m].predict_many(CHOICES) for m in ("memory_access_bytes", "peak_activation_bytes")}
+    moved, peak = (float(np.median(values)) for values in memory.values())
+    text = f"60%@phone,70%@server,{moved!r}B-memory-access,{peak!r}B-peak-memory"
+    budget = parse_budget(text, PREVIEWS)
+    latencies = {f"latency_ms@{name}": ms for name, ms in MS.items()}
+    assert set(budget.limits) == {*latencies, *memory}
+    kept = np.all([(latencies | memory)[metric] <= bound for metric, bound in budget.limits.items()], axis=0)
+    kept &= connected(SPACE, CHOICES)
+    log_p = np.random.default_rng(1).normal(size=(SPACE.num_edges, len(SPACE.operations)))
+    chosen = encode(SPACE, [derive(SPACE, {"cell": log_p}, limits_of(PREVIEWS, budget))])[0]
+    scores = log_p[np.arange(SPACE.num_edges), CHOICES].sum(axis=1)
+    assert log_p[np.arange(SPACE.num_edges), chosen].sum() == pytest.approx(scores[kept].max())
+    goal = Goal("phone, server", budget, joint_models(MODELS))
+    assert set(goal.penalised) == {*latencies, "memory_access_bytes"}
+
+
 def test_targets_are_every_budget_on_every_device_and_joint_ones_once() -> None:
     assert targets_of(["a", "b"], ["4ms@b, 2M-params,3ms@a", "mild", " 1ms@b"]) == [
         (("a",), "mild"),
@@ -100,7 +120,7 @@ def test_targets_are_every_budget_on_every_device_and_joint_ones_once() -> None:
     ]
 
 
-def devices_at_odds() -> dict[str, dict[str, CostModel]]:
+def devices_at_odds() -> dict[str, dict[str, Metric]]:
     """On each device some operations cost what they do not cost on the other, skip_connect among them."""
     made = {}
     for name, dear in (("phone", ("skip_connect", "nor_conv_3x3")), ("server", ("nor_conv_1x1", "avg_pool_3x3"))):
