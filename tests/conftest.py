@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,9 +104,10 @@ def assert_one_clear_line(result: Result, *words: str) -> None:
 
 
 def hwnas_process(*arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
-    """``hwnas ARGUMENTS`` as a process of its own."""
+    """``hwnas ARGUMENTS`` as a process of its own, which hears Ctrl-C even where the tests run in the background."""
     return subprocess.Popen(
         [sys.executable, "-m", "hwnas", *map(str, arguments)],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         cwd=cwd,
         text=True,
         stdout=subprocess.PIPE,
