@@ -38,10 +38,10 @@ class Penalty(Strict):
     """How costs enter the loss, with g = E[C]/B - 1 for every limited metric.
 
     ``dual``: lambda is found by dual ascent on the augmented Lagrangian (Hestenes 1969; Platt & Barr, NIPS 1987): the
-    loss pulls with max(0, lambda + damping * g) on g, and lambda <- max(0, lambda + rate / n * min(g, 0.1)) at each of
-    a target's n steps after ``warm_up`` (a share of the epochs; the damping starts then, too), one lambda a limit:
-    short searches and those with many targets, which take turns, let lambda rise as far as long ones. Without damping
-    E[C] swings around the budget. ``fixed``: lambda stays at ``weight``, as in the papers.
+    loss pulls with max(0, lambda + damping * g) on g, and lambda <- max(0, lambda + total_rate / n * min(g, 0.1)) at
+    each of a target's n steps after ``warm_up`` (a share of the epochs; the damping starts then, too), one lambda a
+    limit: short searches and those with many targets, which take turns, let lambda rise as far as long ones. Without
+    damping E[C] swings around the budget. ``fixed``: lambda stays at ``weight``, as in the papers.
 
     What a fixed lambda weighs is the ``form``: ``relative`` is g; ``log`` and ``linear`` are the SNAS paper's penalty
     on ``resources`` (hwnas.search.resources), which needs no budget: the budget then binds the derivation alone.
@@ -49,7 +49,7 @@ class Penalty(Strict):
     """
 
     mode: Literal["dual", "fixed"]
-    rate: FiniteFloat = Field(default=0.0, ge=0)
+    total_rate: FiniteFloat = Field(default=0.0, ge=0)
     damping: FiniteFloat = Field(default=0.0, ge=0)
     warm_up: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     weight: FiniteFloat = Field(default=0.0, ge=0)

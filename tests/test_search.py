@@ -313,7 +313,7 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     optimizer = make_optimizer(recipe.logits, logits.values())
     multiplier, costs = torch.zeros(1, dtype=torch.float64), {"latency_ms": ExpectedCost(model)}
     penalty, history = recipe.penalty, []
-    rate = penalty.rate / ((1 - penalty.warm_up) * steps)
+    rate = penalty.total_rate / ((1 - penalty.warm_up) * steps)
     worth = {kind: torch.from_numpy(edges / edges.max()).float() for kind, edges in model.linear()[1].items()}
     for step in range(steps):
         temperature = temperature_at(recipe.temperature.start, recipe.temperature.end, step, steps)
@@ -346,7 +346,7 @@ def test_fixed_lambda_stays_and_dual_lambda_moves() -> None:
 def test_lambda_rises_as_far_in_a_short_search_and_in_one_with_many_targets() -> None:
     """By the rate over a whole search in which E[C] stays at twice the budget, whoever takes how many turns."""
     for epochs, budgets in ((4, ("mild",)), (9, ("mild", "moderate", "aggressive"))):
-        changes = {"batch_size": 256, "epochs": epochs, "penalty.warm_up": 0.3, "penalty.rate": 7.0}
+        changes = {"batch_size": 256, "epochs": epochs, "penalty.warm_up": 0.3, "penalty.total_rate": 7.0}
         search = make_search("nasbench201", read_recipe("snas-short", changes), budgets)
         own_steps = sum(
             search.constrains(step // search.steps_an_epoch)
@@ -415,6 +415,7 @@ def test_a_loss_that_is_not_finite_stops_the_search() -> None:
         ({"weights.lr": float("nan")}, "weights.lr"),
         ({"penalty.mode": "hope"}, "penalty.mode"),
         ({"surprise": 1}, "surprise"),
+        ({"penalty.rate": 0.01}, "penalty.rate"),  # a step's, as it once was, is not total_rate
         ({"penalty.form": "log", "penalty.resources": ["macs"]}, "log needs mode fixed"),
         ({"penalty.form": "log", "penalty.mode": "fixed"}, "log needs resources"),
         ({"penalty.resources": ["macs"]}, "belong to form"),

@@ -158,7 +158,7 @@ class Search:
     def dual_rate(self) -> float:
         """What g is multiplied by at one of a target's steps at which lambda is being found."""
         epochs = sum(map(self.constrains, range(self.recipe.epochs)))
-        return self.recipe.penalty.rate * len(self.targets) / max(epochs * self.steps_an_epoch, 1)
+        return self.recipe.penalty.total_rate * len(self.targets) / max(epochs * self.steps_an_epoch, 1)
 
     def take_step(self) -> None:
         """Weights and the logits of the target whose turn it is learn from one backward pass."""

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.spaces import SearchSpace
 
-MOST_EXCESS = 0.1
+MOST_EXCESS = 0.1  # of E[C]/B - 1: what counts in lambda's rise, so that it does not wind up (see dual_ascent)
 
 
 def initial_logits(space: SearchSpace, mean: float, std: float, generator: torch.Generator) -> dict[str, nn.Parameter]:
