@@ -11,7 +11,8 @@ constrained Bayesian optimisation (Gardner et al., ICML 2014), where v is known 
 better than an unlikely large one. While none has kept B, the last attempts go to safer and safer bounds, tightened by
 the bias measured so far. Nothing is trained.
 
-Where a table has no error bars, the bound is tightened by the measured bias until an architecture keeps it.
+Where a table has no error bars, or says that it does not err (one made up), the bound is tightened by the measured bias
+until an architecture keeps it.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def _next(
     tried = [attempt.candidate.architecture for attempt in attempts]
     kept = best_of(attempts, budget_ms) if any(attempt.keeps(budget_ms) for attempt in attempts) else None
     first = attempts[0].candidate
-    if first.error_ms is None:
+    if first.error_ms is None or not all(first.error_ms.values()):
         worst = max(a.measured_ms[m] / a.candidate.predicted_ms[m] for a in attempts for m in budget_ms)
         tighter = {metric: bound / max(1.0, worst) for metric, bound in budget_ms.items()}
         return None if kept else _proposed(propose, tighter, tried)
@@ -156,7 +157,8 @@ def _bias(attempts: list[Attempt], metric: str) -> float:
 def _chance(candidate: Candidate, seen_ms: Bounds) -> float:
     """The probability that the latencies, whose errors are taken as independent, are all below ``seen_ms``."""
     assert candidate.error_ms is not None
-    return math.prod(
-        float(t.cdf((bound - candidate.predicted_ms[m]) / candidate.error_ms[m], ERROR_DEGREES))
-        for m, bound in seen_ms.items()
-    )
+    chance = 1.0
+    for metric, bound in seen_ms.items():
+        margin, error = bound - candidate.predicted_ms[metric], candidate.error_ms[metric]
+        chance *= float(t.cdf(margin / error, ERROR_DEGREES)) if error else float(margin >= 0)
+    return chance
