@@ -43,12 +43,11 @@ from scipy.stats import t
 
 from hwnas.cost.budget import NAMED
 from hwnas.cost.closed_loop import Candidate, best_of, close_loop
-from hwnas.cost.derive import derive_best, scores
+from hwnas.cost.derive import ranked, scores
 from hwnas.cost.features import connected
 from hwnas.cost.interval import ERROR_DEGREES, error_scales
 from hwnas.cost.model import CostModel, build_cost_models, decode, encode, every_choice
 from hwnas.cost.networks import network_key
-from hwnas.errors import HwnasError
 from hwnas.files import write_json
 from hwnas.fitting.fit import BROKEN, Origin, fit_table
 from hwnas.fitting.prior import generic_prior
@@ -107,11 +106,8 @@ class Case:
         unusable = np.flatnonzero(CONNECTED & ~self.usable)
         passed_over = {decode(SPACE, CHOICES[n]) for n in (*unusable, *excluded)}
         limits = {"latency_ms": (self.model, bound_ms)}
-        try:
-            found = derive_best(SPACE, logits, limits, None, 1, passed_over)[0]
-        except HwnasError:
-            return None
-        return int(numbers_of(encode(SPACE, [found]))[0])
+        found = next((a for a in ranked(SPACE, logits, limits, None) if a not in passed_over), None)
+        return None if found is None else int(numbers_of(encode(SPACE, [found]))[0])
 
 
 def main() -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.cost.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
-from hwnas.cost.derive import derive_best, scores
+from hwnas.cost.derive import ranked, scores
 from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.interval import error_scales
 from hwnas.cost.model import ENUMERABLE, encode
 from hwnas.cost.networks import network_key
-from hwnas.errors import HwnasError
 from hwnas.export.network import export_network
 from hwnas.export.verify import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
@@ -95,9 +94,9 @@ def _proposer(
 
     def propose(bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
         within = limits | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
-        try:
-            architecture = derive_best(space, log_probability, within, inputs_per_node, 1, excluded)[0]
-        except HwnasError:
+        found = ranked(space, log_probability, within, inputs_per_node)
+        architecture = next((a for a in found if a not in excluded), None)
+        if architecture is None:
             return None
         choices = encode(space, [architecture])
         value = float(scores(space, log_probability, choices)[0])

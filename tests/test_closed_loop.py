@@ -12,13 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
+import torch
+from conftest import SHARED, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
+from hwnas.cost import derive as derivation
+from hwnas.cost.budget import Budget
 from hwnas.cost.closed_loop import MOST_ATTEMPTS, Attempt, Candidate, best_of, close_loop
-from hwnas.spaces import Architecture
+from hwnas.cost.metrics import build_metrics
+from hwnas.errors import HwnasError
+from hwnas.export.verify import Measured
+from hwnas.progress import Progress
+from hwnas.search.loop import Goal, Target
+from hwnas.settle import settle
+from hwnas.spaces import Architecture, Setting, get_space
 
 ROOT = Path(__file__).resolve().parent.parent
 MS = "latency_ms"
@@ -124,6 +133,38 @@ def test_a_clock_that_rounds_is_allowed_for() -> None:
     taken = best_of(attempts, {MS: 1.9})
     assert taken.keeps({MS: 1.9})
     assert taken.candidate.value == world.value[world.predicted < 1.875].max()
+
+
+SPACE, SIZES = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
+TABLE = make_table(SPACE, SIZES)
+COSTS = build_metrics(TABLE, SPACE, SIZES)
+
+
+def searched(bound_ms: float) -> Target:
+    """As a search leaves it."""
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    goal = Goal("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
+    return Target(goal, {"cell": torch.nn.Parameter(logits)}, torch.zeros(1), {}, None)
+
+
+def test_a_derivation_that_gives_up_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The most probable architecture of all is over the budget by less than the integer program sees."""
+    best = derivation.derive(SPACE, searched(1.0).log_probability(), {})
+    target = searched(COSTS[MS].predict(best) * (1 - 5e-10))
+    monkeypatch.setattr(derivation, "ENUMERABLE", 0)
+    monkeypatch.setattr(derivation, "MOST_IN_VAIN", 0)
+    with pytest.raises(HwnasError, match="too many of the most probable"):
+        settle(target, {"table": TABLE}, SIZES, None, False, tmp_path, Progress(quiet=True))
+
+
+def test_where_nothing_is_within_a_tighter_bound_the_loop_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured = Measured(1000.0, 0.0, 1000.0, 1.0)
+    monkeypatch.setattr("hwnas.settle.time_networks", lambda networks, *_: dict.fromkeys(networks, measured))
+    target = searched(1.5 * float(COSTS[MS].predict(derivation.cheapest(COSTS[MS]))))
+    taken, (row,) = settle(target, {"table": TABLE}, SIZES, None, True, tmp_path, Progress(quiet=True))
+    assert row["taken"]
+    assert row["measured_ms"] == 1000.0
+    assert SPACE.format(taken, all_edges=True) == row["architecture"]
 
 
 def test_budgets_benchmark_on_a_published_device(tmp_path: Path) -> None:

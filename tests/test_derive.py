@@ -23,7 +23,7 @@ from hwnas.cost import derive as derivation
 from hwnas.cost import pareto as pareto_sets
 from hwnas.cost.budget import Budget, binding_limit, preview
 from hwnas.cost.contradiction import contradiction, least_under_others
-from hwnas.cost.derive import LEAST_LOG_PROBABILITY, cheapest, derive, derive_best
+from hwnas.cost.derive import LEAST_LOG_PROBABILITY, cheapest, derive, derive_best, ranked
 from hwnas.cost.model import ENUMERABLE, METRICS, Array, CostModel, build_cost_models, encode, every_choice
 from hwnas.cost.networks import network_key
 from hwnas.cost.pareto import APART, pareto
@@ -275,6 +275,16 @@ def test_the_best_few_are_those_of_brute_force(case: Case, number: int) -> None:
     assert case.kept[rows].all()
     best = -np.sort(-case.scores[case.kept])[:number]
     np.testing.assert_allclose(case.scores[rows], best, atol=1e-6)
+
+
+@pytest.mark.usefixtures("method")
+def test_where_nothing_is_within_the_limits_none_is_ranked() -> None:
+    space, sizes = NB201, SETTINGS["nasbench201"]
+    model = build_cost_models(make_table(space, sizes), space, sizes)["latency_ms"]
+    log_p = random_logits(space, np.random.default_rng(0), 1.0)
+    least = model.predict(cheapest(model))
+    assert model.predict(next(ranked(space, log_p, {"latency_ms": (model, least)}, None))) == least
+    assert not list(ranked(space, log_p, {"latency_ms": (model, least * 0.999)}, None))
 
 
 @pytest.mark.usefixtures("method")

@@ -29,7 +29,7 @@ and those of hwnas.cost.program for a runtime's rewrites.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import islice
@@ -72,18 +72,26 @@ def derive_best(
     limits: Limits,
     inputs_per_node: int | None,
     number: int,
-    excluded: Collection[Architecture] = (),
 ) -> list[Architecture]:
     """The ``number`` most probable architectures within all limits, best first; all of them where there are fewer.
 
-    ``excluded`` are passed over. The other arguments are those of ``derive``. Raises
-    HwnasError when no architecture keeps the limits.
+    The other arguments are those of ``derive``. Raises HwnasError when no architecture keeps the limits.
     """
-    ranked = _ranked(space, clipped(log_probability), None, limits, inputs_per_node)
-    found = list(islice((architecture for architecture in ranked if architecture not in excluded), number))
+    found = list(islice(ranked(space, log_probability, limits, inputs_per_node), number))
     if not found:
         raise _none_within(space, limits)
     return found
+
+
+def ranked(
+    space: SearchSpace, log_probability: Mapping[str, Array], limits: Limits, inputs_per_node: int | None
+) -> Iterator[Architecture]:
+    """Every architecture within all limits, the most probable first; none where no architecture keeps them.
+
+    The arguments are those of ``derive``. Raises HwnasError for NaN, for a limit that is not finite, and when too many
+    of the most probable are over a limit by less than the program sees.
+    """
+    yield from _ranked(space, clipped(log_probability), None, limits, inputs_per_node)
 
 
 def cheapest(model: Metric, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
