@@ -16,12 +16,13 @@ class Strict(BaseModel):
 
 
 class Optimizer(Strict):
-    """SGD (Nesterov off) or Adam; the learning rate follows a cosine from ``lr`` to ``lr_end`` over the epochs."""
+    """SGD or Adam; the learning rate follows a cosine from ``lr`` to ``lr_end`` over the epochs."""
 
     name: Literal["sgd", "adam"]
     lr: FiniteFloat = Field(gt=0)
     lr_end: FiniteFloat = Field(ge=0)
     momentum: FiniteFloat = 0.9
+    nesterov: bool = False
     betas: tuple[FiniteFloat, FiniteFloat] = (0.5, 0.999)
     weight_decay: FiniteFloat = Field(default=0.0, ge=0)
     clip_norm: FiniteFloat = Field(default=5.0, gt=0)
@@ -78,14 +79,49 @@ class ChildTraining(Strict):
     optimizer: Optimizer
 
 
+class Choice(Strict):
+    """A named choice with its options: in YAML ``dirichlet`` or ``{name: reinforce, samples: 20}``."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_short(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and "options" not in value:
+            return {"name": value.get("name"), "options": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+
+class Stage(Strict):
+    """A part of a progressive search: its share of the epochs, 1/``partial_channels`` of the channels in the mixture,
+    and how many operations every edge keeps.
+    """
+
+    share: FiniteFloat = Field(gt=0, le=1)
+    partial_channels: int = Field(ge=1)
+    operations: int = Field(ge=1)
+
+
 class Recipe(Strict):
     """Everything a search needs to know besides space, data, table and budgets.
 
-    During ``logits_warm_up``, a share of the epochs, the weights learn and the logits stay: operations with weights are
-    not yet worth more than those without, and a search that decides then collapses to ``skip_connect``.
+    ``method`` names the page that documents it; what it is are the choices (hwnas.search.choices). ``logits_share`` of
+    the training images teach the logits, the others the weights; 0: all teach both. During ``logits_warm_up``, a share
+    of every stage's epochs, the weights learn and the logits stay: operations with weights are not yet worth more than
+    those without, and a search that decides then collapses to ``skip_connect``. ``most_skips`` stops a target's logits,
+    as they were an epoch before, when that share of its derived edges is ``skip_connect``. ``judged_with`` says whether
+    derived networks are judged with each batch's own norm statistics or with the supernet's running ones.
     """
 
-    method: Literal["snas"]
+    method: str
+    distribution: Choice = Choice(name="concrete")
+    runs: Choice = Choice(name="all")
+    learning: Choice = Choice(name="same_batch")
+    regulariser: Choice | None = None
+    selection: Choice = Choice(name="probable")
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=2)
     seed: int = Field(default=0, ge=0)
@@ -93,32 +129,39 @@ class Recipe(Strict):
     logits: Optimizer
     logits_mean: FiniteFloat = 1.0
     logits_std: FiniteFloat = Field(default=0.01, ge=0)
+    logits_share: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     logits_warm_up: FiniteFloat = Field(default=0.0, ge=0, lt=1)
-    temperature: Temperature
+    without: tuple[str, ...] = ()
+    partial_channels: int = Field(default=1, ge=1)
+    shared_features: bool = False
+    stages: tuple[Stage, ...] = ()
+    temperature: Temperature = Temperature(start=1.0, end=1.0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     penalty: Penalty
     inputs_per_node: int | None = Field(default=None, ge=1)
+    most_skips: FiniteFloat | None = Field(default=None, gt=0, le=1)
+    judged_with: Literal["batch", "running"] = "batch"
     child: ChildTraining
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        if self.stages and abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
+            raise ValueError("the shares of the stages do not sum to 1")
+        if self.stages and self.partial_channels != 1:
+            raise ValueError("partial_channels belongs to each of the stages")
+        if self.stages and self.shared_features:
+            raise ValueError("shared_features and stages do not go together")
+        return self
 
 
 def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
     """A recipe of ``configs/search`` by name, or a YAML file by path, with some values replaced.
 
-    ``changes`` uses dots for nested values (``child.epochs``); None leaves a value as it is. Raises HwnasError for an
-    unknown recipe, an unknown field or a value out of range.
+    ``base:`` in a recipe names the one whose values it changes. ``changes`` uses dots for nested values
+    (``child.epochs``); None leaves a value as it is. Raises HwnasError for an unknown recipe, an unknown field or a
+    value out of range.
     """
-    import yaml
-
-    path = Path(name) if name.endswith((".yaml", ".yml")) else shipped("configs") / "search" / f"{name}.yaml"
-    known = ", ".join(sorted(file.stem for file in (shipped("configs") / "search").glob("*.yaml")))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise HwnasError(f"unknown recipe {name!r}", f"use one of {known}, or the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise HwnasError(f"recipe {path} is not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise HwnasError(f"recipe {path} is empty", f"use one of {known}")
+    content = _read(name, ())
     for key, value in changes.items():
         if value is not None:
             inner = content
@@ -131,4 +174,57 @@ def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise HwnasError(f"recipe {name}: {where}: {first['msg']}", f"see {path}") from None
+        raise HwnasError(f"recipe {name}: {where}: {first['msg']}", f"see {_path(name)}") from None
+
+
+def recipe_of(method: str, space: str, data: str) -> str:
+    """The name of a method's recipe for a space; for the embedded digits in NAS-Bench-201 the short one.
+
+    Raises HwnasError for a method that has none.
+    """
+    if method == "snas":
+        return "snas-short" if data.startswith("digits") else "snas"
+    folder = "short" if data.startswith("digits") and space == "nasbench201" else space
+    known = [name.split("/")[1] for name in known_recipes() if name.startswith(f"{folder}/")]
+    if method not in known:
+        raise HwnasError(f"unknown method {method!r}", f"use one of {', '.join(known)}")
+    return f"{folder}/{method}"
+
+
+def known_recipes() -> list[str]:
+    """The names under ``configs/search``, such as snas and nasbench201/drnas."""
+    folder = shipped("configs") / "search"
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+
+
+def _path(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else shipped("configs") / "search" / f"{name}.yaml"
+
+
+def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
+    """A recipe's values over those of its base."""
+    import yaml
+
+    known = ", ".join(known_recipes())
+    if name in below:
+        raise HwnasError(f"recipe {name} is its own base", "name another base")
+    try:
+        content = yaml.safe_load(_path(name).read_text(encoding="utf-8"))
+    except OSError:
+        raise HwnasError(f"unknown recipe {name!r}", f"use one of {known}, or the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise HwnasError(f"recipe {_path(name)} is not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise HwnasError(f"recipe {_path(name)} is empty", f"use one of {known}")
+    if "base" not in content:
+        return content
+    return _over(_read(str(content.pop("base")), (*below, name)), content)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; settings (optimisers and so on) are merged, a choice by name replaces another."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and "name" not in value
+        merged[key] = _over(merged[key], value) if both else value
+    return merged

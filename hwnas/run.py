@@ -28,7 +28,7 @@ from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.verify import require_its_device
-from hwnas.files import read_json, sha256_of, unwritable, write_json
+from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json
 from hwnas.finished import Derived, fit_setting, table_file, verify_run, write_child
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
@@ -55,6 +55,7 @@ class Question:
     budgets: list[str]
     recipe: Recipe
     verify: bool
+    plugin: Path | None = None
 
 
 def answer(question: Question, folder: Path, progress: Progress) -> list[dict[str, Any]]:
@@ -125,12 +126,14 @@ def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
 def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
     over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items()) or "no limit in the loss"
     multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values()) or "-"
+    stopped = f"; logits stopped: {row['stopped']}" if "stopped" in row else ""
     device = f"{row['device']} " * (with_device and not names_devices(row["budget"]))
     if "resource_penalty" in row:
         multipliers = f"none, resource penalty {row['resource_penalty']:.4g}"
+    entropy = f"{row['entropy']:.2f}{stopped}"
     return (
         f"epoch {row['epoch']:>3} {device}{row['budget']:<12} loss {row['train_loss']:.3f}  "
-        f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {row['entropy']:.2f}"
+        f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {entropy}"
     )
 
 
@@ -145,6 +148,7 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
         "budgets": question.budgets,
         "recipe": question.recipe.model_dump(mode="json"),
         "verify": question.verify,
+        **({"plugin": sha256_of_file(question.plugin)} if question.plugin else {}),
     }
     digest = sha256_of(asked)
     manifest = folder / "manifest.json"
@@ -188,12 +192,10 @@ def _finish(
     """Derive one target's child, train it from the supernet's weights, export it."""
     space, recipe = question.space, question.recipe
     place = folder / _place(question, target.goal)
-    architecture, attempts = settle(
-        target, question.tables, setting, recipe.inputs_per_node, question.verify, place, progress
-    )
+    architecture, attempts = settle(search, target, question.tables, question.verify, place, progress)
     text = space.format(architecture, all_edges=True)
     child = search.supernet.child(architecture)
-    child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    child.to(memory_format=torch.channels_last)
     recalibrate(child, data, recipe.batch_size, recipe.seed)
     before = accuracy(child, data, data.validation)
     history = train_child(child, data, recipe.child, recipe.seed, place, f"{text} after step {search.step}", progress)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from hwnas.cost.budget import Budget
 from hwnas.cost.devices import LATENCY, joint_models, latency_on, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
@@ -74,11 +72,14 @@ def read_learnt(folder: Path, by_device: bool = False) -> Learnt:
     targets = []
     for target in finished:
         try:
-            logits = state["logits"][asked.index((tuple(target.tables), target.budget.text))]
-            log_probability = {
-                kind: torch.log_softmax(logits[kind].double(), dim=-1).numpy().reshape(len(cell.edges), -1)
-                for kind, cell in space.cells.items()
-            }
+            log_p = state["log_probability"][asked.index((tuple(target.tables), target.budget.text))]
+            if log_p is None:
+                method = manifest["recipe"]["method"]
+                raise HwnasError(
+                    f"method {method} took its architecture from those it judged, not by probability",
+                    "use a method that learns probabilities, such as snas",
+                )
+            log_probability = {k: log_p[k].numpy().reshape(len(cell.edges), -1) for k, cell in space.cells.items()}
         except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
             raise HwnasError(f"checkpoint {run / 'checkpoint.pt'} is not of {target.place} ({error})", again) from None
         targets.append(Searched(target.budget, log_probability, target.architecture))

@@ -1,4 +1,4 @@
-"""Which architecture a target gets: derived from its logits and, on request, timed until one keeps the budget."""
+"""Which architecture a target gets: what its method takes and, on request, timed until one keeps the budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.cost.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
-from hwnas.cost.derive import ranked, scores
 from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.interval import error_scales
 from hwnas.cost.model import ENUMERABLE, encode
@@ -17,35 +16,34 @@ from hwnas.export.verify import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
-from hwnas.search.loop import Target
-from hwnas.spaces import Architecture, Setting
+from hwnas.search.loop import Search, Target
+from hwnas.spaces import Architecture
 from hwnas.tables.schema import LatencyTable
 
 STEP = 0.5  # scales of the error between the bounds at which a space is looked at that cannot be enumerated
 
 
 def settle(
+    search: Search,
     target: Target,
     tables: Mapping[str, LatencyTable],
-    setting: Setting,
-    inputs_per_node: int | None,
     verify: bool,
     place: Path,
     progress: Progress,
 ) -> tuple[Architecture, list[dict[str, Any]]]:
-    """The most probable architecture within the budget; with ``verify``, one that keeps it as timed on its devices
+    """What the method takes within the budget; with ``verify``, an architecture that keeps it as timed on its devices
     (hwnas.cost.closed_loop). No training is needed, for latency does not depend on the weights.
 
     ``tables`` go by the device. Also returns, and writes to ``derivations.json``, a row for every attempt.
     """
-    space = next(iter(target.goal.costs.values())).space
+    space, setting = search.space, search.setting
     kept = place / "derivations.json"
     if kept.exists():  # an interrupted run has settled this
         rows = read_json(kept, f"remove {kept}")
         return space.parse(next(row for row in rows if row["taken"])["architecture"]), rows
     table_of = {m: tables[device_of(m) or target.goal.device] for m in target.goal.costs if quantity_of(m) == LATENCY}
     budget_ms = {metric: bound for metric, bound in target.budget.limits.items() if metric in table_of}
-    propose = _proposer(target, table_of, setting, inputs_per_node)
+    propose = _proposer(search, target, table_of)
     if verify and budget_ms:
 
         def measure(candidate: Candidate) -> dict[str, float]:
@@ -72,7 +70,7 @@ def settle(
     rows = [
         {
             "architecture": space.format(attempt.candidate.architecture, all_edges=True),
-            "log_probability": attempt.candidate.value,
+            "value": attempt.candidate.value,
             **_by_device("bound_ms", attempt.bounds_ms),
             **_by_device("predicted_ms", attempt.candidate.predicted_ms),
             **_by_device("measured_ms", attempt.measured_ms),
@@ -84,24 +82,19 @@ def settle(
     return attempts[taken].candidate.architecture, rows
 
 
-def _proposer(
-    target: Target, table_of: Mapping[str, LatencyTable], setting: Setting, inputs_per_node: int | None
-) -> Propose:
-    """Derivation from a target's logits, within its limits but for other bounds on latency."""
-    costs, log_probability = target.goal.costs, target.log_probability()
-    space = next(iter(costs.values())).space
-    limits = {metric: (costs[metric], bound) for metric, bound in target.budget.limits.items()}
+def _proposer(search: Search, target: Target, table_of: Mapping[str, LatencyTable]) -> Propose:
+    """What the method would take within a target's limits but for other bounds on latency."""
+    costs = target.goal.costs
 
     def propose(bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
-        within = limits | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
-        found = ranked(space, log_probability, within, inputs_per_node)
-        architecture = next((a for a in found if a not in excluded), None)
-        if architecture is None:
+        within = dict(target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
+        found = search.propose(target, within, excluded)
+        if found is None:
             return None
-        choices = encode(space, [architecture])
-        value = float(scores(space, log_probability, choices)[0])
+        architecture, value = found
+        choices = encode(search.space, [architecture])
         predicted = {metric: costs[metric].predict(architecture) for metric in table_of}
-        scales = {metric: error_scales(table_of[metric], space, setting, choices) for metric in bounds}
+        scales = {metric: error_scales(table_of[metric], search.space, search.setting, choices) for metric in bounds}
         known = {metric: float(scale[0]) for metric, scale in scales.items() if scale is not None}
         return Candidate(architecture, value, predicted, known if len(known) == len(scales) else None)
 

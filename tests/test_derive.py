@@ -432,7 +432,8 @@ def darts_run(folder: Path) -> Path:
     place.mkdir(parents=True)
     write_table(folder / "table.json", make_table(space, setting))
     logits = {kind: torch.randn(14, 8, generator=torch.Generator().manual_seed(1)) for kind in space.cells}
-    Checkpoint(folder / "checkpoint.pt", "d").save({"logits": [logits]})
+    log_p = {kind: torch.log_softmax(values.double(), dim=-1) for kind, values in logits.items()}
+    Checkpoint(folder / "checkpoint.pt", "d").save({"log_probability": [log_p]})
     manifest = {"digest": "d", "budgets": ["90%"], "tables": {"table": ""}, "recipe": {"inputs_per_node": 2}}
     write_json(folder / "manifest.json", manifest)
     content = {"space": "darts", "setting": asdict(setting), "architecture": "DARTS_V2"}

@@ -19,7 +19,7 @@ from hwnas.export.network import export_cells, export_network, open_session
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.networks.serialize import write_onnx
-from hwnas.networks.supernet import DropPath, Supernet
+from hwnas.networks.supernet import DropPath, Mixed, Supernet
 from hwnas.networks.web_model import convert_for_web
 from hwnas.spaces import SPACES, Architecture, Setting, get_space
 
@@ -37,7 +37,7 @@ def supernet_with_statistics(name: str) -> Supernet:
     uniform = {k: torch.full((len(c.edges), len(space.operations)), 0.3) for k, c in space.cells.items()}
     with torch.no_grad():
         for _ in range(3):
-            supernet(torch.randn(8, 3, 16, 16), uniform)
+            supernet(torch.randn(8, 3, 16, 16), {kind: Mixed(weights) for kind, weights in uniform.items()})
     return supernet.eval()
 
 
@@ -71,7 +71,7 @@ def test_child_computes_what_the_supernet_computes(architecture: Architecture) -
         for kind, chosen in zip(space.cells, architecture.cells, strict=True)
     }
     with torch.no_grad():
-        mixed = supernet(IMAGES, one_hot)
+        mixed = supernet(IMAGES, {kind: Mixed(weights) for kind, weights in one_hot.items()})
         alone = supernet.run_architecture(IMAGES, architecture)
         child = supernet.child(architecture).eval()(IMAGES)
     torch.testing.assert_close(alone, mixed, rtol=1e-4, atol=1e-5)
@@ -161,9 +161,9 @@ def test_odd_images_pass_through_every_operation(side: int) -> None:
     sizes = Setting(channels=4, depth=3, height=side, width=side, pool_norm=True)
     supernet = Supernet(get_space("darts"), sizes).eval()
     uniform = {k: torch.full((14, 8), 1 / 8) for k in ("normal", "reduce")}
-    assert supernet(torch.randn(2, 3, side, side), uniform).shape == (2, 10)
+    assert supernet(torch.randn(2, 3, side, side), {k: Mixed(w) for k, w in uniform.items()}).shape == (2, 10)
     small = Supernet(get_space("nasbench201"), Setting(channels=4, depth=1, height=side, width=side)).eval()
-    assert small(torch.randn(2, 3, side, side), {"cell": torch.full((6, 5), 0.2)}).shape == (2, 10)
+    assert small(torch.randn(2, 3, side, side), {"cell": Mixed(torch.full((6, 5), 0.2))}).shape == (2, 10)
 
 
 # --- networks for the browser -----------------------------------------------------------------------------------------

@@ -25,16 +25,11 @@ from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.run import epoch_line
+from hwnas.search.constraint import dual_ascent, penalty_of, relative_costs
+from hwnas.search.distribution import Moment
 from hwnas.search.loop import Goal, Search, batch_statistics
 from hwnas.search.resources import ResourcePenalty
-from hwnas.search.snas import (
-    dual_ascent,
-    initial_logits,
-    relative_costs,
-    sample_concrete,
-    snas_loss,
-    temperature_at,
-)
+from hwnas.search.snas import Concrete
 from hwnas.spaces import SPACES, Setting, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.optimizers import make_optimizer
@@ -88,7 +83,7 @@ def a_step(search: Search, multipliers: list[float], closed: float = 0.0) -> tup
         generator = torch.Generator().manual_seed(len(kind))
         values.data = torch.randn(values.shape, generator=generator, dtype=torch.float64)
         values.data[0, search.space.operations.index("none")] += closed
-    search.logit_optimizers[0].param_groups[0]["params"] = list(target.logits.values())
+    search.logit_optimizers[0].param_groups[0]["params"] = target.learnt
     target.multipliers = torch.tensor(multipliers, dtype=torch.float64)
     before = {kind: values.detach().clone() for kind, values in target.logits.items()}
     search.take_step()
@@ -238,7 +233,7 @@ def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> Non
     for values in target.logits.values():
         values.data = values.data.double()
     with batch_statistics(search.supernet):
-        loss, *_ = search.loss(target, 0)
+        loss, _ = search.loss(target)
         loss.backward()
         for values in target.logits.values():
             for index in [(0, 1), (2, 3), (5, 2)]:
@@ -247,7 +242,7 @@ def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> Non
                 for sign in (1, -1):
                     with torch.no_grad():
                         values[index] += sign * 1e-5
-                        both.append(float(search.loss(target, 0)[0]))
+                        both.append(float(search.loss(target)[0]))
                         values[index] -= sign * 1e-5
                 assert gradient == pytest.approx((both[0] - both[1]) / 2e-5, rel=1e-3, abs=1e-7)
 
@@ -256,18 +251,25 @@ def test_concrete_samples_choose_as_often_as_the_probabilities_say() -> None:
     """The most likely entry of a concrete sample is distributed as softmax(logits) (Maddison et al. 2017, prop. 1)."""
     from scipy.stats import chisquare
 
-    logits = {"cell": torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]]).repeat(20_000, 1)}
-    sample = sample_concrete(logits, 0.5, torch.Generator().manual_seed(0))["cell"]
+    concrete = Concrete(SPACES["nasbench201"], read_recipe("snas-short", {}), torch.Generator())
+    concrete.logits["cell"] = torch.nn.Parameter(torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]]).repeat(20_000, 1))
+    concrete.allowed_cell = concrete.allowed_cell[:1].expand(20_000, -1)
+    sample = concrete.draw(Moment(torch.Generator().manual_seed(0), 0.5)).mixture["cell"].detach()
     torch.testing.assert_close(sample.sum(dim=1), torch.ones(20_000))
     counts = torch.bincount(sample.argmax(dim=1), minlength=5).numpy()
-    expected = torch.softmax(logits["cell"][0], dim=0).double().numpy()
+    expected = torch.softmax(concrete.logits["cell"][0].detach(), dim=0).double().numpy()
     assert chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-3
-    cold = sample_concrete(logits, 0.01, torch.Generator().manual_seed(0))["cell"]
+    cold = concrete.draw(Moment(torch.Generator().manual_seed(0), 0.01)).mixture["cell"]
     assert float((cold.max(dim=1).values > 0.99).float().mean()) > 0.95
 
 
 def test_temperature_is_linear_in_the_epoch() -> None:
-    assert [temperature_at(1.0, 0.1, e, 4) for e in range(4)] == pytest.approx([1.0, 0.7, 0.4, 0.1])
+    search = make_search("nasbench201", read_recipe("snas-short", {"epochs": 4, "batch_size": 1078}))
+    temperatures = []
+    for epoch in range(4):
+        search.step = epoch * search.steps_an_epoch
+        temperatures.append(search.moment("weights").temperature)
+    assert temperatures == pytest.approx([1.0, 0.7, 0.4, 0.1])
 
 
 def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
@@ -287,7 +289,7 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
     history = []
     for _ in range(1500):
         relative = cost({"cell": logits.softmax(-1)}).reshape(1) / bound
-        loss = snas_loss(-0.5 * logits.softmax(-1)[:, 3].mean(), multiplier, relative, damping=2.0)
+        loss = -0.5 * logits.softmax(-1)[:, 3].mean() + penalty_of(multiplier, relative, damping=2.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -327,22 +329,22 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     spread = preview({"latency_ms": model})["latency_ms"]
     bound = spread.least + share * (spread.greatest - spread.least)
     generator = torch.Generator().manual_seed(seed)
-    logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
-    optimizer = make_optimizer(recipe.logits, logits.values())
+    concrete = Concrete(space, recipe, generator)
+    optimizer = make_optimizer(recipe.logits, concrete.parameters())
     multiplier, costs = torch.zeros(1, dtype=torch.float64), {"latency_ms": ExpectedCost(model)}
     penalty, history = recipe.penalty, []
     rate = penalty.total_rate / ((1 - penalty.warm_up) * steps)
     worth = {kind: torch.from_numpy(edges / edges.max()).float() for kind, edges in model.linear()[1].items()}
     for step in range(steps):
-        temperature = temperature_at(recipe.temperature.start, recipe.temperature.end, step, steps)
-        sample = sample_concrete(logits, temperature, generator)
+        start, end = recipe.temperature.start, recipe.temperature.end
+        sample = concrete.draw(Moment(generator, start + (end - start) * step / (steps - 1))).mixture
         noisy = {kind: w + 0.1 * torch.randn(w.shape, generator=generator) for kind, w in worth.items()}
         task = -pull * torch.stack([(sample[kind] * noisy[kind]).sum() / len(worth[kind]) for kind in worth]).sum()
-        relative = relative_costs(logits, costs, {"latency_ms": bound})
+        relative = relative_costs(concrete.probabilities(), costs, {"latency_ms": bound})
         constrains = step >= penalty.warm_up * steps
         optimizer.zero_grad()
-        snas_loss(task, multiplier, relative, penalty.damping if constrains else 0.0).backward()
-        torch.nn.utils.clip_grad_norm_(logits.values(), recipe.logits.clip_norm)
+        (task + penalty_of(multiplier, relative, penalty.damping if constrains else 0.0)).backward()
+        torch.nn.utils.clip_grad_norm_(concrete.parameters(), recipe.logits.clip_norm)
         if step >= recipe.logits_warm_up * steps:
             optimizer.step()
         if constrains:
@@ -402,7 +404,7 @@ def test_validation_changes_nothing_in_the_supernet() -> None:
     search = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8}))
     search.take_step()
     before = {k: v.clone() for k, v in search.supernet.state_dict().items()}
-    search.validate(search.derive(search.targets[0]))
+    search.validate(search.choose(search.targets[0]))
     assert all(torch.equal(v, before[k]) for k, v in search.supernet.state_dict().items())
 
 

@@ -44,10 +44,17 @@ def search_command(
     ] = None,
     space: TableSpace = None,
     data: DataSpec = "digits",
-    method: Annotated[str, typer.Option(help="The search method.")] = "snas",
+    method: Annotated[
+        str | None, typer.Option(help="snas (the default), drnas, advantagenas, entrannas, … (docs/methods).")
+    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A name in configs/search or a YAML file; by default snas, on digits snas-short."),
+        typer.Option(
+            help="A name in configs/search or a YAML file; by default the method's own, for digits a short one."
+        ),
+    ] = None,
+    plugin: Annotated[
+        Path | None, typer.Option(help="A Python file of yours that registers choices a recipe names; it is run.")
     ] = None,
     setting: SettingName = None,
     channels: Channels = None,
@@ -64,18 +71,22 @@ def search_command(
 ) -> None:
     """Search architectures within budgets, train them, write ONNX."""
     from hwnas.progress import Progress
-    from hwnas.recipe import read_recipe
+    from hwnas.recipe import read_recipe, recipe_of
     from hwnas.run import Question, answer
 
-    if method != "snas":
-        raise HwnasError(f"unknown method {method!r}", "use snas")
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
-    settings = read_recipe(recipe or ("snas-short" if data.startswith("digits") else "snas"), changes)
+    if plugin:
+        from hwnas.search.choices import load_plugin
+
+        load_plugin(plugin)
     tables = open_tables(table)
     chosen, sizes = common_network(tables, space, setting, channels=channels, depth=layers)
-    question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify)
+    settings = read_recipe(recipe or recipe_of(method or "snas", chosen.name, data), changes)
+    if method and settings.method != method:
+        raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
+    question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify, plugin)
     with Progress() as progress:
         rows = answer(question, out, progress)
     if as_json:

@@ -73,20 +73,22 @@ class ImageData:
         std = torch.tensor(self.std).view(1, -1, 1, 1)
         return (images.float() / 255 - mean) / std
 
-    def train_batch(self, step: int, batch_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    def train_batch(self, step: int, batch_size: int, seed: int, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The augmented batch of one step: a function of the seed and the step, so a resumed run sees the same one.
 
-        Every epoch visits the images in an order of its own; the last, short batch is dropped (as in the papers' code).
+        ``part`` are the numbers of those training images that are meant, by default all. Every epoch visits them in an
+        order of its own; the last, short batch is dropped (as in the papers' code).
         """
-        epoch, position = divmod(step, self.steps_an_epoch(batch_size))
-        order = np.random.default_rng([seed, 1, epoch]).permutation(len(self.train))
+        epoch, position = divmod(step, self.steps_an_epoch(batch_size, part))
+        order = np.random.default_rng([seed, 1, epoch]).permutation(len(self.train) if part is None else len(part))
         chosen = torch.from_numpy(order[position * batch_size : (position + 1) * batch_size].copy())
+        chosen = chosen if part is None else part[chosen]
         generator = torch.Generator().manual_seed(seed_of(seed, 2, step))
         images = self._augment(self.train.images[chosen], generator)
         return self.normalise(images), self.train.targets[chosen]
 
-    def steps_an_epoch(self, batch_size: int) -> int:
-        return max(1, len(self.train) // batch_size)
+    def steps_an_epoch(self, batch_size: int, part: Tensor | None = None) -> int:
+        return max(1, (len(self.train) if part is None else len(part)) // batch_size)
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Random crop after zero padding by an eighth of the side (4 pixels at 32), and a random horizontal flip."""

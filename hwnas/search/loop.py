@@ -1,40 +1,42 @@
-"""The search loop: a supernet, logits for every budget, one step at a time, resumable to the bit."""
+"""The search loop: a supernet, a distribution for every budget, one step at a time, resumable to the bit.
+
+What a step does is the recipe's choices (hwnas.search.choices); what is here is the same for every method.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import hwnas.search.methods  # noqa: F401  registers what recipes name
 from hwnas.cost.budget import Budget
-from hwnas.cost.derive import derive
+from hwnas.cost.derive import Limits
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.metrics import Metric
 from hwnas.cost.model import CostModel
 from hwnas.data import ImageData
-from hwnas.data.images import seed_of
+from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
 from hwnas.networks.supernet import DropPath, Supernet
-from hwnas.recipe import Penalty, Recipe
+from hwnas.networks.widen import widen
+from hwnas.recipe import Penalty, Recipe, Stage
+from hwnas.search.choices import build
+from hwnas.search.constraint import dual_ascent, penalty_of, relative_costs
+from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, entropy
 from hwnas.search.resources import ResourcePenalty
-from hwnas.search.snas import (
-    dual_ascent,
-    entropy,
-    initial_logits,
-    probabilities,
-    relative_costs,
-    sample_concrete,
-    snas_loss,
-    temperature_at,
-)
-from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.search.selection import Probable, first_not_in
+from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
@@ -42,6 +44,8 @@ from hwnas.training.optimizers import make_optimizer, set_learning_rate
 Progress = Callable[[str, int, int], None]
 VALIDATION_IMAGES = 2000  # watched after every epoch; the first of the validation split
 EPOCH_MEANS = ("loss", "correct", "count")
+# The last part of a seed, by what the random numbers of a step are for.
+PURPOSES = {"weights": 5, "logits": 6, "samples": 7, "selection": 8, "widening": 9}
 
 
 @dataclass(frozen=True)
@@ -61,23 +65,69 @@ class Goal:
         return {m: bound for m, bound in self.budget.limits.items() if isinstance(self.costs[m], CostModel)}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one batch gave: the task's loss, a scalar, and how many of its images were told right."""
+
+    task: Tensor
+    right: int
+
+
 @dataclass
 class Target:
-    """One goal's share of the search: its logits, and a multiplier for each limit in the loss."""
+    """One goal's share of the search: its distribution, and a multiplier for each limit in the loss.
+
+    ``memory`` is what its learning keeps from step to step, ``judged`` what its selection has found. ``stopped`` says
+    why its logits learn no more.
+    """
 
     goal: Goal
-    logits: dict[str, nn.Parameter]
+    distribution: Distribution
     multipliers: Tensor
     expected: dict[str, ExpectedCost]
     resources: ResourcePenalty | None
+    inputs_per_node: int | None
+    damping: float = 0.0
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    judged: dict[Architecture, float] = field(default_factory=dict)
+    before: dict[str, Tensor] = field(default_factory=dict)
+    stopped: str = ""
 
     @property
     def budget(self) -> Budget:
         return self.goal.budget
 
-    def log_probability(self) -> dict[str, Any]:
-        """log p [E, K] of every cell kind, as float64 arrays."""
-        return {k: torch.log_softmax(v.detach().double(), dim=-1).numpy() for k, v in self.logits.items()}
+    @property
+    def limits(self) -> Limits:
+        return {metric: (self.goal.costs[metric], bound) for metric, bound in self.budget.limits.items()}
+
+    @property
+    def logits(self) -> dict[str, nn.Parameter]:
+        """The logits [E, K] of every cell kind; none where the distribution has no such."""
+        return dict(self.distribution.logits.items()) if isinstance(self.distribution, EdgeLogits) else {}
+
+    @property
+    def learnt(self) -> list[nn.Parameter]:
+        return list(self.distribution.parameters())
+
+    def relative_costs(self) -> Tensor:
+        return relative_costs(self.distribution.probabilities(), self.expected, self.goal.penalised)
+
+    def weights_of_limits(self, excess: Tensor) -> Tensor:
+        """What the penalty pulls with on every limit: max(0, lambda + damping * g)."""
+        return torch.clamp(self.multipliers.to(excess) + self.damping * excess, min=0)
+
+    def log_probability(self) -> dict[str, NDArray[np.float64]]:
+        """log p [E, K] of every cell kind, as float64 arrays.
+
+        With ``inputs_per_node`` edges that are left out count nothing: DARTS keeps the edges whose best operation is
+        likeliest, whatever their probability of ``none``.
+        """
+        log_p = self.distribution.log_probability()
+        if self.inputs_per_node is not None:
+            for values in log_p.values():
+                values[:, self.distribution.space.operations.index(NONE)] = 0.0
+        return log_p
 
 
 class Search:
@@ -95,64 +145,163 @@ class Search:
         data: ImageData,
         recipe: Recipe,
     ) -> None:
-        self.space, self.data, self.recipe = space, data, recipe
+        self.space, self.setting, self.data, self.recipe = space, setting, data, recipe
+        self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
+        self.regulariser = build("regulariser", recipe.regulariser) if recipe.regulariser else None
+        self.selection = build("selection", recipe.selection)
+        self.parts: dict[str, Tensor | None] = {"weights": None, "logits": None}
+        if recipe.logits_share:
+            shares = (1 - recipe.logits_share, recipe.logits_share)
+            own, held = divide(data.train.targets.numpy(), shares, seed=3)
+            self.parts = {"weights": torch.from_numpy(own), "logits": torch.from_numpy(held)}
+        # Where the epochs do not reach to the last stage, the search ends in an earlier one.
+        self.stages = recipe.stages or (Stage(share=1, partial_channels=recipe.partial_channels, operations=10**6),)
+        self.stage = 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, 3))
-            self.supernet = Supernet(space, setting)
-        self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._set_supernet(Supernet(space, setting, self.stages[0].partial_channels, recipe.shared_features))
         self.targets = []
         for number, goal in enumerate(goals):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
-            logits = initial_logits(space, recipe.logits_mean, recipe.logits_std, generator)
+            distribution = build("distribution", recipe.distribution, space, recipe, generator)
             weighs_limits = recipe.penalty.mode == "fixed" and recipe.penalty.form == "relative"
             start = recipe.penalty.weight if weighs_limits else 0.0
             expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}
             multipliers = torch.full((len(goal.penalised),), start, dtype=torch.float64)
             resources = resource_penalty(recipe.penalty, space, setting, goal.costs)
-            self.targets.append(Target(goal, logits, multipliers, expected, resources))
-        self.weight_optimizer = make_optimizer(recipe.weights, self.supernet.parameters())
-        self.logit_optimizers = [make_optimizer(recipe.logits, t.logits.values()) for t in self.targets]
+            self.targets.append(Target(goal, distribution, multipliers, expected, resources, recipe.inputs_per_node))
+        if recipe.stages and not all(isinstance(t.distribution, EdgeLogits) for t in self.targets):
+            raise HwnasError(f"stages need logits, which {recipe.distribution.name} has none of", "leave them out")
+        self.logit_optimizers = [make_optimizer(recipe.logits, t.learnt) if t.learnt else None for t in self.targets]
         self.step = 0
         self.sums = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
         for target in self.targets:  # an impossible budget is refused before any training
-            self.derive(target)
+            self.selection.watched(self, target)
+
+    def _set_supernet(self, supernet: Supernet) -> None:
+        self.supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.weight_optimizer = make_optimizer(self.recipe.weights, self.supernet.parameters())
 
     @property
     def steps_an_epoch(self) -> int:
-        return self.data.steps_an_epoch(self.recipe.batch_size)
+        return self.data.steps_an_epoch(self.recipe.batch_size, self.parts["weights"])
 
     @property
     def total_steps(self) -> int:
         return self.recipe.epochs * self.steps_an_epoch
 
-    def loss(self, target: Target, step: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The whole loss of one step, E[C]/B of every limit in it, the task loss, and the number of right answers.
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_an_epoch
 
-        Exactly what the training step back-propagates; a test compares its gradient with finite differences.
+    @property
+    def over(self) -> bool:
+        """Whether all steps are taken, or no target's logits are left to learn."""
+        return self.step >= self.total_steps or all(target.stopped for target in self.targets)
+
+    def _stage_starts(self) -> list[int]:
+        """The first epoch of every stage."""
+        ends = np.cumsum([0.0, *(stage.share for stage in self.stages[:-1])])
+        return [round(end * self.recipe.epochs) for end in ends]
+
+    @property
+    def logits_learn(self) -> bool:
+        """Whether the warm-up of this stage is over."""
+        starts = [*self._stage_starts(), self.recipe.epochs]
+        first, length = starts[self.stage], starts[self.stage + 1] - starts[self.stage]
+        return self.epoch >= first + self.recipe.logits_warm_up * length
+
+    def moment(self, purpose: str, generator: torch.Generator | None = None) -> Moment:
+        """Random numbers of their own for what a step does, and how far the search has come."""
+        temperature, last = self.recipe.temperature, max(self.recipe.epochs - 1, 1)
+        progress = min(self.epoch / last, 1.0)
+        generator = generator or torch.Generator().manual_seed(seed_of(self.recipe.seed, PURPOSES[purpose], self.step))
+        return Moment(generator, temperature.start + (temperature.end - temperature.start) * progress, progress)
+
+    def draw(self, target: Target, purpose: str) -> Draw:
+        return target.distribution.draw(self.moment(purpose))
+
+    def task_loss(self, target: Target, draw: Draw, part: str, generator: torch.Generator | None = None) -> Outcome:
+        """Cross entropy of a draw on this step's batch of "weights" or "logits" images.
+
+        ``generator`` gives the random numbers of drop path, which only the weights' batches know.
         """
-        recipe, epoch = self.recipe, step // self.steps_an_epoch
-        penalty = recipe.penalty
-        generator = torch.Generator().manual_seed(seed_of(recipe.seed, 5, step))
-        images, classes = self.data.train_batch(step, recipe.batch_size, recipe.seed)
-        temperature = temperature_at(recipe.temperature.start, recipe.temperature.end, epoch, recipe.epochs)
-        mixture = sample_concrete(target.logits, temperature, generator)
-        drop = DropPath(recipe.drop_path, generator) if recipe.drop_path else None
-        images = images.to(next(self.supernet.parameters()).dtype)
-        scores = self.supernet(images.contiguous(memory_format=torch.channels_last), mixture, drop=drop)
+        recipe = self.recipe
+        images, classes = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, self.parts[part])
+        images = images.to(next(self.supernet.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+        mixture, places = self.runs(self.supernet, target.distribution, draw)
+        drop = DropPath(recipe.drop_path, generator) if recipe.drop_path and generator else None
+        scores = self.supernet(images, mixture, places, drop)
         task = nn.functional.cross_entropy(scores, classes)
-        relative = relative_costs(target.logits, target.expected, target.goal.penalised)
-        right = int((scores.detach().argmax(dim=1) == classes).sum())
-        damping = penalty.damping if self.constrains(epoch) else 0.0
-        loss = snas_loss(task, target.multipliers, relative, damping)
+        return Outcome(task, int((scores.detach().argmax(dim=1) == classes).sum()))
+
+    def penalty(self, target: Target, draw: Draw) -> tuple[Tensor, Tensor]:
+        """What the logits' loss has besides the task, and E[C]/B of every limit in it."""
+        penalty = self.recipe.penalty
+        p = target.distribution.probabilities()
+        relative = relative_costs(p, target.expected, target.goal.penalised)
+        total = penalty_of(target.multipliers, relative, self.damping)
         if target.resources:
-            shares = mixture if penalty.costs_of == "sample" else probabilities(target.logits)
-            loss = loss + (penalty.weight * target.resources(shares)).to(loss)
-        return loss, relative, task, right
+            total = total + penalty.weight * target.resources(draw.mixture if penalty.costs_of == "sample" else p)
+        if self.regulariser:
+            total = total + self.regulariser(target.distribution, self.moment("logits").progress)
+        return total, relative
+
+    def loss(self, target: Target) -> tuple[Tensor, Outcome]:
+        """The whole loss of one step on one batch, task and penalty.
+
+        Exactly what single-level learning back-propagates; a test compares its gradient with finite differences.
+        """
+        moment = self.moment("weights")
+        draw = target.distribution.draw(moment)
+        outcome = self.task_loss(target, draw, "weights", moment.generator)
+        return outcome.task + self.penalty(target, draw)[0].to(outcome.task), outcome
+
+    def weights_loss(self, target: Target) -> Outcome:
+        """The task's loss on the weights' batch; nothing flows back to the logits but by the draw."""
+        moment = self.moment("weights")
+        return self.task_loss(target, target.distribution.draw(moment), "weights", moment.generator)
+
+    def logits_loss(self, target: Target) -> tuple[Tensor, Tensor]:
+        """The task's loss on the logits' batch, and the penalty."""
+        draw = self.draw(target, "logits")
+        task = self.task_loss(target, draw, "logits").task
+        return task, self.penalty(target, draw)[0].to(task)
+
+    def weights_step(self, target: Target) -> Outcome:
+        """The weights learn from their batch with a draw of the target's distribution."""
+        moment = self.moment("weights")
+        with torch.no_grad():
+            draw = target.distribution.draw(moment)
+        outcome = self.task_loss(target, draw, "weights", moment.generator)
+        self.weight_optimizer.zero_grad()
+        outcome.task.backward()
+        self.step_weights()
+        return outcome
+
+    def zero_grad(self, target: Target) -> None:
+        self.weight_optimizer.zero_grad()
+        target.distribution.zero_grad()
+
+    def step_weights(self) -> None:
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.recipe.weights.clip_norm)
+        self.weight_optimizer.step()
+
+    def step_logits(self, target: Target) -> None:
+        """One step of what the distribution has to learn, once its warm-up is over."""
+        optimizer = self.logit_optimizers[self.targets.index(target)]
+        if optimizer is not None and self.logits_learn and not target.stopped:
+            nn.utils.clip_grad_norm_(target.learnt, self.recipe.logits.clip_norm)
+            optimizer.step()
 
     def constrains(self, epoch: int) -> bool:
         """Whether lambda is being found in this epoch."""
         penalty = self.recipe.penalty
         return penalty.mode == "dual" and epoch >= penalty.warm_up * self.recipe.epochs
+
+    @property
+    def damping(self) -> float:
+        return self.recipe.penalty.damping if self.constrains(self.epoch) else 0.0
 
     @property
     def dual_rate(self) -> float:
@@ -161,57 +310,94 @@ class Search:
         return self.recipe.penalty.total_rate * len(self.targets) / max(epochs * self.steps_an_epoch, 1)
 
     def take_step(self) -> None:
-        """Weights and the logits of the target whose turn it is learn from one backward pass."""
-        recipe, epoch = self.recipe, self.step // self.steps_an_epoch
+        """Weights and the logits of the target whose turn it is learn from this step's batches."""
+        if self.step % self.steps_an_epoch == 0:
+            self._enter_stage()
+        recipe, epoch = self.recipe, self.epoch
         number = self.step % len(self.targets)
         target, logit_optimizer = self.targets[number], self.logit_optimizers[number]
         set_learning_rate(self.weight_optimizer, recipe.weights, epoch, recipe.epochs)
-        set_learning_rate(logit_optimizer, recipe.logits, epoch, recipe.epochs)
+        if logit_optimizer is not None:
+            set_learning_rate(logit_optimizer, recipe.logits, epoch, recipe.epochs)
         self.supernet.train()
-        loss, relative, task, right = self.loss(target, self.step)
-        if not torch.isfinite(loss):
-            raise HwnasError(f"the loss became {loss.item()} at step {self.step}", "lower the learning rates")
-        self.weight_optimizer.zero_grad()
-        logit_optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), recipe.weights.clip_norm)
-        nn.utils.clip_grad_norm_(target.logits.values(), recipe.logits.clip_norm)
-        self.weight_optimizer.step()
-        if epoch >= recipe.logits_warm_up * recipe.epochs:
-            logit_optimizer.step()
+        target.damping = self.damping
+        relative = target.relative_costs().detach()
+        outcome = self.learning.learn(self, target)
+        if not torch.isfinite(outcome.task):
+            raise HwnasError(f"the loss became {outcome.task.item()} at step {self.step}", "lower the learning rates")
         if self.constrains(epoch):
             target.multipliers = dual_ascent(target.multipliers, relative, self.dual_rate)
         sums = self.sums[number]
-        sums["loss"] += float(task.detach())
-        sums["correct"] += right / recipe.batch_size
+        sums["loss"] += float(outcome.task.detach())
+        sums["correct"] += outcome.right / recipe.batch_size
         sums["count"] += 1
         self.step += 1
 
-    def derive(self, target: Target) -> Architecture:
-        """The most probable architecture within the target's budget (never over it)."""
-        limits = {metric: (target.goal.costs[metric], bound) for metric, bound in target.budget.limits.items()}
-        return derive(self.space, target.log_probability(), limits, self.recipe.inputs_per_node)
+    def _enter_stage(self) -> None:
+        """Prune and widen where a stage of a progressive search begins."""
+        starts = self._stage_starts()
+        while self.stage + 1 < len(self.stages) and self.epoch >= starts[self.stage + 1]:
+            self.stage += 1
+            stage = self.stages[self.stage]
+            for target in self.targets:
+                assert isinstance(target.distribution, EdgeLogits)
+                target.distribution.prune(min(stage.operations, len(self.space.operations)))
+            self._widen(stage.partial_channels)
+
+    def _widen(self, partial: int) -> None:
+        if partial == self.supernet.partial:
+            return
+        state = self.weight_optimizer.state
+        names = {p: name for name, p in self.supernet.named_parameters()}
+        momentum = {n: state[p]["momentum_buffer"] for p, n in names.items() if "momentum_buffer" in state.get(p, {})}
+        self._set_supernet(widen(self.supernet, partial, momentum, self.moment("widening").generator))
+        for name, parameter in self.supernet.named_parameters():
+            if name in momentum:
+                self.weight_optimizer.state[parameter]["momentum_buffer"] = momentum[name]
+
+    def propose(
+        self, target: Target, limits: Limits, excluded: Collection[Architecture] = ()
+    ) -> tuple[Architecture, float] | None:
+        """The best architecture within ``limits`` that is not ``excluded`` and what the method gives for it; None where
+        there is none.
+        """
+        return first_not_in(self.selection.best(self, target, limits), excluded)
+
+    def choose(self, target: Target) -> Architecture:
+        """The architecture that the method takes in the end (never over the budget)."""
+        found = self.propose(target, target.limits)
+        assert found is not None  # an impossible budget was refused before the search
+        return found[0]
 
     def validate(self, architecture: Architecture) -> float:
-        """Accuracy of one architecture with the supernet's weights and the batch's own norm statistics."""
+        """Accuracy of one architecture with the supernet's weights on (at most 2,000) validation images."""
         watched = self.data.validation
         if len(watched) > VALIDATION_IMAGES:
             watched = type(watched)(watched.images[:VALIDATION_IMAGES], watched.targets[:VALIDATION_IMAGES])
-        with batch_statistics(self.supernet):
+        statistics = batch_statistics if self.recipe.judged_with == "batch" else running_statistics
+        with statistics(self.supernet):
             return accuracy(lambda x: self.supernet.run_architecture(x, architecture), self.data, watched)
+
+    def judge(self, target: Target, architectures: Iterable[Architecture]) -> None:
+        """Put into ``target.judged`` the logarithm of every architecture's accuracy, what is there already left out."""
+        for architecture in architectures:
+            if architecture not in target.judged:
+                target.judged[architecture] = math.log(max(self.validate(architecture), 1e-6))
 
     def epoch_report(self) -> list[dict[str, Any]]:
         """One record a target for the epoch that has just ended."""
-        epoch = self.step // self.steps_an_epoch
         rows = []
         for target, sums in zip(self.targets, self.sums, strict=True):
-            relative = relative_costs(target.logits, target.expected, target.goal.penalised).detach()
-            architecture = self.derive(target)
-            resources = target.resources(probabilities(target.logits)).item() if target.resources else None
+            p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
+            relative = relative_costs(p, target.expected, target.goal.penalised)
+            architecture = self.selection.watched(self, target)
+            skips = share_of_skips(self.space, architecture)
+            self._watch_skips(target, skips)
+            resources = target.resources(p).item() if target.resources else None
             limits = enumerate(target.goal.penalised.items())
             rows.append(
                 {
-                    "epoch": epoch,
+                    "epoch": self.epoch,
                     "step": self.step,
                     "device": target.goal.device,
                     "budget": target.budget.text,
@@ -222,33 +408,64 @@ class Search:
                     "expected_over_budget": dict(zip(target.goal.penalised, relative.tolist(), strict=True)),
                     "lambda": dict(zip(target.goal.penalised, target.multipliers.tolist(), strict=True)),
                     **({"resource_penalty": resources} if target.resources else {}),
-                    "entropy": entropy(target.logits),
+                    "entropy": entropy(p),
+                    "skip_share": skips,
+                    **({"stopped": target.stopped} if target.stopped else {}),
                     "architecture": self.space.format(architecture, all_edges=True),
+                    "probabilities": {
+                        kind: [[round(v, 6) for v in row] for row in values.tolist()] for kind, values in p.items()
+                    },
                 }
             )
         self.sums = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
         return rows
 
+    def _watch_skips(self, target: Target, skips: float) -> None:
+        """Stop a target's logits, as they were an epoch ago, when its cell collapses to ``skip_connect``."""
+        most = self.recipe.most_skips
+        if most is None or target.stopped:
+            return
+        if skips >= most and target.before:
+            target.distribution.load_state_dict(target.before)
+            target.stopped = f"{skips:.0%} of the edges became skip_connect in epoch {self.epoch}"
+        else:
+            target.before = {key: value.detach().clone() for key, value in target.distribution.state_dict().items()}
+
     def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
+            "stage": self.stage,
             "supernet": self.supernet.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
-            "logits": [{k: v.detach() for k, v in t.logits.items()} for t in self.targets],
-            "logit_optimizers": [o.state_dict() for o in self.logit_optimizers],
+            "distributions": [t.distribution.state_dict() for t in self.targets],
+            "logit_optimizers": [o.state_dict() if o else None for o in self.logit_optimizers],
             "multipliers": [t.multipliers for t in self.targets],
+            "log_probability": [self._log_probability(t) for t in self.targets],
+            "memory": [t.memory for t in self.targets],
+            "before": [t.before for t in self.targets],
+            "stopped": [t.stopped for t in self.targets],
             "sums": self.sums,
         }
 
+    def _log_probability(self, target: Target) -> dict[str, Tensor] | None:
+        """For who reads the search later (hwnas.searched); None where architectures are not taken by it."""
+        if not isinstance(self.selection, Probable):
+            return None
+        return {kind: torch.from_numpy(values) for kind, values in target.log_probability().items()}
+
     def load_state(self, state: dict[str, Any]) -> None:
-        self.step, self.sums = state["step"], state["sums"]
+        self.step, self.stage, self.sums = state["step"], state["stage"], state["sums"]
+        partial = self.stages[self.stage].partial_channels
+        if partial != self.supernet.partial:
+            self._set_supernet(Supernet(self.space, self.setting, partial, self.recipe.shared_features))
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
         for number, target in enumerate(self.targets):
-            for kind, values in state["logits"][number].items():
-                target.logits[kind].data.copy_(values)
-            self.logit_optimizers[number].load_state_dict(state["logit_optimizers"][number])
-            target.multipliers = state["multipliers"][number]
+            target.distribution.load_state_dict(state["distributions"][number])
+            if optimizer := self.logit_optimizers[number]:
+                optimizer.load_state_dict(state["logit_optimizers"][number])
+            target.multipliers, target.memory = state["multipliers"][number], state["memory"][number]
+            target.before, target.stopped = state["before"][number], state["stopped"][number]
 
 
 def resource_penalty(
@@ -263,6 +480,12 @@ def resource_penalty(
     return ResourcePenalty(linear, places, penalty.form, penalty.resources)
 
 
+def share_of_skips(space: SearchSpace, architecture: Architecture) -> float:
+    """The share of ``skip_connect`` among the edges that are not ``none``, over all cell kinds."""
+    used = [op for cell in architecture.cells for op in cell if op != NONE]
+    return used.count("skip_connect") / max(len(used), 1)
+
+
 def run_search(
     search: Search, folder: Path, digest: str, progress: Progress, report: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -275,14 +498,14 @@ def run_search(
         search.load_state(saved)
     _drop_later_lines(folder / "metrics.jsonl", search.step)
     write = append_lines(folder / "metrics.jsonl")
-    while search.step < search.total_steps:
+    while not search.over:
         search.take_step()
         progress("searching", search.step, search.total_steps)
         if search.step % search.steps_an_epoch == 0:
             for row in search.epoch_report():
                 write(json.dumps(row))
                 report(row)
-        if checkpoint.due() or search.step == search.total_steps:
+        if checkpoint.due() or search.over:
             checkpoint.save(search.state())
 
 
@@ -314,3 +537,13 @@ def batch_statistics(module: nn.Module) -> Any:
         for norm, (momentum, tracked) in zip(norms, kept, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(tracked)  # type: ignore[union-attr]
+
+
+@contextmanager
+def running_statistics(module: nn.Module) -> Any:
+    """Batch norms use what they have gathered while the supernet was trained."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()

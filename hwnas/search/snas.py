@@ -20,75 +20,40 @@ published code used the test images to watch the search, here they are not read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from pydantic.dataclasses import dataclass
 
-from hwnas.cost.expectation import ExpectedCost
-from hwnas.spaces import SearchSpace
+from hwnas.search.choices import register
+from hwnas.search.distribution import Draw, EdgeLogits, Moment, gumbel_like
 
-MOST_EXCESS = 0.1  # of E[C]/B - 1: what counts in lambda's rise, so that it does not wind up (see dual_ascent)
-
-
-def initial_logits(space: SearchSpace, mean: float, std: float, generator: torch.Generator) -> dict[str, nn.Parameter]:
-    """log_alpha of every cell kind, [E, K], drawn from N(mean, std)."""
-    return {
-        kind: nn.Parameter(mean + std * torch.randn(len(cell.edges), len(space.operations), generator=generator))
-        for kind, cell in space.cells.items()
-    }
+if TYPE_CHECKING:
+    from hwnas.search.loop import Outcome, Search, Target
 
 
-def temperature_at(start: float, end: float, epoch: int, epochs: int) -> float:
-    """Linear from ``start`` in the first epoch to ``end`` in the last."""
-    return start if epochs == 1 else start + (end - start) * epoch / (epochs - 1)
+@register("distribution", "concrete")
+class Concrete(EdgeLogits):
+    """The concrete distribution (Maddison et al., Jang et al., ICLR 2017): a relaxed one-hot vector an edge."""
+
+    def draw(self, moment: Moment) -> Draw:
+        return Draw(
+            {
+                kind: torch.softmax((values + gumbel_like(values, moment)) / moment.temperature, dim=-1)
+                for kind, values in self.scores().items()
+            }
+        )
 
 
-def sample_concrete(logits: Mapping[str, Tensor], temperature: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """One relaxed one-hot sample [E, K] for every cell kind, differentiable in the logits."""
-    samples = {}
-    for kind, values in logits.items():
-        uniform = torch.rand(values.shape, generator=generator).clamp_(1e-9, 1 - 1e-7)
-        gumbel = -torch.log(-torch.log(uniform)).to(values)
-        samples[kind] = torch.softmax((values + gumbel) / temperature, dim=-1)
-    return samples
+@register("learning", "same_batch")
+@dataclass(frozen=True)
+class SameBatch:
+    """Weights and logits learn from one backward pass over one batch (single level)."""
 
-
-def probabilities(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {kind: torch.softmax(values, dim=-1) for kind, values in logits.items()}
-
-
-def relative_costs(
-    logits: Mapping[str, Tensor], costs: Mapping[str, ExpectedCost], limits: Mapping[str, float]
-) -> Tensor:
-    """E[C_m] / B_m for every limited metric, as one vector (of length 0 when there is none)."""
-    p = probabilities(logits)
-    relative = [costs[metric](p) / bound for metric, bound in limits.items()]
-    return torch.stack(relative) if relative else torch.zeros(0, dtype=torch.float64)
-
-
-def snas_loss(task_loss: Tensor, multipliers: Tensor, relative: Tensor, damping: float = 0.0) -> Tensor:
-    """L + sum over metrics of lambda g, g = E[C] / B - 1; with damping k the augmented Lagrangian's
-    (max(0, lambda + k g)^2 - lambda^2) / (2 k), whose gradient is max(0, lambda + k g) dg.
-    """
-    excess, weights = relative - 1, multipliers.to(relative)
-    if damping:
-        penalty = (torch.clamp(weights + damping * excess, min=0) ** 2 - weights**2) / (2 * damping)
-    else:
-        penalty = weights * excess
-    return task_loss + penalty.sum().to(task_loss)
-
-
-def dual_ascent(multipliers: Tensor, relative: Tensor, rate: float) -> Tensor:
-    """lambda <- max(0, lambda + rate * min(E[C]/B - 1, MOST_EXCESS)).
-
-    While E[C] is far from B the damping pulls; a lambda that added up all of that would overshoot (integral wind-up).
-    """
-    excess = torch.clamp(relative.detach().to(multipliers) - 1, max=MOST_EXCESS)
-    return torch.clamp(multipliers + rate * excess, min=0)
-
-
-def entropy(logits: Mapping[str, Tensor]) -> float:
-    """Mean entropy of an edge's distribution, in nats."""
-    rows = torch.cat([torch.softmax(v.detach(), dim=-1) for v in logits.values()])
-    return float(-(rows * rows.clamp_min(1e-30).log()).sum(dim=-1).mean())
+    def learn(self, search: Search, target: Target) -> Outcome:
+        loss, outcome = search.loss(target)
+        search.zero_grad(target)
+        loss.backward()
+        search.step_weights()
+        search.step_logits(target)
+        return outcome

@@ -14,7 +14,13 @@ from hwnas.recipe import Optimizer
 def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     if settings.name == "adam":
         return torch.optim.Adam(parameters, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        parameters,
+        settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Optimizer, epoch: int, epochs: int) -> float:

@@ -1,0 +1,75 @@
+"""Widening a supernet of partial channels, its optimiser's state carried along (DrNAS's progressive search).
+
+The candidates of a supernet with 1/k of the channels get those of a smaller k. The channels that are new are copies of
+old ones, drawn at random, their batch-norm statistics and momentum too (Net2Wider, Chen et al., ICLR 2016). As in
+DrNAS's code what comes in is not divided by the number of its copies, so the function changes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.networks.supernet import MixedCell, Supernet
+from hwnas.operations import FactorizedReduce
+
+
+def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generator: torch.Generator) -> Supernet:
+    """A supernet with 1/``partial`` of the channels in its mixtures, from one with fewer.
+
+    ``momentum`` goes by parameter name and is widened in place. What is outside the mixtures is copied.
+    """
+    wide = Supernet(supernet.space, supernet.setting, partial, supernet.shared)
+    old = supernet.state_dict()
+    origin: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, module in supernet.named_modules():
+        if isinstance(module, MixedCell):
+            for slot, candidates in enumerate(module.edges):
+                assert isinstance(candidates, nn.ModuleDict)
+                for op, candidate in candidates.items():
+                    prefix = f"{name}.edges.{slot}.{op}"
+                    for key, picks in _origins(candidate, supernet.partial, partial, generator).items():
+                        origin[f"{prefix}.{key}"] = picks
+    state = {key: _grown(value, *origin[key]) if key in origin else value for key, value in old.items()}
+    wide.load_state_dict(state)
+    for key in momentum:
+        if key in origin:
+            momentum[key] = _grown(momentum[key], *origin[key])
+    return wide
+
+
+def _origins(candidate: nn.Module, old: int, new: int, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    """For every tensor of a candidate, by its name in it: the old channel of each new one, outgoing and incoming."""
+    picks: dict[int, Tensor] = {}
+
+    def grown(channels: int) -> Tensor:
+        if channels not in picks:
+            more = channels * old // new - channels
+            copies = torch.randint(channels, (more,), generator=generator)
+            picks[channels] = torch.cat([torch.arange(channels), copies])
+        return picks[channels]
+
+    result = {}
+    for name, module in candidate.named_modules():
+        own = f"{name}." if name else ""
+        if isinstance(module, nn.Conv2d):
+            incoming = torch.arange(1) if module.groups > 1 else grown(module.in_channels)
+            result[f"{own}weight"] = (grown(module.out_channels), incoming)
+        elif isinstance(module, nn.BatchNorm2d):
+            picked = grown(module.num_features), torch.arange(1)
+            result |= {f"{own}running_mean": picked, f"{own}running_var": picked}
+        elif isinstance(module, FactorizedReduce):  # its norm sees two halves side by side
+            half = module.even.out_channels
+            picks[module.norm.num_features] = torch.cat([grown(half), half + grown(module.odd.out_channels)])
+    if isinstance(candidate, FactorizedReduce):
+        for part in ("even", "odd"):
+            outgoing, _ = result[f"{part}.weight"]
+            channels = candidate.even.in_channels
+            more = channels * old // new - channels
+            copies = torch.randint(channels, (more,), generator=generator)
+            result[f"{part}.weight"] = (outgoing, torch.cat([torch.arange(channels), copies]))
+    return result
+
+
+def _grown(value: Tensor, outgoing: Tensor, incoming: Tensor) -> Tensor:
+    return value[outgoing] if value.dim() == 1 else value[outgoing][:, incoming]

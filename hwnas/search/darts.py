@@ -1,0 +1,96 @@
+"""DARTS: differentiable architecture search (Liu et al., ICLR 2019), first and second order.
+
+The mixture is p = softmax(alpha) itself. Logits learn from images that the weights do not see (half of the training
+images each), weights from theirs, in turns:
+
+    first order      alpha <- alpha - lr * d/dalpha L_val(w, alpha)
+    second order     alpha <- alpha - lr * d/dalpha L_val(w', alpha),   w' = w - xi (momentum + dL_train/dw + decay w)
+
+with xi the weights' learning rate. The second order's chain through w' is a finite difference of two training
+gradients, (dL_train(w+)/dalpha - dL_train(w-)/dalpha) / (2 eps), w+- = w +- eps dL_val/dw', eps = 0.01 / |dL_val/dw'|,
+and is taken off with the factor xi. The step of alpha comes before that of w, as in the released code.
+
+In the DARTS space the derived cell keeps, of every node's edges, the two whose likeliest operation other than ``none``
+is likeliest; within a budget, the most probable such cell. In NAS-Bench-201 every edge keeps its likeliest operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from hwnas.search.choices import register
+
+if TYPE_CHECKING:
+    from hwnas.search.loop import Outcome, Search, Target
+
+
+@register("learning", "alternating")
+@dataclass(frozen=True)
+class Alternating:
+    """First order: logits from a batch of their own, then weights from theirs."""
+
+    def learn(self, search: Search, target: Target) -> Outcome:
+        if search.logits_learn:
+            search.zero_grad(target)
+            task, penalty = search.logits_loss(target)
+            set_gradients(target.learnt, task + penalty)
+            search.step_logits(target)
+        return search.weights_step(target)
+
+
+@register("learning", "unrolled")
+@dataclass(frozen=True)
+class Unrolled:
+    """Second order: logits see what a step of the weights would make of their own change."""
+
+    def learn(self, search: Search, target: Target) -> Outcome:
+        if search.logits_learn:
+            search.zero_grad(target)
+            self._gradients(search, target)
+            search.step_logits(target)
+        return search.weights_step(target)
+
+    def _gradients(self, search: Search, target: Target) -> None:
+        weights, settings = [p for p in search.supernet.parameters() if p.requires_grad], search.recipe.weights
+        kept = [w.detach().clone() for w in weights]
+        rate = search.weight_optimizer.param_groups[0]["lr"]
+        slopes = gradients(search.weights_loss(target).task, weights)
+        state = search.weight_optimizer.state
+        with torch.no_grad():
+            for w, slope in zip(weights, slopes, strict=True):
+                momentum = state[w].get("momentum_buffer") if w in state else None
+                step = slope + settings.weight_decay * w
+                w -= rate * (step if momentum is None else step + settings.momentum * momentum)
+        task, penalty = search.logits_loss(target)
+        both = gradients(task + penalty, [*target.learnt, *weights])
+        direct, ahead = both[: len(target.learnt)], both[len(target.learnt) :]
+        size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(a) for a in ahead]))
+        distance = 0.01 / float(size.clamp_min(1e-12))
+        sides = []
+        for sign in (1.0, -1.0):
+            with torch.no_grad():
+                for w, start, a in zip(weights, kept, ahead, strict=True):
+                    w.copy_(start + sign * distance * a)
+            sides.append(gradients(search.weights_loss(target).task, target.learnt))
+        with torch.no_grad():
+            for w, start in zip(weights, kept, strict=True):
+                w.copy_(start)
+            for parameter, d, plus, minus in zip(target.learnt, direct, *sides, strict=True):
+                parameter.grad = d - rate * (plus - minus) / (2 * distance)
+
+
+def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """d loss / d parameter of each, zeros where the loss does not depend on one."""
+    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+
+
+def set_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> None:
+    """The gradients of these parameters alone: those of the weights are not computed."""
+    for parameter, gradient in zip(parameters, gradients(loss, parameters), strict=True):
+        parameter.grad = gradient

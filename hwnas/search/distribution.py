@@ -1,0 +1,160 @@
+"""What every distribution over a space's architectures shares: logits, a mask, what can be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.recipe import Recipe
+from hwnas.search.choices import register
+from hwnas.spaces import NONE, SearchSpace
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When something is drawn: the random numbers, the temperature, and the share of the epochs gone by (0 to 1)."""
+
+    generator: torch.Generator
+    temperature: float = 1.0
+    progress: float = 0.0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a distribution gives for one batch.
+
+    ``mixture[kind]`` [E, K] weighs the candidates, ``chosen[kind]`` [E] names one an edge where the draw is discrete,
+    ``edges[kind]`` [E] weighs whole edges. ``support[kind]`` lists the candidates of every edge whose weight is not 0,
+    where that is part of the draw: only they need to run.
+    """
+
+    mixture: dict[str, Tensor]
+    chosen: dict[str, Tensor] | None = None
+    edges: dict[str, Tensor] | None = None
+    support: dict[str, list[list[int]]] | None = None
+
+    def with_mixture(self, mixture: dict[str, Tensor]) -> Draw:
+        return replace(self, mixture=mixture)
+
+
+class Distribution(nn.Module):
+    """What is drawn for a batch, and how likely every candidate of every edge is.
+
+    The operations ``without`` are never drawn, nor what ``prune`` takes away. Raises HwnasError for an unknown one.
+    """
+
+    def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
+        super().__init__()
+        self.space = space
+        if unknown := set(recipe.without) - set(space.operations):
+            raise HwnasError(f"unknown operation {min(unknown)!r}", f"use some of {', '.join(space.operations)}")
+        allowed = torch.tensor([op not in recipe.without for op in space.operations])
+        for kind, cell in space.cells.items():
+            self.register_buffer(f"allowed_{kind}", allowed.expand(len(cell.edges), -1).clone())
+
+    def allowed(self, kind: str) -> Tensor:
+        """Which candidates [E, K] are still in the search."""
+        return self.get_buffer(f"allowed_{kind}")
+
+    def draw(self, moment: Moment) -> Draw:
+        raise NotImplementedError
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """p [E, K] of every cell kind: what E[C] is taken with, and differentiable in what learns by its gradient."""
+        raise NotImplementedError
+
+    def log_probability(self) -> dict[str, NDArray[np.float64]]:
+        """log p, by which derivation ranks architectures."""
+        with torch.no_grad():
+            return {kind: p.double().log().numpy() for kind, p in self.probabilities().items()}
+
+
+class EdgeLogits(Distribution):
+    """One logit for every candidate of every edge, started from N(mean, std); p = softmax(logits)."""
+
+    def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
+        super().__init__(space, recipe, generator)
+        mean, std = recipe.logits_mean, recipe.logits_std
+        shapes = {kind: (len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
+        self.logits = nn.ParameterDict(
+            {kind: nn.Parameter(mean + std * torch.randn(shape, generator=generator)) for kind, shape in shapes.items()}
+        )
+
+    def scores(self) -> dict[str, Tensor]:
+        """The logits, minus infinity where a candidate is out of the search."""
+        return {kind: v.masked_fill(~self.allowed(kind), -torch.inf) for kind, v in self.logits.items()}
+
+    def probabilities(self) -> dict[str, Tensor]:
+        return {kind: torch.softmax(values, dim=-1) for kind, values in self.scores().items()}
+
+    def prune(self, keep: int) -> None:
+        """Leave the ``keep`` likeliest candidates of every edge in the search; the others' logits become 0."""
+        with torch.no_grad():
+            for kind, values in self.scores().items():
+                kept = torch.zeros_like(self.allowed(kind)).scatter_(1, values.topk(keep, dim=1).indices, True)
+                self.allowed(kind).logical_and_(kept)
+                self.logits[kind].masked_fill_(~self.allowed(kind), 0.0)
+
+
+@register("distribution", "softmax")
+class Softmax(EdgeLogits):
+    """No draw: the mixture is p itself, sharpened by the temperature (DARTS: 1)."""
+
+    def draw(self, moment: Moment) -> Draw:
+        return Draw({kind: torch.softmax(v / moment.temperature, dim=-1) for kind, v in self.scores().items()})
+
+
+@register("distribution", "categorical")
+class Categorical(EdgeLogits):
+    """One candidate an edge, a ~ Categorical(p), independent of the other edges; the mixture is its one-hot vector."""
+
+    def draw(self, moment: Moment) -> Draw:
+        chosen = {kind: (v.detach() + gumbel_like(v, moment)).argmax(dim=-1) for kind, v in self.scores().items()}
+        return Draw({kind: one_hot(c, self.logits[kind]) for kind, c in chosen.items()}, chosen)
+
+
+def gumbel_like(values: Tensor, moment: Moment) -> Tensor:
+    """G = -log(-log U) of a tensor's shape and type."""
+    uniform = torch.rand(values.shape, generator=moment.generator).clamp_(1e-9, 1 - 1e-7)
+    return -torch.log(-torch.log(uniform)).to(values)
+
+
+def one_hot(chosen: Tensor, like: Tensor) -> Tensor:
+    return nn.functional.one_hot(chosen, like.shape[-1]).to(like)
+
+
+def uniform_choice(
+    space: SearchSpace, inputs_per_node: int | None, generator: torch.Generator, without: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """An architecture at random, as operation numbers [E] of every cell kind: each with the same probability.
+
+    With ``inputs_per_node`` just so many edges into every node are other than ``none``, which ones at random, too.
+    """
+    operations = [o for o, op in enumerate(space.operations) if op not in without]
+    real = [o for o in operations if space.operations[o] != NONE]
+    chosen = {}
+    for kind, cell in space.cells.items():
+        if inputs_per_node is None:
+            picks = torch.randint(len(operations), (len(cell.edges),), generator=generator)
+            chosen[kind] = torch.tensor(operations)[picks]
+            continue
+        chosen[kind] = torch.full((len(cell.edges),), space.operations.index(NONE))
+        for node in cell.inner_nodes:
+            into = torch.tensor(cell.edges_into(node))
+            kept = into[torch.randperm(len(into), generator=generator)[:inputs_per_node]]
+            picks = torch.randint(len(real), (len(kept),), generator=generator)
+            chosen[kind][kept] = torch.tensor(real)[picks]
+    return chosen
+
+
+def entropy(probabilities: Mapping[str, Tensor]) -> float:
+    """Mean entropy of an edge's distribution, in nats."""
+    rows: Any = torch.cat([p.detach() for p in probabilities.values()])
+    return float(-(rows * rows.clamp_min(1e-30).log()).sum(dim=-1).mean())

@@ -1,0 +1,31 @@
+"""GDAS: searching by a differentiable architecture sampler (Dong & Yang, CVPR 2019).
+
+Of every edge one operation runs, drawn with Gumbel noise, while the gradient is that of the relaxed sample:
+
+    q = softmax((log p + G) / temperature),   Z = one_hot(argmax q) - stop(q) + q,   p = softmax(alpha).
+
+The temperature falls linearly from 10 to 0.1. Logits learn from images of their own, in turns with the weights.
+With ``ghosts`` the operations that do not run add their entry of Z (whose value is 0) to the edge, so that its gradient
+is the sum of dL/dy, as if their output were ones: so does the released code, and the paper's formula does not.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hwnas.search.choices import register
+from hwnas.search.distribution import Draw, EdgeLogits, Moment, gumbel_like, one_hot
+
+
+@register("distribution", "straight_through")
+class StraightThrough(EdgeLogits):
+    """A one-hot sample whose gradient is that of the relaxed one."""
+
+    def draw(self, moment: Moment) -> Draw:
+        mixture, chosen = {}, {}
+        for kind, scores in self.scores().items():
+            logs = torch.log_softmax(scores, dim=-1)
+            soft = torch.softmax((logs + gumbel_like(logs, moment)) / moment.temperature, dim=-1)
+            chosen[kind] = soft.argmax(dim=-1)
+            mixture[kind] = one_hot(chosen[kind], soft) - soft.detach() + soft
+        return Draw(mixture, chosen)

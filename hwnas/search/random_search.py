@@ -1,0 +1,49 @@
+"""Random search with a supernet (Li & Talwalkar, UAI 2019), the baseline that every method has to beat.
+
+The supernet's weights learn with an architecture drawn at random for every batch, all with the same probability; no
+logits learn. In the end ``samples`` architectures are drawn within the budget and the one with which the supernet is
+most accurate on validation images is taken (``selection: best_of``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from hwnas.recipe import Recipe
+from hwnas.search.choices import register
+from hwnas.search.distribution import Distribution, Draw, Moment, one_hot, uniform_choice
+from hwnas.spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.search.loop import Outcome, Search, Target
+
+
+@register("distribution", "uniform")
+class Uniform(Distribution):
+    """Every architecture with the same probability; nothing to learn."""
+
+    def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
+        super().__init__(space, recipe, generator)
+        self.inputs_per_node, self.without = recipe.inputs_per_node, recipe.without
+
+    def draw(self, moment: Moment) -> Draw:
+        chosen = uniform_choice(self.space, self.inputs_per_node, moment.generator, self.without)
+        like = torch.zeros(len(self.space.operations))
+        return Draw({kind: one_hot(c, like) for kind, c in chosen.items()}, chosen)
+
+    def probabilities(self) -> dict[str, Tensor]:
+        allowed = {kind: self.allowed(kind).float() for kind in self.space.cells}
+        return {kind: values / values.sum(dim=-1, keepdim=True) for kind, values in allowed.items()}
+
+
+@register("learning", "weights_only")
+@dataclass(frozen=True)
+class WeightsOnly:
+    """Only the supernet's weights learn."""
+
+    def learn(self, search: Search, target: Target) -> Outcome:
+        return search.weights_step(target)
