@@ -12,9 +12,13 @@ from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
+COLOURS = ("#d62728", "#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#2ca02c", "#7f7f7f")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")  # no star: it stands for what a search has derived
+DASHES = ("-", "--", ":", "-.")
 
 
 def require_picture(out: Path) -> None:
@@ -31,6 +35,21 @@ def style() -> Iterator[None]:
     with matplotlib.rc_context({"svg.hashsalt": "hwnas", "font.size": 8}), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def colours_and_markers(number: int) -> list[tuple[str, str]]:
+    """Of so many budgets or targets; they repeat."""
+    return [(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(number)]
+
+
+def colours_and_dashes(number: int) -> list[tuple[str, str]]:
+    """Of so many lines: the dashes change where the colours repeat."""
+    return [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(number)]
+
+
+def without_frame(axis: Axes) -> None:
+    """Nothing but the axes around the picture."""
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: Figure, out: Path) -> None:

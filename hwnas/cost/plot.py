@@ -14,7 +14,7 @@ from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.model import Array
 from hwnas.cost.pareto import ParetoSet, Point
 from hwnas.errors import HwnasError
-from hwnas.pictures import require_picture, save, style
+from hwnas.pictures import colours_and_markers, require_picture, save, style, without_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +28,6 @@ NAMES = {
     "peak_activation_bytes": "peak activation memory",
 }
 WIDE = 8.0  # greatest over least: from here on a logarithmic scale shows more
-COLOURS = ("#d62728", "#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b")  # of budgets and targets
-MARKERS = ("o", "s", "D", "^", "v", "P")
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], titl
         bar.set_label(f"{kind} a hexagon, of {number:,}")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         bar.outline.set_visible(False)
-        for budget, colour in zip(budgets, _repeat(COLOURS, len(budgets)), strict=True):
+        for budget, (colour, _) in zip(budgets, colours_and_markers(len(budgets)), strict=True):
             _draw_budget(axis, budget, axes, [u.factor for u in units], colour)
         if budgets:
             figure.legend(loc="outside lower left", frameon=False)
@@ -150,8 +148,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
         pad = 1.04 if scale == "log" else 0.03 * (np.ptp(shown) or abs(shown[0]))
         ends = (shown.min() / pad, shown.max() * pad) if scale == "log" else (shown.min() - pad, shown.max() + pad)
         axis.set_xlim(*ends)
-        for number, curve in enumerate(curves):
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        for curve, (colour, marker) in zip(curves, colours_and_markers(len(curves)), strict=True):
             x = np.array([point.cost for point in curve.found.points]) * unit.factor
             y = np.array([point.log_probability for point in curve.found.points])
             many = "" if curve.found.whole else ", more between"
@@ -190,7 +187,7 @@ def _scale(values: Array) -> Literal["log", "linear"]:
 
 
 def _readable(axis: Axes, scales: Sequence[str]) -> None:
-    """Plain numbers at the ticks of logarithmic scales, and nothing but the axes around the picture."""
+    """Plain numbers at the ticks of logarithmic scales, and no frame."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for side, scale in zip((axis.xaxis, axis.yaxis), scales, strict=True):
@@ -198,11 +195,7 @@ def _readable(axis: Axes, scales: Sequence[str]) -> None:
             side.set_major_locator(LogLocator(subs=(1, 2, 5)))
             side.set_major_formatter(lambda value, _: f"{value:g}")
             side.set_minor_formatter(NullFormatter())
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _repeat(values: Sequence[str], number: int) -> list[str]:
-    return [values[index % len(values)] for index in range(number)]
+    without_frame(axis)
 
 
 def _lines(text: str) -> str:

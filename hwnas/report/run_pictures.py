@@ -9,18 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwnas.files import read_json
-from hwnas.pictures import save, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-COLOURS = ("#d62728", "#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#2ca02c", "#7f7f7f")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+from hwnas.pictures import colours_and_dashes, colours_and_markers, save, style, without_frame
 
 
 @dataclass(frozen=True)
@@ -107,7 +100,7 @@ def draw_targets(panels: Mapping[str, Sequence[Network]], out: Path) -> None:
     from matplotlib.ticker import PercentFormatter
 
     names = list(dict.fromkeys(network.budget for networks in panels.values() for network in networks))
-    looks = {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+    looks = dict(zip(names, colours_and_markers(len(names)), strict=True))
     with style():
         figure = Figure(figsize=(0.8 + 3.6 * len(panels), 3.6 + 0.18 * len(names)), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -130,7 +123,7 @@ def draw_targets(panels: Mapping[str, Sequence[Network]], out: Path) -> None:
             axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
             axis.grid(alpha=0.25)
             axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-            _plain(axis)
+            without_frame(axis)
         axes[0].set_ylabel("test accuracy of the ONNX file")
         for name, (colour, marker) in looks.items():
             axes[0].plot([], [], marker, color=colour, label=f"{name}: network, and its budget dashed")
@@ -150,7 +143,7 @@ def draw_search(lines: Sequence[Line], out: Path) -> None:
         figure = Figure(figsize=(6.4, 4.4 + 0.18 * len(lines)), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
         upper.axhline(1.0, color="#999999", linewidth=1)
-        for (colour, dashes), line in zip_longest(_styles(len(lines)), lines):
+        for (colour, dashes), line in zip(colours_and_dashes(len(lines)), lines, strict=True):
             shown = {"color": colour, "linestyle": dashes, "linewidth": 1.4, "marker": ".", "markersize": 4}
             upper.plot(line.epochs, line.over_budget, label=line.label, **shown)
             lower.plot(line.epochs, line.multiplier, **shown)
@@ -160,7 +153,7 @@ def draw_search(lines: Sequence[Line], out: Path) -> None:
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in (upper, lower):
             axis.grid(alpha=0.25)
-            _plain(axis)
+            without_frame(axis)
         if lines:
             legend = figure.legend(loc="outside lower left", frameon=False, ncols=1 if len(lines) < 6 else 2)
             for text in legend.get_texts():
@@ -168,14 +161,3 @@ def draw_search(lines: Sequence[Line], out: Path) -> None:
         else:
             upper.set_title("no limit is in the loss", fontsize=9, loc="left")
         save(figure, out)
-
-
-def _styles(number: int) -> list[tuple[str, str]]:
-    """A colour and a kind of line for each of so many."""
-    kinds = ("-", "--", ":", "-.")
-    return [(COLOURS[i % len(COLOURS)], kinds[i // len(COLOURS) % len(kinds)]) for i in range(number)]
-
-
-def _plain(axis: Axes) -> None:
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
