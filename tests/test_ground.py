@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, Run, assert_one_clear_line, hwnas_process
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import decode, every_choice
+from hwnas.data import load_data
 from hwnas.errors import HwnasError
+from hwnas.files import read_json, shipped
 from hwnas.ground.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_accuracy
-from hwnas.spaces import SPACES
+from hwnas.ground.meter import Meter
+from hwnas.ground.one import collapse, cost_models
+from hwnas.networks.child import ChildNetwork
+from hwnas.networks.count import count_network
+from hwnas.spaces import SPACES, Setting
+from hwnas.tables.io import read_table
 
 SPACE = SPACES["nasbench201"]
 PUBLISHED = SHARED / "nb201_accuracy.csv.gz"
@@ -233,3 +248,299 @@ def test_a_pickle_without_its_prefix_is_not_opened(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(pickle, "loads", forbidden)
     with pytest.raises(HwnasError, match="not a text file"):
         read_accuracy(str(file))
+
+
+def test_a_step_counts_once_however_often_a_search_is_killed(tmp_path: Path) -> None:
+    """Two processes: the first is killed after step 5, with a line half written, the second begins at step 3."""
+    file = tmp_path / "costs.jsonl"
+    first = Meter(file)
+    for step in (1, 2, 3, 3, 4, 5):  # 3 is the end of an epoch
+        first.lap(step)
+    written = [json.loads(line) for line in file.read_text().splitlines()]
+    with file.open("a") as torn:
+        torn.write('{"step": 6, "wal')
+    second = Meter(file)
+    second.lap(4)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 3, 4]
+    assert rows[:4] == written[:4]
+    for name in ("wall_s", "processor_s", "peak_memory_mb"):
+        assert rows[4][name] >= rows[3][name]
+    ended = Meter(file).total(4)  # killed after its last step
+    assert ended.wall_s > rows[4]["wall_s"]
+    assert Meter(tmp_path / "new.jsonl").total(0).wall_s > 0
+    with pytest.raises(HwnasError, match="does not say what 9 steps have cost"):
+        Meter(file).total(9)
+
+
+def test_seconds_are_those_of_the_work(tmp_path: Path) -> None:
+    """Sleeping takes time by the clock, and no processor."""
+    meter = Meter(tmp_path / "costs.jsonl")
+    time.sleep(0.2)
+    slept = meter.total(0)
+    began = time.process_time()
+    while time.process_time() - began < 0.2:
+        pass
+    worked = meter.total(0)
+    assert slept.wall_s >= 0.2 > slept.processor_s
+    assert worked.processor_s - slept.processor_s >= 0.2
+
+
+def test_memory_is_that_of_the_process_not_of_its_parent() -> None:
+    child = "from hwnas.ground.meter import peak_memory_mb as p; own = p(); held = bytearray(50 << 20); print(own, p())"
+    parent = f"""
+import subprocess, sys
+held = bytearray(400 << 20)
+print(subprocess.run([sys.executable, "-c", {child!r}], check=True, capture_output=True, text=True).stdout)
+"""
+    said = subprocess.run([sys.executable, "-c", parent], check=True, capture_output=True, text=True)
+    before, after = map(float, said.stdout.split())
+    assert 1 < before < 400
+    assert after - before >= 45  # of 52.4 MB, some may have been free
+
+
+def test_costs_without_a_table_are_those_of_the_real_network() -> None:
+    setting = Setting(channels=4, depth=1, height=16, width=16)
+    costs = cost_models(SPACE, setting, None)
+    for choice in every_choice(SPACE)[:: 15625 // 7]:
+        cell = decode(SPACE, choice)
+        counted = count_network(ChildNetwork(SPACE, cell, setting))
+        assert costs["params"].predict(cell) == counted.params
+        assert costs["macs"].predict(cell) == counted.macs_conv_linear
+
+
+def test_collapse_is_a_share_of_the_edges() -> None:
+    cell = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
+    assert collapse(SPACE.parse(cell)) == {"skip_connect": 2 / 6, "without_parameters": 4 / 6}
+
+
+SMALL = ("--data", "digits?size=16", "--channels", 4, "--cells", 1)
+
+
+def bench(out: Path, *others: object, accuracy: Path = PUBLISHED) -> tuple[object, ...]:
+    quick = () if "--recipe" in others else ("--method", "snas", "--recipe", "snas-short", "--seeds", "0,1")
+    return ("benchmark", "nasbench201", "--accuracy", accuracy, *SMALL, *quick, *others, "--out", out)
+
+
+def results(out: Path, *names: str) -> list[dict]:
+    return [read_json(out / name / "result.json", "") for name in names]
+
+
+def searches_in(folder: Path) -> list[int]:
+    """The processes whose command names a folder below this one."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (place / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"hwnas.ground.one" in command and str(folder).encode() in command:
+            found.append(int(place.name))
+    return found
+
+
+@needs_accuracies
+@pytest.mark.end_to_end
+@pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked for in /proc")
+def test_a_benchmark_killed_twice_ends_the_same(tmp_path: Path) -> None:
+    """kill -9 in the first search, then in the second. No search outlives its benchmark, none runs twice."""
+    whole = hwnas_process(*bench(tmp_path / "whole", "--epochs", 3))
+    output = whole.communicate()[0]
+    assert whole.returncode == 0, output
+    out, ended = tmp_path / "killed", {}
+    for seed in (0, 1):
+        process = hwnas_process(*bench(out, "--epochs", 3))
+        while process.poll() is None and not (out / f"snas/seed{seed}/checkpoint.pt").exists():
+            time.sleep(0.005)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        for _ in range(600):
+            if not searches_in(out):
+                break
+            time.sleep(0.05)
+        assert not searches_in(out)
+        assert not (out / f"snas/seed{seed}/searched.json").exists()
+        ended = {file: file.stat().st_mtime_ns for file in out.glob("*/*/searched.json")}
+    assert len(ended) == 1
+    last = hwnas_process(*bench(out, "--epochs", 3))
+    output = last.communicate()[0]
+    assert last.returncode == 0, output
+    assert all(file.stat().st_mtime_ns == moment for file, moment in ended.items())
+    names = ("snas/seed0", "snas/seed1")
+    for name in names:
+        assert (out / name / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / name / "metrics.jsonl").read_bytes()
+        rows = [json.loads(line) for line in (out / name / "costs.jsonl").read_text().splitlines()]
+        steps = [row["step"] for row in rows]
+        per_epoch = len(load_data("digits?size=16").train) // 64
+        assert sorted(set(steps)) == list(range(1, 3 * per_epoch + 1))
+        assert steps == sorted(steps)
+        assert len(steps) == 3 * per_epoch + 3
+        for kind in ("wall_s", "processor_s"):
+            seconds = [row[kind] for row in rows]
+            assert seconds == sorted(seconds)
+            assert read_json(out / name / "result.json", "")["search"][kind] >= seconds[-1]
+    for ours, theirs in zip(results(out, *names), results(tmp_path / "whole", *names), strict=True):
+        assert {**ours, "search": None} == {**theirs, "search": None}
+
+
+HOOK = r"""
+import os, sys
+_log = os.open(os.path.join({folder!r}, f"{{os.getpid()}}.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+os.write(_log, " ".join(sys.orig_argv).encode() + b"\n")
+def _hear(event, arguments):
+    if event in ("open", "os.listdir", "os.scandir", "subprocess.Popen", "os.posix_spawn"):
+        os.write(_log, repr(arguments).encode() + b"\n")
+sys.addaudithook(_hear)
+"""
+
+
+@needs_accuracies
+@pytest.mark.end_to_end
+def test_no_search_is_told_of_the_accuracies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit hook in every process: the benchmark's own opens the table, the searches' do not and are not told."""
+    logs, hidden = tmp_path / "logs", tmp_path / "untold-accuracies.csv.gz"
+    logs.mkdir()
+    shutil.copy(PUBLISHED, hidden)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HOOK.format(folder=str(logs)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[1])]))
+    process = hwnas_process(*bench(tmp_path / "out", "--epochs", 1, "--jobs", 2, accuracy=hidden))
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    heard = [log.read_text() for log in logs.iterdir()]
+    searches = [text for text in heard if "hwnas.ground.one" in text.splitlines()[0]]
+    (benchmark,) = [text for text in heard if "benchmark nasbench201" in text.splitlines()[0]]
+    assert f"('{hidden}', " in benchmark
+    assert len(searches) == 2
+    for text in searches:
+        assert "manifest.json" in text
+        assert "searched.json" in text
+        assert hidden.name not in text
+        assert "nb201_accuracy" not in text
+    for file in (tmp_path / "out").glob("*/*/*.json*"):
+        assert hidden.name not in file.read_text()
+
+
+@needs_accuracies
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("budget", ["aggressive", "40%,70%-params"])
+def test_a_search_within_a_budget_keeps_it(
+    run: Run, tmp_path: Path, table_file: Path, published: AccuracyTable, budget: str
+) -> None:
+    """And regret is against the best of the cells that keep it, found here one by one."""
+    out = tmp_path / "out"
+    result = run(*bench(out, "--epochs", 1, "--jobs", 2, "--table", table_file, "--budget", budget, "--json"))
+    assert result.exit_code == 0, result.output
+    setting = Setting(channels=4, depth=1, height=16, width=16)
+    models = build_metrics(read_table(table_file), SPACE, setting)
+    summary = json.loads(result.stdout)
+    limits = summary["budget"]["limits"]
+    cells = [decode(SPACE, choice) for choice in every_choice(SPACE)]
+    predicted = {metric: models[metric].predict_many(every_choice(SPACE)) for metric in limits}
+    inside = [n for n in range(len(cells)) if all(predicted[metric][n] <= bound for metric, bound in limits.items())]
+    assert summary["cells_within_budget"] == len(inside) < len(cells)
+    at_random = summary["references"][0]
+    for found in results(out, "snas/seed0", "snas/seed1"):
+        cell = SPACE.parse(found["architecture"])
+        for metric, bound in limits.items():
+            assert models[metric].predict(cell) <= bound
+            assert found["network"][metric] == models[metric].predict(cell)
+        for name in published.data_sets:
+            accuracies = [published.accuracy(name, cells[n]) for n in inside]
+            assert found["accuracy"][name] == published.accuracy(name, cell)
+            assert found["regret"][name] == max(accuracies) - found["accuracy"][name] >= 0
+            assert at_random["accuracy"][name]["mean"] == pytest.approx(np.mean(accuracies))
+            assert at_random["accuracy"][name]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert np.mean([sum(op == "skip_connect" for op in cells[n].cells[0]) / 6 for n in inside]) == pytest.approx(
+        at_random["collapse"]["skip_connect"]["mean"]
+    )
+
+
+@needs_accuracies
+@pytest.mark.end_to_end
+def test_methods_are_compared(run: Run, tmp_path: Path, published: AccuracyTable) -> None:
+    """Two recipes under names of their own, three seeds of each; asked again, nothing is searched twice."""
+    recipe = (shipped("configs") / "search" / "snas-short.yaml").read_text()
+    (tmp_path / "usual.yaml").write_text(recipe)
+    (tmp_path / "hasty.yaml").write_text(recipe.replace("lr: 0.05, lr_end: 0.02", "lr: 1.0, lr_end: 1.0"))
+    assert (tmp_path / "hasty.yaml").read_text() != recipe
+    out = tmp_path / "out"
+    asked = ("--method", "usual", "--method", "hasty", "--recipe", tmp_path / "{method}.yaml", "--seeds", "3,1,2")
+    first = run(*bench(out, *asked, "--epochs", 1, "--jobs", 2))
+    assert first.exit_code == 0, first.output
+    summary = read_json(out / "summary.json", "")
+    rows = summary["methods"]
+    assert {row["method"] for row in rows} == {"usual", "hasty"}
+    assert rows[0]["regret"]["cifar10"]["mean"] <= rows[1]["regret"]["cifar10"]["mean"]
+    for row in rows:
+        own = results(out, *(f"{row['method']}/seed{seed}" for seed in (3, 1, 2)))
+        assert row["seeds"] == [3, 1, 2] == [result["seed"] for result in own]
+        for name in published.data_sets:
+            for what in ("accuracy", "regret"):
+                values = [result[what][name] for result in own]
+                assert row[what][name]["mean"] == pytest.approx(np.mean(values))
+                assert row[what][name]["std"] == pytest.approx(np.std(values, ddof=1))
+        for result in own:
+            assert result["search"]["processor_s"] > 0
+            assert 50 < result["search"]["peak_memory_mb"] < 20_000
+            assert 0 <= result["validation_accuracy"] <= 1
+            lines = (out / row["method"] / f"seed{result['seed']}" / "metrics.jsonl").read_text().splitlines()
+            assert json.loads(lines[-1])["architecture"] == result["architecture"]
+            assert result["settings"]["recipe"]["seed"] == result["seed"]
+    assert (out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+    assert "percentage points" in (out / "benchmark.svg").read_text()
+    again = run(*bench(out, *asked, "--epochs", 1))
+    assert "6 of 6 searches have ended before" in again.stderr
+    assert {**read_json(out / "summary.json", ""), "finished": None} == {**summary, "finished": None}
+    assert again.stdout == first.stdout
+    other = run(*bench(out, *asked, "--epochs", 2))
+    assert_one_clear_line(other, "usual/seed3", "other settings", "--out")
+
+
+@needs_accuracies
+def test_what_does_not_fit_is_refused_before_any_search(run: Run, tmp_path: Path, table_file: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "half.csv.gz").write_bytes(PUBLISHED.read_bytes()[:50_000])
+    refusals: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
+        (bench(out, accuracy=tmp_path / "half.csv.gz"), ("half.csv.gz", "truncated")),
+        (bench(out, "--budget", "mild"), ("--table and --budget",)),
+        (bench(out, "--table", table_file), ("--table and --budget",)),
+        (bench(out, "--table", table_file, "--budget", "1us"), ("cannot be met",)),
+        (bench(out, "--seeds", "0,x"), ("seeds '0,x'",)),
+        (bench(out, "--seeds", "0,0"), ("given twice",)),
+        (bench(out, "--method", "snas"), ("given twice",)),
+        (bench(out, "--method", "other"), ("2 methods", "{method}")),
+        (bench(out, "--method", "../up", "--recipe", "snas-short"), ("no method's name",)),
+        (bench(out, "--method", "other", "--recipe", "snas-short"), ("of method snas, not other",)),
+        (bench(out, "--method", "snas", "--recipe", "none-such"), ("unknown recipe",)),
+    ]
+    for arguments, words in refusals:
+        assert_one_clear_line(run(*arguments), *words)
+        assert not list(tmp_path.glob("out/*/*/checkpoint.pt")), arguments
+
+
+@needs_accuracies
+@pytest.mark.end_to_end
+def test_a_search_that_fails_says_which_and_why(run: Run, tmp_path: Path) -> None:
+    assert run(*bench(tmp_path / "out", "--epochs", 1, "--jobs", 2)).exit_code == 0
+    place = tmp_path / "out/snas/seed1"
+    (place / "searched.json").unlink()
+    (place / "checkpoint.pt").write_bytes(b"nothing")
+    assert_one_clear_line(run(*bench(tmp_path / "out", "--epochs", 1)), "snas, seed 1: checkpoint", "rm ")
+
+
+@needs_accuracies
+@pytest.mark.end_to_end
+def test_control_c_ends_the_searches(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = hwnas_process(*bench(out, "--epochs", 50))
+    while process.poll() is None and not (out / "snas/seed0/checkpoint.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate()[0]
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on from here" in output
+    assert "Traceback" not in output
+    assert not searches_in(out)
