@@ -22,11 +22,6 @@ from hwnas.cli.common import (
 from hwnas.errors import HwnasError
 
 
-@benchmark_app.callback()
-def benchmark_group() -> None:
-    """Judge search methods by what others found as they trained every architecture of a space."""
-
-
 @command(
     benchmark_app,
     "nasbench201",

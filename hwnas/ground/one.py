@@ -4,6 +4,9 @@ It is told what FOLDER/manifest.json says (and FOLDER/table.json, under a budget
 It leaves checkpoint.pt and metrics.jsonl, as every search does; costs.jsonl, what the search has cost; and at its end
 searched.json. Its standard output is for the benchmark: a line of JSON each. It ends as its standard input does, so
 that it does not outlive a benchmark that was killed.
+
+What counts as the search's cost: its steps, the look at the validation images after every epoch, checkpoints, and the
+derivation; not the start of Python, the reading of the images and the building of the supernet.
 """
 
 from __future__ import annotations
@@ -43,10 +46,16 @@ Tell = Callable[[dict[str, Any]], None]
 def main(folder: Path) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark, which ends its searches
     threading.Thread(target=_end_with_input, daemon=True).start()
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no line of ours
+
+    def tell(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=lines, flush=True)
+
     try:
-        search_one(folder, lambda message: print(json.dumps(message), flush=True))
+        search_one(folder, tell)
     except HwnasError as error:
-        print(json.dumps({"problem": error.problem, "mend": error.mend}), flush=True)
+        tell({"problem": error.problem, "mend": error.mend})
         return 2
     return 0
 
