@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import derive, exchange, fits, runs, shelves, spaces, tables
-from hwnas.cli.common import app, space_app, table_app
+from hwnas.cli import benchmark, derive, exchange, fits, runs, shelves, spaces, tables
+from hwnas.cli.common import app, benchmark_app, space_app, table_app
 
-__all__ = ["app", "derive", "exchange", "fits", "main", "runs", "shelves", "spaces", "tables"]
+__all__ = ["app", "benchmark", "derive", "exchange", "fits", "main", "runs", "shelves", "spaces", "tables"]
 
 app.add_typer(space_app, name="space")
 app.add_typer(table_app, name="table")
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)

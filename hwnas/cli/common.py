@@ -29,6 +29,10 @@ table_app = typer.Typer(
     no_args_is_help=True, help="Latency tables: look at one, check it against its device, predict with it."
 )
 
+benchmark_app = typer.Typer(
+    no_args_is_help=True, help="Judge search methods by what others found as they trained every cell of a space."
+)
+
 SpaceName = Annotated[str, typer.Option("--space", help="nasbench201 or darts.")]
 TableSpace = Annotated[str | None, typer.Option("--space", help="nasbench201 or darts; by default the table's.")]
 SettingName = Annotated[

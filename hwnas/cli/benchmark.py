@@ -1,0 +1,121 @@
+"""``hwnas benchmark``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.cli.common import (
+    AsJson,
+    Channels,
+    DataSpec,
+    Layers,
+    benchmark_app,
+    command,
+    common_network,
+    open_table,
+    show_json,
+    show_table,
+)
+from hwnas.errors import HwnasError
+
+
+@command(
+    benchmark_app,
+    "nasbench201",
+    "hwnas benchmark nasbench201 --method snas --seeds 0,1,2 --accuracy nb201.csv.gz --data imagefolder:images "
+    "--channels 8 --cells 1 --out runs/bench",
+    goes_on=True,
+)
+def nasbench201_command(
+    method: Annotated[list[str], typer.Option(help="A search method; repeat for more.")],
+    accuracy: Annotated[
+        str,
+        typer.Option(
+            help="arch,cifar10,… of all 15,625 cells as CSV, or in gzip; or nats:PATH, a file or folder of NATS-Bench, "
+            "which is a pickle: opening one can run any program, give only what you trust."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of it all; the same command goes on where it was stopped.")],
+    seeds: Annotated[str, typer.Option(help="The seeds of every method's searches.")] = "0,1,2",
+    data: DataSpec = "digits",
+    channels: Channels = None,
+    cells: Layers = None,
+    recipe: Annotated[
+        str, typer.Option(help="A name in configs/search or a YAML file; {method} stands for the method.")
+    ] = "nasbench201/{method}",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every search.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
+    table: Annotated[Path | None, typer.Option(help="A latency table, for --budget.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="The searches keep it, and regret is against the best cell that does.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Searches side by side; they share the processors.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Search on images, then look the cells up in a table of what they reach when trained in full.
+
+    The searches are processes that are not told of the table. Regret is the best cell's accuracy minus that of the
+    cell found, in percentage points.
+    """
+    from hwnas.ground.accuracy import read_accuracy
+    from hwnas.ground.benchmark import Contest, judge, search_all
+    from hwnas.progress import Progress
+    from hwnas.spaces.nasbench201 import NASBENCH201
+
+    if (table is None) != (budget is None):
+        raise HwnasError("--table and --budget belong together", "give both or neither")
+    accuracies = read_accuracy(accuracy)
+    device = open_table(table) if table else None
+    if device:
+        _, setting = common_network({"": device}, NASBENCH201.name, None, channels=channels, depth=cells)
+    else:
+        setting = NASBENCH201.setting(NASBENCH201.search_setting, channels=channels, depth=cells)
+    changes = {"epochs": epochs, "batch_size": batch_size}
+    contest = Contest(method, _seeds(seeds), data, setting, recipe, changes, device, budget or "")
+    with Progress() as progress:
+        searched = search_all(contest, out, jobs, progress)
+    summary = judge(searched, accuracies, out)
+    if as_json:
+        show_json(summary)
+    else:
+        show_summary(summary)
+        print(f"made {out}/summary.json and {out}/benchmark.png")
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = [seed.strip() for seed in text.split(",")]
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds):
+        raise HwnasError(f"cannot read seeds {text!r}", "write whole numbers with commas, such as 0,1,2")
+    return [int(seed) for seed in seeds]
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """A row a method, by regret on the first data set, and two of the table's own."""
+    data_sets = summary["data_sets"]
+    columns = ["method", "seeds"]
+    for name in data_sets:
+        columns += [f"{name} %", "regret"]
+    columns += ["wall s", "processor s", "MB", "skip share"]
+    rows = []
+    for row in [*summary["methods"], *summary["references"]]:
+        shown = [row["method"], str(len(row["seeds"]))] if "method" in row else [row["name"], "-"]
+        shown += [_amount(row[what][name], 2) for name in data_sets for what in ("accuracy", "regret")]
+        search, collapse = row.get("search", {}), row.get("collapse", {})
+        shown += [_amount(search.get(name), 1) for name in ("wall_s", "processor_s")]
+        shown.append(_amount(search.get("peak_memory_mb"), 0))
+        rows.append([*shown, _amount(collapse.get("skip_connect"), 2)])
+    within = f"{summary['cells_within_budget']:,} cells"
+    if summary["budget"]["limits"]:
+        within += f" within {summary['budget']['text']}"
+    show_table(f"{summary['space']}, {within}; searched on {summary['data']}", columns, rows)
+    print("mean ± standard deviation over a method's seeds; of the random cell, over all cells")
+
+
+def _amount(spread: dict[str, Any] | None, digits: int) -> str:
+    if spread is None:
+        return "-"
+    error = "" if spread["std"] is None else f" ± {spread['std']:.{digits}f}"
+    return f"{spread['mean']:.{digits}f}{error}"

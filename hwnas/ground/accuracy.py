@@ -1,0 +1,162 @@
+"""Accuracy tables: what every cell of NAS-Bench-201 reaches when it is trained in full.
+
+Two forms are read: a CSV file, or one in gzip, with the columns ``arch`` and a data set each, such as
+``arch,cifar10,cifar100,imagenet16_120``; and behind ``nats:``, a benchmark of the nats_bench package (Dong et al.,
+TPAMI 2021), its file or its folder, through the package itself. The latter are pickles, which can run any program as
+they are opened: hence the prefix.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.cost.model import Array, decode, encode, every_choice
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of
+from hwnas.spaces import Architecture
+from hwnas.spaces.nasbench201 import NASBENCH201
+
+NATS = "nats:"
+NATS_DATA_SETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet16_120": "ImageNet16-120"}
+NATS_EPOCHS = "200"
+MOST_BYTES = 64 << 20
+FORM = "give a CSV file with the columns arch and a data set each, one row a cell"
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """``values[data set]`` [N] are accuracies in percent, in the order of ``every_choice`` of NAS-Bench-201."""
+
+    values: Mapping[str, Array]
+
+    @property
+    def data_sets(self) -> list[str]:
+        return list(self.values)
+
+    @property
+    def sha256(self) -> str:
+        """Of the numbers, whatever file they came in."""
+        return sha256_of({data_set: values.tolist() for data_set, values in self.values.items()})
+
+    def accuracy(self, data_set: str, cell: Architecture) -> float:
+        """In percent."""
+        return float(self.values[data_set][_place(cell)])
+
+    def best(self, data_set: str, within: NDArray[np.bool_] | None = None) -> float:
+        """The best accuracy in percent, of all cells or of those that the mask ``within`` [N] lets in."""
+        values = self.values[data_set]
+        return float((values if within is None else values[within]).max())
+
+    def regret(self, data_set: str, cell: Architecture, within: NDArray[np.bool_] | None = None) -> float:
+        """How far a cell is below the best one, in percentage points."""
+        return self.best(data_set, within) - self.accuracy(data_set, cell)
+
+
+def read_accuracy(source: str) -> AccuracyTable:
+    """Read a CSV file (perhaps in gzip) or, behind ``nats:``, a benchmark of nats_bench, which is a pickle.
+
+    Raises HwnasError for a file that cannot be read, is damaged or too large, for a wrong header, for cells that are
+    missing, foreign or there twice, and for numbers that are no percentage.
+    """
+    if source.startswith(NATS):
+        return _table("nats_bench's benchmark", NATS_DATA_SETS, _nats_rows(Path(source.removeprefix(NATS))))
+    path = Path(source)
+    try:
+        rows = list(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
+    except csv.Error as error:
+        raise HwnasError(f"{path} is not a CSV file ({error})", FORM) from None
+    header = rows[0] if rows else []
+    data_sets = header[1:]
+    if header[:1] != ["arch"] or not data_sets or len(set(data_sets)) < len(data_sets):
+        raise HwnasError(f"{path} does not begin with the columns arch and a data set each", FORM)
+    if strange := next((name for name in data_sets if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name)), None):
+        raise HwnasError(f"{path} has a column {strange[:80]!r}, which is no data set's name", FORM)
+    return _table(str(path), data_sets, rows[1:])
+
+
+def _text(path: Path) -> str:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise HwnasError(f"{path} is truncated or not a gzip file ({error})", FORM) from None
+    except OSError as error:
+        raise HwnasError(f"cannot read {path}: {error.strerror}", FORM) from None
+    if len(data) > MOST_BYTES:
+        raise HwnasError(f"{path} holds more than {MOST_BYTES >> 20} MiB", FORM)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise HwnasError(f"{path} is not a text file", FORM) from None
+
+
+def _table(name: str, data_sets: Iterable[str], rows: Iterable[Sequence[str]]) -> AccuracyTable:
+    """Check rows of an architecture and a number a data set; a table only if every cell is there exactly once."""
+    choices = every_choice(NASBENCH201)
+    cells = [NASBENCH201.format(decode(NASBENCH201, choice)) for choice in choices]
+    places = {cell: place for place, cell in enumerate(cells)}
+    names = list(data_sets)
+    values = np.full((len(cells), len(names)), np.nan)
+    for number, row in enumerate(rows, start=2):
+        if len(row) != 1 + len(names):
+            raise HwnasError(f"{name}: row {number} has {len(row)} columns, not {1 + len(names)}", FORM)
+        place = places.get(row[0])
+        if place is None:
+            raise HwnasError(f"{name}: row {number}: {row[0][:120]!r} is not a NAS-Bench-201 cell", FORM)
+        if not np.isnan(values[place, 0]):
+            raise HwnasError(f"{name}: row {number}: cell {row[0]} is there twice", FORM)
+        values[place] = [_percentage(name, number, text) for text in row[1:]]
+    missing = np.flatnonzero(np.isnan(values[:, 0]))
+    if len(missing):
+        raise HwnasError(f"{name} lacks {len(missing):,} of {len(cells):,} cells, such as {cells[missing[0]]}", FORM)
+    return AccuracyTable({data_set: values[:, column].copy() for column, data_set in enumerate(names)})
+
+
+def _percentage(name: str, number: int, text: str) -> float:
+    value = float(text) if re.fullmatch(r"\d+(\.\d*)?(e[+-]?\d+)?", text, re.ASCII) else math.nan
+    if not 0 <= value <= 100:  # NaN, too
+        raise HwnasError(f"{name}: row {number}: {text[:40]!r} is not a percentage from 0 to 100", FORM)
+    return value
+
+
+def _nats_rows(path: Path) -> list[list[str]]:
+    """Test accuracies after 200 epochs, the mean over the seeds, of every architecture of a NATS-Bench benchmark."""
+    try:
+        import nats_bench
+    except ImportError:
+        raise HwnasError("the package nats_bench is not installed", "pip install 'hwnas[nats]'") from None
+    mend = "give NATS-Bench's NATS-tss-v1_0-3ffb9-simple folder, or its file"
+    if not path.exists():
+        raise HwnasError(f"{path} does not exist", mend)
+    rows = []
+    try:
+        api = nats_bench.create(str(path), "tss", fast_mode=path.is_dir(), verbose=False)
+        for index in range(len(api)):
+            means = (
+                api.get_more_info(index, data_set, hp=NATS_EPOCHS, is_random=False)["test-accuracy"]
+                for data_set in NATS_DATA_SETS.values()
+            )
+            rows.append([api.arch(index), *(repr(float(value)) for value in means)])
+            api.arch2infos_dict.pop(index)  # else a folder's architectures stay in memory
+    except Exception as error:  # a pickle, and what it holds, can fail in any way
+        raise HwnasError(f"nats_bench cannot read {path} ({type(error).__name__}: {error})", mend) from None
+    return rows
+
+
+def _place(cell: Architecture) -> int:
+    """Where a cell stands in ``every_choice``."""
+    place = 0
+    for choice in encode(NASBENCH201, [cell])[0]:
+        place = place * len(NASBENCH201.operations) + int(choice)
+    return place
