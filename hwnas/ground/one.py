@@ -105,7 +105,7 @@ def search_one(folder: Path, tell: Tell) -> None:
 
 def derived(search: Search) -> Architecture:
     """What a finished search has found."""
-    return search.derive(search.targets[0])
+    return search.choose(search.targets[0])
 
 
 def cost_models(space: SearchSpace, setting: Setting, table: LatencyTable | None) -> dict[str, Metric]:
