@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.pictures import save, style
-from hwnas.report.run_pictures import COLOURS
+from hwnas.pictures import COLOURS, save, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
