@@ -61,7 +61,9 @@ class Advantage:
         outcome = search.task_loss(target, draw.with_mixture(gates), "logits")
         slopes = dict(zip(gates, gradients(outcome.task, list(gates.values())), strict=True))
         search.zero_grad(target)
-        search.penalty(target, draw)[0].backward()
+        penalty, _ = search.penalty(target, draw)
+        if penalty.requires_grad:  # without a budget it is a constant
+            penalty.backward()
         p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
         for kind, a in draw.mixture.items():
             credit = self._credit(search, target, kind, a, slopes[kind], outcome.task.detach())
