@@ -86,8 +86,9 @@ class MixedCell(nn.Module):
             if self.operations[o] != NONE:
                 term = mixed.weights[e, o] * self._candidate(e, o, narrow, kept)
                 total = term if total is None else total + term
-        if total is not None and mixed.ghosts:
-            total = total + mixed.weights[e, [o for o in range(len(self.operations)) if o not in active]].sum()
+        if mixed.ghosts:
+            ghosts = mixed.weights[e, [o for o in range(len(self.operations)) if o not in active]].sum()
+            total = ghosts + (self._zeros(x, narrow.shape[1]) if total is None else total)
         if self.partial == 1:
             return total
         rest = x[:, narrow.shape[1] :]

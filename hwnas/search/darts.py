@@ -28,6 +28,8 @@ from hwnas.search.choices import register
 if TYPE_CHECKING:
     from hwnas.search.loop import Outcome, Search, Target
 
+LENGTH = 0.01  # of the finite difference's step, as published
+
 
 @register("learning", "alternating")
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Unrolled:
         both = gradients(task + penalty, [*target.learnt, *weights])
         direct, ahead = both[: len(target.learnt)], both[len(target.learnt) :]
         size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(a) for a in ahead]))
-        distance = 0.01 / float(size.clamp_min(1e-12))
+        distance = LENGTH / float(size.clamp_min(1e-12))
         sides = []
         for sign in (1.0, -1.0):
             with torch.no_grad():

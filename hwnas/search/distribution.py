@@ -47,7 +47,8 @@ class Draw:
 class Distribution(nn.Module):
     """What is drawn for a batch, and how likely every candidate of every edge is.
 
-    The operations ``without`` are never drawn, nor what ``prune`` takes away. Raises HwnasError for an unknown one.
+    The operations ``without`` are never drawn, nor what ``prune`` takes away. Raises HwnasError for an unknown one and
+    where nothing but ``none`` is left.
     """
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
@@ -56,6 +57,8 @@ class Distribution(nn.Module):
         if unknown := set(recipe.without) - set(space.operations):
             raise HwnasError(f"unknown operation {min(unknown)!r}", f"use some of {', '.join(space.operations)}")
         allowed = torch.tensor([op not in recipe.without for op in space.operations])
+        if not set(space.operations) - {NONE, *recipe.without}:
+            raise HwnasError("without leaves no operation to search", "name fewer in it")
         for kind, cell in space.cells.items():
             self.register_buffer(f"allowed_{kind}", allowed.expand(len(cell.edges), -1).clone())
 

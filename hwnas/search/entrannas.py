@@ -34,7 +34,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hwnas.errors import HwnasError
 from hwnas.networks.supernet import Mixed, Supernet
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
@@ -87,8 +86,6 @@ class Thresholded(EdgeLogits):
         super().__init__(space, recipe, generator)
         for kind in space.cells:
             self.allowed(kind)[:, space.operations.index(NONE)] = False  # an edge that is cut is ``none``
-        if not all(self.allowed(kind).any() for kind in space.cells):
-            raise HwnasError("distribution thresholded has no operation to search", "name fewer in without")
         self.thresholds = nn.ParameterDict(
             {kind: nn.Parameter(torch.zeros(cell.num_nodes)) for kind, cell in space.cells.items()}
         )

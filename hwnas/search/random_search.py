@@ -16,7 +16,7 @@ from torch import Tensor
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, Moment, one_hot, uniform_choice
-from hwnas.spaces import SearchSpace
+from hwnas.spaces import NONE, SearchSpace
 
 if TYPE_CHECKING:
     from hwnas.search.loop import Outcome, Search, Target
@@ -36,8 +36,18 @@ class Uniform(Distribution):
         return Draw({kind: one_hot(c, like) for kind, c in chosen.items()}, chosen)
 
     def probabilities(self) -> dict[str, Tensor]:
-        allowed = {kind: self.allowed(kind).float() for kind in self.space.cells}
-        return {kind: values / values.sum(dim=-1, keepdim=True) for kind, values in allowed.items()}
+        result, none = {}, self.space.operations.index(NONE)
+        for kind, cell in self.space.cells.items():
+            p = self.allowed(kind).float()
+            if self.inputs_per_node is None:
+                result[kind] = p / p.sum(dim=-1, keepdim=True)
+                continue
+            p[:, none] = 0
+            into = torch.tensor([len(cell.edges_into(target)) for _, target in cell.edges])
+            used = (self.inputs_per_node / into).clamp(max=1)[:, None]
+            result[kind] = used * p / p.sum(dim=-1, keepdim=True)
+            result[kind][:, none] = 1 - used[:, 0]
+        return result
 
 
 @register("learning", "weights_only")
