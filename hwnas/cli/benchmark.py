@@ -94,28 +94,7 @@ def _seeds(text: str) -> list[int]:
 
 def show_summary(summary: dict[str, Any]) -> None:
     """A row a method, by regret on the first data set, and two of the table's own."""
-    data_sets = summary["data_sets"]
-    columns = ["method", "seeds"]
-    for name in data_sets:
-        columns += [f"{name} %", "regret"]
-    columns += ["wall s", "processor s", "MB", "skip share"]
-    rows = []
-    for row in [*summary["methods"], *summary["references"]]:
-        shown = [row["method"], str(len(row["seeds"]))] if "method" in row else [row["name"], "-"]
-        shown += [_amount(row[what][name], 2) for name in data_sets for what in ("accuracy", "regret")]
-        search, collapse = row.get("search", {}), row.get("collapse", {})
-        shown += [_amount(search.get(name), 1) for name in ("wall_s", "processor_s")]
-        shown.append(_amount(search.get("peak_memory_mb"), 0))
-        rows.append([*shown, _amount(collapse.get("skip_connect"), 2)])
-    within = f"{summary['cells_within_budget']:,} cells"
-    if summary["budget"]["limits"]:
-        within += f" within {summary['budget']['text']}"
-    show_table(f"{summary['space']}, {within}; searched on {summary['data']}", columns, rows)
-    print("mean ± standard deviation over a method's seeds; of the random cell, over all cells")
+    from hwnas.ground.summary import FOOTNOTE, summary_table, summary_title
 
-
-def _amount(spread: dict[str, Any] | None, digits: int) -> str:
-    if spread is None:
-        return "-"
-    error = "" if spread["std"] is None else f" ± {spread['std']:.{digits}f}"
-    return f"{spread['mean']:.{digits}f}{error}"
+    show_table(summary_title(summary), *summary_table(summary))
+    print(FOOTNOTE)
