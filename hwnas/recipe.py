@@ -149,6 +149,9 @@ class Recipe(Strict):
             raise ValueError("the shares of the stages do not sum to 1")
         if self.stages and self.partial_channels != 1:
             raise ValueError("partial_channels belongs to each of the stages")
+        parts = [stage.partial_channels for stage in self.stages]
+        if parts != sorted(parts, reverse=True):
+            raise ValueError("a stage has fewer channels than the one before it")
         if self.stages and self.shared_features:
             raise ValueError("shared_features and stages do not go together")
         return self

@@ -52,11 +52,10 @@ def joint_p_value(found: np.ndarray, probability: dict[tuple[int, ...], float]) 
     ordered = sorted(probability, key=lambda a: -probability[a])
     often = [a for a in ordered if probability[a] * DRAWS >= 5]
     observed = [counts[a] for a in often] + [sum(counts[a] for a in ordered[len(often) :])]
-    expected = [probability[a] * DRAWS for a in often]
-    rest = DRAWS - sum(expected)
-    if rest < 1e-6:
-        return float(stats.chisquare(observed[:-1], expected).pvalue)
-    return float(stats.chisquare(observed, [*expected, rest]).pvalue)
+    expected = [probability[a] for a in often] + [sum(probability[a] for a in ordered[len(often) :])]
+    if len(often) == len(ordered):
+        observed, expected = observed[:-1], expected[:-1]
+    return float(stats.chisquare(observed, np.array(expected) / sum(expected) * sum(observed)).pvalue)
 
 
 @pytest.mark.parametrize(

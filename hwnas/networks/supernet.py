@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.operations import build_operation
-from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, SearchSpace, Setting, Workload
+from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
 
 Candidates = Mapping[str, Workload | None]
 
@@ -118,6 +118,14 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
     """Channels [N, C, H, W] dealt out in turn from ``groups`` equal blocks (ShuffleNet, Zhang et al., CVPR 2018)."""
     count, channels, height, width = x.shape
     return x.view(count, groups, channels // groups, height, width).transpose(1, 2).reshape(x.shape)
+
+
+def require_divisible(network: Network, partial: int) -> None:
+    """Raises HwnasError when a supernet with 1/``partial`` of the channels in its mixtures cannot be built."""
+    for part in network.parts:
+        for candidates in part.candidates if isinstance(part, CellPlace) else ():
+            for workload in candidates.values():
+                _narrow(workload, partial)
 
 
 def _narrow(workload: Workload | None, partial: int) -> Workload | None:

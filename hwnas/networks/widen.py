@@ -28,7 +28,8 @@ def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generat
                 assert isinstance(candidates, nn.ModuleDict)
                 for op, candidate in candidates.items():
                     prefix = f"{name}.edges.{slot}.{op}"
-                    for key, picks in _origins(candidate, supernet.partial, partial, generator).items():
+                    ratio = supernet.partial, partial
+                    for key, picks in _origins(candidate, wide.get_submodule(prefix), *ratio, generator).items():
                         origin[f"{prefix}.{key}"] = picks
     state = {key: _grown(value, *origin[key]) if key in origin else value for key, value in old.items()}
     wide.load_state_dict(state)
@@ -38,7 +39,9 @@ def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generat
     return wide
 
 
-def _origins(candidate: nn.Module, old: int, new: int, generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+def _origins(
+    candidate: nn.Module, wider: nn.Module, old: int, new: int, generator: torch.Generator
+) -> dict[str, tuple[Tensor, Tensor]]:
     """For every tensor of a candidate, by its name in it: the old channel of each new one, outgoing and incoming."""
     picks: dict[int, Tensor] = {}
 
@@ -50,10 +53,11 @@ def _origins(candidate: nn.Module, old: int, new: int, generator: torch.Generato
         return picks[channels]
 
     result = {}
-    for name, module in candidate.named_modules():
+    for (name, module), its in zip(candidate.named_modules(), wider.modules(), strict=True):
         own = f"{name}." if name else ""
         if isinstance(module, nn.Conv2d):
-            incoming = torch.arange(1) if module.groups > 1 else grown(module.in_channels)
+            depthwise = isinstance(its, nn.Conv2d) and its.groups > 1  # of one channel, only the wider one tells
+            incoming = torch.arange(1) if depthwise else grown(module.in_channels)
             result[f"{own}weight"] = (grown(module.out_channels), incoming)
         elif isinstance(module, nn.BatchNorm2d):
             picked = grown(module.num_features), torch.arange(1)

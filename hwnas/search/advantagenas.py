@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from hwnas.search.choices import register
-from hwnas.search.darts import gradients
+from hwnas.search.darts import gradients, set_gradients
 from hwnas.spaces import NONE
 
 if TYPE_CHECKING:
@@ -60,16 +60,13 @@ class Advantage:
         gates = {kind: a.clone().requires_grad_() for kind, a in draw.mixture.items()}
         outcome = search.task_loss(target, draw.with_mixture(gates), "logits")
         slopes = dict(zip(gates, gradients(outcome.task, list(gates.values())), strict=True))
-        search.zero_grad(target)
-        penalty, _ = search.penalty(target, draw)
-        if penalty.requires_grad:  # without a budget it is a constant
-            penalty.backward()
+        set_gradients(target.learnt, search.penalty(target, draw)[0])
         p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
         for kind, a in draw.mixture.items():
             credit = self._credit(search, target, kind, a, slopes[kind], outcome.task.detach())
             logits = target.logits[kind]
-            slope = credit[:, None] * (a - p[kind])
-            logits.grad = slope if logits.grad is None else logits.grad + slope
+            assert logits.grad is not None
+            logits.grad += credit[:, None] * (a - p[kind])
         search.step_logits(target)
         return outcome
 

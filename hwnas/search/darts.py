@@ -88,6 +88,8 @@ class Unrolled:
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     """d loss / d parameter of each, zeros where the loss does not depend on one."""
+    if not loss.requires_grad:
+        return [torch.zeros_like(p) for p in parameters]
     found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
 

@@ -28,7 +28,7 @@ from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
-from hwnas.networks.supernet import DropPath, Supernet
+from hwnas.networks.supernet import DropPath, Supernet, require_divisible
 from hwnas.networks.widen import widen
 from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
@@ -157,6 +157,8 @@ class Search:
         # Where the epochs do not reach to the last stage, the search ends in an earlier one.
         self.stages = recipe.stages or (Stage(share=1, partial_channels=recipe.partial_channels, operations=10**6),)
         self.stage = 0
+        for stage in self.stages:
+            require_divisible(space.network(setting), stage.partial_channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, 3))
             self._set_supernet(Supernet(space, setting, self.stages[0].partial_channels, recipe.shared_features))
