@@ -28,11 +28,11 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
     path = out / "profile.json"
     if path.exists():
         progress.say(f"using the latency table {path}")
-        table = read_table(path)
     else:
         progress.say("measuring this machine")
         plan = ProfilePlan(parse_device("cpu"), space, setting, fit_networks=20, report_networks=20, accept_noise=True)
-        table = profile(plan, path, progress)
+        profile(plan, path, progress)
+    table = read_table(path)  # its hash is the file's, so that the same command finds the same run
     report = next(iter(table.quality.additivity.values()))
     progress.say(
         f"{table.describe()}: {len(table.entries)} workloads, mean error {report.mape:.1f} % on whole networks"

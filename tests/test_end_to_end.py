@@ -43,6 +43,7 @@ def test_demo_makes_what_it_promises(tmp_path: Path) -> None:
         metadata = {p.key: p.value for p in onnx.load(file).metadata_props}
         assert metadata["hwnas.budget"] == target["budget"]
         assert metadata["hwnas.table_sha256"] == summary["tables"]["profile"]
+        assert metadata["hwnas.table_sha256"] == json.loads((tmp_path / "runs/demo/table.json").read_text())["sha256"]
         assert json.loads(metadata["hwnas.labels"]) == [str(d) for d in range(10)]
         assert set(json.loads(metadata["hwnas.normalisation"])) == {"scale", "mean", "std"}
         assert float(metadata["hwnas.predicted_latency_ms"]) == target["predicted_ms"]
