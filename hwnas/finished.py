@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,6 @@ class Finished(Derived):
         child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
         load_weights(child, self.place / "weights.safetensors")
         return child
-
-
-def table_file(devices: Collection[str], device: str) -> str:
-    """Where a run for ``devices`` keeps the table of one of them."""
-    return "table.json" if len(devices) == 1 else f"tables/{device}.json"
 
 
 def write_child(

@@ -22,14 +22,14 @@ import torch
 
 from hwnas import __version__
 from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
-from hwnas.cost.devices import joint_models, names_devices, targets_of
+from hwnas.cost.devices import joint_models, names_devices, table_file, targets_of
 from hwnas.cost.metrics import build_metrics
 from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.verify import require_its_device
 from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json
-from hwnas.finished import Derived, fit_setting, table_file, verify_run, write_child
+from hwnas.finished import Derived, fit_setting, verify_run, write_child
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
 from hwnas.report.run_pictures import draw_run

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.cost.budget import Budget
-from hwnas.cost.devices import LATENCY, joint_models, latency_on, targets_of
+from hwnas.cost.devices import LATENCY, joint_models, latency_on, table_file, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.finished import read_targets, table_file
+from hwnas.finished import read_targets
 from hwnas.spaces import Architecture, SearchSpace, Setting
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable

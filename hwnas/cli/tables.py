@@ -110,6 +110,9 @@ def profile_command(
 def table_show(
     table: Annotated[Path, typer.Argument(help="A latency table.")],
     plot: Annotated[Path | None, typer.Option(help="Draw it as a heat map, into a .png or .svg file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write it as one page: heat maps, predicted against measured networks.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a latency table: the device, how it was measured, how far to trust it, every entry and edge's cost."""
@@ -121,6 +124,10 @@ def table_show(
         from hwnas.tables.plot import plot_table
 
         plot_table(content, plot)
+    if html:
+        from hwnas.report.page import write_table_page
+
+        write_table_page(content, table.stem, html)
     if as_json:
         show_json({**content.content(), "sha256": content.sha256})
         return
@@ -157,6 +164,8 @@ def table_show(
     print(f"sha256 {content.sha256}")
     if plot:
         print(f"picture: {plot}")
+    if html:
+        print(f"page: {html}")
 
 
 @command(table_app, "check", "hwnas table check cpu.json")

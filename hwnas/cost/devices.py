@@ -5,7 +5,7 @@ A budget that names devices is one target for all of them; any other is asked of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from hwnas.cost.metrics import Metric
@@ -57,3 +57,8 @@ def targets_of(devices: Iterable[str], budget_texts: Iterable[str]) -> list[tupl
     named = [(text, {part.partition("@")[2].strip() for part in text.split(",")}) for text in texts]
     joint = [(tuple(d for d in known if d in names), text) for text, names in named if names_devices(text)]
     return alone + joint
+
+
+def table_file(devices: Collection[str], device: str) -> str:
+    """Where a run for ``devices`` keeps the table of one of them."""
+    return "table.json" if len(devices) == 1 else f"tables/{device}.json"

@@ -61,10 +61,15 @@ def choose_network(
     return space, space.setting(setting_name or space.search_setting, **changes)
 
 
+def named_setting(space: SearchSpace, setting: Setting) -> str:
+    """The space's named setting that is this one, or else differs from it in sizes alone."""
+    alike = [n for n, s in space.settings.items() if (s.stem, s.pool_norm) == (setting.stem, setting.pool_norm)]
+    return next((n for n in alike if space.settings[n] == setting), alike[0] if alike else space.search_setting)
+
+
 def profile_command(space: SearchSpace, setting: Setting) -> str:
     """The command that measures what a table lacks of a network."""
-    alike = [n for n, s in space.settings.items() if (s.stem, s.pool_norm) == (setting.stem, setting.pool_norm)]
-    name = next((n for n in alike if space.settings[n] == setting), alike[0] if alike else space.search_setting)
+    name = named_setting(space, setting)
     base = space.settings[name]
     options = f" --setting {name}" if name != space.search_setting else ""
     for option, field in (("--channels", "channels"), ("--layers", "depth"), ("--classes", "classes")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -47,13 +47,18 @@ def plot_table(table: LatencyTable, out: Path) -> None:
     folder cannot be written.
     """
     require_picture(out)
-    panels = [*_entry_panels(table.entries), *_edge_panels(table)]
+    panels = table_panels(table)
     if not panels:
         raise HwnasError("the table holds no entries", "measure some with 'hwnas profile'")
     if sum(len(panel.rows) for panel in panels) > MOST_ROWS or any(len(panel.columns) > COLUMNS for panel in panels):
         raise HwnasError("the table is too large for one picture", "draw it from 'hwnas table export'")
     with style():
         save(_figure(table, panels), out)
+
+
+def table_panels(table: LatencyTable) -> list[Panel]:
+    """What a picture of a table shows: its entries, and its edges' costs."""
+    return [*_entry_panels(table.entries), *_edge_panels(table)]
 
 
 def _entry_panels(entries: Sequence[Entry]) -> list[Panel]:
@@ -96,6 +101,16 @@ def _edge_panels(table: LatencyTable) -> list[Panel]:
             title = f"{network}, {kind}: what an edge costs where it is live"
             panels.append(Panel(title, network, edge_labels(network, kind, cell), ops, ms))
     return panels
+
+
+def positive_ms(panels: Iterable[Panel]) -> list[float]:
+    """The latencies of panels that a logarithmic scale can show."""
+    return [ms for panel in panels for row in panel.ms for ms in row if ms is not None and ms > 0]
+
+
+def unit_of(positive: Sequence[float]) -> tuple[str, float]:
+    """The unit in which such latencies are short, and how many of it are in a millisecond."""
+    return ("ms", 1.0) if positive and median(positive) >= 0.5 else ("µs", 1e3)
 
 
 def edge_labels(network: str, kind: str, cell: CellCosts) -> list[str]:
@@ -143,8 +158,8 @@ def _draw(figure: Figure, panels: Sequence[tuple[Axes, Panel]], annotated: bool)
     import matplotlib
     from matplotlib.cm import ScalarMappable
 
-    positive = [ms for _, panel in panels for row in panel.ms for ms in row if ms is not None and ms > 0]
-    unit, per_ms = ("ms", 1.0) if positive and median(positive) >= 0.5 else ("µs", 1e3)
+    positive = positive_ms(panel for _, panel in panels)
+    unit, per_ms = unit_of(positive)
     norm = _norm(positive, per_ms)
     colours = ScalarMappable(norm, matplotlib.colormaps["viridis"])
     for axis, panel in panels:

@@ -1,0 +1,39 @@
+"""The report of finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli.common import AsJson, app, command, show_json
+
+
+@command(app, "report", "hwnas report runs/a runs/b --out report.html")
+def report_command(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Finished runs of hwnas search.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Folder for figures (SVG, PNG) and numbers (JSON); by default beside the page."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one page on finished runs: answer, networks, how the search went, latency table, verification.
+
+    The page needs no network and nothing else. Its figures, its numbers and what its commands to reproduce read are
+    written as files, too.
+    """
+    from hwnas.report.page import write_report
+    from hwnas.report.run_content import read_run
+
+    runs = [read_run(folder) for folder in folders]
+    folder = figures or out.with_name(f"{out.stem}_files")
+    files = write_report(runs, out, folder)
+    if as_json:
+        show_json({"page": str(out), "files": [str(file) for file in files]})
+    else:
+        print(
+            f"made {out} ({out.stat().st_size / 1e6:.2f} MB) and {len(files)} files in {folder}; open it in a browser"
+        )

@@ -1,0 +1,43 @@
+"""The commands that make a run again, and the files that they need."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from hwnas.cost.networks import named_setting
+from hwnas.report.run_content import RunContent
+from hwnas.tables.io import table_text
+
+
+def inputs(run: RunContent, prefix: str) -> dict[str, str]:
+    """What the commands read besides the images, by file name: the recipe, and the tables by the run's own names."""
+    import yaml
+
+    files = {f"{prefix}recipe.yaml": yaml.safe_dump(run.raw_manifest["recipe"], sort_keys=True)}
+    return files | {f"{prefix}tables/{device}.json": table_text(table) for device, table in run.tables.items()}
+
+
+def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
+    """Shell lines that search again into a new folder, and what follows; ``folder`` holds the ``inputs``."""
+    manifest, setting = run.manifest, run.setting
+    options: list[tuple[str, Sequence[str]]] = [
+        ("--space", [manifest.space]),
+        ("--setting", [named_setting(run.space, setting)]),
+        ("--channels", [str(setting.channels)]),
+        ("--layers", [str(setting.depth)]),
+        ("--table", [f"{folder}/{prefix}tables/{device}.json" for device in run.tables]),
+        ("--data", [manifest.data]),
+        ("--budget", manifest.budgets),
+        ("--method", [manifest.recipe.method]),
+        ("--recipe", [f"{folder}/{prefix}recipe.yaml"]),
+        ("--plugin", ["plugin.py"] if manifest.plugin else []),
+        ("--out", [f"runs/{run.name}-again"]),
+    ]
+    words = ["hwnas", "search", *(f"{name}={value}" for name, values in options for value in values)]
+    lines = [shlex.join([*words, *["--verify"] * manifest.verify])]
+    return [*lines, *(shlex.join(["hwnas", word, f"runs/{run.name}-again"]) for word in ("verify", "report"))]
+
+
+def versions(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in found.items())
