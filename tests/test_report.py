@@ -181,7 +181,7 @@ def test_the_answer_is_the_most_accurate_network_that_keeps_its_budget(run_folde
     second.update(accuracy=0.95, measured_ms=9.0, measured_error_ms=0.1, kept=False)
     (run_folder / "summary.json").write_text(json.dumps(summary))
     assert answer(read_run(run_folder)) == (
-        "2 networks found; timed on the device 1 keep their limits; the network (mild) is right on 90.0% of the test "
+        "2 networks found; timed on the device 1 keeps its limits; the network (mild) is right on 90.0% of the test "
         "images at 1 ± 0.1 ms (measured)."
     )
     second.update(kept=True)

@@ -75,7 +75,7 @@ def pareto(networks: Rows, front: Rows, colours: Mapping[str, str], title: str, 
         "latency_ms:Q",
         title="latency, ms",
         scale=alt.Scale(zero=False, padding=14),
-        axis=alt.Axis(tickCount=width // 60),
+        axis=alt.Axis(tickCount=max(4, width // 90)),
     )
     y = alt.Y(
         "accuracy:Q",

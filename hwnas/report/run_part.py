@@ -114,11 +114,11 @@ def answer(run: RunContent) -> str:
     if not timed:
         verdict = f"{networks}, within the limits as predicted; none was timed"
     elif len(timed) < number:
-        verdict = f"{networks}; of the {len(timed)} that were timed on {where} {len(kept)} keep their limits"
+        verdict = f"{networks}; of the {len(timed)} that were timed on {where} {_keep(len(kept))} limits"
     elif number == 1:
         verdict = f"{networks}; timed on {where} it {'keeps' if kept else 'breaks'} its limits"
     else:
-        verdict = f"{networks}; timed on {where} {'all' if len(kept) == number else len(kept)} keep their limits"
+        verdict = f"{networks}; timed on {where} {'all keep their' if len(kept) == number else _keep(len(kept))} limits"
     # Of those that are known to keep their limits; where none is, of those of which it is not known.
     wanted = True if kept else None
     named = zip(run.targets, target_labels(run), strict=True)
@@ -129,6 +129,10 @@ def answer(run: RunContent) -> str:
     which = "the most accurate of these" if len(candidates) > 1 else "the network"
     right = f"is right on {best.row.accuracy:.1%} of the test images at {_latencies(best)}"
     return f"{verdict}; {which} ({label}) {right}."
+
+
+def _keep(number: int) -> str:
+    return "1 keeps its" if number == 1 else f"{number or 'none'} keep their"
 
 
 def latency_of(timing: Timing) -> str:
