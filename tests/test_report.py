@@ -226,6 +226,31 @@ def test_several_runs_stand_on_one_page(run: Run, run_folder: Path, tmp_path: Pa
     assert_one_clear_line(run("report", run_folder, run_folder, "--out", tmp_path / "r.html"), "two .* called first")
 
 
+def test_a_network_for_two_devices_has_costs_and_a_place_on_both(run: Run, tmp_path: Path) -> None:
+    for seed, name in enumerate(("board", "phone")):
+        write_table(tmp_path / f"{name}.json", make_table(SPACE, SETTING, seed))
+    tables = ("--table", tmp_path / "board.json", "--table", tmp_path / "phone.json")
+    small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 1, "--child-epochs", 0)
+    both = "80%@board,90%@phone"
+    result = run("search", *tables, *small, "--budget", "mild", "--budget", both, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    report(run, tmp_path / "run", out=tmp_path / "report.html")
+    files = tmp_path / "report_files"
+    summary = json.loads((tmp_path / "run/summary.json").read_text())["targets"]
+    there = {row["device"]: row for row in next(t for t in summary if t["budget"] == both)["devices"]}
+    for number, device in enumerate(("board", "phone"), start=1):
+        points = json.loads((files / f"pareto-{number}.json").read_text())["data"]
+        assert [point["label"] for point in points] == [f"{device}: mild", both]
+        assert points[1]["latency_ms"] == there[device]["predicted_ms"]
+        assert points[1]["budget_ms"] == there[device]["budget_ms"]
+    told = json.loads((files / "report.json").read_text())["runs"][0]["cells"]
+    assert {tuple(edge["cost_ms"]) for edge in told[both]["cell"]} == {("board", "phone")}
+    assert {tuple(edge["cost_ms"]) for edge in told["phone: mild"]["cell"]} == {("phone",)}
+    assert {f"tables/{name}.json" for name in ("board", "phone")} <= {
+        str(file.relative_to(files)) for file in files.rglob("*.json")
+    }
+
+
 def test_the_proof_is_the_one_that_the_table_states() -> None:
     table = read_table(SHIPPED / "amd-epyc-zen5-vm-onnxruntime.json")
     part = table_part(table, "cpu", "")

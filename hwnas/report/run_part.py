@@ -176,7 +176,11 @@ def _target_part(
     facts = [
         ("test accuracy", f"{row.accuracy:.2%}"),
         ("latency", _latencies(target)),
-        ("predicted", ", ".join(f"{timing.predicted_ms:.4g} ms" for timing in target.timings)),
+        *[
+            ("predicted", f"{timing.predicted_ms:.4g} ms" + f" on {timing.device}" * (len(target.timings) > 1))
+            for timing in target.timings
+            if timing.measured_ms is not None
+        ],
         ("limits", _limits(target)),
         ("MACs", f"{row.macs:,} ({run.space.macs_convention} convention)"),
         ("parameters", f"{row.params:,}"),
