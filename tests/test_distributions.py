@@ -42,7 +42,7 @@ def draws(distribution: Distribution, temperature: float = 1.0) -> np.ndarray:
     """Mixtures [N, E, K]."""
     moment = Moment(torch.Generator().manual_seed(2), temperature)
     with torch.no_grad():
-        return np.stack([distribution.draw(moment).mixture["cell"].numpy() for _ in range(DRAWS)])
+        return np.stack([distribution.draw(moment).mixture["cell"].double().numpy() for _ in range(DRAWS)])
 
 
 def joint_p_value(found: np.ndarray, probability: dict[tuple[int, ...], float]) -> float:

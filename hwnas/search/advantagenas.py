@@ -26,8 +26,10 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from hwnas.errors import HwnasError
 from hwnas.search.choices import register
 from hwnas.search.darts import gradients, set_gradients
+from hwnas.search.distribution import Categorical, Distribution
 from hwnas.spaces import NONE
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ class Advantage:
     baseline: Literal["none", "edge"] = "none"
     zero_credit: bool = False
     alternate: bool = True
+
+    def check(self, distribution: Distribution) -> None:
+        if not isinstance(distribution, Categorical):
+            raise HwnasError("learning advantage needs one drawn operation an edge", "use distribution: categorical")
 
     def learn(self, search: Search, target: Target) -> Outcome:
         if not search.logits_learn:

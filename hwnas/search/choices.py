@@ -71,4 +71,5 @@ def load_plugin(path: Path) -> None:
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     except Exception as error:
-        raise HwnasError(f"plugin {path} failed: {type(error).__name__}: {error}", "mend the file") from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise HwnasError(f"plugin {path} failed: {said}", "mend the file") from error

@@ -23,7 +23,9 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from hwnas.errors import HwnasError
 from hwnas.search.choices import register
+from hwnas.search.distribution import Distribution
 
 if TYPE_CHECKING:
     from hwnas.search.loop import Outcome, Search, Target
@@ -35,6 +37,9 @@ LENGTH = 0.01  # of the finite difference's step, as published
 @dataclass(frozen=True)
 class Alternating:
     """First order: logits from a batch of their own, then weights from theirs."""
+
+    def check(self, distribution: Distribution) -> None:
+        require_pathwise(distribution)
 
     def learn(self, search: Search, target: Target) -> Outcome:
         if search.logits_learn:
@@ -49,6 +54,9 @@ class Alternating:
 @dataclass(frozen=True)
 class Unrolled:
     """Second order: logits see what a step of the weights would make of their own change."""
+
+    def check(self, distribution: Distribution) -> None:
+        require_pathwise(distribution)
 
     def learn(self, search: Search, target: Target) -> Outcome:
         if search.logits_learn:
@@ -84,6 +92,15 @@ class Unrolled:
                 w.copy_(start)
             for parameter, d, plus, minus in zip(target.learnt, direct, *sides, strict=True):
                 parameter.grad = d - rate * (plus - minus) / (2 * distance)
+
+
+def require_pathwise(distribution: Distribution) -> None:
+    """Raises HwnasError when draws carry no gradient to what the distribution learns."""
+    if not distribution.pathwise:
+        raise HwnasError(
+            f"draws of distribution {type(distribution).__name__.lower()} carry no gradient",
+            "use learning: advantage, reinforce or weights_only",
+        )
 
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

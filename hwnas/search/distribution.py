@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,8 +48,10 @@ class Distribution(nn.Module):
     """What is drawn for a batch, and how likely every candidate of every edge is.
 
     The operations ``without`` are never drawn, nor what ``prune`` takes away. Raises HwnasError for an unknown one and
-    where nothing but ``none`` is left.
+    where nothing but ``none`` is left. ``pathwise`` says whether its draws carry a gradient.
     """
+
+    pathwise: ClassVar[bool] = True
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__()
@@ -117,6 +119,8 @@ class Softmax(EdgeLogits):
 @register("distribution", "categorical")
 class Categorical(EdgeLogits):
     """One candidate an edge, a ~ Categorical(p), independent of the other edges; the mixture is its one-hot vector."""
+
+    pathwise = False
 
     def draw(self, moment: Moment) -> Draw:
         chosen = {kind: (v.detach() + gumbel_like(v, moment)).argmax(dim=-1) for kind, v in self.scores().items()}

@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
+from hwnas.errors import HwnasError
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment
 
@@ -58,6 +59,10 @@ class DirichletKL:
     """The sum over edges of KL(Dir(beta) || Dir(1)), times ``weight``."""
 
     weight: float = 1e-3
+
+    def check(self, distribution: Distribution) -> None:
+        if not isinstance(distribution, DirichletEdges):
+            raise HwnasError("regulariser dirichlet_kl is of Dirichlet distributions", "use distribution: dirichlet")
 
     def __call__(self, distribution: Distribution, progress: float) -> Tensor:
         assert isinstance(distribution, DirichletEdges)

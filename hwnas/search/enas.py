@@ -25,6 +25,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
 from hwnas.search.constraint import relative_costs
@@ -44,6 +45,8 @@ ENTROPY = 1e-4
 @register("distribution", "controller")
 class Controller(Distribution):
     """An LSTM that chooses the operations of all edges of all cell kinds in turn."""
+
+    pathwise = False
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__(space, recipe, generator)
@@ -115,6 +118,10 @@ class Reinforce:
 
     samples: int = Field(default=20, ge=1)
     every: int = Field(default=8, ge=1)
+
+    def check(self, distribution: Distribution) -> None:
+        if not isinstance(distribution, Controller):
+            raise HwnasError("learning reinforce teaches a controller", "use distribution: controller")
 
     def learn(self, search: Search, target: Target) -> Outcome:
         outcome = search.weights_step(target)

@@ -43,7 +43,7 @@ class Evolution:
         pool = [at_random(search, limits, generator) for _ in range(self.population)]
         for generation in range(self.generations):
             search.judge(target, pool)
-            elite = sorted(set(pool), key=lambda a: -target.judged[a])[: self.parents]
+            elite = sorted(dict.fromkeys(pool), key=lambda a: -target.judged[a])[: self.parents]
             if generation + 1 < self.generations:
                 born = (self._child(search, limits, elite, n % 2 == 0, generator) for n in range(self.population))
                 pool = [*elite, *born]

@@ -149,6 +149,8 @@ class Search:
         self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
         self.regulariser = build("regulariser", recipe.regulariser) if recipe.regulariser else None
         self.selection = build("selection", recipe.selection)
+        if recipe.most_skips is not None and not isinstance(self.selection, Probable):
+            raise HwnasError("most_skips watches what probabilities say", "use selection: probable, or leave it out")
         self.parts: dict[str, Tensor | None] = {"weights": None, "logits": None}
         if recipe.logits_share:
             shares = (1 - recipe.logits_share, recipe.logits_share)
@@ -166,6 +168,9 @@ class Search:
         for number, goal in enumerate(goals):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
             distribution = build("distribution", recipe.distribution, space, recipe, generator)
+            for choice in (self.learning, self.regulariser):
+                if check := getattr(choice, "check", None):  # whether it can be used with the distribution
+                    check(distribution)
             weighs_limits = recipe.penalty.mode == "fixed" and recipe.penalty.form == "relative"
             start = recipe.penalty.weight if weighs_limits else 0.0
             expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}

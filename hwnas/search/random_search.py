@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class Uniform(Distribution):
     """Every architecture with the same probability; nothing to learn."""
 
+    pathwise = False
+
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__(space, recipe, generator)
         self.inputs_per_node, self.without = recipe.inputs_per_node, recipe.without

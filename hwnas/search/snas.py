@@ -26,7 +26,8 @@ import torch
 from pydantic.dataclasses import dataclass
 
 from hwnas.search.choices import register
-from hwnas.search.distribution import Draw, EdgeLogits, Moment, gumbel_like
+from hwnas.search.darts import require_pathwise
+from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, gumbel_like
 
 if TYPE_CHECKING:
     from hwnas.search.loop import Outcome, Search, Target
@@ -49,6 +50,9 @@ class Concrete(EdgeLogits):
 @dataclass(frozen=True)
 class SameBatch:
     """Weights and logits learn from one backward pass over one batch (single level)."""
+
+    def check(self, distribution: Distribution) -> None:
+        require_pathwise(distribution)
 
     def learn(self, search: Search, target: Target) -> Outcome:
         loss, outcome = search.loss(target)
