@@ -103,7 +103,7 @@ def test_transit_cells_run_what_is_derived_and_engine_cells_the_mixture(engines:
     space = SPACES["nasbench201"]
     torch.manual_seed(0)
     net = Supernet(space, replace(SIZES["nasbench201"], depth=2), shared=True).double()
-    recipe = read_recipe("short/entrannas", {"logits_mean": 0.0, "logits_std": 1.0})
+    recipe = read_recipe("short/entrannas", {"logits_mean": 0.0, "logits_std": 1.0, "without": ()})
     search = make_search("nasbench201", recipe)
     distribution = search.targets[0].distribution.double()
     draw = distribution.draw(Moment(torch.Generator()))

@@ -22,10 +22,12 @@ from hwnas.cost import derive as derivation
 from hwnas.cost.budget import Budget
 from hwnas.cost.closed_loop import MOST_ATTEMPTS, Attempt, Candidate, best_of, close_loop
 from hwnas.cost.metrics import build_metrics
+from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.export.verify import Measured
 from hwnas.progress import Progress
-from hwnas.search.loop import Goal, Target
+from hwnas.recipe import read_recipe
+from hwnas.search.loop import Goal, Search, Target
 from hwnas.settle import settle
 from hwnas.spaces import Architecture, Setting, get_space
 
@@ -140,28 +142,30 @@ TABLE = make_table(SPACE, SIZES)
 COSTS = build_metrics(TABLE, SPACE, SIZES)
 
 
-def searched(bound_ms: float) -> Target:
+def searched(bound_ms: float) -> tuple[Search, Target]:
     """As a search leaves it."""
-    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     goal = Goal("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
-    return Target(goal, {"cell": torch.nn.Parameter(logits)}, torch.zeros(1), {}, None)
+    search = Search(SPACE, SIZES, [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
+    (target,) = search.targets
+    target.logits["cell"].data = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    return search, target
 
 
 def test_a_derivation_that_gives_up_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The most probable architecture of all is over the budget by less than the integer program sees."""
-    best = derivation.derive(SPACE, searched(1.0).log_probability(), {})
-    target = searched(COSTS[MS].predict(best) * (1 - 5e-10))
+    best = derivation.derive(SPACE, searched(1.0)[1].log_probability(), {})
+    search, target = searched(COSTS[MS].predict(best) * (1 - 5e-10))
     monkeypatch.setattr(derivation, "ENUMERABLE", 0)
     monkeypatch.setattr(derivation, "MOST_IN_VAIN", 0)
     with pytest.raises(HwnasError, match="too many of the most probable"):
-        settle(target, {"table": TABLE}, SIZES, None, False, tmp_path, Progress(quiet=True))
+        settle(search, target, {"table": TABLE}, False, tmp_path, Progress(quiet=True))
 
 
 def test_where_nothing_is_within_a_tighter_bound_the_loop_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured = Measured(1000.0, 0.0, 1000.0, 1.0)
     monkeypatch.setattr("hwnas.settle.time_networks", lambda networks, *_: dict.fromkeys(networks, measured))
-    target = searched(1.5 * float(COSTS[MS].predict(derivation.cheapest(COSTS[MS]))))
-    taken, (row,) = settle(target, {"table": TABLE}, SIZES, None, True, tmp_path, Progress(quiet=True))
+    search, target = searched(1.5 * float(COSTS[MS].predict(derivation.cheapest(COSTS[MS]))))
+    taken, (row,) = settle(search, target, {"table": TABLE}, True, tmp_path, Progress(quiet=True))
     assert row["taken"]
     assert row["measured_ms"] == 1000.0
     assert SPACE.format(taken, all_edges=True) == row["architecture"]
