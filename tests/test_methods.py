@@ -16,7 +16,6 @@ from test_search import DATA, SIZES
 from hwnas.cost.budget import Budget, parse_budget, preview
 from hwnas.cost.derive import cheapest
 from hwnas.cost.metrics import build_metrics
-from hwnas.cost.model import every_choice
 from hwnas.data import ImageData
 from hwnas.data.images import Split
 from hwnas.errors import HwnasError
@@ -160,7 +159,7 @@ def test_a_search_goes_on_in_the_same_bits(tmp_path: Path, space: str, method: s
 
 
 def tight(space: str) -> Budget:
-    """The latency of the fastest architecture: no random draw hits it but by luck."""
+    """The latency of the fastest architecture."""
     model = COSTS[space]["latency_ms"]
     fastest = cheapest(model, inputs_per_node=2 if space == "darts" else None)
     return Budget("tight", {"latency_ms": model.predict(fastest) * (1 + 1e-12)})
@@ -177,14 +176,11 @@ def tight(space: str) -> Budget:
 def test_what_is_judged_keeps_limits_that_no_random_draw_meets(
     monkeypatch: pytest.MonkeyPatch, space: str, selection: dict
 ) -> None:
-    monkeypatch.setattr("hwnas.search.selection.TRIES", 20)
-    monkeypatch.setattr("hwnas.search.evolution.TRIES", 20)
+    monkeypatch.setattr("hwnas.search.selection.TRIES", 0)  # as if none hit: hundreds of cells are the fastest here
+    monkeypatch.setattr("hwnas.search.evolution.TRIES", 0)
     budget = tight(space)
     search = searching(space, f"{space}/random", budget, selection=selection)
     target, model = search.targets[0], COSTS[space]["latency_ms"]
-    if space == "nasbench201":
-        within = model.predict_many(every_choice(SPACES[space])) <= budget.limits["latency_ms"]
-        assert 0 < within.sum() < 20
     chosen = search.choose(target)
     for architecture in [chosen, search.selection.watched(search, target), *target.judged]:
         assert model.predict(architecture) <= budget.limits["latency_ms"]
