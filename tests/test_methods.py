@@ -209,7 +209,7 @@ def test_the_best_judged_is_taken_and_what_was_judged_is_not_judged_again(monkey
         seen.clear()
         chosen, target = search.choose(search.targets[0]), search.targets[0]
         assert len(seen) == len(set(seen)) == len(target.judged)
-        assert chosen == max(seen, key=validate)
+        assert chosen == max(list(seen), key=validate)
         assert (
             max(COSTS["nasbench201"]["latency_ms"].predict(a) for a in target.judged)
             <= target.budget.limits["latency_ms"]
