@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,8 +69,10 @@ def load_plugin(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(f"hwnas_plugin_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise HwnasError(f"plugin {path} is not a Python file", "give the path of a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look up the names in annotations
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(module)
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise HwnasError(f"plugin {path} failed: {said}", "mend the file") from error
