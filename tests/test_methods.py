@@ -369,7 +369,8 @@ class Sure:
 def with_plugin(run: Run, folder: Path, table: Path, plugin: str, weight: float = 1.0) -> Callable[[], Any]:
     """``hwnas search`` with a file of these contents and a recipe that names what it registers."""
     (folder / "own.py").write_text(plugin)
-    (folder / "own.yaml").write_text(f"base: short/darts\nregulariser: {{name: sure, weight: {weight}}}\n")
+    fast = "logits: {lr: 0.1, lr_end: 0.1}\nlogits_warm_up: 0.0\n"
+    (folder / "own.yaml").write_text(f"base: short/darts\n{fast}regulariser: {{name: sure, weight: {weight}}}\n")
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--epochs", 2, "--batch-size", 64)
     base = ("search", "--table", table, *small, "--child-epochs", 0, "--plugin", folder / "own.py")
     return lambda: run(*base, "--recipe", folder / "own.yaml", "--budget", "100%", "--out", folder / f"run{weight}")
