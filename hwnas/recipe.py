@@ -24,6 +24,7 @@ class Optimizer(Strict):
     momentum: FiniteFloat = 0.9
     nesterov: bool = False
     betas: tuple[FiniteFloat, FiniteFloat] = (0.5, 0.999)
+    eps: FiniteFloat = Field(default=1e-8, gt=0)
     weight_decay: FiniteFloat = Field(default=0.0, ge=0)
     clip_norm: FiniteFloat = Field(default=5.0, gt=0)
 

@@ -201,6 +201,23 @@ def test_a_run_without_probabilities_says_so(run: Run, run_folder: Path, tmp_pat
     assert "did not record" not in Page((tmp_path / "new.html").read_text()).text
 
 
+def test_a_search_that_stopped_early_is_whole_and_says_why(run: Run, tmp_path: Path) -> None:
+    """Its epochs are fewer than its recipe's, because all of its logits collapsed to skip_connect."""
+    write_table(tmp_path / "board.json", make_table(SPACE, SETTING))
+    (tmp_path / "wary.yaml").write_text("base: snas-short\nmost_skips: 0.1\nlogits_warm_up: 0.0\n")
+    small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 9, "--child-epochs", 0)
+    base = ("search", "--table", tmp_path / "board.json", "--recipe", tmp_path / "wary.yaml", *small)
+    result = run(*base, "--budget", "80%", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    lines = lines_of(tmp_path / "run")
+    assert len(lines) < 9
+    assert lines[-1]["stopped"] in result.output
+    report(run, tmp_path / "run", out=tmp_path / "report.html")
+    assert lines[-1]["stopped"] in Page((tmp_path / "report.html").read_text()).text
+    write_lines(tmp_path / "run", lines[:-1])
+    assert_one_clear_line(run("report", tmp_path / "run", "--out", tmp_path / "two.html"), "cut off")
+
+
 def test_a_search_that_diverged_is_shown(run: Run, run_folder: Path, tmp_path: Path) -> None:
     lines = lines_of(run_folder)
     for line in lines[2:]:

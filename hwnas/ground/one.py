@@ -86,7 +86,7 @@ def search_one(folder: Path, tell: Tell) -> None:
         tell({"epoch": row})
 
     run_search(search, folder, manifest["digest"], progress, report)
-    architecture = derived(search)
+    architecture = search.choose(search.targets[0])
     cost = meter.total(search.step)
     write_json(
         folder / "searched.json",
@@ -101,11 +101,6 @@ def search_one(folder: Path, tell: Tell) -> None:
             "machine": manifest["machine"],
         },
     )
-
-
-def derived(search: Search) -> Architecture:
-    """What a finished search has found."""
-    return search.choose(search.targets[0])
 
 
 def cost_models(space: SearchSpace, setting: Setting, table: LatencyTable | None) -> dict[str, Metric]:

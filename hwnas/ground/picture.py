@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.pictures import COLOURS, save, style
+from hwnas.pictures import COLOURS, save, style, without_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,8 +52,7 @@ def _draw_methods(axis: Axes, methods: Sequence[str], values: Sequence[tuple[str
         axis.plot([sum(own) / len(own)], [place], "|", color="#333333", ms=12, mew=2)
     axis.set_xlim(0, 1.07 * max(also, *(value for _, value in values)) or 1.0)
     axis.grid(alpha=0.25)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    without_frame(axis)
 
 
 def _seeds(seeds: Sequence[int]) -> str:

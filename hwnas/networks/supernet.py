@@ -13,8 +13,6 @@ from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
 
-Candidates = Mapping[str, Workload | None]
-
 
 @dataclass(frozen=True)
 class Mixed:

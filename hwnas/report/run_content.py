@@ -30,7 +30,9 @@ class Loose(BaseModel):
 
 
 class Epoch(Loose):
-    """A line of ``metrics.jsonl``. ``probabilities[kind]`` is [E, K]; None in runs that did not write them."""
+    """A line of ``metrics.jsonl``. ``probabilities[kind]`` is [E, K]; None in runs that did not write them.
+    ``stopped`` says why the logits learn no more.
+    """
 
     epoch: int
     device: str
@@ -43,6 +45,7 @@ class Epoch(Loose):
     entropy: Number
     architecture: str
     probabilities: dict[str, list[list[FiniteFloat]]] | None = None
+    stopped: str = ""
 
     @model_validator(mode="after")
     def _of_the_same_limits(self) -> Epoch:
@@ -134,6 +137,11 @@ class Target:
         return self.row.kept
 
     @property
+    def stopped(self) -> str:
+        """Why its logits stopped before the end; empty where they did not."""
+        return self.epochs[-1].stopped if self.epochs else ""
+
+    @property
     def probabilities(self) -> dict[str, list[list[float]]] | None:
         """Those of the last epoch, in which the network was derived."""
         return self.epochs[-1].probabilities if self.epochs else None
@@ -194,7 +202,8 @@ def read_run(folder: Path) -> RunContent:
             _checked(Timing, there, folder / "summary.json", again) for there in raw_row.get("devices", [raw_row])
         ]
         own = tuple(e for e in epochs if (e.device, e.budget) == (row.device, row.budget))
-        if [e.epoch for e in own] != list(range(1, manifest.recipe.epochs + 1)):
+        ended = len(own) if own and all(e.stopped for e in epochs[-len(rows) :]) else manifest.recipe.epochs
+        if [e.epoch for e in own] != list(range(1, ended + 1)):
             raise HwnasError(
                 f"{folder / 'metrics.jsonl'} is cut off: it has {len(own)} of {manifest.recipe.epochs} epochs "
                 f"of budget {row.budget}",

@@ -190,6 +190,8 @@ def _target_part(
             f"after {row.child_epochs} epochs of training",
         ),
     ]
+    if target.stopped:
+        facts.append(("logits stopped", target.stopped))
     if row.parity:
         facts.append(
             ("ONNX against torch", f"same class on {row.parity.same_class:.0%} of {row.parity.images} images, greatest "

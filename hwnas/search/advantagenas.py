@@ -16,6 +16,7 @@ back. ``credit: loss`` is plain REINFORCE, the loss with a moving average as its
 
 Where this differs: the code clips its uniform noise and its probabilities at 0.001, which flattens extreme ones; here
 the draw is exact. In the released supernet convolutions have no ReLU (its result is overwritten); here they have.
+The cosine of the logits' rate begins after the warm-up there, and with the first epoch here: it is lower as they learn.
 """
 
 from __future__ import annotations

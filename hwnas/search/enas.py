@@ -63,9 +63,9 @@ class Controller(Distribution):
         """``number`` architectures: operations [N, E] and their conditional probabilities [N, E, K] of every kind, and
         log P [N].
         """
-        device_less = torch.full((number,), len(self.space.operations))
         state: tuple[Tensor, Tensor] | None = None
-        before, total = device_less, torch.zeros(number)
+        before = torch.full((number,), len(self.space.operations))  # nothing yet
+        total = torch.zeros(number)
         chosen, conditional = {}, {}
         for kind, cell in self.space.cells.items():
             picks: list[Tensor] = []
@@ -141,7 +141,8 @@ class Reinforce:
             with torch.no_grad():
                 task = search.task_loss(target, Draw(mixture, picks), "logits")
                 excess = relative_costs(mixture, target.expected, target.goal.penalised) - 1
-                rewards[n] = task.right / search.recipe.batch_size - (target.weights_of_limits(excess) * excess).sum()
+                pull = target.weights_of_limits(excess, search.damping)
+                rewards[n] = task.right / search.recipe.batch_size - (pull * excess).sum()
         entropy = -sum((p * p.clamp_min(1e-30).log()).sum(dim=(1, 2)) for p in conditional.values())
         rewards = rewards + ENTROPY * entropy.detach()  # type: ignore[union-attr]
         baseline = target.memory.get("reward", rewards.mean())

@@ -17,6 +17,9 @@ DST learns the topology, too, by a threshold t_j = sigmoid(beta_j) a node:
 An edge all of whose q are 0 is gone, and an entry that is cut gets no gradient of the task. At least one connection a
 node stays, since the largest ratio is 1. S is the support of q: what the engine cell runs and what is derived are one.
 
+In NAS-Bench-201 the recipes leave ``none`` out: transit cells derived with it can lose every path, and then nothing
+learns any more.
+
 No code was published. What the survey that gives these equations leaves open is decided thus: one engine cell of each
 kind, the middle one (``engines``), and no regulariser on beta. An architecture here has one operation an edge, so with
 DST an operation must also be within a factor of its edge's likeliest one, which closes to 1 linearly over the epochs:

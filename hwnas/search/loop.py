@@ -23,7 +23,7 @@ from hwnas.cost.budget import Budget
 from hwnas.cost.derive import Limits
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.metrics import Metric
-from hwnas.cost.model import CostModel
+from hwnas.cost.model import SKIP, CostModel
 from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
@@ -87,7 +87,6 @@ class Target:
     expected: dict[str, ExpectedCost]
     resources: ResourcePenalty | None
     inputs_per_node: int | None
-    damping: float = 0.0
     memory: dict[str, Tensor] = field(default_factory=dict)
     judged: dict[Architecture, float] = field(default_factory=dict)
     before: dict[str, Tensor] = field(default_factory=dict)
@@ -113,9 +112,9 @@ class Target:
     def relative_costs(self) -> Tensor:
         return relative_costs(self.distribution.probabilities(), self.expected, self.goal.penalised)
 
-    def weights_of_limits(self, excess: Tensor) -> Tensor:
+    def weights_of_limits(self, excess: Tensor, damping: float) -> Tensor:
         """What the penalty pulls with on every limit: max(0, lambda + damping * g)."""
-        return torch.clamp(self.multipliers.to(excess) + self.damping * excess, min=0)
+        return torch.clamp(self.multipliers.to(excess) + damping * excess, min=0)
 
     def log_probability(self) -> dict[str, NDArray[np.float64]]:
         """log p [E, K] of every cell kind, as float64 arrays.
@@ -171,6 +170,12 @@ class Search:
             for choice in (self.learning, self.regulariser):
                 if check := getattr(choice, "check", None):  # whether it can be used with the distribution
                     check(distribution)
+            pulled = isinstance(distribution, EdgeLogits) or distribution.pathwise
+            if (self.regulariser or recipe.penalty.form != "relative") and not pulled:
+                raise HwnasError(
+                    f"a regulariser and resources pull on logits, which {recipe.distribution.name} has none of",
+                    "leave them out",
+                )
             weighs_limits = recipe.penalty.mode == "fixed" and recipe.penalty.form == "relative"
             start = recipe.penalty.weight if weighs_limits else 0.0
             expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}
@@ -184,6 +189,7 @@ class Search:
         self.sums = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
         for target in self.targets:  # an impossible budget is refused before any training
             self.selection.watched(self, target)
+            self._keep_logits(target)
 
     def _set_supernet(self, supernet: Supernet) -> None:
         self.supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -213,10 +219,13 @@ class Search:
 
     @property
     def logits_learn(self) -> bool:
-        """Whether the warm-up of this stage is over."""
+        return self.learn_in(self.epoch)
+
+    def learn_in(self, epoch: int) -> bool:
+        """Whether in this epoch of the present stage its warm-up is over, and the logits learn."""
         starts = [*self._stage_starts(), self.recipe.epochs]
         first, length = starts[self.stage], starts[self.stage + 1] - starts[self.stage]
-        return self.epoch >= first + self.recipe.logits_warm_up * length
+        return epoch >= first + self.recipe.logits_warm_up * length
 
     def moment(self, purpose: str, generator: torch.Generator | None = None) -> Moment:
         """Random numbers of their own for what a step does, and how far the search has come."""
@@ -327,7 +336,6 @@ class Search:
         if logit_optimizer is not None:
             set_learning_rate(logit_optimizer, recipe.logits, epoch, recipe.epochs)
         self.supernet.train()
-        target.damping = self.damping
         relative = target.relative_costs().detach()
         outcome = self.learning.learn(self, target)
         if not torch.isfinite(outcome.task):
@@ -432,10 +440,15 @@ class Search:
         most = self.recipe.most_skips
         if most is None or target.stopped:
             return
-        if skips >= most and target.before:
+        if skips >= most and self.learn_in(self.epoch - 1):
             target.distribution.load_state_dict(target.before)
             target.stopped = f"{skips:.0%} of the edges became skip_connect in epoch {self.epoch}"
         else:
+            self._keep_logits(target)
+
+    def _keep_logits(self, target: Target) -> None:
+        """For a collapse in the next epoch."""
+        if self.recipe.most_skips is not None:
             target.before = {key: value.detach().clone() for key, value in target.distribution.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
@@ -490,7 +503,7 @@ def resource_penalty(
 def share_of_skips(space: SearchSpace, architecture: Architecture) -> float:
     """The share of ``skip_connect`` among the edges that are not ``none``, over all cell kinds."""
     used = [op for cell in architecture.cells for op in cell if op != NONE]
-    return used.count("skip_connect") / max(len(used), 1)
+    return used.count(SKIP) / max(len(used), 1)
 
 
 def run_search(

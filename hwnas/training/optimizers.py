@@ -13,7 +13,9 @@ from hwnas.recipe import Optimizer
 
 def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     if settings.name == "adam":
-        return torch.optim.Adam(parameters, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+        return torch.optim.Adam(
+            parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+        )
     return torch.optim.SGD(
         parameters,
         settings.lr,
