@@ -25,6 +25,7 @@ from hwnas.cli import app
 from hwnas.report.run_content import read_run
 from hwnas.report.run_part import answer
 from hwnas.report.table_part import HELD_OUT, table_part
+from hwnas.search.choices import CHOICES
 from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import read_table, write_table
 
@@ -201,12 +202,29 @@ def test_a_run_without_probabilities_says_so(run: Run, run_folder: Path, tmp_pat
     assert "did not record" not in Page((tmp_path / "new.html").read_text()).text
 
 
-def test_a_search_that_stopped_early_is_whole_and_says_why(run: Run, tmp_path: Path) -> None:
-    """Its epochs are fewer than its recipe's, because all of its logits collapsed to skip_connect."""
+LAZY = """
+from hwnas.search.choices import register
+
+@register("regulariser", "lazy")
+class Lazy:
+    def __call__(self, distribution, progress):
+        skip = distribution.space.operations.index("skip_connect")
+        return -100 * distribution.probabilities()["cell"][:, skip].sum()
+"""
+
+
+def test_a_search_that_stopped_early_is_whole_and_says_why(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its epochs are fewer than its recipe's, because all of its logits, pulled there, collapsed to skip_connect."""
+    monkeypatch.setitem(CHOICES, "regulariser", dict(CHOICES["regulariser"]))
     write_table(tmp_path / "board.json", make_table(SPACE, SETTING))
-    (tmp_path / "wary.yaml").write_text("base: snas-short\nmost_skips: 0.1\nlogits_warm_up: 0.0\n")
+    (tmp_path / "lazy.py").write_text(LAZY)
+    recipe = "base: snas-short\nmost_skips: 0.5\nlogits_warm_up: 0.0\nregulariser: lazy\n"
+    (tmp_path / "wary.yaml").write_text(recipe)
     small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 9, "--child-epochs", 0)
     base = ("search", "--table", tmp_path / "board.json", "--recipe", tmp_path / "wary.yaml", *small)
+    base = (*base, "--plugin", tmp_path / "lazy.py")
     result = run(*base, "--budget", "80%", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     lines = lines_of(tmp_path / "run")
