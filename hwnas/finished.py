@@ -1,15 +1,17 @@
-"""A finished search, read back: its networks verified on the device, trained further, evaluated."""
+"""A finished search, written and read back: its networks verified on the device, evaluated."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from hwnas import __version__
 from hwnas.cost.budget import Budget
+from hwnas.cost.counts import count_metrics
 from hwnas.cost.devices import LATENCY, device_of, joint_models, latency_on, names_devices, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.networks import network_key
@@ -22,20 +24,23 @@ from hwnas.export.network import (
     export_network,
     load_weights,
     onnx_accuracy,
+    onnx_network,
     save_weights,
 )
-from hwnas.export.verify import require_its_device, spec_of, time_networks
-from hwnas.files import read_json, sha256_of_file, write_json
+from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
+from hwnas.files import read_json, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.progress import Progress
-from hwnas.recipe import ChildTraining, Optimizer
 from hwnas.report.run_pictures import draw_run
 from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable, today
-from hwnas.training.child import accuracy, train_child
+from hwnas.training.evaluation import evaluate_scores, scores_of, write_confusion
+
+WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
+RUNTIMES_EVALUATED = ("onnx", "torch")
 
 
 def fit_setting(setting: Setting, data: ImageData) -> Setting:
@@ -49,7 +54,8 @@ class Derived:
     """One target's network: what it is, what it may cost, by which tables, and the folder it lives in.
 
     ``tables`` go by what the run calls them (several where the budget names devices), and so do ``table_files``, where
-    it keeps them.
+    it keeps them. ``claims_budget`` is false for a network of other sizes than those searched: the tables cannot
+    predict it.
     """
 
     place: Path
@@ -59,6 +65,7 @@ class Derived:
     setting: Setting
     architecture: Architecture
     budget: Budget
+    claims_budget: bool = field(default=True, kw_only=True)
 
     @property
     def joint(self) -> bool:
@@ -74,33 +81,47 @@ class Derived:
         return latency_on(device) if self.joint else LATENCY
 
     def cost_models(self) -> dict[str, Metric]:
-        """One for every metric of the target."""
+        """One for every metric of the target; those that no device decides where no budget is claimed."""
+        if not self.claims_budget:
+            return count_metrics(self.space, self.setting)
         models = {device: build_metrics(table, self.space, self.setting) for device, table in self.tables.items()}
         return joint_models(models) if self.joint else models[self.device]
 
 
 @dataclass(frozen=True)
 class Finished(Derived):
-    """A derived network whose folder has been written, read back."""
+    """A derived network whose folder has been written, read back. ``weights`` are those that its ONNX file has."""
 
+    run: Path
+    weights: Path
     content: dict[str, Any]
 
     def child(self) -> ChildNetwork:
         child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
-        load_weights(child, self.place / "weights.safetensors")
+        load_weights(child, self.weights)
         return child
 
 
 def write_child(
-    child: ChildNetwork, derived: Derived, costs: Mapping[str, Metric], data: ImageData, result: dict[str, Any]
+    child: ChildNetwork,
+    derived: Derived,
+    costs: Mapping[str, Metric],
+    data: ImageData,
+    result: dict[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> dict[str, Any]:
-    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
+    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table.
+
+    ``weights`` are those to keep, by file name, where there are more than the child's own.
+    """
     place, space, budget = derived.place, derived.space, derived.budget
     text = space.format(derived.architecture, all_edges=True)
     predicted = {metric: model.predict(derived.architecture) for metric, model in costs.items()}
     onnx_file = place / "network.onnx"
-    metadata = {"space": space.name, "architecture": text, "budget": budget.text, "version": __version__}
-    for device, table in derived.tables.items():
+    metadata = {"space": space.name, "architecture": text, "version": __version__}
+    if derived.claims_budget:
+        metadata["budget"] = budget.text
+    for device, table in derived.tables.items() if derived.claims_budget else ():
         on = f"@{device}" if derived.joint else ""
         metadata[f"predicted_latency_ms{on}"] = repr(predicted[derived.latency(device)])
         metadata[f"table_sha256{on}"] = table.sha256
@@ -115,7 +136,8 @@ def write_child(
     parity = check_parity(child, onnx_file, data)
     test_accuracy = onnx_accuracy(onnx_file, data, data.test)
     # Last of the networks: until these are there, an interrupted training goes on from the old ones.
-    save_weights(child, place / "weights.safetensors")
+    for name, state in (weights or {WEIGHTS["last"]: child.state_dict()}).items():
+        save_weights(state, place / name)
     write_json(
         place / "architecture.json",
         {
@@ -123,6 +145,7 @@ def write_child(
             "setting": asdict(derived.setting),
             "architecture": text,
             "budget": {"text": budget.text, "limits": dict(budget.limits)},
+            "claims_budget": derived.claims_budget,
             "costs": predicted,
             "macs_convention": space.macs_convention,
             "device": derived.device,
@@ -133,17 +156,11 @@ def write_child(
             **{key: value for key, value in result.items() if key != "derivations"},
         },
     )
-    latencies = {device: _latencies(derived, device, predicted) | {"measured_ms": None} for device in derived.tables}
     return {
         "device": derived.device,
         "budget": budget.text,
         "architecture": text,
-        "limits": dict(budget.limits),
-        **(
-            {"devices": [{"device": device, **row} for device, row in latencies.items()]}
-            if derived.joint
-            else latencies[derived.device]
-        ),
+        **(_claims(derived, predicted) if derived.claims_budget else {}),
         "macs": round(predicted["macs"]),
         "params": round(predicted["params"]),
         **{metric: round(cost) for metric, cost in predicted.items() if metric.endswith("_bytes")},
@@ -152,6 +169,13 @@ def write_child(
         "onnx": str(onnx_file),
         **result,
     }
+
+
+def _claims(derived: Derived, predicted: Mapping[str, float]) -> dict[str, Any]:
+    """What a row says of the budget: its limits, and the latency on every device."""
+    latencies = {device: _latencies(derived, device, predicted) | {"measured_ms": None} for device in derived.tables}
+    by_device = {"devices": [{"device": device, **row} for device, row in latencies.items()]}
+    return {"limits": dict(derived.budget.limits), **(by_device if derived.joint else latencies[derived.device])}
 
 
 def _tables_as_json(derived: Derived) -> dict[str, Any]:
@@ -169,13 +193,15 @@ def _latencies(derived: Derived, device: str, predicted: Mapping[str, float]) ->
 
 
 def read_targets(folder: Path) -> list[Finished]:
-    """The targets of a run folder, or the one target whose folder this is.
+    """The targets of a run folder, or the one network whose folder this is.
 
     Raises HwnasError when the folder holds none.
     """
     search_first = "make one with 'hwnas search --out DIR'"
     if (folder / "architecture.json").exists():
-        places, run = [folder], folder.parent
+        # A network of other sizes lies in the folder of the one that was searched.
+        above = [folder.parent, folder.parent.parent]
+        places, run = [folder], next((place for place in above if (place / "manifest.json").exists()), folder.parent)
     else:
         places, run = sorted(p.parent for p in folder.glob("*/architecture.json")), folder
     if not places:
@@ -196,6 +222,9 @@ def read_targets(folder: Path) -> list[Finished]:
                     setting=Setting(**content["setting"]),
                     architecture=space.parse(content["architecture"]),
                     budget=Budget(content["budget"]["text"], content["budget"]["limits"]),
+                    claims_budget=content.get("claims_budget", True),
+                    run=run,
+                    weights=place / WEIGHTS[content.get("training", {}).get("exported", "last")],
                     content=content,
                 )
             )
@@ -213,7 +242,12 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
     than the measurement's error. Without ``spec`` each table's own device is used; with it, the run must be for one.
     """
     targets = read_targets(folder)
-    tables = {device: table for target in targets for device, table in target.tables.items()}
+    if other := next((target for target in targets if not target.claims_budget), None):
+        raise HwnasError(
+            f"the network in {other.place} is not of the size that was searched: it claims no budget",
+            f"time it with 'hwnas evaluate {other.place} --latency'",
+        )
+    tables = _tables_of(targets)
     if spec and len(tables) > 1:
         joint = any(len(target.tables) > 1 for target in targets)
         raise HwnasError(
@@ -228,12 +262,16 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
         on_device = [target for target in targets if device in target.tables]
         rows += _verify(on_device, device, spec or spec_of(table), progress)
     results = [_write_verification(target, rows) for target in targets]
-    update_summary(targets[0].place.parent, results)
+    update_summary(targets[0].run, results)
     return [row for result in results for row in result.get("devices", [result])]
 
 
-def _verify(targets: list[Finished], device: str, spec: DeviceSpec, progress: Progress) -> list[dict[str, Any]]:
-    """The targets of one table."""
+def _tables_of(targets: list[Finished]) -> dict[str, LatencyTable]:
+    return {device: table for target in targets for device, table in target.tables.items()}
+
+
+def _time(targets: list[Finished], device: str, spec: DeviceSpec, progress: Progress) -> dict[Path, Measured]:
+    """The latency of the targets' networks, by their folders, in the state of the machine that one table describes."""
     table = targets[0].tables[device]
     networks: dict[str, Path | ChildNetwork] = {
         t.place.name: t.place / "network.onnx" if spec.made_by.takes_onnx else t.child() for t in targets
@@ -243,9 +281,15 @@ def _verify(targets: list[Finished], device: str, spec: DeviceSpec, progress: Pr
             raise HwnasError(f"{network} does not exist", "run the search again")
     key = network_key(targets[0].space, targets[0].setting)
     measured = time_networks(networks, spec, table, key, progress)
+    return {target.place: measured[target.place.name] for target in targets}
+
+
+def _verify(targets: list[Finished], device: str, spec: DeviceSpec, progress: Progress) -> list[dict[str, Any]]:
+    """The targets of one table."""
+    measured = _time(targets, device, spec, progress)
     rows = []
     for target in targets:
-        time, costs = measured[target.place.name], target.content["costs"]
+        time, costs = measured[target.place], target.content["costs"]
         latency, limits = target.latency(device), target.budget.limits
         kept = all(
             time.within(bound) if metric == latency else costs[metric] <= bound
@@ -257,15 +301,21 @@ def _verify(targets: list[Finished], device: str, spec: DeviceSpec, progress: Pr
                 "device": device,
                 "budget": target.budget.text,
                 **_latencies(target, device, costs),
-                "measured_ms": time.latency_ms,
-                "measured_error_ms": time.error_ms,
-                "measured_raw_ms": time.raw_ms,
-                "machine_slowdown": time.machine_slowdown,
+                **_as_json(time),
                 "kept": kept,
                 "timed_on": spec.text,
             }
         )
     return rows
+
+
+def _as_json(time: Measured) -> dict[str, Any]:
+    return {
+        "measured_ms": time.latency_ms,
+        "measured_error_ms": time.error_ms,
+        "measured_raw_ms": time.raw_ms,
+        "machine_slowdown": time.machine_slowdown,
+    }
 
 
 def _write_verification(target: Finished, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -294,53 +344,41 @@ def update_summary(run: Path, rows: list[dict[str, Any]]) -> None:
         draw_run(run)
 
 
-def train_further(
-    folder: Path, epochs: int, learning_rate: float, data_spec: str | None, seed: int, progress: Progress
+def evaluate(
+    folder: Path, split_name: str, data_spec: str | None, latency: bool, confusion: Path | None, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Train every target's network from the weights that are there, and write its files again; one row a target."""
-    targets = read_targets(folder)
-    data = _data(targets, data_spec, progress)
-    optimizer = Optimizer(name="sgd", lr=learning_rate, lr_end=0.0, weight_decay=3e-4, clip_norm=5.0)
-    recipe = ChildTraining(epochs=epochs, batch_size=min(64, len(data.train)), optimizer=optimizer)
-    trained = []
-    for target in targets:
-        child = target.child()
-        before = accuracy(child, data, data.validation)
-        start = sha256_of_file(target.place / "weights.safetensors")
-        # The search's own checkpoint is not this training's: a folder of its own, named by what it starts from.
-        place = target.place / f"training-{start[:12]}"
-        history = train_child(child, data, recipe, seed, place, start, progress)
-        trained.append((target, child, before, history, place))
-    rows = []
-    for target, child, before, history, place in trained:  # only now, so that an interrupted call trains nothing twice
-        result = {
-            "validation_accuracy_before_training": before,
-            "validation_accuracy": history[-1].validation_accuracy,
-            "child_epochs": target.content["child_epochs"] + len(history),
-        }
-        rows.append(write_child(child, target, target.cost_models(), data, result))
-        shutil.rmtree(place)
-    update_summary(targets[0].place.parent, rows)
-    return rows
+    """How good the networks are on a split: the ONNX files through ONNX Runtime, and torch; one row a target.
 
-
-def evaluate(folder: Path, split_name: str, data_spec: str | None, progress: Progress) -> list[dict[str, Any]]:
-    """Accuracy on a split: of the ONNX file through ONNX Runtime, and of the torch network; one row a target."""
+    With ``latency`` they are timed on the run's devices, too; ``confusion`` is a CSV file to write.
+    """
     if split_name not in ("train", "validation", "test"):
         raise HwnasError(f"unknown split {split_name!r}", "use train, validation or test")
     targets = read_targets(folder)
+    if latency:
+        for table in _tables_of(targets).values():
+            require_its_device(table)
     data = _data(targets, data_spec, progress)
     split = getattr(data, split_name)
-    return [
-        {
-            "device": target.device,
-            "budget": target.budget.text,
-            "images": len(split),
-            "onnx_accuracy": onnx_accuracy(target.place / "network.onnx", data, split),
-            "torch_accuracy": accuracy(target.child().eval(), data, split),
-        }
-        for target in targets
-    ]
+    rows = []
+    for target in targets:
+        row: dict[str, Any] = {"device": target.device, "budget": target.budget.text, "images": len(split)}
+        networks: tuple[Callable[[Tensor], Tensor], ...] = (
+            onnx_network(target.place / "network.onnx"),
+            target.child().eval(),
+        )
+        for runtime, network in zip(RUNTIMES_EVALUATED, networks, strict=True):
+            found = evaluate_scores(scores_of(network, data, split), split.targets.numpy())
+            row |= {f"{runtime}_{key}": value for key, value in asdict(found).items()}
+        rows.append(row)
+    if confusion:
+        write_confusion(confusion, data.labels, rows, RUNTIMES_EVALUATED)
+    for device, table in _tables_of(targets).items() if latency else ():
+        on_device = [target for target in targets if device in target.tables]
+        measured = _time(on_device, device, spec_of(table), progress)
+        for target, row in zip(targets, rows, strict=True):
+            if target.place in measured:
+                row.setdefault("latency", []).append({"device": device, **_as_json(measured[target.place])})
+    return rows
 
 
 def _data(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:

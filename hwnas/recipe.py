@@ -1,9 +1,9 @@
-"""Recipes: the settings of a search, as YAML in ``configs/search``."""
+"""Recipes: the settings of a search, as YAML in ``configs/search``; and how every kind of recipe is read."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -13,6 +13,9 @@ from hwnas.files import shipped
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Settings = TypeVar("Settings", bound=Strict)
 
 
 class Optimizer(Strict):
@@ -159,13 +162,18 @@ class Recipe(Strict):
 
 
 def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
-    """A recipe of ``configs/search`` by name, or a YAML file by path, with some values replaced.
+    """A search's recipe of ``configs/search``; see ``read_settings``."""
+    return read_settings(Recipe, "search", name, changes)
+
+
+def read_settings(kind: type[Settings], folder: str, name: str, changes: dict[str, Any]) -> Settings:
+    """A recipe of ``configs/FOLDER`` by name, or a YAML file by path, with some values replaced.
 
     ``base:`` in a recipe names the one whose values it changes. ``changes`` uses dots for nested values
     (``child.epochs``); None leaves a value as it is. Raises HwnasError for an unknown recipe, an unknown field or a
     value out of range.
     """
-    content = _read(name, ())
+    content = _read(folder, name, ())
     for key, value in changes.items():
         if value is not None:
             inner = content
@@ -174,11 +182,11 @@ def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
                 inner = inner.setdefault(parent, {})
             inner[last] = value
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise HwnasError(f"recipe {name}: {where}: {first['msg']}", f"see {_path(name)}") from None
+        raise HwnasError(f"recipe {name}: {where}: {first['msg']}", f"see {_path(folder, name)}") from None
 
 
 def recipe_of(method: str, space: str, data: str) -> str:
@@ -195,34 +203,34 @@ def recipe_of(method: str, space: str, data: str) -> str:
     return f"{folder}/{method}"
 
 
-def known_recipes() -> list[str]:
-    """The names under ``configs/search``, such as snas and nasbench201/drnas."""
-    folder = shipped("configs") / "search"
-    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+def known_recipes(folder: str = "search") -> list[str]:
+    """The names under ``configs/FOLDER``, such as snas and nasbench201/drnas."""
+    place = shipped("configs") / folder
+    return sorted(file.relative_to(place).with_suffix("").as_posix() for file in place.rglob("*.yaml"))
 
 
-def _path(name: str) -> Path:
-    return Path(name) if name.endswith((".yaml", ".yml")) else shipped("configs") / "search" / f"{name}.yaml"
+def _path(folder: str, name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else shipped("configs") / folder / f"{name}.yaml"
 
 
-def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
+def _read(folder: str, name: str, below: tuple[str, ...]) -> dict[str, Any]:
     """A recipe's values over those of its base."""
     import yaml
 
-    known = ", ".join(known_recipes())
+    known = ", ".join(known_recipes(folder))
     if name in below:
         raise HwnasError(f"recipe {name} is its own base", "name another base")
     try:
-        content = yaml.safe_load(_path(name).read_text(encoding="utf-8"))
+        content = yaml.safe_load(_path(folder, name).read_text(encoding="utf-8"))
     except OSError:
         raise HwnasError(f"unknown recipe {name!r}", f"use one of {known}, or the path of a YAML file") from None
     except yaml.YAMLError as error:
-        raise HwnasError(f"recipe {_path(name)} is not valid YAML ({str(error).splitlines()[0]})") from None
+        raise HwnasError(f"recipe {_path(folder, name)} is not valid YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
-        raise HwnasError(f"recipe {_path(name)} is empty", f"use one of {known}")
+        raise HwnasError(f"recipe {_path(folder, name)} is empty", f"use one of {known}")
     if "base" not in content:
         return content
-    return _over(_read(str(content.pop("base")), (*below, name)), content)
+    return _over(_read(folder, str(content.pop("base")), (*below, name)), content)
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ DIR/table.json           the latency table (of several: DIR/tables/NAME.json)
 DIR/metrics.jsonl        a line an epoch and target
 DIR/checkpoint.pt        the search's state
 DIR/summary.json         the closing table; DIR/targets.png, DIR/search.png: pictures of it and of metrics.jsonl
-DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, verification.json
+DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, training.jsonl,
+                         verification.json
                          (with several tables: DIR/<name>_<budget>/, unless the budget names its devices)
 """
 
@@ -38,7 +39,8 @@ from hwnas.settle import settle
 from hwnas.spaces import SearchSpace, Setting
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
-from hwnas.training.child import accuracy, recalibrate, train_child
+from hwnas.training.child import HISTORY, accuracy, recalibrate, train_child
+from hwnas.training.recipe import training_of
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,12 @@ def _finish(
     child.to(memory_format=torch.channels_last)
     recalibrate(child, data, recipe.batch_size, recipe.seed)
     before = accuracy(child, data, data.validation)
-    history = train_child(child, data, recipe.child, recipe.seed, place, f"{text} after step {search.step}", progress)
+    training = training_of(recipe.child, recipe.seed)
+    start = f"{text} after step {search.step}"
+    history = train_child(child, data, training, place, place / HISTORY, start, progress).history
     result = {
         "validation_accuracy_before_training": before,
-        "validation_accuracy": history[-1].validation_accuracy if history else before,
+        "validation_accuracy": history[-1]["validation_accuracy"] if history else before,
         "child_epochs": len(history),
         "derivations": attempts,
     }

@@ -515,7 +515,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
     assert row["parity"]["same_class"] == 1.0
     place = out / "90pct"
     assert sorted(f.name for f in place.iterdir() if f.is_file()) == [
-        "architecture.json", "derivations.json", "network.onnx", "train.pt", "weights.safetensors",
+        "architecture.json", "derivations.json", "network.onnx", "train.pt", "training.jsonl", "weights.safetensors",
     ]  # fmt: skip
     content = json.loads((place / "architecture.json").read_text())
     assert content["table_sha256"] == read_table(table).sha256

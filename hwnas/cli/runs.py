@@ -141,53 +141,131 @@ def verify_command(
         raise typer.Exit(1)
 
 
-@command(app, "train", "hwnas train runs/a/moderate --epochs 20", goes_on=True)
+@command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", goes_on=True)
 def train_command(
     folder: Folder,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs, from the weights that are there.")] = 20,
-    learning_rate: Annotated[float, typer.Option(min=1e-9, help="SGD's first rate; a cosine takes it to 0.")] = 0.025,
+    recipe: Annotated[
+        str,
+        typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file."),
+    ] = "quick",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the schedules stretch or shrink.")] = None,
+    from_scratch: Annotated[
+        bool | None,
+        typer.Option(
+            "--from-scratch/--from-supernet",
+            help="From random weights, or from those that are there; by default as the recipe says.",
+        ),
+    ] = None,
+    setting: Annotated[
+        str | None,
+        typer.Option(help="Named sizes of the space, such as imagenet-mobile; as-searched keeps those of the run."),
+    ] = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-9, help="The first rate of the schedule.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bf16, or auto: bf16 where the processor computes with it.")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Which weights are exported: last, or best on the validation images.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="End after that many epochs without a better validation accuracy.")
+    ] = None,
     data: OtherData = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train derived networks further and export them again."""
-    from hwnas.finished import train_further
-    from hwnas.progress import Progress
+    """Train derived networks and export them again: further, or from scratch as the papers do.
 
+    A network of other sizes than those searched gets a folder of its own and claims no budget.
+    """
+    from hwnas.progress import Progress
+    from hwnas.retrain import train_run
+    from hwnas.training.recipe import read_training
+
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "start": None if from_scratch is None else "scratch" if from_scratch else "weights",
+        "setting": setting,
+        "channels": channels,
+        "depth": layers,
+        "batch_size": batch_size,
+        "optimizer.lr": learning_rate,
+        "precision": precision,
+        "ema": ema,
+        "keep": keep,
+        "patience": patience,
+        "seed": seed,
+    }
     with Progress() as progress:
-        rows = train_further(folder, epochs, learning_rate, data, seed, progress)
+        rows = train_run(folder, recipe, read_training(recipe, changes), data, progress)
     if as_json:
         show_json({"targets": rows})
         return
     for r in rows:
+        stopped = f" (stopped: {r['training']['stopped']})" * bool(r["training"]["stopped"])
+        claim = f"; {r['no_claim']}" if "no_claim" in r else ""
         print(
-            f"{name_of(r, rows)}: validation {r['validation_accuracy_before_training']:.1%} -> "
-            f"{r['validation_accuracy']:.1%}, test {r['accuracy']:.1%}; {r['onnx']}"
+            f"{name_of(r, rows)}: {r['training']['epochs']} epochs{stopped}, "
+            f"validation {r['validation_accuracy_before_training']:.1%} -> {r['validation_accuracy']:.1%}, "
+            f"test {r['accuracy']:.1%}{claim}; {r['onnx']}"
         )
-    print(f"next: hwnas verify {folder}")
+    places = [Path(r["onnx"]).parent for r in rows if "no_claim" in r]
+    print(f"next: hwnas evaluate {places[0]} --latency" if places else f"next: hwnas verify {folder}")
 
 
-@command(app, "evaluate", "hwnas evaluate runs/a --split test")
+@command(app, "evaluate", "hwnas evaluate runs/a --split test --confusion confusion.csv")
 def evaluate_command(
     folder: Folder,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     data: OtherData = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Time the networks on the run's devices, too.")] = False,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Write which classes are taken for which, as CSV, to this file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy of exported networks: the ONNX files themselves through ONNX Runtime, and torch beside them."""
-    from hwnas.finished import evaluate
+    """How good exported networks are: the ONNX files themselves through ONNX Runtime, and torch beside them.
+
+    Calibration error is Guo et al.'s (2017), 15 bins: how far confidence is from accuracy.
+    """
+    from hwnas.finished import RUNTIMES_EVALUATED, evaluate
     from hwnas.progress import Progress
 
     with Progress() as progress:
-        rows = evaluate(folder, split, data, progress)
+        rows = evaluate(folder, split, data, latency, confusion, progress)
     if as_json:
         show_json({"split": split, "targets": rows})
         return
-    columns = ["budget", "images", "ONNX Runtime", "torch"]
-    shown = [
-        [name_of(r, rows), f"{r['images']:,}", f"{r['onnx_accuracy']:.2%}", f"{r['torch_accuracy']:.2%}"] for r in rows
-    ]
-    show_table(f"accuracy on the {split} images", columns, shown)
+    names = dict(zip(RUNTIMES_EVALUATED, ("ONNX Runtime", "torch"), strict=True))
+    shown = []
+    for r in rows:
+        for runtime, name in names.items():
+            top5 = r[f"{runtime}_top5_accuracy"]
+            shown.append(
+                [
+                    name_of(r, rows),
+                    name,
+                    f"{r['images']:,}",
+                    f"{r[f'{runtime}_accuracy']:.2%}",
+                    "-" if top5 is None else f"{top5:.2%}",
+                    f"{r[f'{runtime}_calibration_error']:.2%}",
+                ]
+            )
+    columns = ["budget", "runtime", "images", "accuracy", "top-5", "calibration error"]
+    show_table(f"on the {split} images", columns, shown)
+    for r in rows:
+        for time in r.get("latency", []):
+            of = name_on(r, time["device"], rows)
+            state = "" if time["machine_slowdown"] is None else " in the machine's state when the table was measured"
+            print(f"{of}: {time['measured_ms']:.4g} ± {time['measured_error_ms']:.2g} ms{state}")
+    if confusion:
+        print(f"made {confusion}")
 
 
 @command(app, "demo", "hwnas demo --out runs/demo", goes_on=True)

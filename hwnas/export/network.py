@@ -97,6 +97,12 @@ def check_parity(child: ChildNetwork, path: Path, data: ImageData) -> Parity:
     return Parity(len(images), difference, greatest, same)
 
 
+def onnx_network(path: Path) -> Callable[[Tensor], Tensor]:
+    """An ONNX file as a function of tensors. Raises HwnasError when ONNX Runtime cannot load it."""
+    run = open_session(path)
+    return lambda images: torch.from_numpy(run(images.numpy()))
+
+
 def onnx_accuracy(path: Path, data: ImageData, split: Split) -> float:
     """The share of a split's images that the ONNX file itself classifies rightly."""
     run = open_session(path)
@@ -106,11 +112,12 @@ def onnx_accuracy(path: Path, data: ImageData, split: Split) -> float:
     return correct / len(split)
 
 
-def save_weights(child: ChildNetwork, path: Path) -> None:
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a child's ``state_dict``."""
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in child.state_dict().items()}, temporary)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
 
 
 def load_weights(child: ChildNetwork, path: Path) -> None:

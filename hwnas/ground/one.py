@@ -24,14 +24,13 @@ from typing import Any
 import torch
 
 from hwnas.cost.budget import Budget
-from hwnas.cost.memory import MEMORY_ACCESS, memory_access_model
+from hwnas.cost.counts import count_metrics
 from hwnas.cost.metrics import Metric, build_metrics
-from hwnas.cost.model import SKIP, network_model
+from hwnas.cost.model import SKIP
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.ground.meter import Meter
-from hwnas.networks.count import count_workload
 from hwnas.recipe import Recipe
 from hwnas.search.loop import Goal, Search, run_search
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
@@ -104,16 +103,10 @@ def search_one(folder: Path, tell: Tell) -> None:
 
 
 def cost_models(space: SearchSpace, setting: Setting, table: LatencyTable | None) -> dict[str, Metric]:
-    """Every metric of a table; without one, those that need none and are sums over the edges."""
+    """Every metric of a table; without one, those that need none."""
     if table:
         return build_metrics(table, space, setting)
-    network = space.network(setting)
-    counts = {workload: count_workload(workload) for workload in network.workloads()}
-    return {
-        "macs": network_model(space, network, "macs", counts, f"macs_{space.macs_convention}"),
-        "params": network_model(space, network, "params", counts, "params"),
-        MEMORY_ACCESS: memory_access_model(space, setting),
-    }
+    return count_metrics(space, setting)
 
 
 def collapse(architecture: Architecture) -> dict[str, float]:

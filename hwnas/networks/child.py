@@ -11,6 +11,7 @@ from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, SearchSpace, Setting, Workload
 
 Build = Callable[[Workload | None], nn.Module]
+Drop = Callable[[Tensor], Tensor]
 
 
 class ChildCell(nn.Module):
@@ -28,7 +29,7 @@ class ChildCell(nn.Module):
         )
         self.out_channels, self.out_size = place.node_sum.out_channels, (place.node_sum.height, place.node_sum.width)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:  # nothing with a default: torch's exporter would count it as an input
         return self.output(self.nodes(*inputs))
 
     def output(self, nodes: list[Tensor]) -> Tensor:
@@ -36,17 +37,22 @@ class ChildCell(nn.Module):
         outputs = [nodes[node] for node in self.cell.outputs]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
-    def nodes(self, *inputs: Tensor) -> list[Tensor]:
-        """Every node's value, the inputs' first."""
+    def nodes(self, *inputs: Tensor, drop: Drop | None = None) -> list[Tensor]:
+        """Every node's value, the inputs' first. ``drop`` is done to what an edge carries, unless it is an identity."""
         nodes = [prepare(x) for prepare, x in zip(self.preprocess, inputs, strict=True)]
         for node in self.cell.inner_nodes:
             edges = [e for e in self.cell.edges_into(node) if str(e) in self.edges]
-            terms = [self.edges[str(e)](nodes[self.cell.edges[e][0]]) for e in edges]
+            terms = [self._edge(self.edges[str(e)], nodes[self.cell.edges[e][0]], drop) for e in edges]
             total = terms[0] if terms else self._zeros(inputs[0])
             for term in terms[1:]:
                 total = total + term
             nodes.append(total)
         return nodes
+
+    @staticmethod
+    def _edge(operation: nn.Module, x: Tensor, drop: Drop | None) -> Tensor:
+        value = operation(x)
+        return value if drop is None or isinstance(operation, nn.Identity) else drop(value)
 
     def _zeros(self, x: Tensor) -> Tensor:
         """What a node without inputs holds."""
@@ -81,10 +87,18 @@ class ChildNetwork(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.values(x)[len(self.parts) - 1]
+
+    def values(self, x: Tensor, drop: Drop | None = None) -> dict[int, Tensor]:
+        """What every part puts out, the class scores last; -1 is the image. ``drop`` is done to edges (drop path)."""
         values = {-1: x}
         for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
-            values[index] = module(*(values[source] for source in part.inputs))
-        return values[len(self.parts) - 1]
+            inputs = (values[source] for source in part.inputs)
+            if isinstance(module, ChildCell) and drop:
+                values[index] = module.output(module.nodes(*inputs, drop=drop))
+            else:
+                values[index] = module(*inputs)
+        return values
 
 
 class EveryNode(nn.Module):

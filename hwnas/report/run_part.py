@@ -186,7 +186,7 @@ def _target_part(
         ("parameters", f"{row.params:,}"),
         (
             "validation",
-            f"{row.validation_accuracy_before_training:.1%} with the supernet's weights, {row.validation_accuracy:.1%} "
+            f"{row.validation_accuracy_before_training:.1%} before training, {row.validation_accuracy:.1%} "
             f"after {row.child_epochs} epochs of training",
         ),
     ]

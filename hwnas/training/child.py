@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hwnas.data import ImageData, Split
-from hwnas.files import sha256_of
+from hwnas.data.images import seed_of
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of, write_text
+from hwnas.networks.auxiliary import auxiliary_head
 from hwnas.networks.child import ChildNetwork
-from hwnas.recipe import ChildTraining
+from hwnas.networks.supernet import DropPath
+from hwnas.training.augment import cutout
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
+from hwnas.training.precision import choose_precision
+from hwnas.training.recipe import Training
 
 RECALIBRATION_BATCHES = 20
+# The middle part of a seed, by what its random numbers are for; the data's own are 1 and 2, the search's 3 to 9.
+PURPOSES = {"cutout": 10, "drop_path": 11, "weights": 12, "auxiliary": 13}
+HISTORY = "training.jsonl"
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class ChildEpoch:
-    """What one epoch of training gave."""
-
-    epoch: int
-    loss: float
-    validation_accuracy: float
+Report = Callable[[dict[str, Any]], None]
+Weights = dict[str, Tensor]
 
 
 def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -> None:
@@ -56,62 +62,206 @@ def accuracy(network: Callable[[Tensor], Tensor], data: ImageData, split: Split,
     return correct / len(split)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A training that is over: a row an epoch, the weights as recipes call them (last, best), why it stopped early.
+
+    Both weights are empty after no epoch at all.
+    """
+
+    history: list[dict[str, Any]]
+    weights: dict[str, Weights]
+    stopped: str
+
+    def row(self, kept: str) -> dict[str, Any]:
+        """That of the epoch whose weights are called ``kept``."""
+        return best_of(self.history) if kept == "best" else self.history[-1]
+
+
+def best_of(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the first epoch with the greatest validation accuracy."""
+    return max(history, key=lambda row: row["validation_accuracy"])
+
+
+class Trainer:
+    """The training of one child, a step at a time.
+
+    Every random number is drawn from a generator seeded by (seed, purpose, step), so a training that goes on from its
+    state takes exactly the steps that an uninterrupted one takes.
+    """
+
+    def __init__(self, child: ChildNetwork, data: ImageData, recipe: Training) -> None:
+        self.child, self.data, self.recipe = child, data, recipe
+        self.half = choose_precision(recipe.precision)[0] == "bf16"
+        # In bfloat16 and channels_last, torch 2.13's weight gradient of dilated depthwise convolutions on the CPU holds
+        # numbers that nobody wrote.
+        self.layout = torch.contiguous_format if self.half else torch.channels_last
+        learnt = nn.ModuleList([child])
+        self.auxiliary, self.tapped = None, 0
+        if recipe.auxiliary_weight:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_of(recipe.seed, PURPOSES["auxiliary"]))
+                self.auxiliary, self.tapped = auxiliary_head(child)
+            learnt.append(self.auxiliary)
+        learnt.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.learnt = list(learnt.parameters())
+        self.optimizer = make_optimizer(recipe.optimizer, self.learnt)
+        self.average: AveragedModel | None = None
+        if recipe.ema is not None:
+            self.average = AveragedModel(child, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.step, self.sums = 0, {"loss": 0.0, "right": 0.0}
+        self.history: list[dict[str, Any]] = []
+        self.best: Weights = {}
+        self.stopped = ""
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return self.data.steps_an_epoch(self.recipe.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.recipe.epochs * self.steps_an_epoch
+
+    @property
+    def over(self) -> bool:
+        return bool(self.stopped) or self.step >= self.total_steps
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and exported: the child, or the average of its weights."""
+        return self.average.module if self.average else self.child
+
+    def weights(self) -> Weights:
+        """A copy of what is evaluated as it is now."""
+        return {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
+
+    def _generator(self, purpose: str) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self.recipe.seed, PURPOSES[purpose], self.step))
+
+    def take_step(self) -> None:
+        """One batch; at the end of an epoch its row in ``history``."""
+        recipe, steps = self.recipe, self.steps_an_epoch
+        epoch = self.step // steps
+        descent = recipe.optimizer
+        passed = self.step / steps if descent.every == "step" else epoch
+        rate = set_learning_rate(self.optimizer, descent, passed, recipe.epochs)
+        probability = recipe.drop_path_at(epoch)
+        self.child.train()
+        images, targets = self.data.train_batch(self.step, recipe.batch_size, recipe.seed)
+        if recipe.cutout:
+            images = cutout(images, recipe.cutout, self._generator("cutout"))
+        drop = DropPath(probability, self._generator("drop_path")) if probability else None
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            values = self.child.values(images.contiguous(memory_format=self.layout), drop)
+            scores = values[len(self.child.parts) - 1]
+            second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
+        loss = self._loss(scores, targets)
+        if second is not None:
+            loss = loss + recipe.auxiliary_weight * self._loss(second, targets)
+        if not math.isfinite(loss.item()):
+            raise HwnasError(f"the loss became {loss.item()} at step {self.step}", "lower the learning rate")
+        self.optimizer.zero_grad()
+        loss.backward()
+        if descent.clip_norm:
+            nn.utils.clip_grad_norm_(self.learnt, descent.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.child)
+        self.sums["loss"] += loss.item()
+        self.sums["right"] += float((scores.detach().argmax(dim=1) == targets).float().mean())
+        self.step += 1
+        if self.step % steps == 0:
+            self._end_epoch(epoch, rate, probability)
+
+    def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(scores.float(), targets, label_smoothing=self.recipe.label_smoothing)
+
+    def _end_epoch(self, epoch: int, rate: float, drop_path: float) -> None:
+        steps = self.steps_an_epoch
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "loss": self.sums["loss"] / steps,
+            "learning_rate": rate,
+            "drop_path": drop_path,
+            "train_accuracy": self.sums["right"] / steps,
+            "validation_accuracy": accuracy(self.judged.eval(), self.data, self.data.validation),
+        }
+        before = best_of(self.history) if self.history else None
+        if before is None or row["validation_accuracy"] > before["validation_accuracy"]:
+            self.best = self.weights()
+        elif self.recipe.patience and row["epoch"] - before["epoch"] >= self.recipe.patience:
+            self.stopped = (
+                f"no validation accuracy above the {before['validation_accuracy']:.2%} of epoch {before['epoch']} "
+                f"in {self.recipe.patience} epochs"
+            )
+            row["stopped"] = self.stopped
+        self.history.append(row)
+        self.sums = dict.fromkeys(self.sums, 0.0)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "child": self.child.state_dict(),
+            "auxiliary": self.auxiliary.state_dict() if self.auxiliary else None,
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "sums": self.sums,
+            "history": self.history,
+            "best": self.best,
+            "stopped": self.stopped,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.child.load_state_dict(state["child"])
+        if self.auxiliary:
+            self.auxiliary.load_state_dict(state["auxiliary"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.sums, self.history = state["step"], state["sums"], state["history"]
+        self.best, self.stopped = state["best"], state["stopped"]
+
+
 def train_child(
     child: ChildNetwork,
     data: ImageData,
-    recipe: ChildTraining,
-    seed: int,
+    recipe: Training,
     folder: Path,
+    history: Path,
     start: str,
     progress: Progress,
-) -> list[ChildEpoch]:
+    report: Report = lambda row: None,
+) -> Trained:
     """Train ``child`` in place; the test images are not read. ``start`` names what it starts from (a hash).
 
-    Every step is checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights.
-    Raises HwnasError when the checkpoint is damaged or of another run.
+    In the end ``child`` holds the weights that the recipe keeps, last or best, averaged where it says so. Every step is
+    checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights. ``history``
+    gets a line of JSON an epoch; its ``loss`` is all that is minimised, label smoothing and auxiliary loss included.
+    ``report`` hears each.
+
+    Raises HwnasError when the checkpoint is damaged or of another training, or when the loss is no number.
     """
-    child.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(recipe.optimizer, child.parameters())
-    digest = sha256_of([recipe.model_dump(mode="json"), seed, data.fingerprint, start])
+    trainer = Trainer(child, data, recipe)
+    sizes = asdict(child.network.setting)
+    digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start])
     checkpoint = Checkpoint(folder / "train.pt", digest)
-    step, total_loss, history = 0, 0.0, list[ChildEpoch]()
-    saved = checkpoint.load()
-    if saved:
-        child.load_state_dict(saved["child"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, total_loss = saved["step"], saved["total_loss"]
-        history = [ChildEpoch(*row) for row in saved["history"]]
-
-    def save() -> None:
-        checkpoint.save(
-            {
-                "child": child.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "total_loss": total_loss,
-                "history": [(e.epoch, e.loss, e.validation_accuracy) for e in history],
-            }
-        )
-
-    steps = data.steps_an_epoch(recipe.batch_size)
-    while step < recipe.epochs * steps:
-        epoch = step // steps
-        set_learning_rate(optimizer, recipe.optimizer, epoch, recipe.epochs)
-        child.train()
-        images, targets = data.train_batch(step, recipe.batch_size, seed)
-        loss = nn.functional.cross_entropy(child(images.contiguous(memory_format=torch.channels_last)), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(child.parameters(), recipe.optimizer.clip_norm)
-        optimizer.step()
-        total_loss += loss.item()
-        step += 1
-        progress(f"training {folder.name}", step, recipe.epochs * steps)
-        if step % steps == 0:
-            child.eval()
-            history.append(ChildEpoch(epoch + 1, total_loss / steps, accuracy(child, data, data.validation)))
-            total_loss = 0.0
-        if checkpoint.due() or step == recipe.epochs * steps:
-            save()
+    if saved := checkpoint.load():
+        trainer.load_state(saved)
+        write_history(history, trainer.history)
+    while not trainer.over:
+        trainer.take_step()
+        progress(f"training {history.parent.name}", trainer.step, trainer.total_steps)
+        if trainer.step % trainer.steps_an_epoch == 0:
+            write_history(history, trainer.history)
+            report(trainer.history[-1])
+        if checkpoint.due() or trainer.over:
+            checkpoint.save(trainer.state())
+    weights = {"last": trainer.weights(), "best": trainer.best} if trainer.history else {"last": {}, "best": {}}
+    if trainer.history:
+        child.load_state_dict(weights[recipe.keep])
     child.eval()
-    return history
+    return Trained(trainer.history, weights, trainer.stopped)
+
+
+def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""Optimisers and the cosine schedule, from a recipe."""
+"""Optimisers and their learning rates, from a recipe."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hwnas.recipe import Optimizer
+from hwnas.training.recipe import Descent
 
 
 def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -25,9 +26,14 @@ def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.o
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Optimizer, epoch: int, epochs: int) -> float:
-    """Cosine from ``lr`` in the first epoch towards ``lr_end``, by epoch as in the DARTS and SNAS code."""
-    rate = settings.lr_end + (settings.lr - settings.lr_end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Optimizer, epoch: float, epochs: int) -> float:
+    """Cosine from ``lr`` in the first epoch towards ``lr_end``, by epoch as in the DARTS and SNAS code; exponential
+    where the settings say so. Parts of an epoch count where the rate falls at every step.
+    """
+    if isinstance(settings, Descent) and settings.schedule == "exponential":
+        rate = settings.lr * settings.factor**epoch
+    else:
+        rate = settings.lr_end + (settings.lr - settings.lr_end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate

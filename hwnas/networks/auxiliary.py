@@ -1,0 +1,63 @@
+"""The auxiliary head: a second classifier, on the cell at two thirds of the depth, that is there in training alone.
+
+As in the released code of DARTS (Liu et al., ICLR 2019), which SNAS took over. Its ImageNet head pools with stride 2
+and lacks the second batch norm, as the published networks were trained.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hwnas.errors import HwnasError
+from hwnas.networks.child import ChildNetwork
+from hwnas.spaces import CellPlace
+
+HIDDEN, FEATURES = 128, 768
+WINDOW, KERNEL = 5, 2
+
+
+class AuxiliaryHead(nn.Module):
+    """The maps [N, C, H, W] of a cell -> class scores [N, classes]. What is left of large maps is averaged."""
+
+    def __init__(self, channels: int, classes: int, imagenet: bool) -> None:
+        super().__init__()
+        norm = [] if imagenet else [nn.BatchNorm2d(FEATURES)]
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(WINDOW, stride=stride_of(imagenet), count_include_pad=False),
+            nn.Conv2d(channels, HIDDEN, 1, bias=False),
+            nn.BatchNorm2d(HIDDEN),
+            nn.ReLU(),
+            nn.Conv2d(HIDDEN, FEATURES, KERNEL, bias=False),
+            *norm,
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+        )
+        self.classifier = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+def stride_of(imagenet: bool) -> int:
+    return 2 if imagenet else 3
+
+
+def auxiliary_head(child: ChildNetwork) -> tuple[AuxiliaryHead, int]:
+    """A head for ``child``, and the part of it whose output the head reads.
+
+    Raises HwnasError when the images are too small for one.
+    """
+    setting = child.network.setting
+    cells = [(index, part) for index, part in enumerate(child.network.parts) if isinstance(part, CellPlace)]
+    index, place = cells[2 * len(cells) // 3]
+    output = place.concat or place.node_sum
+    imagenet = setting.stem == "imagenet"
+    least = WINDOW + stride_of(imagenet) * (KERNEL - 1)
+    if min(output.height, output.width) < least:
+        raise HwnasError(
+            f"the auxiliary head needs maps of at least {least}x{least}, "
+            f"the cell at two thirds of the depth makes {output.height}x{output.width} of {setting.describe()}",
+            "give larger images, or a recipe with auxiliary_weight 0",
+        )
+    return AuxiliaryHead(output.out_channels, setting.classes, imagenet), index

@@ -1,0 +1,22 @@
+"""What is done to a batch of training images beside shifting and flipping them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Zeros, the mean of normalised images, in one square of every image [N, C, H, W] (DeVries & Taylor, 2017).
+
+    Its centre is any pixel, so that the image's edge can cut it. Of an odd ``side`` one pixel less counts.
+    """
+    count, _, height, width = images.shape
+    tops = torch.randint(height, (count, 1), generator=generator) - side // 2
+    lefts = torch.randint(width, (count, 1), generator=generator) - side // 2
+    rows, columns = torch.arange(height), torch.arange(width)
+    length = side // 2 * 2
+    in_rows = (rows >= tops) & (rows < tops + length)
+    in_columns = (columns >= lefts) & (columns < lefts + length)
+    hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return images.masked_fill(hole, 0.0)

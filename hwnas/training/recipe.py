@@ -1,0 +1,77 @@
+"""Recipes of training: the settings at which a child network is trained, as YAML in ``configs/train``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from hwnas.recipe import ChildTraining, Optimizer, Strict, read_settings
+
+AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run
+
+
+class Descent(Optimizer):
+    """An optimiser and how its learning rate falls: by the epoch, or ``every`` step, as that part of an epoch.
+
+    ``cosine``: from ``lr`` to ``lr_end``. ``exponential``: ``lr`` times ``factor`` to the power of the epoch.
+    ``clip_norm`` 0 leaves gradients as long as they are.
+    """
+
+    lr_end: FiniteFloat = Field(default=0.0, ge=0)
+    clip_norm: FiniteFloat = Field(default=5.0, ge=0)
+    schedule: Literal["cosine", "exponential"] = "cosine"
+    every: Literal["epoch", "step"] = "epoch"
+    factor: FiniteFloat = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Descent:
+        if self.schedule == "exponential" and self.lr_end:
+            raise ValueError("lr_end belongs to schedule cosine")
+        if self.schedule == "cosine" and self.factor != 1:
+            raise ValueError("factor belongs to schedule exponential")
+        return self
+
+
+class Training(Strict):
+    """Everything the training of a child needs to know besides its architecture and the images.
+
+    ``setting`` names the network's sizes in its space (``as-searched``: those of the run), ``channels`` and ``depth``
+    change them. ``drop_path`` is the probability towards which dropping edges rises linearly, by the epoch; ``cutout``
+    the side of the square that is cut out of every image; ``auxiliary_weight`` 0 builds no auxiliary head. ``ema``
+    weighs the past in a moving average of the weights, which is then what is evaluated and exported. ``keep`` says
+    whether the last weights are, or those of the epoch that was best on the validation images; ``patience`` how many
+    epochs without a better one end the training. ``precision`` auto is bf16 where the processor computes with it.
+    """
+
+    setting: str = AS_SEARCHED
+    channels: int | None = Field(default=None, ge=1)
+    depth: int | None = Field(default=None, ge=1)
+    start: Literal["scratch", "weights"] = "weights"
+    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=2)
+    seed: int = Field(default=0, ge=0)
+    optimizer: Descent
+    cutout: int = Field(default=0, ge=0)
+    label_smoothing: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    auxiliary_weight: FiniteFloat = Field(default=0.0, ge=0)
+    drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["float32", "bf16", "auto"] = "float32"
+    ema: FiniteFloat | None = Field(default=None, gt=0, lt=1)
+    keep: Literal["last", "best"] = "last"
+    patience: int | None = Field(default=None, ge=1)
+
+    def drop_path_at(self, epoch: int) -> float:
+        """The probability of dropping an edge in an epoch, the first being 0: as in the code of DARTS."""
+        return self.drop_path * epoch / self.epochs
+
+
+def read_training(name: str, changes: dict[str, Any]) -> Training:
+    """A recipe of ``configs/train``; see ``hwnas.recipe.read_settings``."""
+    return read_settings(Training, "train", name, changes)
+
+
+def training_of(child: ChildTraining, seed: int) -> Training:
+    """The training that a search gives its children."""
+    optimizer = Descent.model_validate(child.optimizer.model_dump())
+    return Training(epochs=child.epochs, batch_size=child.batch_size, seed=seed, optimizer=optimizer)
