@@ -16,6 +16,7 @@ from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.network import (
+    NETWORK_FILES,
     check_parity,
     data_metadata,
     export_cells,
@@ -24,9 +25,11 @@ from hwnas.export.network import (
     onnx_accuracy,
     save_weights,
 )
+from hwnas.export.quantize import quantize_network
 from hwnas.export.verify import require_its_device, spec_of, time_networks
 from hwnas.files import read_json, sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
+from hwnas.networks.quantize import FLOAT32, INT8
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.progress import Progress
@@ -36,6 +39,8 @@ from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import accuracy, train_child
+
+QUANTIZATION_FILE = "quantization.json"
 
 
 def fit_setting(setting: Setting, data: ImageData) -> Setting:
@@ -59,6 +64,10 @@ class Derived:
     setting: Setting
     architecture: Architecture
     budget: Budget
+
+    def network(self, precision: str = FLOAT32) -> Path:
+        """The ONNX file."""
+        return self.place / NETWORK_FILES[precision]
 
     @property
     def joint(self) -> bool:
@@ -94,11 +103,15 @@ class Finished(Derived):
 def write_child(
     child: ChildNetwork, derived: Derived, costs: Mapping[str, Metric], data: ImageData, result: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table."""
+    """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table.
+
+    A network in int8 is written where a table asks for one; another that is there, of an earlier network, is removed.
+    """
     place, space, budget = derived.place, derived.space, derived.budget
     text = space.format(derived.architecture, all_edges=True)
     predicted = {metric: model.predict(derived.architecture) for metric, model in costs.items()}
-    onnx_file = place / "network.onnx"
+    onnx_file = derived.network()
+    before = sha256_of_file(onnx_file) if onnx_file.exists() else None
     metadata = {"space": space.name, "architecture": text, "budget": budget.text, "version": __version__}
     for device, table in derived.tables.items():
         on = f"@{device}" if derived.joint else ""
@@ -114,6 +127,10 @@ def write_child(
     export_cells(child, place / "cells")
     parity = check_parity(child, onnx_file, data)
     test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    if before and sha256_of_file(onnx_file) != before:
+        for stale in (derived.network(INT8), place / QUANTIZATION_FILE):
+            stale.unlink(missing_ok=True)
+    int8 = _write_int8(derived, data) if any(t.runtime.precision == INT8 for t in derived.tables.values()) else {}
     # Last of the networks: until these are there, an interrupted training goes on from the old ones.
     save_weights(child, place / "weights.safetensors")
     write_json(
@@ -130,6 +147,7 @@ def write_child(
             "data": data.name,
             "parity": asdict(parity),
             "test_accuracy": test_accuracy,
+            **int8,
             **{key: value for key, value in result.items() if key != "derivations"},
         },
     )
@@ -150,8 +168,17 @@ def write_child(
         "accuracy": test_accuracy,
         "parity": asdict(parity),
         "onnx": str(onnx_file),
+        **int8,
         **result,
     }
+
+
+def _write_int8(derived: Derived, data: ImageData) -> dict[str, Any]:
+    """Quantise the network that has been written; what is said of it."""
+    file = derived.network(INT8)
+    quantize_network(derived.network(), file, data)
+    shares = {split: onnx_accuracy(file, data, getattr(data, split)) for split in ("validation", "test")}
+    return {"int8": {"onnx": file.name, **{f"{split}_accuracy": share for split, share in shares.items()}}}
 
 
 def _tables_as_json(derived: Derived) -> dict[str, Any]:
@@ -236,11 +263,14 @@ def _verify(targets: list[Finished], device: str, spec: DeviceSpec, progress: Pr
     """The targets of one table."""
     table = targets[0].tables[device]
     networks: dict[str, Path | ChildNetwork] = {
-        t.place.name: t.place / "network.onnx" if spec.made_by.takes_onnx else t.child() for t in targets
+        t.place.name: t.network(spec.precision) if spec.made_by.takes_onnx else t.child() for t in targets
     }
     for network in networks.values():
         if isinstance(network, Path) and not network.exists():
-            raise HwnasError(f"{network} does not exist", "run the search again")
+            make_int8 = f"make it with 'hwnas export {network.parent} --quantize int8'"
+            raise HwnasError(
+                f"{network} does not exist", make_int8 if spec.precision == INT8 else "run the search again"
+            )
     key = network_key(targets[0].space, targets[0].setting)
     measured = time_networks(networks, spec, table, key, progress)
     rows = []
@@ -299,7 +329,7 @@ def train_further(
 ) -> list[dict[str, Any]]:
     """Train every target's network from the weights that are there, and write its files again; one row a target."""
     targets = read_targets(folder)
-    data = _data(targets, data_spec, progress)
+    data = data_of(targets, data_spec, progress)
     optimizer = Optimizer(name="sgd", lr=learning_rate, lr_end=0.0, weight_decay=3e-4, clip_norm=5.0)
     recipe = ChildTraining(epochs=epochs, batch_size=min(64, len(data.train)), optimizer=optimizer)
     trained = []
@@ -325,25 +355,32 @@ def train_further(
 
 
 def evaluate(folder: Path, split_name: str, data_spec: str | None, progress: Progress) -> list[dict[str, Any]]:
-    """Accuracy on a split: of the ONNX file through ONNX Runtime, and of the torch network; one row a target."""
+    """Accuracy on a split: of the ONNX files through ONNX Runtime, and of the torch network; one row a target.
+
+    ``int8_accuracy`` is None where there is no quantised network.
+    """
     if split_name not in ("train", "validation", "test"):
         raise HwnasError(f"unknown split {split_name!r}", "use train, validation or test")
     targets = read_targets(folder)
-    data = _data(targets, data_spec, progress)
+    data = data_of(targets, data_spec, progress)
     split = getattr(data, split_name)
     return [
         {
             "device": target.device,
             "budget": target.budget.text,
             "images": len(split),
-            "onnx_accuracy": onnx_accuracy(target.place / "network.onnx", data, split),
+            "onnx_accuracy": onnx_accuracy(target.network(), data, split),
+            "int8_accuracy": onnx_accuracy(target.network(INT8), data, split)
+            if target.network(INT8).exists()
+            else None,
             "torch_accuracy": accuracy(target.child().eval(), data, split),
         }
         for target in targets
     ]
 
 
-def _data(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:
+def data_of(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:
+    """The images of the search, or those that ``spec`` names. Raises HwnasError when they do not fit the networks."""
     data = load_data(spec or targets[0].content["data"], progress)
     setting = targets[0].setting
     if fit_setting(setting, data) != setting:

@@ -183,9 +183,15 @@ def evaluate_command(
     if as_json:
         show_json({"split": split, "targets": rows})
         return
-    columns = ["budget", "images", "ONNX Runtime", "torch"]
+    columns = ["budget", "images", "ONNX Runtime", "int8", "torch"]
     shown = [
-        [name_of(r, rows), f"{r['images']:,}", f"{r['onnx_accuracy']:.2%}", f"{r['torch_accuracy']:.2%}"] for r in rows
+        [
+            name_of(r, rows),
+            f"{r['images']:,}",
+            *("-" if share is None else f"{share:.2%}" for share in (r["onnx_accuracy"], r["int8_accuracy"])),
+            f"{r['torch_accuracy']:.2%}",
+        ]
+        for r in rows
     ]
     show_table(f"accuracy on the {split} images", columns, shown)
 
@@ -239,6 +245,9 @@ def show_results(rows: list[dict[str, Any]]) -> None:
     show_table("", columns, shown)
     for row in rows:
         print(f"{name_of(row, rows)}: {row['architecture']}  {row['onnx']}")
+        if int8 := row.get("int8"):
+            beside = Path(row["onnx"]).with_name(int8["onnx"])
+            print(f"{name_of(row, rows)}: in int8, test accuracy {int8['test_accuracy']:.1%}  {beside}")
 
 
 def name_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
