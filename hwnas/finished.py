@@ -18,6 +18,7 @@ from hwnas.cost.networks import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.network import (
+    NETWORK_FILES,
     check_parity,
     data_metadata,
     export_cells,
@@ -27,9 +28,11 @@ from hwnas.export.network import (
     onnx_network,
     save_weights,
 )
+from hwnas.export.quantize import quantize_network
 from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
-from hwnas.files import read_json, write_json
+from hwnas.files import read_json, sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
+from hwnas.networks.quantize import FLOAT32, INT8
 from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.progress import Progress
@@ -40,7 +43,8 @@ from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.evaluation import evaluate_scores, scores_of, write_confusion
 
 WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
-RUNTIMES_EVALUATED = ("onnx", "torch")
+EVALUATED = {"onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8", "torch": "torch"}
+QUANTIZATION_FILE = "quantization.json"
 
 
 def fit_setting(setting: Setting, data: ImageData) -> Setting:
@@ -66,6 +70,10 @@ class Derived:
     architecture: Architecture
     budget: Budget
     claims_budget: bool = field(default=True, kw_only=True)
+
+    def network(self, precision: str = FLOAT32) -> Path:
+        """The ONNX file."""
+        return self.place / NETWORK_FILES[precision]
 
     @property
     def joint(self) -> bool:
@@ -113,11 +121,13 @@ def write_child(
     """Write a child's weights, ONNX files and ``architecture.json``; returns its row of the closing table.
 
     ``weights`` are those to keep, by file name, where there are more than the child's own.
+    A network in int8 is written where a table asks for one; another that is there, of an earlier network, is removed.
     """
     place, space, budget = derived.place, derived.space, derived.budget
     text = space.format(derived.architecture, all_edges=True)
     predicted = {metric: model.predict(derived.architecture) for metric, model in costs.items()}
-    onnx_file = place / "network.onnx"
+    onnx_file = derived.network()
+    before = sha256_of_file(onnx_file) if onnx_file.exists() else None
     metadata = {"space": space.name, "architecture": text, "version": __version__}
     if derived.claims_budget:
         metadata["budget"] = budget.text
@@ -135,6 +145,10 @@ def write_child(
     export_cells(child, place / "cells")
     parity = check_parity(child, onnx_file, data)
     test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    if before and sha256_of_file(onnx_file) != before:
+        for stale in (derived.network(INT8), place / QUANTIZATION_FILE):
+            stale.unlink(missing_ok=True)
+    int8 = _write_int8(derived, data) if any(t.runtime.precision == INT8 for t in derived.tables.values()) else {}
     # Last of the networks: until these are there, an interrupted training goes on from the old ones.
     for name, state in (weights or {WEIGHTS["last"]: child.state_dict()}).items():
         save_weights(state, place / name)
@@ -153,6 +167,7 @@ def write_child(
             "data": data.name,
             "parity": asdict(parity),
             "test_accuracy": test_accuracy,
+            **int8,
             **{key: value for key, value in result.items() if key != "derivations"},
         },
     )
@@ -167,6 +182,7 @@ def write_child(
         "accuracy": test_accuracy,
         "parity": asdict(parity),
         "onnx": str(onnx_file),
+        **int8,
         **result,
     }
 
@@ -176,6 +192,14 @@ def _claims(derived: Derived, predicted: Mapping[str, float]) -> dict[str, Any]:
     latencies = {device: _latencies(derived, device, predicted) | {"measured_ms": None} for device in derived.tables}
     by_device = {"devices": [{"device": device, **row} for device, row in latencies.items()]}
     return {"limits": dict(derived.budget.limits), **(by_device if derived.joint else latencies[derived.device])}
+
+
+def _write_int8(derived: Derived, data: ImageData) -> dict[str, Any]:
+    """Quantise the network that has been written; what is said of it."""
+    file = derived.network(INT8)
+    quantize_network(derived.network(), file, data)
+    shares = {split: onnx_accuracy(file, data, getattr(data, split)) for split in ("validation", "test")}
+    return {"int8": {"onnx": file.name, **{f"{split}_accuracy": share for split, share in shares.items()}}}
 
 
 def _tables_as_json(derived: Derived) -> dict[str, Any]:
@@ -274,11 +298,14 @@ def _time(targets: list[Finished], device: str, spec: DeviceSpec, progress: Prog
     """The latency of the targets' networks, by their folders, in the state of the machine that one table describes."""
     table = targets[0].tables[device]
     networks: dict[str, Path | ChildNetwork] = {
-        t.place.name: t.place / "network.onnx" if spec.made_by.takes_onnx else t.child() for t in targets
+        t.place.name: t.network(spec.precision) if spec.made_by.takes_onnx else t.child() for t in targets
     }
     for network in networks.values():
         if isinstance(network, Path) and not network.exists():
-            raise HwnasError(f"{network} does not exist", "run the search again")
+            make_int8 = f"make it with 'hwnas export {network.parent} --quantize int8'"
+            raise HwnasError(
+                f"{network} does not exist", make_int8 if spec.precision == INT8 else "run the search again"
+            )
     key = network_key(targets[0].space, targets[0].setting)
     measured = time_networks(networks, spec, table, key, progress)
     return {target.place: measured[target.place.name] for target in targets}
@@ -349,7 +376,8 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """How good the networks are on a split: the ONNX files through ONNX Runtime, and torch; one row a target.
 
-    With ``latency`` they are timed on the run's devices, too; ``confusion`` is a CSV file to write.
+    The quantised network is among them where there is one. With ``latency`` the run's devices time the networks, too;
+    ``confusion`` is a CSV file to write.
     """
     if split_name not in ("train", "validation", "test"):
         raise HwnasError(f"unknown split {split_name!r}", "use train, validation or test")
@@ -357,21 +385,17 @@ def evaluate(
     if latency:
         for table in _tables_of(targets).values():
             require_its_device(table)
-    data = _data(targets, data_spec, progress)
+    data = data_of(targets, data_spec, progress)
     split = getattr(data, split_name)
     rows = []
     for target in targets:
         row: dict[str, Any] = {"device": target.device, "budget": target.budget.text, "images": len(split)}
-        networks: tuple[Callable[[Tensor], Tensor], ...] = (
-            onnx_network(target.place / "network.onnx"),
-            target.child().eval(),
-        )
-        for runtime, network in zip(RUNTIMES_EVALUATED, networks, strict=True):
+        for runtime, network in _networks(target).items():
             found = evaluate_scores(scores_of(network, data, split), split.targets.numpy())
             row |= {f"{runtime}_{key}": value for key, value in asdict(found).items()}
         rows.append(row)
     if confusion:
-        write_confusion(confusion, data.labels, rows, RUNTIMES_EVALUATED)
+        write_confusion(confusion, data.labels, rows, tuple(EVALUATED))
     for device, table in _tables_of(targets).items() if latency else ():
         on_device = [target for target in targets if device in target.tables]
         measured = _time(on_device, device, spec_of(table), progress)
@@ -381,7 +405,16 @@ def evaluate(
     return rows
 
 
-def _data(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:
+def _networks(target: Finished) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What there is to evaluate of a target, as ``EVALUATED`` calls it."""
+    networks: dict[str, Callable[[Tensor], Tensor]] = {"onnx": onnx_network(target.network())}
+    if target.network(INT8).exists():
+        networks["int8"] = onnx_network(target.network(INT8))
+    return {**networks, "torch": target.child().eval()}
+
+
+def data_of(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:
+    """The images of the search, or those that ``spec`` names. Raises HwnasError when they do not fit the networks."""
     data = load_data(spec or targets[0].content["data"], progress)
     setting = targets[0].setting
     if fit_setting(setting, data) != setting:

@@ -7,6 +7,7 @@ DIR/checkpoint.pt        the search's state
 DIR/summary.json         the closing table; DIR/targets.png, DIR/search.png: pictures of it and of metrics.jsonl
 DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, training.jsonl,
                          verification.json
+                         (network_int8.onnx where the table is of int8, or by hwnas export)
                          (with several tables: DIR/<name>_<budget>/, unless the budget names its devices)
 """
 

@@ -11,10 +11,13 @@ from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.interval import error_scales
 from hwnas.cost.model import ENUMERABLE, encode
 from hwnas.cost.networks import network_key
+from hwnas.data import ImageData
 from hwnas.export.network import export_network
+from hwnas.export.quantize import quantize_network
 from hwnas.export.verify import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
 from hwnas.networks.child import ChildNetwork
+from hwnas.networks.quantize import INT8
 from hwnas.progress import Progress
 from hwnas.search.loop import Search, Target
 from hwnas.spaces import Architecture
@@ -49,7 +52,10 @@ def settle(
         def measure(candidate: Candidate) -> dict[str, float]:
             text = space.format(candidate.architecture, all_edges=True)
             child, key = ChildNetwork(space, candidate.architecture, setting, prune=True), network_key(space, setting)
-            return {m: _time_child(child, text, table_of[m], key, place, progress).latency_ms for m in budget_ms}
+            return {
+                m: _time_child(child, text, table_of[m], key, place, search.data, progress).latency_ms
+                for m in budget_ms
+            }
 
         def tell(attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
             for metric, bound in budget_ms.items():
@@ -107,7 +113,13 @@ def _by_device(name: str, latencies: Mapping[str, float]) -> dict[str, float]:
 
 
 def _time_child(
-    child: ChildNetwork, architecture: str, table: LatencyTable, key: str, place: Path, progress: Progress
+    child: ChildNetwork,
+    architecture: str,
+    table: LatencyTable,
+    key: str,
+    place: Path,
+    data: ImageData,
+    progress: Progress,
 ) -> Measured:
     spec = spec_of(table)
     if not spec.made_by.takes_onnx:
@@ -115,6 +127,8 @@ def _time_child(
     file = place / ".candidate.onnx"
     export_network(child, file, {"architecture": architecture})
     try:
+        if spec.precision == INT8:
+            quantize_network(file, file, data)
         return time_networks({"child": file}, spec, table, key, progress)["child"]
     finally:
         file.unlink()

@@ -7,10 +7,23 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import benchmark, derive, exchange, fits, report, runs, shelves, spaces, tables
+from hwnas.cli import benchmark, derive, exchange, exports, fits, report, runs, shelves, spaces, tables
 from hwnas.cli.common import app, benchmark_app, space_app, table_app
 
-__all__ = ["app", "benchmark", "derive", "exchange", "fits", "main", "report", "runs", "shelves", "spaces", "tables"]
+__all__ = [
+    "app",
+    "benchmark",
+    "derive",
+    "exchange",
+    "exports",
+    "fits",
+    "main",
+    "report",
+    "runs",
+    "shelves",
+    "spaces",
+    "tables",
+]
 
 app.add_typer(space_app, name="space")
 app.add_typer(table_app, name="table")

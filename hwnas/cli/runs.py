@@ -234,7 +234,7 @@ def evaluate_command(
 
     Calibration error is Guo et al.'s (2017), 15 bins: how far confidence is from accuracy.
     """
-    from hwnas.finished import RUNTIMES_EVALUATED, evaluate
+    from hwnas.finished import EVALUATED, evaluate
     from hwnas.progress import Progress
 
     with Progress() as progress:
@@ -242,10 +242,11 @@ def evaluate_command(
     if as_json:
         show_json({"split": split, "targets": rows})
         return
-    names = dict(zip(RUNTIMES_EVALUATED, ("ONNX Runtime", "torch"), strict=True))
     shown = []
     for r in rows:
-        for runtime, name in names.items():
+        for runtime, name in EVALUATED.items():
+            if f"{runtime}_accuracy" not in r:
+                continue
             top5 = r[f"{runtime}_top5_accuracy"]
             shown.append(
                 [
@@ -317,6 +318,9 @@ def show_results(rows: list[dict[str, Any]]) -> None:
     show_table("", columns, shown)
     for row in rows:
         print(f"{name_of(row, rows)}: {row['architecture']}  {row['onnx']}")
+        if int8 := row.get("int8"):
+            beside = Path(row["onnx"]).with_name(int8["onnx"])
+            print(f"{name_of(row, rows)}: in int8, test accuracy {int8['test_accuracy']:.1%}  {beside}")
 
 
 def name_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:

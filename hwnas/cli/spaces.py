@@ -17,7 +17,6 @@ from hwnas.cli.common import (
     SpaceName,
     TableSpace,
     Written,
-    app,
     chosen_setting,
     command,
     common_network,
@@ -191,33 +190,3 @@ def _error(values: dict[str, float], name: str) -> str:
     """The relative standard error of a percentile that was sampled."""
     error = values.get(f"{name}_standard_error")
     return "" if error is None else f" ±{error / values[name]:.1%}"
-
-
-@command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")
-def export_command(
-    architecture: Written,
-    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
-    space: SpaceName = "nasbench201",
-    setting: SettingName = None,
-    channels: Channels = None,
-    layers: Layers = None,
-    input_shape: InputShape = None,
-    classes: Classes = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
-) -> None:
-    """Export an architecture with random weights, to time it or train it elsewhere."""
-    import torch
-
-    from hwnas.export.network import export_network
-    from hwnas.networks.child import ChildNetwork
-    from hwnas.networks.serialize import OPSET
-    from hwnas.spaces import get_space
-
-    chosen = get_space(space)
-    name = setting or chosen.evaluation_setting(architecture)
-    sizes = chosen_setting(chosen, name, channels, layers, classes=classes, **parse_input(input_shape))
-    torch.manual_seed(seed)
-    network = ChildNetwork(chosen, chosen.parse(architecture), sizes, prune=True)
-    text = chosen.format(chosen.parse(architecture))
-    export_network(network, out, {"space": space, "architecture": text, "weights": f"random, seed {seed}"})
-    print(f"{out}: {sizes.describe()}, random weights, opset {OPSET}, dynamic batch")

@@ -12,13 +12,14 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
-from hwnas.profiling.device import DeviceSpec
+from hwnas.networks.quantize import FLOAT32
+from hwnas.profiling.device import DeviceSpec, require_precision
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.profiling.session import ask, connect, make_job, run_job
 from hwnas.profiling.statistics import estimate, read
-from hwnas.tables.schema import LatencyTable
+from hwnas.tables.schema import NOT_KNOWN, LatencyTable
 
 PASSES, ROUNDS = 5, 12
 Progress = Callable[[str, int, int], None]
@@ -48,7 +49,10 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
             f"there is no profiler for the table's runtime {table.runtime.name!r}", f"known: {', '.join(RUNTIMES)}"
         )
     hardware = {"gpu": "cuda:0", "browser": "browser"}.get(table.device.kind, "cpu")
-    return DeviceSpec(hardware, table.runtime.name, table.runtime.threads, table.runtime.batch)
+    precision = FLOAT32 if table.runtime.precision == NOT_KNOWN else table.runtime.precision
+    spec = DeviceSpec(hardware, table.runtime.name, table.runtime.threads, table.runtime.batch, precision=precision)
+    require_precision(spec)
+    return spec
 
 
 def require_its_device(table: LatencyTable) -> None:

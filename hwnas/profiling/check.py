@@ -12,7 +12,7 @@ import numpy as np
 
 from hwnas.errors import HwnasError
 from hwnas.profiling.device import DeviceSpec
-from hwnas.profiling.models import SENTINEL, Assembled, Repeated, repetitions, write_model
+from hwnas.profiling.models import SENTINEL, Assembled, repeated, repetitions, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.noise import check_quiet, too_noisy
 from hwnas.profiling.session import Start, connect, make_job, run_job
@@ -57,8 +57,7 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, progress: Pr
     chosen = sorted(random.Random(0).sample(measurable, min(sample, len(measurable))), key=lambda e: e.workload)
     models: dict[str, Assembled] = {SENTINEL_NAME: SENTINEL}
     for entry in chosen:
-        w = entry.workload
-        models |= {f"{w.key}@{copies}": Repeated(w, copies) for copies in repetitions(w)}
+        models |= repeated(entry.workload, spec)
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder, files = Path(name), {}
         for number, (model_name, model) in enumerate(models.items()):

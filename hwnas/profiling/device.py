@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from hwnas.cost.structure import Rewrite
 from hwnas.errors import HwnasError
 from hwnas.files import shipped
+from hwnas.networks.quantize import FLOAT32
 from hwnas.profiling.runtimes import RUNTIMES, Runtime
 
 FORMS = "use cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2 or ssh://user@host+onnxruntime"
@@ -20,7 +22,7 @@ PYTHON = r"(?a:[\w/][\w./-]*)"
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """Where and with what to run: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads and batch size.
+    """Where and with what to run: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads, batch size, precision.
 
     ``host`` is a machine to reach by ssh (``user@name:port``), empty for this one; ``python`` the interpreter there.
     """
@@ -31,12 +33,19 @@ class DeviceSpec:
     batch: int = 1
     host: str = ""
     python: str = "python3"
+    precision: str = FLOAT32
 
     @property
     def text(self) -> str:
         where = f"ssh://{self.host}/" if self.host else ""
         python = f"&python={self.python}" if self.python != "python3" else ""
-        return f"{where}{self.hardware}+{self.runtime}?threads={self.threads}&batch={self.batch}{python}"
+        precision = f"&precision={self.precision}" if self.precision != FLOAT32 else ""
+        return f"{where}{self.hardware}+{self.runtime}?threads={self.threads}&batch={self.batch}{precision}{python}"
+
+    @property
+    def rewrites(self) -> tuple[Rewrite, ...] | None:
+        """What is known of what the runtime's optimiser does to a cell: of integers nothing."""
+        return self.made_by.rewrites if self.precision == FLOAT32 else None
 
     @property
     def made_by(self) -> Runtime:
@@ -68,13 +77,25 @@ def parse_device(text: str) -> DeviceSpec:
             if not re.fullmatch(r"[1-9]\d{0,3}", value):
                 raise HwnasError(f"{name}={value!r} in device {text!r} is not a whole number of at least 1")
             spec = replace(spec, threads=int(value)) if name == "threads" else replace(spec, batch=int(value))
+        elif name == "precision":
+            spec = replace(spec, precision=value)
+            require_precision(spec)
         elif name == "python" and host:
             if not re.fullmatch(PYTHON, value):
                 raise HwnasError(f"python={value!r} in device {text!r} is not the name or path of an interpreter")
             spec = replace(spec, python=value)
         else:
-            raise HwnasError(f"unknown option {name!r} in device {text!r}", "threads and batch can be given")
+            raise HwnasError(f"unknown option {name!r} in device {text!r}", "threads, batch and precision can be given")
     return spec
+
+
+def require_precision(spec: DeviceSpec) -> None:
+    """Raises HwnasError when networks of the spec's precision cannot be made for its runtime."""
+    known = spec.made_by.precisions
+    if spec.precision not in known:
+        raise HwnasError(
+            f"runtime {spec.runtime} is not profiled with precision {spec.precision!r}", f"use {' or '.join(known)}"
+        )
 
 
 def _spec_in(file: Path) -> str:

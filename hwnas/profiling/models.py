@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.networks.child import Build, ChildNetwork
+from hwnas.networks.quantize import INT8, quantize_onnx, random_feeds
 from hwnas.operations import build_operation, num_inputs, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
@@ -55,22 +56,27 @@ class Parallel(nn.Module):
 
 @dataclass(frozen=True)
 class Repeated:
-    """So many copies of a workload in one model."""
+    """So many copies of a workload in one model: one behind another where they can be and are not to be ``apart``."""
 
     workload: Workload
     copies: int
+    apart: bool = False
+
+    @property
+    def chained(self) -> bool:
+        return is_chainable(self.workload) and not self.apart
 
     def module(self, build: Build) -> nn.Module:
         w = self.workload
         operations = [build(w) for _ in range(self.copies)]
-        if not is_chainable(w):
+        if not self.chained:
             return Parallel(operations, num_inputs(w))
         ahead = Workload("nor_conv_1x1", w.in_channels, w.in_channels, w.height, w.width)
         return Chain(operations, build(ahead if "pool" in w.op else None))
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         w = self.workload
-        return [(w.in_channels, w.height, w.width)] * num_inputs(w) * (1 if is_chainable(w) else self.copies)
+        return [(w.in_channels, w.height, w.width)] * num_inputs(w) * (1 if self.chained else self.copies)
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,16 @@ def repetitions(workload: Workload) -> tuple[int, int]:
     return (4, 28) if cheap else (4, 12)
 
 
+def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
+    """The two models between which the slope is taken, by name.
+
+    Of integers in a chain, ONNX Runtime leaves out the steps to floats and back, which a network has to make where it
+    adds or pools: what such steps surround stands apart.
+    """
+    apart = spec.precision == INT8 and workload.op not in ("relu", "sum")
+    return {f"{workload.key}@{copies}": Repeated(workload, copies, apart) for copies in repetitions(workload)}
+
+
 def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
     """The model as a torch module with random weights, and inputs for it."""
     module = model.module(lambda workload: randomise(build_operation(workload)))
@@ -114,11 +130,19 @@ def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
 
 
 def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
-    """Write for the runtime of ``spec``, unless an earlier run has done so; operations are kept beside ``path``."""
+    """Write for the runtime of ``spec``, unless an earlier run has done so; operations are kept beside ``path``.
+
+    The sentinel is in single precision always: it tells how fast the machine is, whatever else is timed.
+    """
     runtime, pieces = spec.made_by, path.parent / "pieces"
     if path.exists():
         return
-    if runtime.suffix == ".onnx":
+    if spec.precision == INT8 and model != SENTINEL:
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            floats = Path(name) / "model.onnx"
+            assemble_onnx(model, floats, pieces, spec.batch)
+            quantize_onnx(floats, path, [random_feeds(floats)])
+    elif runtime.suffix == ".onnx":
         assemble_onnx(model, path, pieces, spec.batch)
     elif runtime.convert:
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:

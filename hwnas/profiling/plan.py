@@ -18,7 +18,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.device import DeviceSpec
-from hwnas.profiling.models import SENTINEL, Repeated, Whole, repetitions, write_model
+from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
 from hwnas.profiling.session import PROTOCOL, Start
 from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
@@ -110,9 +110,10 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
     except HwnasError as error:
         raise HwnasError(error.problem, f"remove it (rm {out}) or write to another file with --out") from None
     spec, runtime = plan.spec, table.runtime
-    here = (start.device.fingerprint, start.runtime, start.version, start.provider, spec.threads, spec.batch)
-    there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider, runtime.threads, runtime.batch)
-    if here != there:
+    here = (start.device.fingerprint, start.runtime, start.version, start.provider)
+    there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider)
+    asked, held = (spec.threads, spec.batch, spec.precision), (runtime.threads, runtime.batch, runtime.precision)
+    if (here, asked) != (there, held):
         raise HwnasError(
             f"{out} is a table of another device or runtime ({table.describe()})", "write to another file with --out"
         )
@@ -163,7 +164,7 @@ def models_to_time(
     """Every model by its name: the sentinel, each workload repeated few and many times, the networks."""
     models: dict[str, Assembled] = {SENTINEL_NAME: SENTINEL}
     for workload in workloads:
-        models |= {f"{workload.key}@{copies}": Repeated(workload, copies) for copies in repetitions(workload)}
+        models |= repeated(workload, plan.spec)
     models |= {
         name: Whole(plan.space, architecture, plan.setting)
         for name, architecture in zip(network_names(networks), networks, strict=True)

@@ -124,6 +124,7 @@ def _assemble(
             provider=start.provider,
             threads=plan.spec.threads,
             batch=plan.spec.batch,
+            precision=plan.spec.precision,
             options=start.options,
         ),
         protocol=Protocol(
@@ -186,7 +187,7 @@ def _with_correction(
     choices = encode(plan.space, list(networks))
     fitted = len(networks) * plan.fit_networks // (plan.fit_networks + plan.report_networks)
     correction = fit_correction(
-        table, plan.space, plan.setting, choices[:fitted], measured[:fitted], plan.spec.made_by.rewrites
+        table, plan.space, plan.setting, choices[:fitted], measured[:fitted], plan.spec.rewrites
     )
     timed = [
         MeasuredNetwork(

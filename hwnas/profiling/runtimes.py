@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hwnas.cost.structure import Rewrite
 from hwnas.files import shipped
+from hwnas.networks.quantize import FLOAT32, INT8
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,6 +49,7 @@ class Runtime:
     ending.
     ``processes`` over which a profile's rounds are spread at the least (fewer where loading is slow). ``rewrites`` are
     what its optimiser is known to do to a cell; None leaves it to the networks that the correction is fitted on.
+    ``precisions`` are those in which networks are written for it.
     """
 
     profiler: str
@@ -57,6 +59,7 @@ class Runtime:
     convert: Callable[[Path, Path], None] | None = None
     processes: int = 4
     rewrites: tuple[Rewrite, ...] | None = None
+    precisions: tuple[str, ...] = (FLOAT32,)
 
     @property
     def program(self) -> Path:
@@ -78,7 +81,9 @@ class Runtime:
 
 
 RUNTIMES = {
-    "onnxruntime": Runtime("onnxruntime_cpu.py", r"cpu", ".onnx", processes=8, rewrites=("share", "fuse")),
+    "onnxruntime": Runtime(
+        "onnxruntime_cpu.py", r"cpu", ".onnx", processes=8, rewrites=("share", "fuse"), precisions=(FLOAT32, INT8)
+    ),
     # 4 s to start and 0.3 s a model, but each process compiles the runtime anew, and not always to equally fast code.
     "onnxruntime-web": Runtime("browser.py", r"browser", ".onnx", convert=_convert_for_web, rewrites=("share", "fuse")),
     "openvino": Runtime("openvino_cpu.py", r"cpu", ".onnx", processes=6, rewrites=("share", "fuse")),

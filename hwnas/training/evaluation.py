@@ -67,11 +67,14 @@ def calibration_error(scores: NDArray[np.float32], targets: NDArray[np.int64], b
 
 
 def write_confusion(path: Path, labels: Sequence[str], rows: Sequence[dict[str, Any]], runtimes: Sequence[str]) -> None:
-    """Confusion matrices as one CSV file: a line a network, runtime and true class, a column a predicted class."""
+    """Confusion matrices as one CSV file: a line a network, runtime and true class, a column a predicted class.
+
+    A row need not have all of the ``runtimes``.
+    """
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["device", "budget", "runtime", "class", *labels])
         for row in rows:
-            for runtime in runtimes:
+            for runtime in (name for name in runtimes if f"{name}_confusion" in row):
                 for label, counts in zip(labels, row[f"{runtime}_confusion"], strict=True):
                     writer.writerow([row["device"], row["budget"], runtime, label, *counts])

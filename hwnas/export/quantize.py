@@ -1,0 +1,26 @@
+"""A trained network in 8-bit integers: what its activations range over is learnt from training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.data import ImageData
+from hwnas.networks.quantize import Feeds, quantize_onnx
+
+CALIBRATION_IMAGES = 200
+BATCH = 50
+
+
+def quantize_network(source: Path, path: Path, data: ImageData, images: int = CALIBRATION_IMAGES) -> None:
+    """Quantise what ``export_network`` wrote, with so many training images (all, where there are fewer)."""
+    quantize_onnx(source, path, _batches(data, images))
+
+
+def _batches(data: ImageData, images: int) -> Iterator[Feeds]:
+    """Training images as they are, none of them augmented, chosen at random by a fixed seed: folders are sorted."""
+    chosen = np.random.default_rng(0).permutation(len(data.train))[:images]
+    for start in range(0, len(chosen), BATCH):
+        yield {"image": data.normalise(data.train.images[chosen[start : start + BATCH]]).numpy()}

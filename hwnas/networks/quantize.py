@@ -1,0 +1,133 @@
+"""ONNX networks in 8-bit integers, by ONNX Runtime's static quantisation.
+
+Convolutions and the classifier are quantised, what lies between them stays in single precision: ONNX Runtime's poolings
+and additions of integers take longer than those of floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwnas.files import atomic_path
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+FLOAT32, INT8 = "float32", "int8"
+OPERATORS = ("Conv", "Gemm")
+SETTINGS = {
+    "format": "QDQ",
+    "operators": list(OPERATORS),
+    "weights": "int8, per channel",
+    "activations": "uint8",
+    "calibration": "MinMax",
+}
+Feeds = Mapping[str, np.ndarray]
+
+
+def quantize_onnx(source: Path, path: Path, batches: Iterable[Feeds]) -> None:
+    """Write the ONNX model ``source`` to ``path`` with int8 weights, per channel, and uint8 activations (QDQ).
+
+    Activations get the ranges that they have on ``batches`` (input name -> float32 array [N, …]). Batch norms must
+    have been folded into convolutions, as ``write_onnx`` does.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(source)
+    described = {entry.key: entry.value for entry in model.metadata_props}
+    _give_each_its_own_bias(model)
+    _keep_poolings_in_floats(model)
+    # Without this mark ONNX Runtime advises to fold batch norms first.
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    with TemporaryDirectory(prefix="hwnas-") as name, atomic_path(path) as temporary:
+        prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "quantized.onnx"
+        onnx.save(model, prepared)
+        quantize_static(
+            prepared,
+            quantized,
+            _reader(batches),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(OPERATORS),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+        )
+        result = onnx.load(quantized)
+        del result.metadata_props[:]
+        onnx.helper.set_model_props(result, {**described, "hwnas.precision": INT8})
+        onnx.checker.check_model(result, full_check=True)
+        onnx.save(result, temporary)
+
+
+def random_feeds(path: Path) -> Feeds:
+    """One batch of standard normal numbers for an ONNX file whose inputs have fixed shapes."""
+    import onnx
+
+    random = np.random.default_rng(0)
+    inputs = onnx.load(path, load_external_data=False).graph.input
+    shapes = {given.name: [axis.dim_value for axis in given.type.tensor_type.shape.dim] for given in inputs}
+    return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+
+
+def _give_each_its_own_bias(model: ModelProto) -> None:
+    """torch's exporter stores equal biases once; but a bias is quantised by the scale of its own layer, and ONNX
+    Runtime computes a layer in floats whose bias has another's scale, or stands behind a node of its own.
+    """
+    graph = model.graph
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    copied_from = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    met = set()
+    for node in graph.node:
+        if node.op_type in OPERATORS and len(node.input) == 3:
+            bias = node.input[2]
+            while bias in copied_from:
+                bias = copied_from[bias]
+            if bias in met or bias != node.input[2]:
+                copy = graph.initializer.add()
+                copy.CopyFrom(held[bias])
+                copy.name = node.input[2] = f"{node.output[0]}.bias"
+            met.add(bias)
+
+
+def _keep_poolings_in_floats(model: ModelProto) -> None:
+    """ONNX Runtime averages integers when a pooling alone lies between what is quantised, and takes ten times as long.
+    It does not look behind a maximum: that with 0 is what a ReLU computes, that with the least number nothing.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    poolings = {node.output[0] for node in graph.node if node.op_type == "AveragePool"}
+    bounds: dict[str, float] = {}
+    nodes = []
+    for node in graph.node:
+        name = node.input[0] if node.input else ""
+        if name in poolings and node.op_type == "Relu":
+            bounds["hwnas_zero"] = 0.0
+            node = helper.make_node("Max", [name, "hwnas_zero"], list(node.output), node.name)
+        elif name in poolings and node.op_type in OPERATORS:
+            bounds["hwnas_least"] = float(np.finfo(np.float32).min)
+            nodes.append(helper.make_node("Max", [name, "hwnas_least"], [f"{node.output[0]}.input"]))
+            node.input[0] = nodes[-1].output[0]
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for name, bound in bounds.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(bound, dtype=np.float32), name))
+
+
+def _reader(batches: Iterable[Feeds]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    left = iter(batches)
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> Feeds | None:
+            return next(left, None)
+
+    return Reader()
