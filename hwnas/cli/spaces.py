@@ -55,7 +55,7 @@ def space_count(
     if as_json:
         show_json(
             {
-                "space": space,
+                "space": chosen.name,
                 "architecture": chosen.format(parsed),
                 "setting": name,
                 "channels": sizes.channels,
@@ -219,5 +219,5 @@ def export_command(
     torch.manual_seed(seed)
     network = ChildNetwork(chosen, chosen.parse(architecture), sizes, prune=True)
     text = chosen.format(chosen.parse(architecture))
-    export_network(network, out, {"space": space, "architecture": text, "weights": f"random, seed {seed}"})
+    export_network(network, out, {"space": chosen.name, "architecture": text, "weights": f"random, seed {seed}"})
     print(f"{out}: {sizes.describe()}, random weights, opset {OPSET}, dynamic batch")
