@@ -350,6 +350,10 @@ def test_another_definition_of_the_same_name_is_told_by_its_hash(run: Run, tmp_p
     first.unlink()  # the run has its own
     found = run("derive", out, "--json")
     assert found.exit_code == 0, found.output
+    page = tmp_path / "page" / "report.html"
+    assert run("report", out, "--out", page).exit_code == 0
+    assert re.search(r"--space=\S*report_files/space.yaml", page.read_text())
+    assert get_space(str(page.parent / "report_files/space.yaml")).key == space.key
     shutil.copy(second, out / "space.yaml")
     assert_one_clear_line(run("derive", out), *keys)
 
