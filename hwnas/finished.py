@@ -37,7 +37,8 @@ from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.progress import Progress
 from hwnas.report.run_pictures import draw_run
-from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
+from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.spaces.kept import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.evaluation import evaluate_scores, scores_of, write_confusion
@@ -235,7 +236,7 @@ def read_targets(folder: Path) -> list[Finished]:
     for place in places:
         content = read_json(place / "architecture.json", search_first)
         try:
-            space = get_space(content["space"])
+            space = kept_space(manifest, content["space"], run)
             files = content["tables"] if "tables" in content else {content["device"]: content["table"]}
             result.append(
                 Finished(

@@ -1,6 +1,7 @@
 """A whole search, from table, data and budgets to ONNX networks that keep their budgets, in one folder.
 
 DIR/manifest.json        settings, seeds, versions, hashes of everything used
+DIR/space.yaml           the search space, where it is the user's own file
 DIR/table.json           the latency table (of several: DIR/tables/NAME.json)
 DIR/metrics.jsonl        a line an epoch and target
 DIR/checkpoint.pt        the search's state
@@ -30,7 +31,7 @@ from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.verify import require_its_device
-from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json
+from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json, write_text
 from hwnas.finished import Derived, fit_setting, verify_run, write_child
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
@@ -38,6 +39,7 @@ from hwnas.report.run_pictures import draw_run
 from hwnas.search.loop import Goal, Search, Target, run_search
 from hwnas.settle import settle
 from hwnas.spaces import SearchSpace, Setting
+from hwnas.spaces.kept import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import HISTORY, accuracy, recalibrate, train_child
@@ -144,6 +146,7 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
     """Write what the run is made from, or check that the folder holds this very run; returns its digest."""
     asked = {
         "space": question.space.name,
+        **definition_as_json(question.space),
         "setting": asdict(setting),
         "tables": _hashes(question),
         "data": question.data_spec,
@@ -160,13 +163,17 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
     except OSError as error:
         raise unwritable(folder, error) from error
     if manifest.exists():
-        if read_json(manifest, f"remove folder {folder}").get("digest") != digest:
+        there = read_json(manifest, f"remove folder {folder}")
+        require_same_definition(there, question.space, folder)
+        if there.get("digest") != digest:
             raise HwnasError(
                 f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
             )
         return digest
     packages = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+    if question.space.origin and question.space.origin.text is not None:
+        write_text(folder / SPACE_FILE, question.space.origin.text)
     write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
     for device, table in question.tables.items():
         write_table(folder / table_file(question.tables, device), table)

@@ -33,14 +33,17 @@ benchmark_app = typer.Typer(
     no_args_is_help=True, help="Judge search methods by what others found as they trained every cell of a space."
 )
 
-SpaceName = Annotated[str, typer.Option("--space", help="nasbench201 or darts.")]
-TableSpace = Annotated[str | None, typer.Option("--space", help="nasbench201 or darts; by default the table's.")]
+SpaceName = Annotated[str, typer.Option("--space", help="nasbench201, darts, FILE.yaml or package.module:NAME.")]
+TableSpace = Annotated[
+    str | None,
+    typer.Option("--space", help="nasbench201, darts, FILE.yaml or package.module:NAME; by default the table's."),
+]
 SettingName = Annotated[
     str | None, typer.Option("--setting", help="Named sizes of the space, such as imagenet-mobile.")
 ]
 Channels = Annotated[int | None, typer.Option(help="Channels of the first cells.")]
 Layers = Annotated[
-    int | None, typer.Option("--layers", "--cells", help="Cells: a stage (nasbench201), in all (darts).")
+    int | None, typer.Option("--layers", "--cells", help="Cells: a stage (nasbench201, your own), in all (darts).")
 ]
 InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
@@ -48,7 +51,12 @@ Written = Annotated[str, typer.Option("--architecture", help="In the space's not
 Folder = Annotated[Path, typer.Argument(help="A run of hwnas search, or one budget's folder in it.")]
 OtherData = Annotated[str | None, typer.Option("--data", help="By default the data of the search.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-DataSpec = Annotated[str, typer.Option("--data", help="digits, cifar10:FOLDER or imagefolder:PATH, options behind ?.")]
+DataSpec = Annotated[
+    str,
+    typer.Option(
+        "--data", help="digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, options behind ?."
+    ),
+]
 DeviceName = Annotated[
     str,
     typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),

@@ -45,7 +45,9 @@ def export_command(
         str | None, typer.Option(help="Without a run: in the space's notation, or a name such as DARTS_V2.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Without a run: the ONNX file to write.")] = None,
-    space: Annotated[str | None, typer.Option(help="nasbench201 (the default) or darts.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="nasbench201 (the default), darts, FILE.yaml or package.module:NAME.")
+    ] = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,

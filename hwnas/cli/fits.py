@@ -141,7 +141,7 @@ def table_design(
     if out:
         _write_form(out, architectures)
     if as_json:
-        show_json({"space": space, "pool": list(known.pool), "architectures": architectures})
+        show_json({"space": chosen.name, "pool": list(known.pool), "architectures": architectures})
         return
     print("\n".join(architectures))
     if out:

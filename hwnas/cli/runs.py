@@ -73,6 +73,7 @@ def search_command(
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe, recipe_of
     from hwnas.run import Question, answer
+    from hwnas.spaces.nasbench201 import NASBENCH201
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
     if fixed_lambda is not None:
@@ -83,7 +84,8 @@ def search_command(
         load_plugin(plugin)
     tables = open_tables(table)
     chosen, sizes = common_network(tables, space, setting, channels=channels, depth=layers)
-    settings = read_recipe(recipe or recipe_of(method or "snas", chosen.name, data), changes)
+    alike = NASBENCH201.name if chosen.origin else chosen.name  # whose recipes a space of the user's own takes
+    settings = read_recipe(recipe or recipe_of(method or "snas", alike, data), changes)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
     question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify, plugin)

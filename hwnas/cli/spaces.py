@@ -54,7 +54,7 @@ def space_count(
     if as_json:
         show_json(
             {
-                "space": space,
+                "space": chosen.name,
                 "architecture": chosen.format(parsed),
                 "setting": name,
                 "channels": sizes.channels,

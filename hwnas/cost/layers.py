@@ -14,6 +14,7 @@ from typing import Literal
 
 from hwnas.errors import HwnasError
 from hwnas.spaces import Workload
+from hwnas.spaces.convolutions import Convolution, read_convolution
 
 # join: halves put side by side within an operation. concat: the nodes of a cell.
 Kind = Literal["relu", "conv", "pool", "norm", "add", "join", "concat", "linear"]
@@ -85,8 +86,14 @@ def _strided(height: int, width: int, stride: int) -> tuple[int, int]:
     return (height + stride - 1) // stride, (width + stride - 1) // stride
 
 
-def _separable(t: _Trace, w: Workload, kernel: int) -> None:
-    t.depthwise_block(t.depthwise_block(0, w.in_channels, kernel, w.stride), w.out_channels, kernel, 1)
+def _convolution(t: _Trace, w: Workload, named: Convolution) -> None:
+    if named.kind == "relu_conv_bn":
+        t.relu_conv(0, w.out_channels, named.kernel, w.stride)
+    elif named.kind == "dilated_conv":
+        t.depthwise_block(0, w.out_channels, named.kernel, w.stride)
+    else:
+        once = t.depthwise_block(0, w.in_channels, named.kernel, w.stride)
+        t.depthwise_block(once, w.out_channels, named.kernel, 1)
 
 
 def _factorized_reduce(t: _Trace, w: Workload) -> None:
@@ -117,12 +124,6 @@ def _stem_imagenet_first(t: _Trace, w: Workload) -> None:
 
 
 LAYERS: dict[str, Callable[[_Trace, Workload], object]] = {
-    "nor_conv_1x1": lambda t, w: t.relu_conv(0, w.out_channels, 1, w.stride),
-    "nor_conv_3x3": lambda t, w: t.relu_conv(0, w.out_channels, 3, w.stride),
-    "sep_conv_3x3": lambda t, w: _separable(t, w, 3),
-    "sep_conv_5x5": lambda t, w: _separable(t, w, 5),
-    "dil_conv_3x3": lambda t, w: t.depthwise_block(0, w.out_channels, 3, w.stride),
-    "dil_conv_5x5": lambda t, w: t.depthwise_block(0, w.out_channels, 5, w.stride),
     "max_pool_3x3": lambda t, w: t.pool(0, w.stride),
     "avg_pool_3x3": lambda t, w: t.pool(0, w.stride),
     "max_pool_3x3_bn": lambda t, w: t.norm(t.pool(0, w.stride)),
@@ -147,8 +148,11 @@ def layers(workload: Workload) -> tuple[Layer, ...]:
 
     Raises HwnasError for an operation whose layers are not known.
     """
-    if workload.op not in LAYERS:
-        raise HwnasError(f"the layers of operation {workload.op!r} are not known", f"known are {', '.join(LAYERS)}")
     trace = _Trace([(workload.in_channels, workload.height, workload.width)])
-    LAYERS[workload.op](trace, workload)
+    if named := read_convolution(workload.op):
+        _convolution(trace, workload, named)
+    elif workload.op in LAYERS:
+        LAYERS[workload.op](trace, workload)
+    else:
+        raise HwnasError(f"the layers of operation {workload.op!r} are not known", f"known are {', '.join(LAYERS)}")
     return tuple(trace.layers)

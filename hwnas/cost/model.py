@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.networks import network_key, profile_command
+from hwnas.cost.networks import network_key, profile_command, require_its_definition
 from hwnas.cost.structure import (
     FAMILIES,
     PIECES,
@@ -222,6 +222,7 @@ def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting)
 
     Raises HwnasError that lists the workloads of the space that the table lacks.
     """
+    require_its_definition(table, space)
     if found := table.edge_costs.get(network_key(space, setting)):
         return _by_edges(space, found)
     entries = {entry.workload: entry for entry in table.entries}
@@ -370,8 +371,8 @@ def _written(
         edge = cell.edges_from(number)[0]
         total = 0.0
         for place in places:
-            relu = next(piece_of(w) for w in place.candidates[edge].values() if w and not is_pool(w))
-            weight = max(float(getattr(entries[relu], field)), 1e-9) if relu in entries else 1.0
+            relu = next((piece_of(w) for w in place.candidates[edge].values() if w and not is_pool(w)), None)
+            weight = max(float(getattr(entries[relu], field)), 1e-9) if relu and relu in entries else 1.0
             total += weight
             before, prepared = network.parts[place.inputs[number]], place.preprocess[number]
             if prepared:

@@ -14,31 +14,55 @@ def network_key(space: SearchSpace, setting: Setting) -> str:
     """The name of a network's sizes in a table's ``correction`` and ``additivity``."""
     s = setting
     sizes = f"{s.channels}x{s.depth}/{s.image_channels}x{s.height}x{s.width}/{s.classes}"
-    return f"{space.name}/{sizes}" + ("" if s.stem == "cifar" else f"/{s.stem}") + ("/pool-norm" if s.pool_norm else "")
+    return f"{space.key}/{sizes}" + ("" if s.stem == "cifar" else f"/{s.stem}") + ("/pool-norm" if s.pool_norm else "")
 
 
-def networks_of(table: LatencyTable) -> list[tuple[SearchSpace, Setting]]:
-    """The networks that a table was made for, read back from their names; other names are passed over."""
+KEY = re.compile(r"([\w-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?")
+
+
+def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[tuple[SearchSpace, Setting]]:
+    """The networks that a table was made for, read back from their names, of hwnas's spaces and the user's ``own``;
+    other names are passed over.
+    """
+    known = {space.key: space for space in (*SPACES.values(), *([own] if own else []))}
     result = []
-    for key in dict.fromkeys([*table.correction, *table.edge_costs]):
-        form = r"([\w-]+)/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?"
-        found = re.fullmatch(form, key)
-        if found and found[1] in SPACES:
-            channels, depth, image_channels, height, width, classes = (int(n) for n in found.groups()[1:7])
+    for found in _keys(table):
+        space = known.get(found[1] + (found[2] or ""))
+        if space:
+            channels, depth, image_channels, height, width, classes = (int(n) for n in found.groups()[2:8])
             setting = Setting(channels, depth, image_channels, height, width, classes)
-            setting = replace(setting, stem="imagenet" if found[8] else "cifar", pool_norm=bool(found[9]))
-            result.append((SPACES[found[1]], setting))
+            setting = replace(setting, stem="imagenet" if found[9] else "cifar", pool_norm=bool(found[10]))
+            result.append((space, setting))
     return result
 
 
+def _keys(table: LatencyTable) -> list[re.Match[str]]:
+    names = dict.fromkeys([*table.correction, *table.edge_costs])
+    return [found for name in names if (found := KEY.fullmatch(name))]
+
+
+def require_its_definition(table: LatencyTable, space: SearchSpace) -> None:
+    """Raises HwnasError when a table was made for a space of this name that another file or module defines."""
+    made_for = {found[1] + (found[2] or "") for found in _keys(table) if found[1] == space.name}
+    if space.origin and made_for and space.key not in made_for:
+        raise HwnasError(
+            f"the table was made for {', '.join(sorted(made_for))}, but {space.spec} defines {space.key}",
+            f"give the file of then, or {profile_command(space, space.settings[space.search_setting])}",
+        )
+
+
 def choose_network(
-    table: LatencyTable, space_name: str | None, setting_name: str | None, **changes: int | None
+    table: LatencyTable, space_spec: str | None, setting_name: str | None, **changes: int | None
 ) -> tuple[SearchSpace, Setting]:
     """The network a user means: by what is said, else the one that the table was made for.
 
-    Raises HwnasError when a table was made for several and nothing says which.
+    Raises HwnasError when a table was made for several and nothing says which, or for a space of the user's own and
+    nothing says where it is.
     """
-    made_for = [(s, sizes) for s, sizes in networks_of(table) if space_name in (None, s.name)]
+    asked = get_space(space_spec) if space_spec else None
+    made_for = [(space, sizes) for space, sizes in networks_of(table, asked) if asked in (None, space)]
+    if asked:
+        require_its_definition(table, asked)
     said = {key: value for key, value in changes.items() if value is not None}
     if not setting_name and made_for:
         fitting = [
@@ -56,8 +80,12 @@ def choose_network(
             raise HwnasError(
                 f"the table was made for several networks ({names})", "say which with --space and --setting"
             )
+    if not asked and not made_for and (strange := sorted({found[1] for found in _keys(table) if found[2]})):
+        raise HwnasError(
+            f"the table was made for a space of your own, {strange[0]}", "say which file with --space FILE.yaml"
+        )
     spaces = {space.name for space, _ in made_for}
-    space = get_space(space_name or (spaces.pop() if len(spaces) == 1 else "nasbench201"))
+    space = asked or get_space(spaces.pop() if len(spaces) == 1 else "nasbench201")
     return space, space.setting(setting_name or space.search_setting, **changes)
 
 
@@ -77,4 +105,4 @@ def profile_command(space: SearchSpace, setting: Setting) -> str:
             options += f" {option} {getattr(setting, field)}"
     if (setting.image_channels, setting.height, setting.width) != (base.image_channels, base.height, base.width):
         options += f" --input {setting.image_channels}x{setting.height}x{setting.width}"
-    return f"measure them with 'hwnas profile --space {space.name}{options} --out TABLE'"
+    return f"measure them with 'hwnas profile --space {space.spec}{options} --out TABLE'"

@@ -14,6 +14,8 @@ from torch import Tensor
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 
+HELD_OUT = 0.2  # the share of the training images kept for validation where a data set names none
+
 
 @dataclass(frozen=True)
 class Split:

@@ -1,4 +1,6 @@
-"""Where images come from: ``digits``, ``cifar10:FOLDER``, ``imagefolder:PATH``, each with options behind ``?``."""
+"""Where images come from: ``digits``, ``cifar10:FOLDER``, ``imagefolder:PATH``, ``python:package.module:FUNCTION``,
+each with options behind ``?``.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,22 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from hwnas.data.images import ImageData, Split, divide
+from hwnas.data.images import HELD_OUT, ImageData, Split, divide
+from hwnas.data.own import python_data
 from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.errors import HwnasError
 
-FORMS = "use digits, cifar10:FOLDER or imagefolder:PATH, options behind ?, for instance digits?size=16"
+FORMS = (
+    "use digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, "
+    "options behind ?, for instance digits?size=16"
+)
 COUNTS = ("train", "validation", "test")
 OPTIONS = {
     "digits": {"size"},
     "cifar10": {"download", *COUNTS},
     "imagefolder": {"size", "grey", *COUNTS},
+    "python": set(COUNTS),
 }
-HELD_OUT = 0.2  # the share of the training images kept for validation where a data set names none
 Progress = Callable[[str, int, int], None]
 
 
@@ -33,8 +39,8 @@ def load_data(spec: str, progress: Progress = lambda stage, done, total: None) -
     ``train=``, ``validation=``, ``test=`` take that many images, the same share of every class. ``size=`` resizes,
     ``grey=repeat`` copies the channel of greyscale images three times.
 
-    Raises HwnasError for an unknown source or option, a missing or empty folder, an unreadable, truncated or greyscale
-    image, or images of different sizes without ``size``.
+    Raises HwnasError for an unknown source or option, a function that fails or gives no images, a missing or empty
+    folder, an unreadable, truncated or greyscale image, or images of different sizes without ``size``.
     """
     found = re.fullmatch(r"(\w+)(?::([^?]*))?(?:\?(.*))?", spec)
     if not found or found[1] not in OPTIONS:
@@ -52,6 +58,8 @@ def load_data(spec: str, progress: Progress = lambda stage, done, total: None) -
         return _digits(spec, int(options.get("size", 32)))
     if kind == "cifar10":
         return _cifar10(spec, Path(place or "data"), options)
+    if kind == "python":
+        return python_data(spec, place, lambda labels, name: _some(np.arange(len(labels)), labels, options, name))
     if not place:
         raise HwnasError("imagefolder without a folder", "write imagefolder:PATH")
     return _image_folder(spec, Path(place), options, progress)

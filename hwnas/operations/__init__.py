@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.spaces import Workload
+from hwnas.spaces.convolutions import Convolution, read_convolution
 
 
 def relu_conv_bn(workload: Workload, kernel: int, affine: bool) -> nn.Sequential:
@@ -43,10 +44,24 @@ def separable_conv(workload: Workload, kernel: int, affine: bool) -> nn.Sequenti
     )
 
 
-def dilated_conv(workload: Workload, kernel: int, affine: bool) -> nn.Sequential:
+def dilated_conv(workload: Workload, kernel: int, dilation: int, affine: bool) -> nn.Sequential:
     return nn.Sequential(
-        *_depthwise_block(workload.in_channels, workload.out_channels, kernel, workload.stride, 2, affine)
+        *_depthwise_block(workload.in_channels, workload.out_channels, kernel, workload.stride, dilation, affine)
     )
+
+
+def convolution(workload: Workload, affine: bool) -> nn.Module:
+    """The convolution that the workload's name describes (hwnas.spaces.convolutions)."""
+    named = read_convolution(workload.op)
+    assert named
+    return CONVOLUTIONS[named.kind](workload, named, affine)
+
+
+CONVOLUTIONS: dict[str, Callable[[Workload, Convolution, bool], nn.Module]] = {
+    "relu_conv_bn": lambda w, named, affine: relu_conv_bn(w, named.kernel, affine),
+    "separable_conv": lambda w, named, affine: separable_conv(w, named.kernel, affine),
+    "dilated_conv": lambda w, named, affine: dilated_conv(w, named.kernel, named.dilation, affine),
+}
 
 
 def pool(workload: Workload, kind: str, norm: bool, affine: bool = True) -> nn.Module:
@@ -143,13 +158,14 @@ def _norm_relu_pool_linear(w: Workload, affine: bool) -> nn.Module:
 
 Builder = Callable[[Workload, bool], nn.Module]
 
+# The papers' operations; a convolution of any other kernel or dilation is built by its name, too.
 REGISTRY: dict[str, Builder] = {
-    "nor_conv_1x1": lambda w, affine: relu_conv_bn(w, 1, affine),
-    "nor_conv_3x3": lambda w, affine: relu_conv_bn(w, 3, affine),
-    "sep_conv_3x3": lambda w, affine: separable_conv(w, 3, affine),
-    "sep_conv_5x5": lambda w, affine: separable_conv(w, 5, affine),
-    "dil_conv_3x3": lambda w, affine: dilated_conv(w, 3, affine),
-    "dil_conv_5x5": lambda w, affine: dilated_conv(w, 5, affine),
+    "nor_conv_1x1": convolution,
+    "nor_conv_3x3": convolution,
+    "sep_conv_3x3": convolution,
+    "sep_conv_5x5": convolution,
+    "dil_conv_3x3": convolution,
+    "dil_conv_5x5": convolution,
     "max_pool_3x3": lambda w, affine: pool(w, "max", norm=False),
     "avg_pool_3x3": lambda w, affine: pool(w, "avg", norm=False),
     "max_pool_3x3_bn": lambda w, affine: pool(w, "max", norm=True, affine=affine),
@@ -175,9 +191,10 @@ def build_operation(workload: Workload | None, affine: bool = True) -> nn.Module
     """
     if workload is None:
         return nn.Identity()
-    if workload.op not in REGISTRY:
+    builder = convolution if read_convolution(workload.op) else REGISTRY.get(workload.op)
+    if builder is None:
         raise HwnasError(f"unknown operation {workload.op!r}", f"use one of {', '.join(REGISTRY)}")
-    return REGISTRY[workload.op](workload, affine)
+    return builder(workload, affine)
 
 
 def num_inputs(workload: Workload) -> int:

@@ -28,6 +28,8 @@ from hwnas.tables.schema import LatencyTable
 LEAST_PASSES = 3  # processes of the profiler for everything …
 NETWORK_PASSES = 5  # … for whole networks: a fit and a report look at many, none has to be settled …
 MOST_PASSES = 1.5  # … and for entries that do not settle, times the processes that the rounds are meant for
+MOST_DRAWS = 20_000  # of random architectures, among which those to time are found
+LEAST_NETWORKS = 8  # of a space that has no more, nothing can be fitted and judged
 Progress = Callable[[str, int, int], None]
 
 
@@ -145,16 +147,27 @@ def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload], 
 
 
 def random_architectures(plan: ProfilePlan) -> list[Architecture]:
-    """Different random architectures that have at least one path from input to output in every cell."""
+    """Different random architectures that have at least one path from input to output in every cell: as many as the
+    plan asks for, or fewer where few of a space have one.
+
+    Raises HwnasError when it has next to none.
+    """
     generator = np.random.default_rng(201)
     found: dict[Architecture, None] = {}
     wanted = min(plan.fit_networks + plan.report_networks, plan.space.num_architectures // 4)
-    while len(found) < wanted:
+    for _ in range(MOST_DRAWS):
+        if len(found) == wanted:
+            break
         choices: NDArray[np.intp] = generator.integers(len(plan.space.operations), size=plan.space.num_edges)
         architecture = decode(plan.space, choices)
         cells = zip(plan.space.cells.values(), architecture.cells, strict=True)
         if all(any(cell.live_edges(operations)) for cell, operations in cells):
             found[architecture] = None
+    if len(found) < min(LEAST_NETWORKS, plan.fit_networks + plan.report_networks):
+        raise HwnasError(
+            f"too few architectures of space {plan.space.name} have a path from input to output ({len(found)} found)",
+            "give its cells more nodes, edges or operations",
+        )
     return list(found)
 
 

@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 
 from hwnas.cost.networks import named_setting
 from hwnas.report.run_content import RunContent
+from hwnas.spaces.kept import SPACE_FILE
 from hwnas.tables.io import table_text
 
 
 def inputs(run: RunContent, prefix: str) -> dict[str, str]:
-    """What the commands read besides the images, by file name: the recipe, and the tables by the run's own names."""
+    """What the commands read besides the images, by file name: the recipe, the tables by the run's own names, and the
+    space where it is the user's own file.
+    """
     import yaml
 
     files = {f"{prefix}recipe.yaml": yaml.safe_dump(run.raw_manifest["recipe"], sort_keys=True)}
+    if (text := _own_file(run)) is not None:
+        files[f"{prefix}{SPACE_FILE}"] = text
     return files | {f"{prefix}tables/{device}.json": table_text(table) for device, table in run.tables.items()}
 
 
@@ -22,7 +27,7 @@ def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
     """Shell lines that search again into a new folder, and what follows; ``folder`` holds the ``inputs``."""
     manifest, setting = run.manifest, run.setting
     options: list[tuple[str, Sequence[str]]] = [
-        ("--space", [manifest.space]),
+        ("--space", [run.space.spec if _own_file(run) is None else f"{folder}/{prefix}{SPACE_FILE}"]),
         ("--setting", [named_setting(run.space, setting)]),
         ("--channels", [str(setting.channels)]),
         ("--layers", [str(setting.depth)]),
@@ -37,6 +42,11 @@ def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
     words = ["hwnas", "search", *(f"{name}={value}" for name, values in options for value in values)]
     lines = [shlex.join([*words, *["--verify"] * manifest.verify])]
     return [*lines, *(shlex.join(["hwnas", word, f"runs/{run.name}-again"]) for word in ("verify", "report"))]
+
+
+def _own_file(run: RunContent) -> str | None:
+    """The text of the space, where it is the user's own file."""
+    return run.space.origin.text if run.space.origin else None
 
 
 def versions(found: Mapping[str, str]) -> str:

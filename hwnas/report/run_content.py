@@ -16,7 +16,8 @@ from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.spaces import Architecture, SearchSpace, Setting, get_space
+from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.spaces.kept import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
@@ -189,7 +190,7 @@ def read_run(folder: Path) -> RunContent:
     rows = summary.get("targets") if isinstance(summary, dict) else None
     if not isinstance(rows, list) or not rows:
         raise HwnasError(f"{folder / 'summary.json'} is incomplete (targets)", again)
-    space = get_space(manifest.space)
+    space = kept_space(raw, manifest.space, folder)
     try:
         setting = Setting(**manifest.setting)
     except TypeError as error:

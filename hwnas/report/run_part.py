@@ -88,7 +88,7 @@ def run_part(run: RunContent, number: int, runs: Sequence[RunContent], prefix: s
 
 def _table(run: RunContent, device: str, place: int, prefix: str) -> TablePart:
     table = run.tables[device]
-    part = table_part(table, device, f"{prefix}{place}-{device}-" if len(run.tables) > 1 else prefix)
+    part = table_part(table, device, f"{prefix}{place}-{device}-" if len(run.tables) > 1 else prefix, run.space)
     if run.manifest.tables[device] != table.sha256:
         part.warnings.append("The run's manifest names a table with another sha256 than that of this one.")
     return part

@@ -10,6 +10,7 @@ from hwnas.cost.networks import network_key, networks_of
 from hwnas.errors import HwnasError
 from hwnas.report.charts import additivity, heat_map
 from hwnas.report.svg import GREY, PALETTE, Figure
+from hwnas.spaces import SearchSpace, Setting
 from hwnas.tables.plot import ANNOTATED, Panel, positive_ms, table_panels, unit_of
 from hwnas.tables.schema import LatencyTable
 
@@ -39,15 +40,17 @@ class TablePart:
     notes: list[str]
 
 
-def table_part(table: LatencyTable, name: str, prefix: str) -> TablePart:
-    """``name`` is what the reader calls the table, ``prefix`` begins the names of its figures."""
+def table_part(table: LatencyTable, name: str, prefix: str, own: SearchSpace | None = None) -> TablePart:
+    """``name`` is what the reader calls the table, ``prefix`` begins the names of its figures, ``own`` a space of the
+    user's own that it may have been made for.
+    """
     panels = table_panels(table)
     notes = []
     if sum(len(panel.rows) * len(panel.columns) for panel in panels) > MOST_CELLS:
         notes.append(f"{len(table.entries):,} entries are too many for a picture: see hwnas table export.")
         panels = []
-    proofs = _proofs(table, prefix)
-    if not any(proof.figure for proof in proofs):
+    proofs = _proofs(table, prefix, own)
+    if not any(proof.figure for proof in proofs) and not table.networks:
         notes.append("The table holds no whole networks to compare its sums with.")
     maps = [_map(panel, number, panels, prefix) for number, panel in enumerate(panels, start=1)]
     return TablePart(name, facts_of(table), [table.noise_warning] if table.noise_warning else [], maps, proofs, notes)
@@ -95,8 +98,8 @@ def _map(panel: Panel, number: int, panels: Sequence[Panel], prefix: str) -> Fig
     return Figure(f"{prefix}table-{number}", caption, svg, data, wide=True)
 
 
-def _proofs(table: LatencyTable, prefix: str) -> list[Proof]:
-    reports, known = table.quality.additivity, {network_key(*network): network for network in networks_of(table)}
+def _proofs(table: LatencyTable, prefix: str, own: SearchSpace | None) -> list[Proof]:
+    reports, known = table.quality.additivity, {network_key(*network): network for network in networks_of(table, own)}
     proofs = []
     for number, key in enumerate(dict.fromkeys([*reports, *table.networks]), start=1):
         lines = [reports[key].describe()] if key in reports else []
@@ -105,17 +108,19 @@ def _proofs(table: LatencyTable, prefix: str) -> list[Proof]:
         if key in table.correction:
             lines.append(table.correction[key].describe())
         figure = None
-        if key in known and table.networks.get(key):
+        if table.networks.get(key) and key not in known:
+            lines.append("not drawn: the definition of its space is not at hand")
+        elif table.networks.get(key):
             try:
-                figure = _proof(table, key, f"{prefix}additivity-{number}")
+                figure = _proof(table, key, known[key], f"{prefix}additivity-{number}")
             except HwnasError as error:
                 lines.append(f"not drawn: {error}")
         proofs.append(Proof(key, lines, figure))
     return proofs
 
 
-def _proof(table: LatencyTable, key: str, name: str) -> Figure:
-    space, setting = next(network for network in networks_of(table) if network_key(*network) == key)
+def _proof(table: LatencyTable, key: str, made_for: tuple[SearchSpace, Setting], name: str) -> Figure:
+    space, setting = made_for
     model = build_cost_models(table, space, setting)["latency_ms"]
     networks = table.networks[key]
     predicted = model.predict_many(encode(space, [space.parse(network.architecture) for network in networks]))

@@ -1,6 +1,8 @@
-"""The search spaces that hwnas knows, by name."""
+"""The search spaces that hwnas knows, by name, and those of the user's own, by where they are."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
@@ -12,6 +14,7 @@ from hwnas.spaces.space import (
     CellPlace,
     FixedPart,
     Network,
+    Origin,
     SearchSpace,
     Setting,
     Workload,
@@ -27,6 +30,7 @@ __all__ = [
     "CellPlace",
     "FixedPart",
     "Network",
+    "Origin",
     "SearchSpace",
     "Setting",
     "Workload",
@@ -34,8 +38,21 @@ __all__ = [
 ]
 
 
-def get_space(name: str) -> SearchSpace:
-    """The space of that name. Raises HwnasError when there is none."""
-    if name not in SPACES:
-        raise HwnasError(f"unknown space {name!r}", f"use one of {', '.join(SPACES)}")
-    return SPACES[name]
+def get_space(spec: str) -> SearchSpace:
+    """The space of that name, that a ``.yaml`` file defines, or that an import path ``package.module:NAME`` names.
+
+    Raises HwnasError when there is none.
+    """
+    if spec in SPACES:
+        return SPACES[spec]
+    if spec.endswith((".yaml", ".yml")):
+        from hwnas.spaces.own import read_space
+
+        return read_space(Path(spec), tuple(SPACES))
+    if ":" in spec:
+        from hwnas.spaces.own import import_space
+
+        return import_space(spec, tuple(SPACES))
+    raise HwnasError(
+        f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, FILE.yaml or package.module:NAME of your own"
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 
 from hwnas.errors import HwnasError
-from hwnas.spaces.space import NONE, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
+from hwnas.spaces.build import NetworkBuilder, add_stem
+from hwnas.spaces.space import NONE, Cell, Network, SearchSpace, Setting
 
 OPERATIONS = (
     NONE,
@@ -146,64 +147,16 @@ def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = False) ->
 
 def build_network(setting: Setting) -> Network:
     """``depth`` cells, the ones at a third and two thirds of them reductions that double the channels."""
-    height, width = setting.height, setting.width
-    parts: list[FixedPart | CellPlace] = []
-    if setting.stem == "imagenet":
-        stem0 = Workload("stem_imagenet_first", setting.image_channels, setting.channels, height, width, 4)
-        height, width = (height + 3) // 4, (width + 3) // 4
-        stem1 = Workload("stem_imagenet_second", setting.channels, setting.channels, height, width, 2)
-        parts += [FixedPart("stem0", stem0, (-1,)), FixedPart("stem1", stem1, (0,))]
-        shapes = [(setting.channels, height, width), (setting.channels, (height + 1) // 2, (width + 1) // 2)]
-        sources = (0, 1)
-    else:
-        stem = Workload("stem_conv_3x3", setting.image_channels, 3 * setting.channels, height, width)
-        parts.append(FixedPart("stem", stem, (-1,)))
-        shapes = [(3 * setting.channels, height, width)] * 2
-        sources = (0, 0)
-
+    builder = NetworkBuilder(setting, {op: op for op in OPERATIONS})
     channels = setting.channels
+    add_stem(builder, channels if setting.stem == "imagenet" else 3 * channels)
     for index in range(setting.depth):
         reduction = index in {setting.depth // 3, 2 * setting.depth // 3}
-        if reduction:
-            channels *= 2
-        before, last = shapes
-        halved = before[1:] != last[1:]  # the cell before was a reduction, so its input must be halved too
-        preprocess = (
-            Workload("factorized_reduce" if halved else "nor_conv_1x1", before[0], channels, *before[1:], 1 + halved),
-            Workload("nor_conv_1x1", last[0], channels, *last[1:]),
-        )
-        height, width = last[1:]
-        stride = 2 if reduction else 1
-        out_height, out_width = (height + stride - 1) // stride, (width + stride - 1) // stride
-        from_input = _candidates(channels, height, width, stride, setting.pool_norm)
-        from_node = _candidates(channels, out_height, out_width, 1, setting.pool_norm)
-        parts.append(
-            CellPlace(
-                kind="reduce" if reduction else "normal",
-                preprocess=preprocess,
-                candidates=tuple(from_input if source < 2 else from_node for source, _ in CELL.edges),
-                node_sum=Workload("sum", channels, channels, out_height, out_width),
-                concat=Workload("concat", channels, 4 * channels, out_height, out_width),
-                inputs=sources,
-            )
-        )
-        shapes = [last, (4 * channels, out_height, out_width)]
-        sources = (sources[1], len(parts) - 1)
-    channels, height, width = shapes[1]
+        channels *= 1 + reduction
+        builder.cell("reduce" if reduction else "normal", CELL, channels, 1 + reduction)
     head = "window_pool_linear" if setting.stem == "imagenet" else "pool_linear"  # as the published networks have it
-    parts.append(FixedPart("head", Workload(head, channels, setting.classes, height, width), (len(parts) - 1,)))
-    return Network(setting, tuple(parts))
-
-
-def _candidates(channels: int, height: int, width: int, stride: int, pool_norm: bool) -> dict[str, Workload | None]:
-    """The workload of every candidate on an edge, at its input's resolution."""
-    timed: dict[str, Workload | None] = {NONE: None}
-    for op in OPERATIONS[1:]:
-        name = f"{op}_bn" if pool_norm and "pool" in op else op
-        if op == "skip_connect":
-            name = "factorized_reduce" if stride == 2 else ""
-        timed[op] = Workload(name, channels, channels, height, width, stride) if name else None
-    return timed
+    builder.fixed("head", head, setting.classes)
+    return builder.network()
 
 
 DARTS = SearchSpace(

@@ -165,6 +165,17 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a space of the user's own comes from: what ``--space`` was given, the text of the file (None where it is
+    a Python object), and the SHA-256 of what it defines, but for its settings.
+    """
+
+    spec: str
+    text: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """What can be chosen, how it is written, and the network around it.
 
@@ -173,6 +184,8 @@ class SearchSpace:
 
     ``macs_convention`` says how the space's papers count multiply-accumulates: "fvcore" (fvcore's default handles,
     batch norm counted) or "conv_linear" (convolutions and the classifier with its bias, nothing else).
+
+    ``origin`` is None for hwnas's own spaces.
     """
 
     name: str
@@ -186,6 +199,17 @@ class SearchSpace:
     format_cells: Callable[[tuple[tuple[str, ...], ...], bool], str]
     build_network: Callable[[Setting], Network]
     published: Mapping[str, str]
+    origin: Origin | None = None
+
+    @property
+    def spec(self) -> str:
+        """What ``--space`` takes."""
+        return self.origin.spec if self.origin else self.name
+
+    @property
+    def key(self) -> str:
+        """What tables call it: a space of the user's own by its name and the hash of what it defines."""
+        return f"{self.name}@{self.origin.sha256[:12]}" if self.origin else self.name
 
     @cached_property
     def num_edges(self) -> int:

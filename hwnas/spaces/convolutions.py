@@ -1,0 +1,46 @@
+"""The convolutions that can be searched: what they are called in workloads and tables, and what a name means.
+
+``nor_conv_3x3`` ReLU, convolution, batch norm (NAS-Bench-201)
+``sep_conv_5x5`` ReLU, depthwise and 1x1 convolution, batch norm, twice (DARTS)
+``dil_conv_3x3`` the same once, dilated by 2 (DARTS); ``dil_conv_3x3_d4``: dilated by 4
+
+The name says everything, so entries of a table are never those of another operation. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+PREFIXES = {"relu_conv_bn": "nor_conv", "separable_conv": "sep_conv", "dilated_conv": "dil_conv"}
+USUAL_DILATION = {"relu_conv_bn": 1, "separable_conv": 1, "dilated_conv": 2}
+MAX_KERNEL = 31
+MAX_DILATION = 16
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A kind of operation with its kernel (odd) and, for ``dilated_conv``, its dilation."""
+
+    kind: str
+    kernel: int
+    dilation: int
+
+    @property
+    def op(self) -> str:
+        """What a workload and a table call it."""
+        dilated = f"_d{self.dilation}" * (self.dilation != USUAL_DILATION[self.kind])
+        return f"{PREFIXES[self.kind]}_{self.kernel}x{self.kernel}{dilated}"
+
+
+def read_convolution(op: str) -> Convolution | None:
+    """The convolution that a workload's ``op`` names, or None."""
+    found = re.fullmatch(r"(nor|sep|dil)_conv_(\d{1,2})x\2(?:_d(\d{1,2}))?", op)
+    if not found:
+        return None
+    kind = next(kind for kind, prefix in PREFIXES.items() if prefix == f"{found[1]}_conv")
+    kernel, dilation = int(found[2]), int(found[3] or USUAL_DILATION[kind])
+    known = kernel % 2 and kernel <= MAX_KERNEL and 1 <= dilation <= MAX_DILATION
+    known = known and (kind == "dilated_conv" or dilation == 1)
+    convolution = Convolution(kind, kernel, dilation)
+    return convolution if known and convolution.op == op else None

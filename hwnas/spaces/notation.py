@@ -1,0 +1,77 @@
+"""Architectures as text, in the way of NAS-Bench-201: ``|op~0|+|op~0|op~1|``, a node's edges by where they come from.
+
+Of several kinds of cell each has its name ahead: ``normal:|op~0|+|op~0|op~1|;reduce:|op~0|+|op~0|op~1|``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwnas.errors import HwnasError
+from hwnas.spaces.space import Cell
+
+
+def read_cell(cell: Cell, text: str) -> tuple[str, ...] | None:
+    """The operations of a cell in the order of its edges; None when the text is not of it."""
+    nodes = text.split("+")
+    if len(nodes) != cell.num_nodes:
+        return None
+    operations = [""] * len(cell.edges)
+    for node, written in zip(cell.inner_nodes, nodes, strict=True):
+        edges = cell.edges_into(node)
+        found = re.findall(r"([^|~]+)~(\d+)\|", written)
+        if [source for _, source in found] != [str(cell.edges[e][0]) for e in edges]:
+            return None
+        if written != "|" + "".join(f"{op}~{source}|" for op, source in found):
+            return None
+        for e, (op, _) in zip(edges, found, strict=True):
+            operations[e] = op
+    return tuple(operations)
+
+
+def format_cell(cell: Cell, operations: tuple[str, ...]) -> str:
+    """What ``read_cell`` reads; it always names all edges."""
+    nodes = (
+        "|" + "".join(f"{operations[e]}~{cell.edges[e][0]}|" for e in cell.edges_into(node))
+        for node in cell.inner_nodes
+    )
+    return "+".join(nodes)
+
+
+@dataclass(frozen=True)
+class Notation:
+    """The notation of a space of the user's own."""
+
+    space: str
+    cells: Mapping[str, Cell]
+    example: str  # an operation
+
+    def parse(self, text: str) -> tuple[tuple[str, ...], ...]:
+        """One operation an edge of every cell. Raises HwnasError when the text is anything else."""
+        written = [part.strip() for part in text.split(";")]
+        if len(self.cells) > 1:
+            named = [part.partition(":") for part in written]
+            if [kind for kind, _, _ in named] != list(self.cells):
+                raise self._malformed(text)
+            written = [part for _, _, part in named]
+        if len(written) != len(self.cells):
+            raise self._malformed(text)
+        found = tuple(read_cell(cell, part) for cell, part in zip(self.cells.values(), written, strict=True))
+        cells = tuple(operations for operations in found if operations is not None)
+        if len(cells) != len(found):
+            raise self._malformed(text)
+        return cells
+
+    def format(self, cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
+        """The text of one operation an edge; it always names all edges."""
+        parts = [format_cell(cell, chosen) for cell, chosen in zip(self.cells.values(), cells, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        return ";".join(f"{kind}:{part}" for kind, part in zip(self.cells, parts, strict=True))
+
+    def _malformed(self, text: str) -> HwnasError:
+        shown = text if len(text) < 120 else text[:117] + "..."
+        example = self.format(tuple((self.example,) * len(cell.edges) for cell in self.cells.values()))
+        return HwnasError(f"not an architecture of space {self.space}: {shown!r}", f"write it like '{example}'")

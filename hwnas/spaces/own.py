@@ -1,0 +1,321 @@
+"""Spaces of the user's own: a YAML file, or a SearchSpace in a Python module (docs/how-to/own-space.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of
+from hwnas.imports import import_object
+from hwnas.spaces.build import RESIDUAL, SKIP, Layout, Stage
+from hwnas.spaces.convolutions import (
+    MAX_DILATION,
+    MAX_KERNEL,
+    PREFIXES,
+    USUAL_DILATION,
+    Convolution,
+    read_convolution,
+)
+from hwnas.spaces.notation import Notation
+from hwnas.spaces.space import NONE, Cell, Origin, SearchSpace, Setting
+
+HOW = "docs/how-to/own-space.md has an example"
+MAX_BYTES = 64 << 10
+MAX_EDGES = 40  # in all cells
+POOLS = ("max_pool_3x3", "avg_pool_3x3")
+ALONE = (NONE, SKIP)  # operations that are known by their names, here and in every method
+
+SPACE_NAME = "[a-z][a-z0-9_-]{0,39}"
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Size = Annotated[int, Field(ge=1, le=1024)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class OperationText(Strict):
+    """An operation: a name of the registry, or a name with a kind and its parameters."""
+
+    name: Name
+    kind: Literal["relu_conv_bn", "separable_conv", "dilated_conv", "pool", "skip_connect", "none"] | None = None
+    kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] | None = None
+    dilation: Annotated[int, Field(ge=1, le=MAX_DILATION)] | None = None
+    pool: Literal["max", "avg"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> OperationText:
+        given = {key for key in ("kernel", "dilation", "pool") if getattr(self, key) is not None}
+        takes = {"pool": {"kernel", "pool"}, "dilated_conv": {"kernel", "dilation"}}
+        allowed = takes.get(self.kind or "", {"kernel"} if self.kind in PREFIXES else set())
+        if given - allowed:
+            raise ValueError(f"{min(given - allowed)} does not belong to {self.kind or 'an operation without a kind'}")
+        if self.kind is None and self.op is None:
+            raise ValueError(f"{self.name} is not in the registry: give it a kind and a kernel")
+        if self.kind in PREFIXES and not (self.kernel or 0) % 2:
+            raise ValueError(f"{self.name}: {self.kind} needs a kernel, and an odd one")
+        if self.kind == "pool" and (self.pool is None or self.kernel not in (None, 3)):
+            raise ValueError(f"{self.name}: pool needs pool: max or pool: avg; its kernel is 3")
+        if self.kind in ALONE and self.name != self.kind:
+            raise ValueError(f"{self.name}: an operation of kind {self.kind} must be named {self.kind}")
+        meant = _registered(self.name)
+        if meant not in (None, self.op):
+            raise ValueError(f"{self.name} is the name of another operation than {self.op}")
+        if meant is None and _is_taken(self.name):
+            raise ValueError(f"{self.name}: torch's modules have something else of that name")
+        return self
+
+    @property
+    def op(self) -> str | None:
+        """What workloads call it; None where that is not known."""
+        if self.kind in PREFIXES:
+            dilation = self.dilation or USUAL_DILATION[str(self.kind)]
+            return Convolution(str(self.kind), self.kernel or 0, dilation).op
+        return f"{self.pool}_pool_3x3" if self.kind == "pool" else self.kind or _registered(self.name)
+
+
+def _registered(name: str) -> str | None:
+    """The operation of the registry that goes by this name."""
+    return name if name in (*ALONE, *POOLS) or read_convolution(name) else None
+
+
+def _is_taken(name: str) -> bool:
+    """Whether a torch module cannot hold a part of this name."""
+    from torch import nn
+
+    return hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
+
+
+class CellText(Strict):
+    """A kind of cell. By default every node reads all before it, and the last one is the cell's output."""
+
+    inputs: Annotated[int, Field(ge=1, le=2)] = 1
+    nodes: Annotated[int, Field(ge=1, le=8)]
+    edges: list[Annotated[list[int], Field(min_length=2, max_length=2)]] | None = Field(None, max_length=MAX_EDGES)
+    outputs: list[int] | None = Field(None, min_length=1, max_length=8)
+
+    @model_validator(mode="after")
+    def _sound(self) -> CellText:
+        cell = self.cell
+        nodes = range(cell.num_inputs + cell.num_nodes)
+        for source, target in cell.edges:
+            if source not in nodes or target not in cell.inner_nodes:
+                inner = f"{cell.inner_nodes[0]} to {cell.inner_nodes[-1]}"
+                raise ValueError(f"edge [{source}, {target}] is not from a node to one of {inner}")
+            if source >= target:
+                raise ValueError(f"edge [{source}, {target}] goes backwards: a node reads those before it")
+        if len(set(cell.edges)) != len(cell.edges):
+            raise ValueError("an edge stands twice")
+        if len(set(cell.outputs)) != len(cell.outputs) or any(node not in cell.inner_nodes for node in cell.outputs):
+            raise ValueError(f"outputs {list(cell.outputs)} are not different nodes behind the inputs")
+        for node in cell.inner_nodes:
+            if not cell.edges_into(node):
+                raise ValueError(f"node {node} has no edge into it")
+        for node in nodes:
+            if node not in cell.outputs and not cell.edges_from(node):
+                raise ValueError(f"node {node} leads nowhere: it has no edge and is no output")
+        return self
+
+    @property
+    def cell(self) -> Cell:
+        inner = range(self.inputs, self.inputs + self.nodes)
+        every = [[source, target] for target in inner for source in range(target)]
+        edges = sorted(((s, t) for s, t in (every if self.edges is None else self.edges)), key=lambda e: (e[1], e[0]))
+        return Cell(self.inputs, self.nodes, tuple(edges), tuple(sorted(self.outputs or [inner[-1]])))
+
+
+class StemText(Strict):
+    """``channels`` times the setting's; ``imagenet`` makes the image 8 times smaller."""
+
+    kind: Literal["conv_3x3", "imagenet"] = "conv_3x3"
+    channels: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+class StageText(Strict):
+    """hwnas.spaces.build.Stage."""
+
+    cell: str
+    channels: Annotated[int, Field(ge=1, le=64)] = 1
+    cells: Annotated[int, Field(ge=0, le=50)] | None = None
+    reduction: str | None = None
+
+
+class NetworkText(Strict):
+    stem: StemText = StemText()
+    stages: list[StageText] = Field(min_length=1, max_length=8)
+    head: Literal["pool_linear", "window_pool_linear", "norm_relu_pool_linear"] = "norm_relu_pool_linear"
+
+
+class SettingText(Strict):
+    """hwnas.spaces.Setting."""
+
+    channels: Annotated[int, Field(ge=2, le=1024)]
+    depth: Annotated[int, Field(ge=1, le=50)] = 1
+    image_channels: Annotated[int, Field(ge=1, le=64)] = 3
+    height: Size = 32
+    width: Size = 32
+    classes: Annotated[int, Field(ge=1, le=100_000)] = 10
+    pool_norm: bool = False
+
+
+class SpaceText(Strict):
+    """A whole file."""
+
+    name: Annotated[str, Field(pattern=f"^{SPACE_NAME}$")]
+    operations: list[OperationText] = Field(min_length=2, max_length=24)
+    cells: dict[Name, CellText] = Field(min_length=1, max_length=4)
+    network: NetworkText
+    settings: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], SettingText] = Field(
+        min_length=1, max_length=20
+    )
+    search_setting: str | None = None
+    macs_convention: Literal["fvcore", "conv_linear"] = "fvcore"
+
+    @model_validator(mode="after")
+    def _sound(self) -> SpaceText:
+        names, ops = [operation.name for operation in self.operations], [operation.op for operation in self.operations]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"operations: {name} stands twice")
+            if ops[number] in ops[:number]:
+                raise ValueError(f"operations: {name} and {names[ops.index(ops[number])]} are the same operation")
+        if NONE not in names:
+            raise ValueError("operations: none is missing, which leaves an edge out")
+        if sum(len(cell.cell.edges) for cell in self.cells.values()) > MAX_EDGES:
+            raise ValueError(f"cells: they have more than {MAX_EDGES} edges")
+        if taken := next((kind for kind in self.cells if kind == RESIDUAL or _is_taken(kind)), None):
+            raise ValueError(f"cells.{taken}: the name is taken, give another")
+        self._check_stages()
+        if self.search_setting not in (None, *self.settings):
+            raise ValueError(f"search_setting: {self.search_setting} is not one of {', '.join(self.settings)}")
+        return self
+
+    def _check_stages(self) -> None:
+        stages = self.network.stages
+        reductions = {s.reduction for s in stages if s.reduction}
+        if both := {s.cell for s in stages} & reductions:
+            raise ValueError(f"network.stages: cell {min(both)} is both a reduction and not one; give them two kinds")
+        for number, stage in enumerate(stages):
+            for field, kind in (("cell", stage.cell), ("reduction", stage.reduction)):
+                if kind not in (*self.cells, *((RESIDUAL, None) if field == "reduction" else ())):
+                    raise ValueError(f"network.stages.{number}.{field}: {kind} is no kind of cell")
+        placed = {s.cell for s in stages if s.cells != 0} | reductions
+        if unused := [kind for kind in self.cells if kind not in placed]:
+            raise ValueError(f"cells.{unused[0]}: no stage of the network has such a cell")
+
+    def space(self, spec: str, text: str) -> SearchSpace:
+        """The space that the file ``spec`` with this text defines. Raises HwnasError when an image is too small."""
+        operations = {operation.name: str(operation.op) for operation in self.operations}
+        cells = {kind: described.cell for kind, described in self.cells.items()}
+        stages = tuple(Stage(**stage.model_dump()) for stage in self.network.stages)
+        layout = Layout(operations, cells, stages, self.network.head, self.network.stem.channels)
+        stem = "imagenet" if self.network.stem.kind == "imagenet" else "cifar"
+        settings = {name: Setting(**sizes.model_dump(), stem=stem) for name, sizes in self.settings.items()}
+        usual = self.search_setting or next(iter(settings))
+        notation = Notation(self.name, cells, next(name for name in operations if name != NONE))
+        # Sizes are told apart by the names of networks in tables; what is left is what these names cannot say.
+        shapes = [(kind, asdict(cell)) for kind, cell in cells.items()]
+        meant = [list(operations.items()), shapes, self.network.model_dump(), self.macs_convention]
+        space = SearchSpace(
+            name=self.name,
+            operations=tuple(operations),
+            cells=cells,
+            settings=settings,
+            search_setting=usual,
+            published_setting=lambda written: usual,
+            macs_convention=self.macs_convention,
+            parse_cells=notation.parse,
+            format_cells=notation.format,
+            build_network=layout.network,
+            published={},
+            origin=Origin(spec, text, sha256_of(meant)),
+        )
+        for name, sizes in settings.items():
+            try:
+                space.network(sizes)
+            except HwnasError as error:
+                raise HwnasError(f"space {spec}: settings.{name}: {error.problem}", "give a larger one") from None
+        return space
+
+
+def read_space(path: Path, builtin: tuple[str, ...]) -> SearchSpace:
+    """The space that a YAML file defines; ``builtin`` are names that it may not take.
+
+    Raises HwnasError that names the file and the field when it is missing or anything in it is wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise HwnasError(f"space {path} is larger than {MAX_BYTES >> 10} KiB", HOW)
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise HwnasError(f"cannot read space {path}: {error.strerror}", HOW) from None
+    except UnicodeDecodeError:
+        raise HwnasError(f"space {path} is not a text file", HOW) from None
+    space = _space_of(str(path), text)
+    if space.name in builtin:
+        raise HwnasError(f"space {path}: name: {space.name} is a space of hwnas", "give it another name")
+    return space
+
+
+@cache  # the same file is the same space
+def _space_of(spec: str, text: str) -> SearchSpace:
+    try:
+        return SpaceText.model_validate(_load(spec, text)).space(spec, text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step)[:40] for step in first["loc"][:8])
+        message = first["msg"].removeprefix("Value error, ")[:300]
+        raise HwnasError(f"space {spec}: {where}: {message}" if where else f"space {spec}: {message}", HOW) from None
+
+
+def _load(spec: str, text: str) -> Any:
+    """What the YAML says; a key that stands twice, and references from one place to another, are refused."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it refers to another place in it with *")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if again := next((key for key in keys if keys.count(key) > 1), None):
+                raise ValueError(f"{again} stands twice in one place")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)  # Loader is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        first = " ".join(str(error).split())[:200] or type(error).__name__
+        raise HwnasError(f"space {spec} is not valid YAML: {first}", HOW) from None
+
+
+@cache
+def import_space(path: str, builtin: tuple[str, ...]) -> SearchSpace:
+    """The SearchSpace that ``package.module:NAME`` names. Raises HwnasError when it is something else."""
+    found = import_object(path, "space")
+    if not isinstance(found, SearchSpace):
+        raise HwnasError(f"space {path} is a {type(found).__name__}", "name a hwnas.spaces.SearchSpace")
+    if found.name in builtin or not re.fullmatch(SPACE_NAME, found.name):
+        raise HwnasError(f"space {path}: the name {found.name!r} is taken or not plain", "use letters, digits, - and _")
+    if NONE not in found.operations:
+        raise HwnasError(f"space {path}: operations lack none, which leaves an edge out", HOW)
+    try:
+        network = found.network(found.settings[found.search_setting])
+        cells = [(kind, asdict(cell)) for kind, cell in found.cells.items()]
+        digest = sha256_of([found.operations, cells, [asdict(part) for part in network.parts], found.macs_convention])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HwnasError(f"space {path} is incomplete: {type(error).__name__}: {error}", HOW) from None
+    return replace(found, origin=Origin(path, None, digest))
