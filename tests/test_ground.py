@@ -476,6 +476,7 @@ def test_methods_are_compared(run: Run, tmp_path: Path, published: AccuracyTable
     for row in rows:
         own = results(out, *(f"{row['method']}/seed{seed}" for seed in (3, 1, 2)))
         assert row["seeds"] == [3, 1, 2] == [result["seed"] for result in own]
+        assert row["epochs"] == 1
         for name in published.data_sets:
             for what in ("accuracy", "regret"):
                 values = [result[what][name] for result in own]

@@ -85,6 +85,7 @@ def summary() -> dict[str, Any]:
     method = {
         "method": "gdas",
         "seeds": [0, 1],
+        "epochs": 12,
         "accuracy": {"cifar10": spread(93.14, 0.26)},
         "regret": {"cifar10": spread(1.23, 0.26)},
         "search": {"wall_s": spread(61.04, 1.5), "processor_s": spread(120, 2), "peak_memory_mb": spread(512.4, 3)},
@@ -94,6 +95,7 @@ def summary() -> dict[str, Any]:
     return {
         "space": "nasbench201",
         "data": "imagefolder:images?train=100",
+        "setting": {"channels": 8, "depth": 3},
         "budget": {"text": "moderate", "limits": {"latency_ms": 1.0}},
         "cells_within_budget": 7822,
         "data_sets": ["cifar10"],
@@ -111,10 +113,11 @@ def test_what_was_measured_is_shown_and_nothing_else(tmp_path: Path, monkeypatch
     texts = method_pages.pages()
     assert {name for name, text in texts.items() if unmeasured not in text} == {"gdas.md", "README.md"}
     for name in ("gdas.md", "README.md"):
-        row = "| gdas | 2 | 93.14 ± 0.26 | 1.23 ± 0.26 | 61.0 ± 1.5 | 120.0 ± 2.0 | 512 ± 3 | 0.25 ± 0.12 |"
+        row = "| gdas | 2 | 12 | 93.14 ± 0.26 | 1.23 ± 0.26 | 61.0 ± 1.5 | 120.0 ± 2.0 | 512 ± 3 | 0.25 ± 0.12 |"
         assert row in texts[name]
-        assert "| a random cell | - | 87.06 ± 12.50 |" in texts[name]
-        for words in ("7,822 cells within moderate", "imagefolder:images?train=100", "a search: 2;", "2026-01-31"):
+        assert "| a random cell | - | - | 87.06 ± 12.50 |" in texts[name]
+        sizes = "imagefolder:images?train=100 at 8 channels, cells a stage: 3"
+        for words in ("7,822 cells within moderate", sizes, "a search: 2;", "2026-01-31"):
             assert words in texts[name]
 
 

@@ -241,6 +241,7 @@ def judge(searched: Searched, accuracies: AccuracyTable, folder: Path) -> dict[s
     summary = {
         "space": NASBENCH201.name,
         "data": results[0]["settings"]["data"],
+        "setting": results[0]["settings"]["setting"],
         "budget": results[0]["settings"]["budget"],
         "cells_within_budget": int(searched.within.sum()),
         "data_sets": accuracies.data_sets,
@@ -279,6 +280,7 @@ def _row(method: str, results: Sequence[Mapping[str, Any]], data_sets: Sequence[
     return {
         "method": method,
         "seeds": [result["seed"] for result in results],
+        "epochs": results[0]["settings"]["recipe"]["epochs"],
         **{what: {name: over_seeds(what, name) for name in data_sets} for what in ("accuracy", "regret")},
         "search": {name: over_seeds("search", name) for name in results[0]["search"]},
         "collapse": {name: over_seeds("collapse", name) for name in results[0]["collapse"]},

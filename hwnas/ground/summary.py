@@ -9,23 +9,26 @@ FOOTNOTE = "mean ± standard deviation over a method's seeds; of the random cell
 
 
 def summary_title(summary: Mapping[str, Any]) -> str:
-    """What was searched, within which budget, on which images."""
+    """What was searched, within which budget, on which images, at which sizes."""
     within = f"{summary['cells_within_budget']:,} cells"
     if summary["budget"]["limits"]:
         within += f" within {summary['budget']['text']}"
-    return f"{summary['space']}, {within}; searched on {summary['data']}"
+    setting = summary["setting"]
+    sizes = f"{setting['channels']} channels, cells a stage: {setting['depth']}"
+    return f"{summary['space']}, {within}; searched on {summary['data']} at {sizes}"
 
 
 def summary_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Columns, and a row a method, by regret on the first data set, and two of the accuracy table's own."""
     data_sets = summary["data_sets"]
-    columns = ["method", "seeds"]
+    columns = ["method", "seeds", "epochs"]
     for name in data_sets:
         columns += [f"{name} %", "regret"]
     columns += ["wall s", "processor s", "MB", "skip share"]
     rows = []
     for row in [*summary["methods"], *summary["references"]]:
-        shown = [row["method"], str(len(row["seeds"]))] if "method" in row else [row["name"], "-"]
+        searched = "method" in row
+        shown = [row["method"], str(len(row["seeds"])), str(row["epochs"])] if searched else [row["name"], "-", "-"]
         shown += [_amount(row[what][name], 2) for name in data_sets for what in ("accuracy", "regret")]
         search, collapse = row.get("search", {}), row.get("collapse", {})
         shown += [_amount(search.get(name), 1) for name in ("wall_s", "processor_s")]

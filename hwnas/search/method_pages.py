@@ -214,7 +214,7 @@ def _measured(measured: Mapping[str, Any] | None, method: str | None = None) -> 
         f"`hwnas benchmark nasbench201`: {summary_title(measured)}. Accuracies are those of the cells when others had "
         "trained them in full, looked up when the searches had ended; regret is the best cell's accuracy minus that, "
         f"in percentage points. Processor threads a search: {', '.join(map(str, threads))}; finished on "
-        f"{measured['finished']}. Sizes, epochs and what to make of it: [benchmarks](../../benchmarks/README.md).",
+        f"{measured['finished']}. What to make of it: [benchmarks](../../benchmarks/README.md).",
         table(*summary_table({**measured, "methods": chosen})),
         f"{FOOTNOTE[0].upper()}{FOOTNOTE[1:]}.",
     ]
