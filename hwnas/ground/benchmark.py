@@ -235,24 +235,32 @@ def judge(searched: Searched, accuracies: AccuracyTable, folder: Path) -> dict[s
     results = [_result(run, searched, accuracies) for run in searched.runs]
     for run, result in zip(searched.runs, results, strict=True):
         write_json(run.place / "result.json", result)
-    first = accuracies.data_sets[0]
-    methods = list(dict.fromkeys(run.method for run in searched.runs))
-    rows = [_row(method, [r for r in results if r["method"] == method], accuracies.data_sets) for method in methods]
-    summary = {
-        "space": NASBENCH201.name,
-        "data": results[0]["settings"]["data"],
-        "setting": results[0]["settings"]["setting"],
-        "budget": results[0]["settings"]["budget"],
-        "cells_within_budget": int(searched.within.sum()),
-        "data_sets": accuracies.data_sets,
-        "methods": sorted(rows, key=lambda row: row["regret"][first]["mean"]),
-        "references": references(accuracies, searched.within),
-        "accuracy_sha256": accuracies.sha256,
-        "finished": today(),
-    }
+    summary = summarise(results, accuracies, searched.within)
     write_json(folder / "summary.json", summary)
     draw_benchmark(summary, results, [folder / "benchmark.png", folder / "benchmark.svg"])
     return summary
+
+
+def summarise(
+    results: Sequence[Mapping[str, Any]], accuracies: AccuracyTable, within: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """What ``summary.json`` holds, of every ``result.json``; ``within`` [N] are the cells that keep the budget."""
+    first = accuracies.data_sets[0]
+    methods = dict.fromkeys(result["method"] for result in results)
+    rows = [_row(method, [r for r in results if r["method"] == method], accuracies.data_sets) for method in methods]
+    asked = results[0]["settings"]
+    return {
+        "space": NASBENCH201.name,
+        "data": asked["data"],
+        "setting": asked["setting"],
+        "budget": asked["budget"],
+        "cells_within_budget": int(within.sum()),
+        "data_sets": accuracies.data_sets,
+        "methods": sorted(rows, key=lambda row: row["regret"][first]["mean"]),
+        "references": references(accuracies, within),
+        "accuracy_sha256": accuracies.sha256,
+        "finished": today(),
+    }
 
 
 def _result(run: Run, searched: Searched, accuracies: AccuracyTable) -> dict[str, Any]:
