@@ -22,10 +22,11 @@ from hwnas.data.images import Split
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
-from hwnas.search.loop import Goal, Search, Target, run_search
+from hwnas.search.loop import Goal, Search, Target, batch_statistics, run_search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import SPACES, Architecture
 from hwnas.training.checkpoint import Checkpoint
+from hwnas.training.child import accuracy
 
 FEW = ImageData(
     DATA.name,
@@ -267,6 +268,38 @@ def test_running_statistics_judge_otherwise_and_change_nothing() -> None:
 
 
 # A collapse to skip_connect.
+
+
+def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
+    """On validation images, after ten epochs of real training: the supernet's with a draw, and the child's with the
+    supernet's weights as they are.
+    """
+    space, sizes = SPACES["nasbench201"], replace(SIZES["nasbench201"], channels=8)
+    costs = build_metrics(make_table(space, sizes), space, sizes)
+    settings = read_recipe(recipe, {"epochs": 10})
+    search = Search(space, sizes, [Goal("table", Budget("none", {}), costs)], DATA, settings)
+    while not search.over:
+        search.take_step()
+    (target,) = search.targets
+
+    @torch.no_grad()
+    def supernet(images: torch.Tensor) -> torch.Tensor:
+        return search.supernet(images, *search.runs(search.supernet, target.distribution, draw))
+
+    draw = search.draw(target, "samples")
+    with batch_statistics(search.supernet):
+        whole = accuracy(supernet, DATA, DATA.validation)
+    return whole, search.validate(search.choose(target))
+
+
+def test_a_child_of_snas_keeps_the_supernet_s_accuracy_and_one_of_darts_does_not() -> None:
+    """The case that Xie et al. (ICLR 2019, table 1) make against DARTS: 88.54 % -> 90.67 %, and 87.67 % -> 54.66 %."""
+    whole, child = accuracies_at_the_end("short/snas")
+    assert whole > 0.7
+    assert child > whole - 0.05
+    whole, child = accuracies_at_the_end("short/darts")
+    assert whole > 0.7
+    assert child < whole - 0.3
 
 
 def collapse(monkeypatch: pytest.MonkeyPatch, when: list[int]) -> None:
