@@ -98,6 +98,7 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
     search = Search(space, setting, goals, data, question.recipe)
     many = len(question.tables) > 1
     run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row, many)))
+    data.stop_decoding()
 
     rows = []
     for target in search.targets:

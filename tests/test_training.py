@@ -86,6 +86,7 @@ def test_shipped_recipes_are_the_published_ones() -> None:
     assert darts.model_copy(update={"setting": "snas-cifar"}) == recipes["snas-cifar10"]
     assert (imagenet.epochs, imagenet.batch_size, imagenet.label_smoothing, imagenet.drop_path) == (250, 128, 0.1, 0)
     assert (imagenet.auxiliary_weight, imagenet.optimizer.weight_decay, imagenet.cutout) == (0.4, 3e-5, 0)
+    assert [name for name, recipe in recipes.items() if recipe.augment == "imagenet"] == ["imagenet-mobile"]
     assert (bench.epochs, bench.batch_size, bench.optimizer.nesterov, bench.optimizer.weight_decay) == (
         200, 256, True, 5e-4,
     )  # fmt: skip

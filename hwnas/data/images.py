@@ -1,28 +1,42 @@
-"""Images in memory: train, validation and test kept apart, batches that depend on nothing but a seed and a step."""
+"""Images: train, validation and test kept apart, batches that depend on nothing but a seed and a step."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hwnas.data.files import ImageFiles
+from hwnas.data.imagenet import ImagenetAugmentation
+from hwnas.data.loader import Decoder, Job, Stream, decode_ahead
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 
 HELD_OUT = 0.2  # the share of the training images kept for validation where a data set names none
+SAMPLED = 2_000  # training images, of those in files, that mean and deviation are computed from
+DECODED_AT_ONCE = 50
+MOST_STREAMS = 2  # a search takes turns between images for weights and for logits
+Augment = Literal["shift-flip", "imagenet"]
+Choose = Callable[[NDArray[np.int64], str], NDArray[np.int64]]  # the class numbers and name of a split, to images of it
 
 
 @dataclass(frozen=True)
 class Split:
-    """uint8 images [N, C, H, W] and int64 targets [N]."""
+    """uint8 images [N, C, H, W], in memory or decoded when they are asked for, and int64 targets [N].
 
-    images: Tensor
+    ``files`` are those that images in memory were read from, if there are such, in the same order.
+    """
+
+    images: Tensor | ImageFiles
     targets: Tensor
+    files: ImageFiles | None = None
 
     def __post_init__(self) -> None:
         if not len(self.images):
@@ -31,8 +45,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def whole(self) -> Tensor | ImageFiles:
+        """The images at their own sizes, where there are files; otherwise as they are in memory."""
+        return self.files or self.images
+
+    def part(self, numbers: NDArray[np.int64]) -> Split:
+        images = self.images.part(numbers) if isinstance(self.images, ImageFiles) else self.images[numbers]
+        return Split(images, self.targets[numbers], self.files and self.files.part(numbers))
+
     @cached_property
     def fingerprint(self) -> str:
+        """Of the pixels and targets; of images that are not in memory, of their files' names and sizes."""
+        if isinstance(self.images, ImageFiles):
+            return sha256_of([self.images.fingerprint, self.targets.tolist()])[:16]
         pixels = hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
         return sha256_of([list(self.images.shape), pixels, self.targets.tolist()])[:16]
 
@@ -47,6 +73,7 @@ class ImageData:
     validation: Split
     load_test: Callable[[], Split]
     flip: bool = True
+    _streams: dict[object, Stream] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,12 +85,20 @@ class ImageData:
         return self.load_test()
 
     @cached_property
+    def _levels(self) -> NDArray[np.int64]:
+        """How often every pixel value occurs in the training images (or a sample of them), by channel [C, 256]."""
+        images = self.train.images
+        parts = iter([images]) if isinstance(images, Tensor) else _decoded_sample(images)
+        return np.sum([_count_levels(part) for part in parts], axis=0)
+
+    @cached_property
     def mean(self) -> list[float]:
-        return [round(v, 6) for v in (self.train.images.double().mean(dim=(0, 2, 3)) / 255).tolist()]
+        """Of every channel, pixels being 0 to 1: over the training images, or 2,000 of them where they are in files."""
+        return [round(v, 6) for v in (_moments(self._levels)[0] / 255).tolist()]
 
     @cached_property
     def std(self) -> list[float]:
-        return [round(max(v, 1e-3), 6) for v in (self.train.images.double().std(dim=(0, 2, 3)) / 255).tolist()]
+        return [round(max(v, 1e-3), 6) for v in (_moments(self._levels)[1] / 255).tolist()]
 
     @property
     def fingerprint(self) -> str:
@@ -75,22 +110,52 @@ class ImageData:
         std = torch.tensor(self.std).view(1, -1, 1, 1)
         return (images.float() / 255 - mean) / std
 
-    def train_batch(self, step: int, batch_size: int, seed: int, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def train_batch(
+        self, step: int, batch_size: int, seed: int, part: Tensor | None = None, augment: Augment = "shift-flip"
+    ) -> tuple[Tensor, Tensor]:
         """The augmented batch of one step: a function of the seed and the step, so a resumed run sees the same one.
 
         ``part`` are the numbers of those training images that are meant, by default all. Every epoch visits them in an
-        order of its own; the last, short batch is dropped (as in the papers' code).
+        order of its own; the last, short batch is dropped (as in the papers' code). ``augment`` imagenet crops the
+        whole images of the files, whether they are in memory or not.
+
+        Images that must be decoded for it are so ahead of time, for the steps that follow this one. Raises HwnasError
+        for one that cannot be.
         """
-        epoch, position = divmod(step, self.steps_an_epoch(batch_size, part))
-        order = np.random.default_rng([seed, 1, epoch]).permutation(len(self.train) if part is None else len(part))
-        chosen = torch.from_numpy(order[position * batch_size : (position + 1) * batch_size].copy())
-        chosen = chosen if part is None else part[chosen]
-        generator = torch.Generator().manual_seed(seed_of(seed, 2, step))
-        images = self._augment(self.train.images[chosen], generator)
+        chosen = choose_batch(len(self.train), step, batch_size, seed, part)
+        if isinstance(self.train.images, Tensor) and augment == "shift-flip":
+            images = self.train.images[chosen]
+        else:
+            images = self._stream(batch_size, seed, part, augment).batch(step)
+        if augment == "shift-flip":
+            images = self._augment(images, torch.Generator().manual_seed(seed_of(seed, 2, step)))
         return self.normalise(images), self.train.targets[chosen]
 
     def steps_an_epoch(self, batch_size: int, part: Tensor | None = None) -> int:
-        return max(1, (len(self.train) if part is None else len(part)) // batch_size)
+        return _steps_an_epoch(len(self.train) if part is None else len(part), batch_size)
+
+    def stop_decoding(self) -> None:
+        """Decode no batches ahead any more, until one is asked for: latencies are timed on a quiet machine."""
+        self._streams.clear()
+
+    def _stream(self, batch_size: int, seed: int, part: Tensor | None, augment: Augment) -> Stream:
+        """The stream that such batches come from; of several, those that were used last are kept."""
+        key = (batch_size, seed, id(part), augment)  # the stream's job keeps the part, and with it its id
+        stream = self._streams.pop(key, None)
+        if stream is None:
+            count, (_, height, width) = len(self.train), self.shape
+            augmentation = ImagenetAugmentation(height, width, self.flip) if augment == "imagenet" else None
+
+            def job(step: int) -> Job:  # without self: processes end with the last reference to their data set
+                numbers = choose_batch(count, step, batch_size, seed, part).numpy()
+                seeds = [seed_of(seed, 2, step, number) for number in numbers.tolist()] if augmentation else []
+                return Job(numbers, tuple(seeds))
+
+            stream = Stream(Decoder(self.train.whole if augmentation else self.train.images, augmentation), job)
+        while len(self._streams) >= MOST_STREAMS:
+            del self._streams[next(iter(self._streams))]
+        self._streams[key] = stream
+        return stream
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Random crop after zero padding by an eighth of the side (4 pixels at 32), and a random horizontal flip."""
@@ -110,10 +175,53 @@ class ImageData:
         return cropped
 
     def batches(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image of a split once, in order, normalised."""
-        for start in range(0, len(split), batch_size):
-            images = split.images[start : start + batch_size]
-            yield self.normalise(images), split.targets[start : start + batch_size]
+        """Every image of a split once, in order, normalised. Raises HwnasError for one that cannot be decoded."""
+        for images, targets in zip(_in_order(split.images, batch_size), split.targets.split(batch_size), strict=True):
+            yield self.normalise(images), targets
+
+
+def _in_order(images: Tensor | ImageFiles, batch_size: int) -> Iterator[Tensor]:
+    if isinstance(images, Tensor):
+        return iter(images.split(batch_size))
+    jobs = [Job(numbers) for numbers in np.split(np.arange(len(images)), range(batch_size, len(images), batch_size))]
+    # One batch alone is decoded here: processes would take longer to begin.
+    return decode_ahead(Decoder(images), jobs, len(jobs) if len(jobs) > 1 else 0)
+
+
+def _decoded_sample(files: ImageFiles) -> Iterator[Tensor]:
+    chosen = np.sort(np.random.default_rng(0).permutation(len(files))[:SAMPLED])
+    return _in_order(files.part(chosen), DECODED_AT_ONCE)
+
+
+def _count_levels(images: Tensor) -> NDArray[np.int64]:
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).numpy()
+
+
+def _moments(levels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and (unbiased) deviation [C] of values that occur so often [C, values]."""
+    values, total = np.arange(levels.shape[1]), levels.sum(axis=1)
+    mean = levels @ values / total
+    squares = (levels * (values - mean[:, None]) ** 2).sum(axis=1)
+    return mean, np.sqrt(squares / (total - 1))
+
+
+def _steps_an_epoch(count: int, batch_size: int) -> int:
+    return max(1, count // batch_size)
+
+
+def choose_batch(count: int, step: int, batch_size: int, seed: int, part: Tensor | None = None) -> Tensor:
+    """The numbers of the images in a step's batch, of ``count`` images or those that ``part`` has the numbers of."""
+    count = count if part is None else len(part)
+    epoch, position = divmod(step, _steps_an_epoch(count, batch_size))
+    order = _order(seed, epoch, count)
+    chosen = torch.from_numpy(order[position * batch_size : (position + 1) * batch_size].copy())
+    return chosen if part is None else part[chosen]
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """In which an epoch visits its images; kept, as every step needs it."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(count)
 
 
 def seed_of(*parts: int) -> int:

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwnas.data.images import HELD_OUT, ImageData, Split, divide
+from hwnas.data.images import HELD_OUT, Choose, ImageData, Split, divide
 from hwnas.errors import HwnasError
 from hwnas.imports import import_object
 
 KEYS = ("train", "validation", "test", "classes", "flip")
 SHAPE = "give (images, labels), uint8 [N, C, H, W] or [N, H, W, C] and whole numbers from 0 [N]"
-Choose = Callable[[np.ndarray, str], np.ndarray]
 
 
 def python_data(spec: str, place: str, some: Choose) -> ImageData:
@@ -62,7 +61,7 @@ def python_data(spec: str, place: str, some: Choose) -> ImageData:
         held[name], rest = rest[out], rest[keep]
 
     def split(name: str) -> Split:
-        return _part(whole, held[name]) if name in held else _same_shape(spec, name, read(name), whole)
+        return whole.part(held[name]) if name in held else _same_shape(spec, name, read(name), whole)
 
     validation = split("validation")
     labels = _class_names(spec, given.get("classes"), whole)
@@ -73,7 +72,7 @@ def python_data(spec: str, place: str, some: Choose) -> ImageData:
     data = ImageData(
         name=spec,
         labels=labels,
-        train=_part(whole, rest),
+        train=whole.part(rest),
         validation=_within(spec, "validation", validation, labels),
         load_test=test,
         flip=bool(given.get("flip", True)),
@@ -95,7 +94,7 @@ def _chosen(spec: str, data: ImageData, some: Choose) -> ImageData:
 
     def choose(split: Split, name: str) -> Split:
         chosen = some(split.targets.numpy(), name)
-        return split if len(chosen) == len(split) else _part(split, chosen)
+        return split if len(chosen) == len(split) else split.part(chosen)
 
     return replace(
         data,
@@ -104,11 +103,6 @@ def _chosen(spec: str, data: ImageData, some: Choose) -> ImageData:
         validation=choose(data.validation, "validation"),
         load_test=lambda: choose(data.test, "test"),
     )
-
-
-def _part(split: Split, chosen: np.ndarray) -> Split:
-    numbers = torch.from_numpy(chosen)
-    return Split(split.images[numbers], split.targets[numbers])
 
 
 def _read_split(spec: str, name: str, value: Any) -> Split:

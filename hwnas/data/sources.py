@@ -5,19 +5,19 @@ each with options behind ``?``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
+from hwnas.data.folder import image_folder
 from hwnas.data.images import HELD_OUT, ImageData, Split, divide
 from hwnas.data.own import python_data
 from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.errors import HwnasError
+from hwnas.progress import Progress
 
 FORMS = (
     "use digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, "
@@ -27,17 +27,19 @@ COUNTS = ("train", "validation", "test")
 OPTIONS = {
     "digits": {"size"},
     "cifar10": {"download", *COUNTS},
-    "imagefolder": {"size", "grey", *COUNTS},
+    "imagefolder": {"size", "crop", "grey", "stream", *COUNTS},
     "python": set(COUNTS),
 }
-Progress = Callable[[str, int, int], None]
+ANSWERS = {"crop": ("yes", "no"), "download": ("yes", "no"), "stream": ("yes", "no"), "grey": ("repeat",)}
 
 
-def load_data(spec: str, progress: Progress = lambda stage, done, total: None) -> ImageData:
+def load_data(spec: str, progress: Progress | None = None) -> ImageData:
     """Load the training and validation images that ``spec`` names; test images are read when they are asked for.
 
-    ``train=``, ``validation=``, ``test=`` take that many images, the same share of every class. ``size=`` resizes,
-    ``grey=repeat`` copies the channel of greyscale images three times.
+    ``train=``, ``validation=``, ``test=`` take that many images, the same share of every class. ``size=`` resizes to a
+    square; with ``crop=yes`` no image is squeezed: the shorter side becomes 8/7 of the size, the middle is taken.
+    ``grey=repeat`` copies the channel of greyscale images three times. ``stream=yes`` keeps no image of a folder in
+    memory; by default that is so when they would take more than a quarter of it. It changes no pixel.
 
     Raises HwnasError for an unknown source or option, a function that fails or gives no images, a missing or empty
     folder, an unreadable, truncated or greyscale image, or images of different sizes without ``size``.
@@ -51,6 +53,9 @@ def load_data(spec: str, progress: Progress = lambda stage, done, total: None) -
     if unknown:
         known = ", ".join(sorted(OPTIONS[kind]))
         raise HwnasError(f"unknown option {min(unknown)!r} in data {spec!r}", f"{kind} takes {known}")
+    for name, answers in ANSWERS.items():
+        if options.get(name, answers[0]) not in answers:
+            raise HwnasError(f"{name}={options[name]!r} in data {spec!r} is not {' or '.join(answers)}")
     for name in (*COUNTS, "size"):
         if name in options and not re.fullmatch(r"[1-9]\d{0,8}", options[name]):
             raise HwnasError(f"{name}={options[name]!r} in data {spec!r} is not a whole number of at least 1")
@@ -58,11 +63,15 @@ def load_data(spec: str, progress: Progress = lambda stage, done, total: None) -
         return _digits(spec, int(options.get("size", 32)))
     if kind == "cifar10":
         return _cifar10(spec, Path(place or "data"), options)
+
+    def some(labels: np.ndarray, name: str) -> np.ndarray:
+        return _some(np.arange(len(labels)), labels, options, name)
+
     if kind == "python":
-        return python_data(spec, place, lambda labels, name: _some(np.arange(len(labels)), labels, options, name))
+        return python_data(spec, place, some)
     if not place:
         raise HwnasError("imagefolder without a folder", "write imagefolder:PATH")
-    return _image_folder(spec, Path(place), options, progress)
+    return image_folder(spec, Path(place), options, some, progress or Progress(quiet=True))
 
 
 def _digits(spec: str, size: int) -> ImageData:
@@ -115,65 +124,6 @@ def _cifar10(spec: str, folder: Path, options: dict[str, str]) -> ImageData:
     return ImageData(spec, tuple(training.classes), split(training, train), split(training, validation), test)
 
 
-def _image_folder(spec: str, root: Path, options: dict[str, str], progress: Progress) -> ImageData:
-    """``train/CLASS/*`` with, if they are there, ``validation`` (or ``val``, ``valid``) and ``test`` beside it;
-    or ``CLASS/*`` alone, of which a fifth each is held out for validation and test.
-    """
-    if not root.is_dir():
-        raise HwnasError(f"image folder {root} does not exist", "write imagefolder:PATH with one folder a class inside")
-    base = root / "train" if (root / "train").is_dir() else root
-    files, targets, labels = _list(base)
-    reader = _Reader(options, progress)
-    everything = np.arange(len(files))
-    own_validation = next((root / n for n in ("validation", "valid", "val") if (root / n).is_dir()), None)
-    own_test = root / "test" if base != root and (root / "test").is_dir() else None
-    rest = everything
-    if own_test is None:
-        keep, held = divide(targets, (1 - HELD_OUT, HELD_OUT), seed=1)
-        test_files, test_targets, rest = files[held], targets[held], keep
-    if own_validation is None or base == root:
-        share = HELD_OUT if own_test else HELD_OUT / (1 - HELD_OUT)
-        train, held = divide(targets[rest], (1 - share, share))
-        train, held = rest[train], rest[held]
-        validation_files, validation_targets = files[held], targets[held]
-    else:
-        train = rest
-        validation_files, validation_targets, _ = _list(own_validation, labels)
-
-    def split(paths: np.ndarray, classes: np.ndarray, name: str) -> Split:
-        chosen = _some(np.arange(len(paths)), classes, options, name)
-        return reader.read(paths[chosen], classes[chosen], name)
-
-    def test() -> Split:
-        if own_test is None:
-            return split(test_files, test_targets, "test")
-        paths, classes, _ = _list(own_test, labels)
-        return split(paths, classes, "test")
-
-    return ImageData(
-        spec,
-        labels,
-        split(files[train], targets[train], "train"),
-        split(validation_files, validation_targets, "validation"),
-        test,
-    )
-
-
-def _list(folder: Path, expected: tuple[str, ...] | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Image files, their class numbers and the class names, through torchvision's ImageFolder."""
-    shape = "put images into one folder a class, such as PATH/train/cat/1.jpg"
-    try:
-        listing = torchvision_datasets().ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise HwnasError(f"image folder {folder} has no images: {str(error).splitlines()[0]}", shape) from None
-    if expected is not None and tuple(listing.classes) != expected:
-        raise HwnasError(f"image folder {folder} has other classes than the training images", shape)
-    if len(listing.classes) < 2:
-        raise HwnasError(f"image folder {folder} has one class only", shape)
-    files = np.array([path for path, _ in listing.samples])
-    return files, np.array(listing.targets), tuple(listing.classes)
-
-
 def _some(indices: np.ndarray, targets: np.ndarray, options: dict[str, str], name: str) -> np.ndarray:
     """As many of the indices as the option asks for, the same share of every class."""
     if name not in options:
@@ -182,46 +132,3 @@ def _some(indices: np.ndarray, targets: np.ndarray, options: dict[str, str], nam
     if wanted > len(indices):
         raise HwnasError(f"{name}={wanted}, but there are only {len(indices)} images for it")
     return indices[divide(targets[indices], (wanted / len(indices),), seed=2)[0]]
-
-
-class _Reader:
-    """Decodes images of one size, which the option or the first image gives."""
-
-    def __init__(self, options: dict[str, str], progress: Progress) -> None:
-        self.size = (int(options["size"]),) * 2 if "size" in options else None
-        self.resize = "size" in options
-        self.repeat_grey = options.get("grey") == "repeat"
-        self.progress = progress
-
-    def read(self, paths: np.ndarray, targets: np.ndarray, name: str) -> Split:
-        decoded = []
-        for number, path in enumerate(paths):
-            decoded.append(self._decode(str(path)))
-            if number % 200 == 0 or number + 1 == len(paths):
-                self.progress(f"reading {name} images", number + 1, len(paths))
-        if not decoded:
-            raise HwnasError(f"there are no {name} images", "give a folder with more images")
-        images = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous()
-        return Split(images, torch.from_numpy(targets).long())
-
-    def _decode(self, path: str) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                image.load()
-                if image.mode in ("1", "L", "LA", "I", "I;16", "F") and not self.repeat_grey:
-                    raise HwnasError(
-                        f"image {path} is greyscale (mode {image.mode}), RGB is expected",
-                        "add grey=repeat behind the data, as in imagefolder:PATH?grey=repeat",
-                    )
-                colour = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise HwnasError(f"cannot read image {path}: {error}", "remove or replace it") from None
-        if self.resize and self.size:
-            colour = colour.resize((self.size[1], self.size[0]), Image.Resampling.BILINEAR)
-        self.size = self.size or (colour.height, colour.width)
-        if (colour.height, colour.width) != self.size:
-            raise HwnasError(
-                f"image {path} is {colour.width}x{colour.height}, others are {self.size[1]}x{self.size[0]}",
-                "add size=N behind the data, as in imagefolder:PATH?size=32",
-            )
-        return np.asarray(colour)

@@ -147,7 +147,7 @@ class Trainer:
         rate = set_learning_rate(self.optimizer, descent, passed, recipe.epochs)
         probability = recipe.drop_path_at(epoch)
         self.child.train()
-        images, targets = self.data.train_batch(self.step, recipe.batch_size, recipe.seed)
+        images, targets = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, augment=recipe.augment)
         if recipe.cutout:
             images = cutout(images, recipe.cutout, self._generator("cutout"))
         drop = DropPath(probability, self._generator("drop_path")) if probability else None
@@ -256,6 +256,7 @@ def train_child(
             report(trainer.history[-1])
         if checkpoint.due() or trainer.over:
             checkpoint.save(trainer.state())
+    data.stop_decoding()
     weights = {"last": trainer.weights(), "best": trainer.best} if trainer.history else {"last": {}, "best": {}}
     if trainer.history:
         child.load_state_dict(weights[recipe.keep])

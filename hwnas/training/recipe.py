@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from hwnas.data.images import Augment
 from hwnas.recipe import ChildTraining, Optimizer, Strict, read_settings
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run
@@ -37,8 +38,10 @@ class Training(Strict):
     """Everything the training of a child needs to know besides its architecture and the images.
 
     ``setting`` names the network's sizes in its space (``as-searched``: those of the run), ``channels`` and ``depth``
-    change them. ``drop_path`` is the probability towards which dropping edges rises linearly, by the epoch; ``cutout``
-    the side of the square that is cut out of every image; ``auxiliary_weight`` 0 builds no auxiliary head. ``ema``
+    change them. ``augment`` shift-flip moves training images by up to an eighth of their side and mirrors half of
+    them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is the probability towards
+    which dropping edges rises linearly, by the epoch; ``cutout`` the side of the square that is cut out of every image;
+    ``auxiliary_weight`` 0 builds no auxiliary head. ``ema``
     weighs the past in a moving average of the weights, which is then what is evaluated and exported. ``keep`` says
     whether the last weights are, or those of the epoch that was best on the validation images; ``patience`` how many
     epochs without a better one end the training. ``precision`` auto is bf16 where the processor computes with it.
@@ -52,6 +55,7 @@ class Training(Strict):
     batch_size: int = Field(ge=2)
     seed: int = Field(default=0, ge=0)
     optimizer: Descent
+    augment: Augment = "shift-flip"
     cutout: int = Field(default=0, ge=0)
     label_smoothing: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     auxiliary_weight: FiniteFloat = Field(default=0.0, ge=0)
