@@ -6,13 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from chromium import Chromium, find_chromium
 from typer.testing import CliRunner, Result
 
 from hwnas.cli import app
@@ -113,3 +114,12 @@ def hwnas_process(*arguments: object, cwd: Path | None = None) -> subprocess.Pop
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Chromium]:
+    """For tests that are marked with ``needs_browser`` of ``pages``."""
+    program = find_chromium()
+    assert program
+    with Chromium(program, tmp_path / "profile") as chromium:
+        yield chromium

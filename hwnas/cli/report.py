@@ -1,4 +1,4 @@
-"""The report of finished runs."""
+"""The report of finished runs, or of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from hwnas.cli.common import AsJson, app, command, show_json
 
 @command(app, "report", "hwnas report runs/a runs/b --out report.html")
 def report_command(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Finished runs of hwnas search.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Finished runs of hwnas search, or one folder of hwnas benchmark."),
+    ],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     figures: Annotated[
         Path | None,
@@ -22,15 +25,15 @@ def report_command(
 ) -> None:
     """Write one page on finished runs: answer, networks, how the search went, latency table, verification.
 
+    Of a benchmark: answer, regret of every method and seed, cost and memory of its searches, the cells they found.
+
     The page needs no network and nothing else. Its figures, its numbers and what its commands to reproduce read are
     written as files, too.
     """
-    from hwnas.report.page import write_report
-    from hwnas.report.run_content import read_run
+    from hwnas.report.kinds import write_report
 
-    runs = [read_run(folder) for folder in folders]
     folder = figures or out.with_name(f"{out.stem}_files")
-    files = write_report(runs, out, folder)
+    files = write_report(folders, out, folder)
     if as_json:
         show_json({"page": str(out), "files": [str(file) for file in files]})
     else:

@@ -1,4 +1,4 @@
-"""A cell drawn as a graph: nodes below each other, every edge with its operation, cost and probability.
+"""A cell drawn as a graph: nodes below each other, every edge with its operation, cost and probability, if known.
 
 An edge leaves its source, runs to its label and from there to its target. Labels stand in one column above their
 target, so that none covers another, whatever the cell.
@@ -95,17 +95,18 @@ def _draw_node(root: Element, cell: Cell, node: int, y: float) -> None:
 
 
 def _cost(edge: Edge) -> float:
-    return max(0.0, next(iter(edge.chosen.cost_ms.values())))
+    return max(0.0, next(iter(edge.chosen.cost_ms.values()), 0.0))
 
 
 def _costs(edge: Edge) -> str:
-    return " | ".join(f"{ms:.3g}" for ms in edge.chosen.cost_ms.values()) + " ms"
+    """Empty where no device's costs are known."""
+    return " | ".join(f"{ms:.3g}" for ms in edge.chosen.cost_ms.values()) + " ms" * bool(edge.chosen.cost_ms)
 
 
 def _tip(edge: Edge) -> str:
     chosen, second = edge.chosen, edge.runner_up
     costs = [f"{ms:.4g} ms" + f" on {device}" * (len(chosen.cost_ms) > 1) for device, ms in chosen.cost_ms.items()]
-    parts = [f"{edge.label}: {chosen.op}", ", ".join(costs)]
+    parts = [f"{edge.label}: {chosen.op}", *[", ".join(costs)] * bool(costs)]
     if chosen.probability is not None:
         parts.append(f"probability {chosen.probability:.3f}")
     if second and second.probability is not None:

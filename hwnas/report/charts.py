@@ -248,6 +248,59 @@ def verification(rows: Rows, labels: Sequence[str]) -> str:
     return data.draw(chart.properties(width=250, height=alt.Step(30)))
 
 
+def strip(rows: Rows, means: Rows, at: Rows, x_title: str, names: Sequence[str], percent: bool = False) -> str:
+    """Every seed's ``value`` as a point in the line of its ``label``, the ``means`` as bars, a level to compare with.
+
+    ``href`` is the place in the page that tells of a point, ``tip`` what to say of it, a bar or the level.
+    """
+    data = Data()
+    axis = alt.Axis(format=".0%" if percent else ",~f", tickCount=5)
+    x = alt.X("value:Q", title=x_title, scale=alt.Scale(zero=True, padding=8), axis=axis)
+    y = alt.Y(
+        "label:N", title=None, sort=list(names), axis=alt.Axis(labelLimit=150, grid=True, ticks=False, domain=False)
+    )
+    chart = alt.layer(
+        alt.Chart(data(at))
+        .mark_rule(strokeDash=[4, 3], strokeWidth=1.6, color=MUTED)
+        .encode(x="value:Q", description="tip:N"),
+        alt.Chart(data(means))
+        .mark_tick(orient="vertical", thickness=3, size=19, color=INK, opacity=1)
+        .encode(x=x, y=y, description="tip:N"),
+        alt.Chart(data(rows))
+        .mark_point(filled=True, size=52, opacity=0.85, color=PALETTE[0])
+        .encode(x=x, y=y, yOffset=alt.YOffset("seed:O"), href="href:N", description="tip:N"),
+    )
+    return data.draw(chart.properties(width=210, height=alt.Step(25, **{"for": "position"})))
+
+
+def scatter(panels: Mapping[str, tuple[Rows, Rows]], looks: Mapping[str, str], x_title: str, abreast: bool) -> str:
+    """By panel, points of ``x`` and ``y``: small ones, and their means in large; ``label`` tells whose they are.
+
+    ``href`` is the place in the page that tells of a small point. Panels stand ``abreast``, or below each other.
+    """
+    data = Data()
+    charts = []
+    for title, (rows, means) in panels.items():
+        x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=5))
+        y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=6))
+        columns = _columns(looks, 900 if abreast else 310)
+        look = {
+            "x": x,
+            "y": y,
+            "color": _by("label", looks, alt.Color, columns=columns),
+            "shape": _by("label", _repeated(looks, SHAPES), alt.Shape, columns=columns),
+            "description": "tip:N",
+        }
+        layers = [
+            alt.Chart(data(means)).mark_point(size=150, filled=True, opacity=1).encode(**look),
+            alt.Chart(data(rows))
+            .mark_point(size=42, fill=PAPER, strokeWidth=2, opacity=1)
+            .encode(**look, href="href:N"),
+        ]
+        charts.append(alt.layer(*layers).properties(width=262, height=230))
+    return data.draw((alt.hconcat if abreast else alt.vconcat)(*charts))
+
+
 def _by(field: str, looks: Mapping[str, Any], channel: Any, columns: int) -> Any:
     """A channel that shows each name of ``looks`` in its own way, with a legend."""
     names = list(looks)

@@ -7,27 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.cost.devices import table_file
 from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
+from hwnas.report.checked import Loose, checked, checked_setting
 from hwnas.spaces import Architecture, SearchSpace, Setting
 from hwnas.spaces.kept import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
 Number = float | None  # None where a search has diverged
-
-
-class Loose(BaseModel):
-    """The files of a run hold more than a report shows."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Epoch(Loose):
@@ -185,22 +180,19 @@ def read_run(folder: Path) -> RunContent:
         missing = "summary.json" if (folder / "manifest.json").is_file() else "manifest.json"
         raise HwnasError(f"{folder} holds no finished search: it has no {missing}", again)
     raw = read_json(folder / "manifest.json", again)
-    manifest = _checked(Manifest, raw, folder / "manifest.json", again)
+    manifest = checked(Manifest, raw, folder / "manifest.json", again)
     summary = read_json(folder / "summary.json", again)
     rows = summary.get("targets") if isinstance(summary, dict) else None
     if not isinstance(rows, list) or not rows:
         raise HwnasError(f"{folder / 'summary.json'} is incomplete (targets)", again)
     space = kept_space(raw, manifest.space, folder)
-    try:
-        setting = Setting(**manifest.setting)
-    except TypeError as error:
-        raise HwnasError(f"{folder / 'manifest.json'} is incomplete ({error})", again) from None
+    setting = checked_setting(manifest.setting, folder / "manifest.json", again)
     epochs = _read_epochs(folder / "metrics.jsonl", space, again)
     targets = []
     for raw_row in rows:
-        row = _checked(Row, raw_row, folder / "summary.json", again)
+        row = checked(Row, raw_row, folder / "summary.json", again)
         timings = [
-            _checked(Timing, there, folder / "summary.json", again) for there in raw_row.get("devices", [raw_row])
+            checked(Timing, there, folder / "summary.json", again) for there in raw_row.get("devices", [raw_row])
         ]
         own = tuple(e for e in epochs if (e.device, e.budget) == (row.device, row.budget))
         ended = len(own) if own and all(e.stopped for e in epochs[-len(rows) :]) else manifest.recipe.epochs
@@ -242,7 +234,7 @@ def _read_epochs(path: Path, space: SearchSpace, again: str) -> list[Epoch]:
     epochs = []
     for number, line in enumerate(lines, start=1):
         where = f"line {number} of {path}"
-        epoch = _checked(Epoch, _parse_line(line, where, again), where, again)
+        epoch = checked(Epoch, _parse_line(line, where, again), where, again)
         if epoch.probabilities is not None:
             found = {kind: (len(p), *{len(row) for row in p}) for kind, p in epoch.probabilities.items()}
             if found != shapes:
@@ -257,15 +249,3 @@ def _parse_line(line: bytes, where: str, again: str) -> Any:
         return json.loads(line, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         raise HwnasError(f"{where} is cut off or no JSON ({error})", again) from None
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def _checked(model: type[Model], content: Any, where: Path | str, again: str) -> Model:
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(step)[:60] for step in first["loc"][:6]) or "all of it"
-        raise HwnasError(f"{where} is incomplete ({field}: {first['msg'][:200]})", again) from None

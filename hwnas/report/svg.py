@@ -43,7 +43,8 @@ class Figure:
     """A picture and its numbers. ``name`` is its files' stem, ``svg`` the file, ``data`` what it shows, as JSON.
 
     ``narrow`` is another shape for phones, where there is one; ``wide`` pictures scroll sideways there. ``in_page`` is
-    false of what would make the page too large: it is a file alone.
+    false of what would make the page too large: it is a file alone. ``by_keyboard`` is false where another figure's
+    links lead to the same places, so that the keyboard reaches each once.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Figure:
     narrow: str = ""
     wide: bool = False
     in_page: bool = True
+    by_keyboard: bool = True
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -85,10 +87,10 @@ def as_file(svg: str) -> str:
     return to_text(root)
 
 
-def in_page(svg: str, prefix: str, label: str) -> str:
+def in_page(svg: str, prefix: str, label: str, by_keyboard: bool = True) -> str:
     """A chart to stand in a page: ids begin with ``prefix``, colours are the theme's, ``label`` tells what it is.
 
-    Marks that say something get the class ``tip``; links lead to places in the page alone.
+    Marks that say something get the class ``tip``; links lead to places in the page alone, ``by_keyboard`` or not.
     """
     root = ElementTree.fromstring(svg)
     _prune(root)
@@ -96,6 +98,8 @@ def in_page(svg: str, prefix: str, label: str) -> str:
         kept = {key: _restyled(key, value, prefix) for key, value in node.attrib.items()}
         if link := kept.pop(XLINK, None):
             kept["href"] = "#" + link.rpartition("#")[2]
+            if not by_keyboard:
+                kept["tabindex"] = "-1"
         if "aria-label" in kept and kept.get("aria-roledescription") not in ("axis", "legend", "title"):
             kept["class"] = "tip"
             kept["role"] = "img"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hwnas.cost.model import build_cost_models, encode
@@ -54,6 +54,13 @@ def table_part(table: LatencyTable, name: str, prefix: str, own: SearchSpace | N
         notes.append("The table holds no whole networks to compare its sums with.")
     maps = [_map(panel, number, panels, prefix) for number, panel in enumerate(panels, start=1)]
     return TablePart(name, facts_of(table), [table.noise_warning] if table.noise_warning else [], maps, proofs, notes)
+
+
+def table_figures(part: TablePart) -> Iterator[Figure]:
+    yield from part.maps
+    for proof in part.proofs:
+        if proof.figure:
+            yield proof.figure
 
 
 def facts_of(table: LatencyTable) -> list[tuple[str, str]]:

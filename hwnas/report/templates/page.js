@@ -25,9 +25,15 @@
   system.addEventListener("change", press);
   press();
 
-  // What a mark says, beside the pointer or the focus.
+  // What a mark says, beside the pointer or the focus; with the cell that it is of, where the page has one of each.
+  const cellOf = (mark) => {
+    const link = mark.closest("a[href]");
+    return link && document.querySelector(`[id="${CSS.escape(link.getAttribute("href").slice(1))}"].peek .cell-graph svg`);
+  };
   const show = (mark, x, y) => {
     tip.textContent = mark.getAttribute("aria-label").split("; ").join("\n");
+    const cell = cellOf(mark);
+    if (cell) tip.append(cell.cloneNode(true));
     tip.hidden = false;
     const box = tip.getBoundingClientRect();
     tip.style.left = Math.max(4, Math.min(x + 14, innerWidth - box.width - 4)) + "px";
@@ -60,14 +66,14 @@
     }
   };
   document.addEventListener("click", (event) => {
-    const link = event.target instanceof Element ? event.target.closest(".tabs a, svg.figure a") : null;
+    const link = event.target instanceof Element ? event.target.closest(".tabs a, svg.figure a, a.pick") : null;
     const target = link && targets.find((known) => "#" + known.id === link.getAttribute("href"));
     if (!target) return;
     event.preventDefault();
     hide();
     choose(target.id);
     history.replaceState(null, "", "#" + target.id);
-    if (link.closest("svg")) {
+    if (!link.closest(".tabs")) {
       target.focus({ preventScroll: true });
       target.scrollIntoView({ block: "start" });
     }

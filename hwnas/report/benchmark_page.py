@@ -1,0 +1,107 @@
+"""The page of a benchmark of ``hwnas benchmark``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hwnas.report.benchmark_content import BenchmarkContent
+from hwnas.report.benchmark_part import BenchmarkPart, benchmark_part
+from hwnas.report.page import render, write_page
+from hwnas.report.svg import Figure
+from hwnas.report.table_part import table_figures
+from hwnas.tables.io import table_text
+
+ACCURACY = "nb201_accuracy.csv.gz"  # what the command to reproduce calls the accuracy table, whose path is not recorded
+
+
+def write_benchmark_page(content: BenchmarkContent, out: Path, folder: Path) -> list[Path]:
+    """Write the page to ``out``, and into ``folder`` its figures and numbers, and what the command to reproduce reads.
+    Returns the files in ``folder``. Raises HwnasError when either cannot be written.
+    """
+    part, line, made = benchmark_part(content), command(content, str(folder)), _manifest(content)
+    text = render(
+        "benchmark.html",
+        title=f"hwnas: {content.name}",
+        part=part,
+        command=line,
+        accuracy=ACCURACY,
+        accuracy_sha256=content.summary.accuracy_sha256,
+        table_sha256=content.searches[0].found.settings.table,
+        versions=_versions(content),
+        manifest=made,
+        files=str(folder),
+    )
+    return write_page(out, folder, text, _figures(part), _inputs(content), {"benchmark": _numbers(content, part, line)})
+
+
+def command(content: BenchmarkContent, folder: str) -> str:
+    """The shell line that makes the benchmark again, in a new folder; ``folder`` holds what it reads."""
+    summary, setting, first = content.summary, content.setting, content.searches[0].found
+    options = [
+        *(("--method", row.method) for row in summary.methods),
+        ("--seeds", ",".join(str(seed) for seed in summary.methods[0].seeds)),
+        ("--accuracy", ACCURACY),
+        ("--data", summary.data),
+        ("--channels", str(setting.channels)),
+        ("--cells", str(setting.depth)),
+        ("--recipe", f"{folder}/recipes/{{method}}.yaml"),
+        # As many side by side as give a search the threads that it had.
+        ("--jobs", str(max(1, first.machine.cores // first.threads))),
+        ("--out", f"runs/{content.name}-again"),
+    ]
+    if content.budget.limits:
+        options += [("--table", f"{folder}/table.json"), ("--budget", content.budget.text)]
+    return shlex.join(["hwnas", "benchmark", "nasbench201", *(f"{name}={value}" for name, value in options)])
+
+
+def _inputs(content: BenchmarkContent) -> dict[str, str]:
+    """What the command reads besides the images and the accuracies, by file name."""
+    import yaml
+
+    files = {
+        f"recipes/{row.method}.yaml": yaml.safe_dump(content.of(row.method)[0].found.settings.recipe, sort_keys=True)
+        for row in content.summary.methods
+    }
+    return files | ({"table.json": table_text(content.table)} if content.table else {})
+
+
+def _manifest(content: BenchmarkContent) -> dict[str, Any]:
+    """What all searches were told, every method's recipe, and how each search was made."""
+    shared = {name: value for name, value in content.searches[0].raw["settings"].items() if name != "recipe"}
+    return {
+        "settings": shared | {"accuracy_sha256": content.summary.accuracy_sha256},
+        "recipes": {
+            row.method: content.of(row.method)[0].found.settings.recipe for row in content.summary.methods
+        },
+        "searches": [search.manifest for search in content.searches],
+    }  # fmt: skip
+
+
+def _versions(content: BenchmarkContent) -> str:
+    """Those that are recorded."""
+    manifests = [search.manifest for search in content.searches]
+    told = {f"{name} {known[name]}" for known in manifests for name in ("hwnas", "torch") if name in known}
+    return ", ".join(sorted(told))
+
+
+def _figures(part: BenchmarkPart) -> Iterator[Figure]:
+    yield from (*part.regrets, *part.costs, *part.collapse, *(search.graph for search in part.searches))
+    if part.table:
+        yield from table_figures(part.table)
+
+
+def _numbers(content: BenchmarkContent, part: BenchmarkPart, line: str) -> dict[str, Any]:
+    """Everything that the page says."""
+    return {
+        "name": content.name,
+        "answer": part.answer,
+        "summary": content.raw,
+        "results": [search.raw for search in content.searches],
+        "kept": {search.name: search.kept(content.budget) for search in content.searches},
+        "cells": {search.name: search.graph.data for search in part.searches},
+        "manifest": _manifest(content),
+        "commands": [line],
+    }
