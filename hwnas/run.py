@@ -5,6 +5,7 @@ DIR/space.yaml           the search space, where it is the user's own file
 DIR/table.json           the latency table (of several: DIR/tables/NAME.json)
 DIR/metrics.jsonl        a line an epoch and target
 DIR/checkpoint.pt        the search's state
+DIR/profile/             steps.json and traces: where the time of some steps goes, on request
 DIR/summary.json         the closing table; DIR/targets.png, DIR/search.png: pictures of it and of metrics.jsonl
 DIR/<budget>/            architecture.json, network.onnx, cells/*.onnx, weights.safetensors, train.pt, training.jsonl,
                          verification.json
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,7 +45,9 @@ from hwnas.spaces.kept import SPACE_FILE, definition_as_json, require_same_defin
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import HISTORY, accuracy, recalibrate, train_child
+from hwnas.training.processes import goes_on_alone, these
 from hwnas.training.recipe import training_of
+from hwnas.training.step_profile import StepProfile
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,22 @@ class Question:
     plugin: Path | None = None
 
 
-def answer(question: Question, folder: Path, progress: Progress) -> list[dict[str, Any]]:
+def answer(question: Question, folder: Path, progress: Progress, profile: bool = False) -> list[dict[str, Any]]:
     """Search, derive, train, export and, on request, time again; returns the rows of ``summary.json``.
+
+    With ``profile``, DIR/profile tells where the time of some steps goes. Several processes (hwnas.training.processes)
+    search together; the first alone writes, and does what follows, while the others return no rows.
 
     Raises HwnasError for any input that does not fit, before anything is trained; an interrupted call goes on when it
     is made again.
     """
+    processes = these()
     space = question.space
     if question.verify:
         for table in question.tables.values():
             require_its_device(table)
-    data = load_data(question.data_spec, progress)
+    with processes.leader_first():  # it may fetch them
+        data = load_data(question.data_spec, progress)
     setting = fit_setting(question.setting, data)
     models = {device: build_metrics(table, space, setting) for device, table in question.tables.items()}
     previews = {device: preview(costs) for device, costs in models.items()}
@@ -90,14 +99,24 @@ def answer(question: Question, folder: Path, progress: Progress) -> list[dict[st
     places = [_place(question, goal) for goal in goals]
     if again := next((place for place in places if places.count(place) > 1), None):
         raise HwnasError(f"two budgets are the same, or would share the folder {again}", "give each --budget once")
-    digest = _write_manifest(question, setting, data, folder)
+    asked = _asked(question, setting, data)
+    digest = sha256_of(asked)
+    if processes.leads:
+        _write_manifest(question, asked, digest, folder)
     for line in lines:
         progress.say(line)
 
     torch.manual_seed(question.recipe.seed)
-    search = Search(space, setting, goals, data, question.recipe)
+    search = Search(space, setting, goals, data, question.recipe, processes)
     many = len(question.tables) > 1
-    run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row, many)))
+    with StepProfile(folder / "profile", progress.say, processes.leads) if profile else nullcontext() as looks:
+        run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row, many)), looks)
+    if not processes.alone:
+        for target in search.targets:  # what is judged for it is judged by all
+            search.choose(target)
+        if not processes.leads:
+            return []
+        search.processes = goes_on_alone()
     data.stop_decoding()
 
     rows = []
@@ -143,9 +162,9 @@ def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
     )
 
 
-def _write_manifest(question: Question, setting: Setting, data: ImageData, folder: Path) -> str:
-    """Write what the run is made from, or check that the folder holds this very run; returns its digest."""
-    asked = {
+def _asked(question: Question, setting: Setting, data: ImageData) -> dict[str, Any]:
+    """What the run is made from."""
+    return {
         "space": question.space.name,
         **definition_as_json(question.space),
         "setting": asdict(setting),
@@ -157,7 +176,10 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
         "verify": question.verify,
         **({"plugin": sha256_of_file(question.plugin)} if question.plugin else {}),
     }
-    digest = sha256_of(asked)
+
+
+def _write_manifest(question: Question, asked: dict[str, Any], digest: str, folder: Path) -> None:
+    """Write what the run is made from, or check that the folder holds this very run."""
     manifest = folder / "manifest.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +192,7 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
             raise HwnasError(
                 f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
             )
-        return digest
+        return
     packages = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
     if question.space.origin and question.space.origin.text is not None:
@@ -178,7 +200,6 @@ def _write_manifest(question: Question, setting: Setting, data: ImageData, folde
     write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
     for device, table in question.tables.items():
         write_table(folder / table_file(question.tables, device), table)
-    return digest
 
 
 def _hashes(question: Question) -> dict[str, str]:

@@ -50,6 +50,25 @@ def passes(data: ImageData, split: Split, batch_size: int) -> Tensor:
     return torch.cat([images for images, _ in data.batches(split, batch_size)])
 
 
+@pytest.mark.parametrize("stream", ["no", "yes"])
+def test_shares_of_a_batch_are_the_batch(tmp_path: Path, stream: str) -> None:
+    """What several processes see: of a step's images, and of the batches that judge a network."""
+    data = load_data(f"imagefolder:{make_images(tmp_path / 'images')}?size=12&stream={stream}")
+    shares = (slice(0, 2), slice(2, 5))
+    for augment in ("shift-flip", "imagenet"):
+        for step in range(2):
+            whole = data.train_batch(step, 5, 3, None, augment)
+            first, second = (data.train_batch(step, 5, 3, None, augment, share) for share in shares)
+            for one, other, both in zip(first, second, whole, strict=True):
+                assert torch.equal(torch.cat([one, other]), both)
+    batches = list(data.batches(data.validation, 3))
+    for rank in range(len(batches) + 1):
+        mine = list(data.batches(data.validation, 3, slice(rank, None, len(batches))))
+        assert len(mine) == (rank < len(batches))
+        for batch in mine:
+            assert all(torch.equal(a, b) for a, b in zip(batch, batches[rank], strict=True))
+
+
 # --- streamed as in memory -------------------------------------------------------------------------------------------
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,18 +66,19 @@ DeviceName = Annotated[
 
 
 def command(
-    group: typer.Typer, name: str, example: str, goes_on: bool = False
+    group: typer.Typer, name: str, example: str, goes_on: bool = False, together: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command: its help ends in an example, what the user can mend is one line and exit code 2.
 
-    ``goes_on`` says that it takes up again what was interrupted.
+    ``goes_on`` says that it takes up again what was interrupted, ``together`` that several processes can share it.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
-                function(*args, **kwargs)
+                with _processes(name, together):
+                    function(*args, **kwargs)
             except HwnasError as error:
                 fail(str(error))
             except KeyboardInterrupt:
@@ -90,6 +93,20 @@ def command(
         return group.command(name, epilog=f"Example: `{example}`")(guarded)
 
     return register
+
+
+@contextmanager
+def _processes(name: str, together: bool) -> Iterator[None]:
+    """Join the other processes where torchrun has started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield
+        return
+    from hwnas.training.processes import joined
+
+    with joined():
+        if not together:
+            raise HwnasError(f"hwnas {name} runs in one process", "start it without torchrun")
+        yield
 
 
 def fail(line: str) -> None:

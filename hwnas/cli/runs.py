@@ -27,7 +27,11 @@ from hwnas.errors import HwnasError
 
 
 @command(
-    app, "search", "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a", goes_on=True
+    app,
+    "search",
+    "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a",
+    goes_on=True,
+    together=True,
 )
 def search_command(
     table: Annotated[
@@ -67,9 +71,15 @@ def search_command(
         float | None, typer.Option("--lambda", min=0, help="Fix the penalty's weight, as the papers do.")
     ] = None,
     verify: Annotated[bool, typer.Option(help="Time the networks; derive again if one is over its budget.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell where the time of some steps goes; traces in OUT/profile.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search architectures within budgets, train them, write ONNX."""
+    """Search architectures within budgets, train them, write ONNX.
+
+    Several processes share the images of every step: `torchrun --nproc-per-node 2 -m hwnas search …`.
+    """
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe, recipe_of
     from hwnas.run import Question, answer
@@ -90,7 +100,7 @@ def search_command(
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
     question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify, plugin)
     with Progress() as progress:
-        rows = answer(question, out, progress)
+        rows = answer(question, out, progress, profile)
     if as_json:
         show_json({"targets": rows})
     else:

@@ -111,25 +111,36 @@ class ImageData:
         return (images.float() / 255 - mean) / std
 
     def train_batch(
-        self, step: int, batch_size: int, seed: int, part: Tensor | None = None, augment: Augment = "shift-flip"
+        self,
+        step: int,
+        batch_size: int,
+        seed: int,
+        part: Tensor | None = None,
+        augment: Augment = "shift-flip",
+        share: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
         """The augmented batch of one step: a function of the seed and the step, so a resumed run sees the same one.
 
         ``part`` are the numbers of those training images that are meant, by default all. Every epoch visits them in an
         order of its own; the last, short batch is dropped (as in the papers' code). ``augment`` imagenet crops the
-        whole images of the files, whether they are in memory or not.
+        whole images of the files, whether they are in memory or not. ``share`` is a part of the batch: its images are
+        augmented as they are in the whole.
 
         Images that must be decoded for it are so ahead of time, for the steps that follow this one. Raises HwnasError
         for one that cannot be.
         """
         chosen = choose_batch(len(self.train), step, batch_size, seed, part)
+        count, chosen = len(chosen), chosen[share]
         if isinstance(self.train.images, Tensor) and augment == "shift-flip":
             images = self.train.images[chosen]
         else:
-            images = self._stream(batch_size, seed, part, augment).batch(step)
+            images = self._stream(batch_size, seed, part, augment, share).batch(step)
         if augment == "shift-flip":
-            images = self._augment(images, torch.Generator().manual_seed(seed_of(seed, 2, step)))
+            images = self._augment(images, torch.Generator().manual_seed(seed_of(seed, 2, step)), count, share)
         return self.normalise(images), self.train.targets[chosen]
+
+    def images_a_step(self, batch_size: int, part: Tensor | None = None) -> int:
+        return min(batch_size, len(self.train) if part is None else len(part))
 
     def steps_an_epoch(self, batch_size: int, part: Tensor | None = None) -> int:
         return _steps_an_epoch(len(self.train) if part is None else len(part), batch_size)
@@ -138,16 +149,17 @@ class ImageData:
         """Decode no batches ahead any more, until one is asked for: latencies are timed on a quiet machine."""
         self._streams.clear()
 
-    def _stream(self, batch_size: int, seed: int, part: Tensor | None, augment: Augment) -> Stream:
+    def _stream(self, batch_size: int, seed: int, part: Tensor | None, augment: Augment, share: slice) -> Stream:
         """The stream that such batches come from; of several, those that were used last are kept."""
-        key = (batch_size, seed, id(part), augment)  # the stream's job keeps the part, and with it its id
+        # The stream's job keeps the part, and with it its id.
+        key = (batch_size, seed, id(part), augment, share.start, share.stop)
         stream = self._streams.pop(key, None)
         if stream is None:
             count, (_, height, width) = len(self.train), self.shape
             augmentation = ImagenetAugmentation(height, width, self.flip) if augment == "imagenet" else None
 
             def job(step: int) -> Job:  # without self: processes end with the last reference to their data set
-                numbers = choose_batch(count, step, batch_size, seed, part).numpy()
+                numbers = choose_batch(count, step, batch_size, seed, part)[share].numpy()
                 seeds = [seed_of(seed, 2, step, number) for number in numbers.tolist()] if augmentation else []
                 return Job(numbers, tuple(seeds))
 
@@ -157,33 +169,43 @@ class ImageData:
         self._streams[key] = stream
         return stream
 
-    def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Random crop after zero padding by an eighth of the side (4 pixels at 32), and a random horizontal flip."""
-        count, _, height, width = images.shape
+    def _augment(
+        self, images: Tensor, generator: torch.Generator, count: int | None = None, share: slice = slice(None)
+    ) -> Tensor:
+        """Random crop after zero padding by an eighth of the side (4 pixels at 32), and a random horizontal flip.
+
+        ``images`` are that share of a batch of ``count``, by default all of it: the random numbers are the batch's.
+        """
+        own, _, height, width = images.shape
+        count = count or own
         pad = max(1, height // 8)
         padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-        tops = torch.randint(2 * pad + 1, (count,), generator=generator)
-        lefts = torch.randint(2 * pad + 1, (count,), generator=generator)
+        tops = torch.randint(2 * pad + 1, (count,), generator=generator)[share]
+        lefts = torch.randint(2 * pad + 1, (count,), generator=generator)[share]
         rows = (tops[:, None] + torch.arange(height))[:, None, :, None]
         columns = (lefts[:, None] + torch.arange(width))[:, None, None, :]
         cropped = padded[
-            torch.arange(count)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns
+            torch.arange(own)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns
         ]
         if self.flip:
-            flipped = torch.rand(count, generator=generator) < 0.5
+            flipped = torch.rand(count, generator=generator)[share] < 0.5
             cropped[flipped] = cropped[flipped].flip(-1)
         return cropped
 
-    def batches(self, split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image of a split once, in order, normalised. Raises HwnasError for one that cannot be decoded."""
-        for images, targets in zip(_in_order(split.images, batch_size), split.targets.split(batch_size), strict=True):
-            yield self.normalise(images), targets
+    def batches(self, split: Split, batch_size: int, which: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image of a split once, in order, normalised; or of all these batches some. Raises HwnasError for an
+        image that cannot be decoded.
+        """
+        targets = split.targets.split(batch_size)[which]
+        for images, theirs in zip(_in_order(split.images, batch_size, which), targets, strict=True):
+            yield self.normalise(images), theirs
 
 
-def _in_order(images: Tensor | ImageFiles, batch_size: int) -> Iterator[Tensor]:
+def _in_order(images: Tensor | ImageFiles, batch_size: int, which: slice = slice(None)) -> Iterator[Tensor]:
     if isinstance(images, Tensor):
-        return iter(images.split(batch_size))
+        return iter(images.split(batch_size)[which])
     jobs = [Job(numbers) for numbers in np.split(np.arange(len(images)), range(batch_size, len(images), batch_size))]
+    jobs = jobs[which]
     # One batch alone is decoded here: processes would take longer to begin.
     return decode_ahead(Decoder(images), jobs, len(jobs) if len(jobs) > 1 else 0)
 

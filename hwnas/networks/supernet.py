@@ -138,15 +138,20 @@ def _narrow(workload: Workload | None, partial: int) -> Workload | None:
 
 
 class DropPath:
-    """Drops a whole edge for some images of a batch and scales the others up (Larsson et al., FractalNet, 2017)."""
+    """Drops a whole edge for some images of a batch and scales the others up (Larsson et al., FractalNet, 2017).
 
-    def __init__(self, probability: float, generator: torch.Generator) -> None:
-        self.probability = probability
-        self.generator = generator
+    What it sees is the ``share`` of a batch of ``images``, by default all of it: the random numbers are the batch's.
+    """
+
+    def __init__(
+        self, probability: float, generator: torch.Generator, images: int | None = None, share: slice = slice(None)
+    ) -> None:
+        self.probability, self.generator = probability, generator
+        self.images, self.share = images, share
 
     def __call__(self, x: Tensor) -> Tensor:
         keep = 1 - self.probability
-        mask = torch.rand(x.shape[0], 1, 1, 1, generator=self.generator).to(x) < keep
+        mask = torch.rand(self.images or x.shape[0], 1, 1, 1, generator=self.generator)[self.share].to(x) < keep
         return x * mask / keep
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hwnas.errors import HwnasError
 from hwnas.search.choices import register
-from hwnas.search.darts import gradients, set_gradients
+from hwnas.search.darts import set_gradients
 from hwnas.search.distribution import Categorical, Distribution
 from hwnas.spaces import NONE
 
@@ -66,8 +66,8 @@ class Advantage:
         draw = search.draw(target, "logits")
         gates = {kind: a.clone().requires_grad_() for kind, a in draw.mixture.items()}
         outcome = search.task_loss(target, draw.with_mixture(gates), "logits")
-        slopes = dict(zip(gates, gradients(outcome.task, list(gates.values())), strict=True))
-        set_gradients(target.learnt, search.penalty(target, draw)[0])
+        slopes = dict(zip(gates, search.gradients(outcome.task, list(gates.values())), strict=True))
+        set_gradients(search, target, search.penalty(target, draw)[0])
         p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
         for kind, a in draw.mixture.items():
             credit = self._credit(search, target, kind, a, slopes[kind], outcome.task.detach())

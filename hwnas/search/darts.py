@@ -16,12 +16,11 @@ is likeliest; within a budget, the most probable such cell. In NAS-Bench-201 eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from hwnas.errors import HwnasError
 from hwnas.search.choices import register
@@ -45,7 +44,7 @@ class Alternating:
         if search.logits_learn:
             search.zero_grad(target)
             task, penalty = search.logits_loss(target)
-            set_gradients(target.learnt, task + penalty)
+            set_gradients(search, target, task + penalty)
             search.step_logits(target)
         return search.weights_step(target)
 
@@ -69,7 +68,7 @@ class Unrolled:
         weights, settings = [p for p in search.supernet.parameters() if p.requires_grad], search.recipe.weights
         kept = [w.detach().clone() for w in weights]
         rate = search.weight_optimizer.param_groups[0]["lr"]
-        slopes = gradients(search.weights_loss(target).task, weights)
+        slopes = search.gradients(search.weights_loss(target).task, weights)
         state = search.weight_optimizer.state
         with torch.no_grad():
             for w, slope in zip(weights, slopes, strict=True):
@@ -77,7 +76,7 @@ class Unrolled:
                 step = slope + settings.weight_decay * w
                 w -= rate * (step if momentum is None else step + settings.momentum * momentum)
         task, penalty = search.logits_loss(target)
-        both = gradients(task + penalty, [*target.learnt, *weights])
+        both = search.gradients(task + penalty, [*target.learnt, *weights])
         direct, ahead = both[: len(target.learnt)], both[len(target.learnt) :]
         size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(a) for a in ahead]))
         distance = LENGTH / float(size.clamp_min(1e-12))
@@ -86,7 +85,7 @@ class Unrolled:
             with torch.no_grad():
                 for w, start, a in zip(weights, kept, ahead, strict=True):
                     w.copy_(start + sign * distance * a)
-            sides.append(gradients(search.weights_loss(target).task, target.learnt))
+            sides.append(search.gradients(search.weights_loss(target).task, target.learnt))
         with torch.no_grad():
             for w, start in zip(weights, kept, strict=True):
                 w.copy_(start)
@@ -103,15 +102,7 @@ def require_pathwise(distribution: Distribution) -> None:
         )
 
 
-def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """d loss / d parameter of each, zeros where the loss does not depend on one."""
-    if not loss.requires_grad:
-        return [torch.zeros_like(p) for p in parameters]
-    found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
-
-
-def set_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> None:
-    """The gradients of these parameters alone: those of the weights are not computed."""
-    for parameter, gradient in zip(parameters, gradients(loss, parameters), strict=True):
+def set_gradients(search: Search, target: Target, loss: Tensor) -> None:
+    """Of what a target learns alone: the gradients of the weights are not computed."""
+    for parameter, gradient in zip(target.learnt, search.gradients(loss, target.learnt), strict=True):
         parameter.grad = gradient

@@ -148,5 +148,5 @@ class Reinforce:
         baseline = target.memory.get("reward", rewards.mean())
         target.memory["reward"] = baseline + NEW * (rewards.mean() - baseline)
         search.zero_grad(target)
-        (-(log_p * (rewards - baseline)).mean()).backward()
+        search.backward(-(log_p * (rewards - baseline)).mean())
         search.step_logits(target)

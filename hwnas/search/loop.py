@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,8 @@ from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
+from hwnas.training.processes import ALONE, Processes
+from hwnas.training.step_profile import StepProfile, part
 
 Progress = Callable[[str, int, int], None]
 VALIDATION_IMAGES = 2000  # watched after every epoch; the first of the validation split
@@ -143,8 +145,10 @@ class Search:
         goals: list[Goal],
         data: ImageData,
         recipe: Recipe,
+        processes: Processes = ALONE,
     ) -> None:
         self.space, self.setting, self.data, self.recipe = space, setting, data, recipe
+        self.processes = processes
         self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
         self.regulariser = build("regulariser", recipe.regulariser) if recipe.regulariser else None
         self.selection = build("selection", recipe.selection)
@@ -155,6 +159,8 @@ class Search:
             shares = (1 - recipe.logits_share, recipe.logits_share)
             own, held = divide(data.train.targets.numpy(), shares, seed=3)
             self.parts = {"weights": torch.from_numpy(own), "logits": torch.from_numpy(held)}
+        for images in self.parts.values():
+            processes.require(data.images_a_step(recipe.batch_size, images))
         # Where the epochs do not reach to the last stage, the search ends in an earlier one.
         self.stages = recipe.stages or (Stage(share=1, partial_channels=recipe.partial_channels, operations=10**6),)
         self.stage = 0
@@ -192,6 +198,7 @@ class Search:
             self._keep_logits(target)
 
     def _set_supernet(self, supernet: Supernet) -> None:
+        self.processes.share_norms(supernet)
         self.supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weight_optimizer = make_optimizer(self.recipe.weights, self.supernet.parameters())
 
@@ -228,40 +235,52 @@ class Search:
         return epoch >= first + self.recipe.logits_warm_up * length
 
     def moment(self, purpose: str, generator: torch.Generator | None = None) -> Moment:
-        """Random numbers of their own for what a step does, and how far the search has come."""
+        """Random numbers of their own for what a step does (all processes have the same), and how far the search is."""
         temperature, last = self.recipe.temperature, max(self.recipe.epochs - 1, 1)
         progress = min(self.epoch / last, 1.0)
         generator = generator or torch.Generator().manual_seed(seed_of(self.recipe.seed, PURPOSES[purpose], self.step))
         return Moment(generator, temperature.start + (temperature.end - temperature.start) * progress, progress)
 
     def draw(self, target: Target, purpose: str) -> Draw:
-        return target.distribution.draw(self.moment(purpose))
+        return self._draw(target, self.moment(purpose))
 
-    def task_loss(self, target: Target, draw: Draw, part: str, generator: torch.Generator | None = None) -> Outcome:
+    def _draw(self, target: Target, moment: Moment) -> Draw:
+        with part("sampling"):
+            return target.distribution.draw(moment)
+
+    def task_loss(self, target: Target, draw: Draw, kind: str, generator: torch.Generator | None = None) -> Outcome:
         """Cross entropy of a draw on this step's batch of "weights" or "logits" images.
 
-        ``generator`` gives the random numbers of drop path, which only the weights' batches know.
+        ``generator`` gives the random numbers of drop path, which only the weights' batches know. Of several processes
+        each runs its share of the batch and gets the whole batch's loss, but the gradient of its share, which a step or
+        ``gradients`` averages.
         """
-        recipe = self.recipe
-        images, classes = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, self.parts[part])
-        images = images.to(next(self.supernet.parameters()).dtype).contiguous(memory_format=torch.channels_last)
-        mixture, places = self.runs(self.supernet, target.distribution, draw)
-        drop = DropPath(recipe.drop_path, generator) if recipe.drop_path and generator else None
-        scores = self.supernet(images, mixture, places, drop)
-        task = nn.functional.cross_entropy(scores, classes)
-        return Outcome(task, int((scores.detach().argmax(dim=1) == classes).sum()))
+        recipe, chosen = self.recipe, self.parts[kind]
+        total = self.data.images_a_step(recipe.batch_size, chosen)
+        share = self.processes.share(total)
+        with part("data"):
+            images, classes = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, chosen, share=share)
+            images = images.to(next(self.supernet.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+        with part("forward"), self.processes.one_batch(total):
+            mixture, places = self.runs(self.supernet, target.distribution, draw)
+            drop = DropPath(recipe.drop_path, generator, total, share) if recipe.drop_path and generator else None
+            scores = self.supernet(images, mixture, places, drop)
+            task = nn.functional.cross_entropy(scores, classes)
+            right = int((scores.detach().argmax(dim=1) == classes).sum())
+            return Outcome(*self.processes.whole(task, right))
 
     def penalty(self, target: Target, draw: Draw) -> tuple[Tensor, Tensor]:
         """What the logits' loss has besides the task, and E[C]/B of every limit in it."""
         penalty = self.recipe.penalty
-        p = target.distribution.probabilities()
-        relative = relative_costs(p, target.expected, target.goal.penalised)
-        total = penalty_of(target.multipliers, relative, self.damping)
-        if target.resources:
-            total = total + penalty.weight * target.resources(draw.mixture if penalty.costs_of == "sample" else p)
-        if self.regulariser:
-            total = total + self.regulariser(target.distribution, self.moment("logits").progress)
-        return total, relative
+        with part("constraint"):
+            p = target.distribution.probabilities()
+            relative = relative_costs(p, target.expected, target.goal.penalised)
+            total = penalty_of(target.multipliers, relative, self.damping)
+            if target.resources:
+                total = total + penalty.weight * target.resources(draw.mixture if penalty.costs_of == "sample" else p)
+            if self.regulariser:
+                total = total + self.regulariser(target.distribution, self.moment("logits").progress)
+            return total, relative
 
     def loss(self, target: Target) -> tuple[Tensor, Outcome]:
         """The whole loss of one step on one batch, task and penalty.
@@ -269,14 +288,14 @@ class Search:
         Exactly what single-level learning back-propagates; a test compares its gradient with finite differences.
         """
         moment = self.moment("weights")
-        draw = target.distribution.draw(moment)
+        draw = self._draw(target, moment)
         outcome = self.task_loss(target, draw, "weights", moment.generator)
         return outcome.task + self.penalty(target, draw)[0].to(outcome.task), outcome
 
     def weights_loss(self, target: Target) -> Outcome:
         """The task's loss on the weights' batch; nothing flows back to the logits but by the draw."""
         moment = self.moment("weights")
-        return self.task_loss(target, target.distribution.draw(moment), "weights", moment.generator)
+        return self.task_loss(target, self._draw(target, moment), "weights", moment.generator)
 
     def logits_loss(self, target: Target) -> tuple[Tensor, Tensor]:
         """The task's loss on the logits' batch, and the penalty."""
@@ -288,26 +307,45 @@ class Search:
         """The weights learn from their batch with a draw of the target's distribution."""
         moment = self.moment("weights")
         with torch.no_grad():
-            draw = target.distribution.draw(moment)
+            draw = self._draw(target, moment)
         outcome = self.task_loss(target, draw, "weights", moment.generator)
         self.weight_optimizer.zero_grad()
-        outcome.task.backward()
+        self.backward(outcome.task)
         self.step_weights()
         return outcome
+
+    def backward(self, loss: Tensor) -> None:
+        with part("backward"):
+            loss.backward()
+
+    def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """d loss / d parameter of each, zeros where the loss does not depend on one; the same in all processes."""
+        if not loss.requires_grad:
+            return [torch.zeros_like(p) for p in parameters]
+        with part("backward"):
+            found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+        return self.processes.means(
+            [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        )
 
     def zero_grad(self, target: Target) -> None:
         self.weight_optimizer.zero_grad()
         target.distribution.zero_grad()
 
     def step_weights(self) -> None:
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.recipe.weights.clip_norm)
-        self.weight_optimizer.step()
+        """One step of the weights, down the gradients that they hold."""
+        self._step(self.weight_optimizer, list(self.supernet.parameters()), self.recipe.weights.clip_norm)
 
     def step_logits(self, target: Target) -> None:
         """One step of what the distribution has to learn, once its warm-up is over."""
         optimizer = self.logit_optimizers[self.targets.index(target)]
         if optimizer is not None and self.logits_learn and not target.stopped:
-            nn.utils.clip_grad_norm_(target.learnt, self.recipe.logits.clip_norm)
+            self._step(optimizer, target.learnt, self.recipe.logits.clip_norm)
+
+    def _step(self, optimizer: torch.optim.Optimizer, learnt: list[nn.Parameter], clip_norm: float) -> None:
+        self.processes.average([parameter.grad for parameter in learnt if parameter.grad is not None])
+        with part("optimiser"):
+            nn.utils.clip_grad_norm_(learnt, clip_norm)
             optimizer.step()
 
     def constrains(self, epoch: int) -> bool:
@@ -336,7 +374,8 @@ class Search:
         if logit_optimizer is not None:
             set_learning_rate(logit_optimizer, recipe.logits, epoch, recipe.epochs)
         self.supernet.train()
-        relative = target.relative_costs().detach()
+        with part("constraint"):
+            relative = target.relative_costs().detach()
         outcome = self.learning.learn(self, target)
         if not torch.isfinite(outcome.task):
             raise HwnasError(f"the loss became {outcome.task.item()} at step {self.step}", "lower the learning rates")
@@ -391,13 +430,24 @@ class Search:
             watched = type(watched)(watched.images[:VALIDATION_IMAGES], watched.targets[:VALIDATION_IMAGES])
         statistics = batch_statistics if self.recipe.judged_with == "batch" else running_statistics
         with statistics(self.supernet):
-            return accuracy(lambda x: self.supernet.run_architecture(x, architecture), self.data, watched)
+            return accuracy(
+                lambda x: self.supernet.run_architecture(x, architecture), self.data, watched, processes=self.processes
+            )
 
     def judge(self, target: Target, architectures: Iterable[Architecture]) -> None:
         """Put into ``target.judged`` the logarithm of every architecture's accuracy, what is there already left out."""
         for architecture in architectures:
             if architecture not in target.judged:
                 target.judged[architecture] = math.log(max(self.validate(architecture), 1e-6))
+
+    @property
+    def kind_of_step(self) -> str:
+        """What learns in the next step."""
+        return "weights and logits" if self.logits_learn and any(self.logit_optimizers) else "weights alone"
+
+    def evaluate(self) -> float:
+        """What is done for a target at the end of an epoch: take an architecture, and validate it."""
+        return self.validate(self.selection.watched(self, self.targets[0]))
 
     def epoch_report(self) -> list[dict[str, Any]]:
         """One record a target for the epoch that has just ended."""
@@ -507,25 +557,38 @@ def share_of_skips(space: SearchSpace, architecture: Architecture) -> float:
 
 
 def run_search(
-    search: Search, folder: Path, digest: str, progress: Progress, report: Callable[[dict[str, Any]], None]
+    search: Search,
+    folder: Path,
+    digest: str,
+    progress: Progress,
+    report: Callable[[dict[str, Any]], None],
+    profile: StepProfile | None = None,
 ) -> None:
     """Run to the end, from the checkpoint in ``folder`` if there is one; ``metrics.jsonl`` gets a line an epoch and
-    target, and ``report`` hears each.
+    target, and ``report`` hears each. Of several processes the first alone reads and writes. ``profile`` looks at some
+    steps and changes nothing.
     """
-    checkpoint = Checkpoint(folder / "checkpoint.pt", digest)
-    saved = checkpoint.load()
+    checkpoint, leads = Checkpoint(folder / "checkpoint.pt", digest), search.processes.leads
+    saved = checkpoint.load() if leads else None
     if saved:
         search.load_state(saved)
-    _drop_later_lines(folder / "metrics.jsonl", search.step)
-    write = append_lines(folder / "metrics.jsonl")
+    if not search.processes.alone:
+        search.load_state(search.processes.from_leader(search.state()))
+    if leads:
+        _drop_later_lines(folder / "metrics.jsonl", search.step)
+        write = append_lines(folder / "metrics.jsonl")
     while not search.over:
-        search.take_step()
+        if profile:
+            profile.step(search.kind_of_step, search.take_step, search.evaluate)
+        else:
+            search.take_step()
         progress("searching", search.step, search.total_steps)
         if search.step % search.steps_an_epoch == 0:
             for row in search.epoch_report():
-                write(json.dumps(row))
+                if leads:
+                    write(json.dumps(row))
                 report(row)
-        if checkpoint.due() or search.over:
+        if leads and (checkpoint.due() or search.over):
             checkpoint.save(search.state())
 
 

@@ -57,7 +57,7 @@ class SameBatch:
     def learn(self, search: Search, target: Target) -> Outcome:
         loss, outcome = search.loss(target)
         search.zero_grad(target)
-        loss.backward()
+        search.backward(loss)
         search.step_weights()
         search.step_logits(target)
         return outcome

@@ -24,6 +24,7 @@ from hwnas.training.augment import cutout
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
 from hwnas.training.precision import choose_precision
+from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training
 
 RECALIBRATION_BATCHES = 20
@@ -52,14 +53,20 @@ def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -
     child.eval()
 
 
-def accuracy(network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256) -> float:
-    """The share of a split's images whose greatest score is their class."""
+def accuracy(
+    network: Callable[[Tensor], Tensor],
+    data: ImageData,
+    split: Split,
+    batch_size: int = 256,
+    processes: Processes = ALONE,
+) -> float:
+    """The share of a split's images whose greatest score is their class; several processes divide the batches."""
     correct = 0
     with torch.no_grad():
-        for images, targets in data.batches(split, batch_size):
+        for images, targets in data.batches(split, batch_size, slice(processes.rank, None, processes.count)):
             scores = network(images.contiguous(memory_format=torch.channels_last))
             correct += int((scores.argmax(dim=1) == targets).sum())
-    return correct / len(split)
+    return processes.total(correct) / len(split)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+"""The profile of a search's steps: what it tells, and that it changes nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from test_search import RUN, SMALL_SEARCH, fingerprint
+
+from hwnas.training.step_profile import PARTS, STEPS
+
+
+@pytest.mark.end_to_end
+def test_a_profile_adds_up_and_changes_nothing(run: Run, tmp_path: Path, table_file: Path) -> None:
+    """The parts of both kinds of steps, before and after logits begin to learn, against the trace's own clock."""
+    command = ("search", "--table", table_file, *SMALL_SEARCH, *RUN, "--child-epochs", 0)
+    assert run(*command, "--out", tmp_path / "plain").exit_code == 0
+    result = run(*command, "--profile", "--out", tmp_path / "profiled")
+    assert result.exit_code == 0, result.output
+    assert fingerprint(tmp_path / "profiled") == fingerprint(tmp_path / "plain")
+
+    folder = tmp_path / "profiled" / "profile"
+    tables = json.loads((folder / "steps.json").read_text())
+    assert set(tables) == {"weights alone", "weights and logits"}
+    for kind, table in tables.items():
+        assert f"profile of {STEPS} steps, {kind}: " in result.stderr
+        events = json.loads((folder / table["trace"]).read_text())["traceEvents"]
+        spans = {name: [e for e in events if e["name"] == f"hwnas: {name}" and e["ph"] == "X"] for name in PARTS}
+        steps = [e for e in events if e["name"] == "hwnas: step" and e["ph"] == "X"]
+        assert len(steps) == table["steps"] == STEPS
+        assert table["step_ms"] == pytest.approx(sum(e["dur"] for e in steps) / STEPS / 1e3, rel=0.01)
+        rows = {row["part"]: row for row in table["parts"]}
+        assert set(rows) == {*PARTS, "rest"} - {"averaging"}
+        assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
+        for name in set(rows) - {"rest"}:
+            assert rows[name]["ms"] == pytest.approx(
+                sum(e["dur"] for e in spans[name]) / STEPS / 1e3, rel=0.01, abs=0.01
+            )
+            assert rows[name]["calls"] == len(spans[name]) / STEPS >= 1
+        inside = {
+            name: [e for e in events if e["name"] == name] for name in ("aten::conv2d", "aten::cross_entropy_loss")
+        }
+        assert all(any(within(e, span) for span in spans["forward"]) for e in inside["aten::cross_entropy_loss"])
+        assert rows["rest"]["ms"] >= 0
+        assert table["evaluation_ms"] > 0
+        assert any("convolution" in row["operator"] for row in table["operators"])
+
+
+def within(event: dict, span: dict) -> bool:
+    return span["ts"] <= event["ts"] <= event["ts"] + event["dur"] <= span["ts"] + span["dur"]
+
+
+@pytest.mark.end_to_end
+def test_a_search_of_too_few_steps_says_so(run: Run, tmp_path: Path, table_file: Path) -> None:
+    short = ("--epochs", 1, "--child-epochs", 0, "--batch-size", 500, "--budget", "mild")
+    result = run("search", "--table", table_file, *SMALL_SEARCH, *short, "--profile", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "too few steps to profile" in result.stderr
+    assert not (tmp_path / "run" / "profile").exists()
