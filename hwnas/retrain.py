@@ -20,6 +20,7 @@ from hwnas.progress import Progress
 from hwnas.spaces import Setting
 from hwnas.training.child import HISTORY, PURPOSES, Trained, accuracy, best_of, train_child
 from hwnas.training.precision import choose_precision
+from hwnas.training.processes import Processes, goes_on_alone, these
 from hwnas.training.recipe import AS_SEARCHED, Training
 
 
@@ -31,13 +32,18 @@ def train_run(
     A network of the sizes that were searched takes the old one's place. One of other sizes claims no budget, which the
     run's tables cannot tell, and gets a folder of its own in the target's. Raises HwnasError where the weights that are
     there are of other sizes than the recipe's.
+
+    Several processes (hwnas.training.processes) train each network together; the first alone writes, and the others
+    return no rows.
     """
+    processes = these()
     if not recipe.epochs:
         raise HwnasError(f"recipe {name} trains for no epoch", "give --epochs")
     precision, why = choose_precision(recipe.precision)
     recipe = recipe.model_copy(update={"precision": precision})
     targets = read_targets(folder)
-    data = load_data(data_spec or targets[0].content["data"], progress)
+    with processes.leader_first():  # it may fetch them
+        data = load_data(data_spec or targets[0].content["data"], progress)
     wanted = [_wanted(target, name, recipe, data) for target in targets]
     progress.say(f"recipe {name}: {recipe.epochs} epochs in {precision} ({why})")
     steps = recipe.epochs * data.steps_an_epoch(recipe.batch_size)
@@ -50,8 +56,13 @@ def train_run(
         if not new.claims_budget:
             progress.say(f"{target.budget.text}: {_no_claim(target, new)}")
     jobs = [
-        (target, new, *_train(target, new, recipe, data, progress)) for target, new in zip(targets, wanted, strict=True)
+        (target, new, *_train(target, new, recipe, data, progress, processes))
+        for target, new in zip(targets, wanted, strict=True)
     ]
+    if not processes.leads:
+        return []
+    if not processes.alone:
+        goes_on_alone()
     rows = []
     for target, new, child, trained, before, checkpoint in jobs:  # only now: a stopped call trains nothing twice
         result = {
@@ -109,7 +120,7 @@ def _no_claim(target: Finished, new: Derived) -> str:
 
 
 def _train(
-    target: Finished, new: Derived, recipe: Training, data: ImageData, progress: Progress
+    target: Finished, new: Derived, recipe: Training, data: ImageData, progress: Progress, processes: Processes
 ) -> tuple[ChildNetwork, Trained, float, Path]:
     """One network trained, its training, its validation accuracy before, and the folder of its checkpoint."""
     if recipe.start == "weights":
@@ -119,14 +130,14 @@ def _train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, PURPOSES["weights"]))
             child = ChildNetwork(new.space, new.architecture, new.setting, prune=True)
-    before = accuracy(child.eval(), data, data.validation)
+    before = accuracy(child.eval(), data, data.validation, processes=processes)
     # The search's own checkpoint is not this training's: a folder of its own, named by what it starts from.
     folder = new.place / f"training-{start[:12]}"
 
     def report(row: dict[str, Any]) -> None:
         progress.say(training_line(target.budget.text, row))
 
-    trained = train_child(child, data, recipe, folder, new.place / HISTORY, start, progress, report)
+    trained = train_child(child, data, recipe, folder, new.place / HISTORY, start, progress, report, processes)
     return child, trained, before, folder
 
 

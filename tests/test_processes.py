@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,18 +16,22 @@ import pytest
 import torch
 from conftest import Run, make_table
 from test_methods import COSTS, FEW, PREVIEWS, SIZES, unlike
+from test_training import DATA, recipe_of, tiny_child
 from torch.distributed import TCPStore
 
 from hwnas.cost.budget import parse_budget
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
+from hwnas.retrain import train_run
 from hwnas.run import Question, answer
 from hwnas.search.loop import Goal, Search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import SPACES
 from hwnas.tables.io import read_table, write_table
+from hwnas.training.child import Trainer
 from hwnas.training.processes import ALONE, Processes, joined, these
+from hwnas.training.recipe import read_training
 
 SEARCHES = [*(("nasbench201", method) for method in METHODS), ("darts", "entrannas-dst")]
 STEPS = 2
@@ -72,8 +77,26 @@ def one_of_them(folder: Path, table: Path) -> None:
         processes = these()
         states = {f"{space} {method}": some_steps(space, method, processes) for space, method in SEARCHES}
         torch.save(states, folder / f"{processes.rank}.pt")
+        torch.save(a_child(processes), folder / f"child{processes.rank}.pt")
         rows = answer(question(table), folder / f"run{processes.rank}", Progress(quiet=True))
         assert bool(rows) == processes.leads
+        if processes.leads:
+            shutil.copytree(folder / "run0", folder / "trained")
+        processes.total(0)  # the others wait
+        assert bool(trained(folder / "trained")) == processes.leads
+
+
+def a_child(processes: Processes) -> dict[str, Any]:
+    """The state after an epoch of training a child with all that draws or remembers; 7 images are shared unevenly."""
+    trainer = Trainer(tiny_child(), DATA, recipe_of(batch_size=7, ema=0.7, **{"optimizer.lr": 1e-3}), processes)
+    while not trainer.history:
+        trainer.take_step()
+    return trainer.state()
+
+
+def trained(run: Path) -> list[dict[str, Any]]:
+    recipe = read_training("quick", {"epochs": 2, "batch_size": 99})
+    return train_run(run, "quick", recipe, None, Progress(quiet=True))
 
 
 def question(table: Path) -> Question:
@@ -133,6 +156,31 @@ def test_two_processes_reach_what_one_reaches(together: Path, space: str, method
     start = searching(space, method, ALONE).state()
     assert unlike(start["supernet"], alone["supernet"])  # it has moved
     assert far(alone, first) == []
+
+
+def test_two_processes_train_a_child_as_one_does(together: Path) -> None:
+    """In float32, after three steps."""
+    first, second = (torch.load(together / f"child{rank}.pt") for rank in range(2))
+    assert unlike(first, second) == []
+    whole = a_child(ALONE)
+    assert first["history"][0]["loss"] == pytest.approx(whole["history"][0]["loss"], rel=1e-4)
+    for part in ("child", "auxiliary", "average"):
+        for name, tensor in whole[part].items():
+            torch.testing.assert_close(first[part][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_two_processes_train_a_finished_search_in_place(together: Path, alone: Path) -> None:
+    shutil.copytree(alone, together / "trained alone")
+    (row,) = trained(together / "trained alone")
+    (place,) = (together / "trained").glob("*/training.jsonl")
+    history = [json.loads(line) for line in place.read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert files_of(together / "trained") == files_of(together / "trained alone")
+    # Two searches in float32 need not end in the same network, but each epoch must have learnt.
+    assert 0.1 < history[-1]["loss"] < history[0]["loss"]
+    (summary,) = json.loads((together / "trained" / "summary.json").read_text())["targets"]
+    assert summary["validation_accuracy"] == history[-1]["validation_accuracy"]
+    assert summary["child_epochs"] == row["child_epochs"] == 2
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def verify_command(
         raise typer.Exit(1)
 
 
-@command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", goes_on=True)
+@command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", goes_on=True, together=True)
 def train_command(
     folder: Folder,
     recipe: Annotated[
@@ -194,7 +194,8 @@ def train_command(
 ) -> None:
     """Train derived networks and export them again: further, or from scratch as the papers do.
 
-    A network of other sizes than those searched gets a folder of its own and claims no budget.
+    A network of other sizes than those searched gets a folder of its own and claims no budget. Several processes share
+    the images of every step: `torchrun --nproc-per-node 2 -m hwnas train …`.
     """
     from hwnas.progress import Progress
     from hwnas.retrain import train_run

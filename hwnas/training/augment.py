@@ -6,14 +6,18 @@ import torch
 from torch import Tensor
 
 
-def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+def cutout(
+    images: Tensor, side: int, generator: torch.Generator, count: int | None = None, share: slice = slice(None)
+) -> Tensor:
     """Zeros, the mean of normalised images, in one square of every image [N, C, H, W] (DeVries & Taylor, 2017).
 
-    Its centre is any pixel, so that the image's edge can cut it. Of an odd ``side`` one pixel less counts.
+    Its centre is any pixel, so that the image's edge can cut it. Of an odd ``side`` one pixel less counts. ``images``
+    are that share of a batch of ``count``, by default all of it: the random numbers are the batch's.
     """
-    count, _, height, width = images.shape
-    tops = torch.randint(height, (count, 1), generator=generator) - side // 2
-    lefts = torch.randint(width, (count, 1), generator=generator) - side // 2
+    own, _, height, width = images.shape
+    count = count or own
+    tops = torch.randint(height, (count, 1), generator=generator)[share] - side // 2
+    lefts = torch.randint(width, (count, 1), generator=generator)[share] - side // 2
     rows, columns = torch.arange(height), torch.arange(width)
     length = side // 2 * 2
     in_rows = (rows >= tops) & (rows < tops + length)

@@ -91,14 +91,16 @@ def best_of(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Trainer:
-    """The training of one child, a step at a time.
+    """The training of one child, a step at a time; of several processes each runs its share of every batch.
 
     Every random number is drawn from a generator seeded by (seed, purpose, step), so a training that goes on from its
     state takes exactly the steps that an uninterrupted one takes.
     """
 
-    def __init__(self, child: ChildNetwork, data: ImageData, recipe: Training) -> None:
-        self.child, self.data, self.recipe = child, data, recipe
+    def __init__(self, child: ChildNetwork, data: ImageData, recipe: Training, processes: Processes = ALONE) -> None:
+        self.child, self.data, self.recipe, self.processes = child, data, recipe, processes
+        self.batch_size = data.images_a_step(recipe.batch_size)
+        processes.require(self.batch_size)
         self.half = choose_precision(recipe.precision)[0] == "bf16"
         # In bfloat16 and channels_last, torch 2.13's weight gradient of dilated depthwise convolutions on the CPU holds
         # numbers that nobody wrote.
@@ -110,6 +112,7 @@ class Trainer:
                 torch.manual_seed(seed_of(recipe.seed, PURPOSES["auxiliary"]))
                 self.auxiliary, self.tapped = auxiliary_head(child)
             learnt.append(self.auxiliary)
+        processes.share_norms(learnt)
         learnt.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.learnt = list(learnt.parameters())
         self.optimizer = make_optimizer(recipe.optimizer, self.learnt)
@@ -154,31 +157,41 @@ class Trainer:
         rate = set_learning_rate(self.optimizer, descent, passed, recipe.epochs)
         probability = recipe.drop_path_at(epoch)
         self.child.train()
-        images, targets = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, augment=recipe.augment)
+        share = self.processes.share(self.batch_size)
+        images, targets = self.data.train_batch(
+            self.step, recipe.batch_size, recipe.seed, augment=recipe.augment, share=share
+        )
         if recipe.cutout:
-            images = cutout(images, recipe.cutout, self._generator("cutout"))
-        drop = DropPath(probability, self._generator("drop_path")) if probability else None
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
-            values = self.child.values(images.contiguous(memory_format=self.layout), drop)
-            scores = values[len(self.child.parts) - 1]
-            second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
-        loss = self._loss(scores, targets)
-        if second is not None:
-            loss = loss + recipe.auxiliary_weight * self._loss(second, targets)
+            images = cutout(images, recipe.cutout, self._generator("cutout"), self.batch_size, share)
+        drop = DropPath(probability, self._generator("drop_path"), self.batch_size, share) if probability else None
+        with self.processes.one_batch(self.batch_size):
+            loss, right = self.processes.whole(*self._forward(images, targets, drop))
         if not math.isfinite(loss.item()):
             raise HwnasError(f"the loss became {loss.item()} at step {self.step}", "lower the learning rate")
         self.optimizer.zero_grad()
         loss.backward()
+        self.processes.average([p.grad for p in self.learnt if p.grad is not None])
         if descent.clip_norm:
             nn.utils.clip_grad_norm_(self.learnt, descent.clip_norm)
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.child)
         self.sums["loss"] += loss.item()
-        self.sums["right"] += float((scores.detach().argmax(dim=1) == targets).float().mean())
+        self.sums["right"] += right / self.batch_size
         self.step += 1
         if self.step % steps == 0:
             self._end_epoch(epoch, rate, probability)
+
+    def _forward(self, images: Tensor, targets: Tensor, drop: DropPath | None) -> tuple[Tensor, int]:
+        """The loss, auxiliary head included, and how many images the child tells right."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            values = self.child.values(images.contiguous(memory_format=self.layout), drop)
+            scores = values[len(self.child.parts) - 1]
+            second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
+        loss = self._loss(scores, targets)
+        if second is not None:
+            loss = loss + self.recipe.auxiliary_weight * self._loss(second, targets)
+        return loss, int((scores.detach().argmax(dim=1) == targets).sum())
 
     def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(scores.float(), targets, label_smoothing=self.recipe.label_smoothing)
@@ -191,7 +204,9 @@ class Trainer:
             "learning_rate": rate,
             "drop_path": drop_path,
             "train_accuracy": self.sums["right"] / steps,
-            "validation_accuracy": accuracy(self.judged.eval(), self.data, self.data.validation),
+            "validation_accuracy": accuracy(
+                self.judged.eval(), self.data, self.data.validation, processes=self.processes
+            ),
         }
         before = best_of(self.history) if self.history else None
         if before is None or row["validation_accuracy"] > before["validation_accuracy"]:
@@ -238,30 +253,34 @@ def train_child(
     start: str,
     progress: Progress,
     report: Report = lambda row: None,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Train ``child`` in place; the test images are not read. ``start`` names what it starts from (a hash).
 
     In the end ``child`` holds the weights that the recipe keeps, last or best, averaged where it says so. Every step is
     checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights. ``history``
     gets a line of JSON an epoch; its ``loss`` is all that is minimised, label smoothing and auxiliary loss included.
-    ``report`` hears each.
+    ``report`` hears each. Of several processes the first alone reads and writes.
 
     Raises HwnasError when the checkpoint is damaged or of another training, or when the loss is no number.
     """
-    trainer = Trainer(child, data, recipe)
+    trainer = Trainer(child, data, recipe, processes)
     sizes = asdict(child.network.setting)
     digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start])
-    checkpoint = Checkpoint(folder / "train.pt", digest)
-    if saved := checkpoint.load():
+    checkpoint, leads = Checkpoint(folder / "train.pt", digest), processes.leads
+    if saved := checkpoint.load() if leads else None:
         trainer.load_state(saved)
         write_history(history, trainer.history)
+    if not processes.alone:
+        trainer.load_state(processes.from_leader(trainer.state()))
     while not trainer.over:
         trainer.take_step()
         progress(f"training {history.parent.name}", trainer.step, trainer.total_steps)
         if trainer.step % trainer.steps_an_epoch == 0:
-            write_history(history, trainer.history)
+            if leads:
+                write_history(history, trainer.history)
             report(trainer.history[-1])
-        if checkpoint.due() or trainer.over:
+        if leads and (checkpoint.due() or trainer.over):
             checkpoint.save(trainer.state())
     data.stop_decoding()
     weights = {"last": trainer.weights(), "best": trainer.best} if trainer.history else {"last": {}, "best": {}}
