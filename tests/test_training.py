@@ -39,6 +39,7 @@ from hwnas.training.augment import cutout
 from hwnas.training.child import Trainer, train_child
 from hwnas.training.evaluation import calibration_error, evaluate_scores
 from hwnas.training.precision import bfloat16_flag
+from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training, read_training
 
 DARTS = get_space("darts")
@@ -142,9 +143,9 @@ def spied_training(
         return real_step(self, *arguments)
 
     class Spy(DropPath):
-        def __init__(self, probability: float, generator: torch.Generator) -> None:
+        def __init__(self, probability: float, *others: Any) -> None:
             probabilities.append(probability)
-            super().__init__(probability, generator)
+            super().__init__(probability, *others)
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     monkeypatch.setattr(training, "DropPath", Spy)
@@ -334,8 +335,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> list[d
     seen: list[dict[str, Tensor]] = []
     rest = iter(accuracies)
 
-    def accuracy(network: nn.Module, data: ImageData, split: Split) -> float:
+    def accuracy(network: nn.Module, data: ImageData, split: Split, processes: Processes) -> float:
         assert split is data.validation
+        assert processes is ALONE
         seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
         return next(rest)
 
