@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNXRUNTIME_WEB := 1.30.0
 
-.PHONY: demo test lint browser clean
+.PHONY: install demo test lint docs browser clean
+
+install: $(READY)
 
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
@@ -17,6 +19,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation's site, in site/: open site/index.html.
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --strict
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -34,4 +40,4 @@ node_modules/onnxruntime-web:
 	  --fetch-retries=1 onnxruntime-web@$(ONNXRUNTIME_WEB)
 
 clean:
-	rm -rf $(VENV) node_modules runs build dist *.egg-info
+	rm -rf $(VENV) node_modules runs build dist site *.egg-info

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +14,7 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import Run, assert_one_clear_line, make_table, profile
+from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -486,33 +485,3 @@ def test_images_that_are_not_square_go_all_the_way(run: Run, tmp_path: Path, own
     assert result.exit_code == 0, result.output
     session = open_session(out / "moderate/network.onnx")
     assert session(np.zeros((2, 3, 64, 48), np.float32)).shape == (2, 4)
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
-@pytest.mark.end_to_end
-def test_the_page_is_true(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file and command of the page, as it stands; searches and profiles are short, and noise is accepted."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    (definition,), (function,) = blocks("yaml"), blocks("python")
-    Path("my_space.yaml").write_text(definition)
-    Path("my_data.py").write_text(function)
-    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) >= 10
-    for hwnas, name, *arguments in commands:
-        assert hwnas == "hwnas"
-        if name == "profile":
-            *arguments, option, table = arguments
-            profile(run, *arguments, "--rounds", 24, "--fit-networks", 4, "--report-networks", 4, option, table)
-            continue
-        short = ["--epochs", 1, "--child-epochs", 1] if name == "search" else []
-        result = run(name, *arguments, *short)
-        # 1 would say that a network is over its budget on this machine as timed.
-        assert result.exit_code in ((0, 1) if name == "verify" else (0,)), (name, arguments, result.output)
-    assert {"sep_conv_7x7", "dil_conv_3x3_d3"} <= {entry.op for entry in read_table(Path("my_table.json")).entries}
-    assert open_session(Path("runs/mine/moderate/network.onnx"))(np.zeros((1, 3, 16, 16), np.float32)).shape == (1, 10)
-    assert open_session(Path("runs/grey/moderate/network.onnx"))(np.zeros((1, 1, 8, 8), np.float32)).shape == (1, 10)
-    assert Path("runs/mine/space.yaml").read_text() == definition

@@ -30,7 +30,7 @@ class Mixed:
 
 
 class MixedCell(nn.Module):
-    """One occurrence of a cell in the supernet: node j = sum over edges (i, j) of Z[i, j] . O[i, j](x_i).
+    """One occurrence of a cell in the supernet: node j = sum over edges (i, j) of ``Z[i, j] . O[i, j](x_i)``.
 
     Candidates' batch norms have no learnt factors (they would undo the mixture's weights). With ``partial`` = k the
     first 1/k of an edge's channels go through the candidates, the others pass by (max-pooled where the edge halves the

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +34,17 @@ SUMMARY = ROOT / "benchmarks" / "results" / "nasbench201" / "summary.json"
 RECIPES = ("nasbench201", "darts", "short")
 BY_HAND = {"adding-a-method.md"}
 MADE = "Written by `python -m hwnas.search.method_pages`; do not edit."
+INDENTED = re.compile(r"^ {4}.*\n(?:\n* {4}.*\n)*", re.MULTILINE)
+# How a test of the pages runs their search (docs/reference/pages.md).
+SHORTENED = """\
+<!-- set-up
+cp "$CHECKOUT/tests/stand_ins/phone.json" cpu.json
+-->
+
+<!-- as tested
+--data digits => --data 'digits?size=16' --epochs 1 --child-epochs 0
+-->
+"""
 # What makes methods of the same choices different.
 BESIDES = ("partial_channels", "stages", "shared_features", "without")
 
@@ -101,8 +113,9 @@ def index_page(measured: Mapping[str, Any] | None) -> str:
 
 
 def markdown(documented: ModuleType | Callable[..., Any]) -> str:
-    """A docstring as Markdown: its indented blocks are code blocks there, too; ``x`` becomes `x`."""
-    return (inspect.getdoc(documented) or "").replace("``", "`")
+    """A docstring as Markdown: its indented blocks stand between fences; ``x`` becomes `x`."""
+    text = (inspect.getdoc(documented) or "").replace("``", "`")
+    return INDENTED.sub(lambda found: fenced("text", dedent(found[0]).rstrip("\n")) + "\n", text + "\n").rstrip("\n")
 
 
 def _title(module: ModuleType) -> tuple[str, str]:
@@ -196,9 +209,10 @@ def _how_to_run(method: str) -> list[str]:
         code(recipe_of(method, space, data))
         for space, data in (("nasbench201", "digits"), ("nasbench201", "imagefolder"), ("darts", "imagefolder"))
     )
+    search = f"hwnas search --method {method} --table cpu.json --data digits --budget moderate --out runs/{method}"
     return [
-        "    hwnas profile --device cpu --space nasbench201 --out cpu.json\n"
-        f"    hwnas search --method {method} --table cpu.json --data digits --budget moderate --out runs/{method}",
+        "With [a table of your device](../tutorial.md#measure), `cpu.json`:",
+        SHORTENED + fenced("sh", search),
         f"The recipe is then {here}; with images of your own (`--data imagefolder:FOLDER`) it is {images}, with a "
         f"table of the DARTS space {darts}. `--recipe` names another.",
     ]
@@ -244,6 +258,10 @@ def value_words(value: Any) -> str:
         mark = "; " if value and isinstance(value[0], Mapping) else ", "
         return mark.join(map(value_words, value)) or "-"
     return str(value)
+
+
+def fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
 
 
 def code(text: str) -> str:

@@ -189,7 +189,7 @@ class Entry(Strict):
 
 
 class CellCosts(Strict):
-    """Costs of one cell kind, summed over all its places in the network: [edges][operations] each.
+    """Costs of one cell kind, summed over all its places in the network: [edges, operations] each.
 
     ``live_ms`` is paid when the edge lies on a path from an input to an output, ``always_ms`` whether it does or not
     (torch runs dead edges, compiled runtimes leave them out). ``error_ms`` is the half width of the 95 % interval of
