@@ -121,7 +121,7 @@ class Reader:
     variables: dict[str, str]
     browser: bool
     left_out: list[str] = field(default_factory=list)
-    written: dict[str, str] = field(default_factory=dict)  # files by what the page called them, where they stand
+    written: dict[str, str] = field(default_factory=dict)  # new files by name, and where they stand
     said: list[str] = field(default_factory=list)  # all commands
 
     def read(self, page: Path) -> None:
@@ -129,7 +129,7 @@ class Reader:
         for block in blocks_of(page):
             self._do(block)
         for name, place in self.written.items():
-            if not any(re.search(rf"\b{re.escape(Path(name).stem)}\b", command) for command in self.said):
+            if not any(Path(name).stem in command.replace("-", "_") for command in self.said):
                 raise PageError(f"{place}: {name} is written, but no command uses it")
 
     def _do(self, block: Block) -> None:
@@ -148,10 +148,11 @@ class Reader:
             compile(block.text, block.place, "exec")
         if block.title:
             file = self.folder / block.title
+            if not file.exists():
+                self.written[block.title.replace("-", "_")] = block.place
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as opened:  # what a page adds to a file stands at its end
                 opened.write(block.text)
-            self.written[block.title] = block.place
         elif block.language == "python":
             (self.folder / ".block.py").write_text(block.text, encoding="utf-8")
             self._run(block, "python .block.py")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, find_chromium
 from blocks import ROOT, Block, PageError, Reader, agrees, blocks_of, shell, warm_hwnas
+from chromium import Chromium, find_chromium
 
 SPEC = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
 assert SPEC
@@ -31,13 +31,15 @@ def has_browser() -> bool:
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What a reader's shell begins with; ``MEASURED`` is a small table of this machine."""
+    """What a shell begins with; ``MEASURED`` is a small table of this machine, ``IMAGES`` a folder of digits."""
     folder = tmp_path_factory.mktemp("warm")
     with warm_hwnas(folder) as found:
         sizes = "--channels 4 --cells 1 --input 3x16x16 --rounds 24 --fit-networks 2 --report-networks 2"
         done = shell(f"hwnas profile {sizes} --accept-noise --out table.json", folder, found)
         assert done.returncode == 0, done.stderr
-        yield {**found, "MEASURED": str(folder / "table.json")}
+        done = shell(f'python "{ROOT}/tests/stand_ins/images.py" images 16', folder, found)
+        assert done.returncode == 0, done.stderr
+        yield {**found, "MEASURED": str(folder / "table.json"), "IMAGES": str(folder / "images")}
 
 
 @pytest.mark.end_to_end

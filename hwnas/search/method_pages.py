@@ -35,16 +35,6 @@ RECIPES = ("nasbench201", "darts", "short")
 BY_HAND = {"adding-a-method.md"}
 MADE = "Written by `python -m hwnas.search.method_pages`; do not edit."
 INDENTED = re.compile(r"^ {4}.*\n(?:\n* {4}.*\n)*", re.MULTILINE)
-# How a test of the pages runs their search (docs/reference/pages.md).
-SHORTENED = """\
-<!-- set-up
-cp "$CHECKOUT/tests/stand_ins/phone.json" cpu.json
--->
-
-<!-- as tested
---data digits => --data 'digits?size=16' --epochs 1 --child-epochs 0
--->
-"""
 # What makes methods of the same choices different.
 BESIDES = ("partial_channels", "stages", "shared_features", "without")
 
@@ -212,9 +202,19 @@ def _how_to_run(method: str) -> list[str]:
     search = f"hwnas search --method {method} --table cpu.json --data digits --budget moderate --out runs/{method}"
     return [
         "With [a table of your device](../tutorial.md#measure), `cpu.json`:",
-        SHORTENED + fenced("sh", search),
+        *_as_tested(method),
+        fenced("sh", search),
         f"The recipe is then {here}; with images of your own (`--data imagefolder:FOLDER`) it is {images}, with a "
         f"table of the DARTS space {darts}. `--recipe` names another.",
+    ]
+
+
+def _as_tested(method: str) -> list[str]:
+    """How a test of the pages runs the search (docs/reference/pages.md): on few images, for an epoch."""
+    data = f'"imagefolder:$IMAGES?train=64&validation=20&test=20" --recipe short/{method}'
+    return [
+        '<!-- set-up\ncp "$CHECKOUT/tests/stand_ins/phone.json" cpu.json\n-->',
+        f"<!-- as tested\n--data digits => --data {data} --epochs 1 --child-epochs 0\n-->",
     ]
 
 
