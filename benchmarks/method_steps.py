@@ -34,8 +34,8 @@ from hwnas.spaces import get_space
 METHODS = ("darts", "entrannas", "entrannas-dst", "pc-darts", "gdas", "advantagenas", "random")
 
 
-def make_search(method: str, arguments: argparse.Namespace) -> Search:
-    """A search that is past its warm-up."""
+def make_search(method: str, arguments: argparse.Namespace, **more: str) -> Search:
+    """A search that is past its warm-up; ``more`` changes its recipe."""
     space = get_space(arguments.space)
     setting = space.setting(space.search_setting, channels=arguments.channels, depth=arguments.depth)
     size, count = (setting.image_channels, setting.height, setting.width), 4 * arguments.batch_size
@@ -44,7 +44,7 @@ def make_search(method: str, arguments: argparse.Namespace) -> Search:
     split = Split(images, torch.arange(count) % setting.classes)
     data = ImageData("random", tuple(map(str, range(setting.classes))), split, split, lambda: split)
     # One batch an epoch teaches the weights, so every step is one of a search under way, none the last of an epoch.
-    changes = {"epochs": 10**6, "batch_size": arguments.batch_size, "logits_warm_up": 0.0}
+    changes = {"epochs": 10**6, "batch_size": arguments.batch_size, "logits_warm_up": 0.0, **more}
     recipe = read_recipe(f"{arguments.space}/{method}", changes)
     goal = Goal("none", Budget("none", {}), cost_models(space, setting, None))
     return Search(space, setting, [goal], data, recipe)

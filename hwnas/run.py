@@ -35,10 +35,12 @@ from hwnas.errors import HwnasError
 from hwnas.export.verify import require_its_device
 from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json, write_text
 from hwnas.finished import Derived, fit_setting, verify_run, write_child
+from hwnas.kernels import kernels
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
 from hwnas.report.run_pictures import draw_run
 from hwnas.search.loop import Goal, Search, Target, run_search
+from hwnas.search.precision import resolve
 from hwnas.settle import settle
 from hwnas.spaces import SearchSpace, Setting
 from hwnas.spaces.kept import SPACE_FILE, definition_as_json, require_same_definition
@@ -106,6 +108,8 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
     for line in lines:
         progress.say(line)
 
+    computed = _computed(question.recipe)
+    progress.say(f"the supernet computes in {computed['precision']} with {computed['kernels']}")
     torch.manual_seed(question.recipe.seed)
     search = Search(space, setting, goals, data, question.recipe, processes)
     many = len(question.tables) > 1
@@ -197,9 +201,16 @@ def _write_manifest(question: Question, asked: dict[str, Any], digest: str, fold
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
     if question.space.origin and question.space.origin.text is not None:
         write_text(folder / SPACE_FILE, question.space.origin.text)
-    write_json(manifest, {**asked, "digest": digest, "versions": versions, "started": today()})
+    made = {"digest": digest, "versions": versions, "started": today(), "computed": _computed(question.recipe)}
+    write_json(manifest, {**asked, **made})
     for device, table in question.tables.items():
         write_table(folder / table_file(question.tables, device), table)
+
+
+def _computed(recipe: Recipe) -> dict[str, str]:
+    """What the supernet is computed in, and with, on this machine."""
+    compiled = recipe.kernels == "compiled"
+    return {"precision": resolve(recipe.precision), "kernels": kernels().describe() if compiled else "plain torch"}
 
 
 def _hashes(question: Question) -> dict[str, str]:

@@ -67,6 +67,13 @@ def search_command(
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of each child's training.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies it.")
+    ] = None,
+    kernels: Annotated[
+        str | None,
+        typer.Option(help="What computes the supernet: torch, or kernels compiled on this machine, which are faster."),
+    ] = None,
     fixed_lambda: Annotated[
         float | None, typer.Option("--lambda", min=0, help="Fix the penalty's weight, as the papers do.")
     ] = None,
@@ -86,6 +93,7 @@ def search_command(
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
+    changes |= {"precision": precision, "kernels": kernels}
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     if plugin:

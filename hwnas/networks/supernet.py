@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
+from hwnas.networks.mixture import Term, mix, usable
+from hwnas.networks.steps import Steps, steps_of
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
 
@@ -43,6 +47,7 @@ class MixedCell(nn.Module):
     ) -> None:
         super().__init__()
         self.cell, self.operations, self.partial = cell, operations, partial
+        self.compiled = False
         sources = [source for source, _ in cell.edges]
         firsts = {source: sources.index(source) for source in sources}
         self.shared = shared
@@ -59,57 +64,143 @@ class MixedCell(nn.Module):
             for e in (firsts.values() if shared else range(len(sources)))
         )
         self.out_channels, self.out_size = place.node_sum.out_channels, (place.node_sum.height, place.node_sum.width)
+        self.prepares = [steps_of(module) for module in self.preprocess]
+        self.norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d)]
+        self._steps: dict[tuple[int, str], tuple[nn.Module, Steps]] = {}
+        # Depthwise convolutions in bfloat16 are slow on a CPU, and their gradients wrong in torch 2.13.
+        self.depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.modules())
 
     def forward(self, mixed: Mixed, *inputs: Tensor, drop: DropPath | None = None) -> Tensor:
-        nodes = [prepare(x) for prepare, x in zip(self.preprocess, inputs, strict=True)]
-        kept: dict[tuple[int, int], Tensor] = {}
+        if self.depthwise and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self(mixed, *(x.float() for x in inputs), drop=drop)
+        # Batch norms that processes share are no plain ones.
+        plain = all(type(norm) is nn.BatchNorm2d for norm in self.norms)
+        fused = self.compiled and self.training and plain and usable(inputs[0])
+        nodes = [steps.output(x, {}, fused) for steps, x in zip(self.prepares, inputs, strict=True)]
+        run = _Run(self, nodes, mixed, drop, fused)
         for node in self.cell.inner_nodes:
-            total: Tensor | None = None
-            for e in self.cell.edges_into(node):
-                value = self._edge(e, nodes[self.cell.edges[e][0]], mixed, kept)
-                if value is not None:
-                    value = value if mixed.edges is None else mixed.edges[e] * value
-                    value = drop(value) if drop else value
-                    total = value if total is None else total + value
-            nodes.append(self._zeros(inputs[0], self.out_channels) if total is None else total)
+            total = run.node(self.cell.edges_into(node))
+            nodes.append(self.zeros(inputs[0], self.out_channels) if total is None else total)
         outputs = [nodes[node] for node in self.cell.outputs]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-
-    def _edge(self, e: int, x: Tensor, mixed: Mixed, kept: dict[tuple[int, int], Tensor]) -> Tensor | None:
-        """The mixture on one edge; None where nothing runs and nothing passes by."""
-        active = range(len(self.operations)) if mixed.active is None else mixed.active[e]
-        narrow = x[:, : x.shape[1] // self.partial] if self.partial > 1 else x
-        total: Tensor | None = None
-        for o in active:
-            if self.operations[o] != NONE:
-                term = mixed.weights[e, o] * self._candidate(e, o, narrow, kept)
-                total = term if total is None else total + term
-        if mixed.ghosts:
-            ghosts = mixed.weights[e, [o for o in range(len(self.operations)) if o not in active]].sum()
-            total = ghosts + (self._zeros(x, narrow.shape[1]) if total is None else total)
-        if self.partial == 1:
-            return total
-        rest = x[:, narrow.shape[1] :]
-        if rest.shape[2:] != self.out_size:
-            rest = nn.functional.max_pool2d(rest, 2, 2, ceil_mode=True)
-        mine = self._zeros(x, narrow.shape[1]) if total is None else total
-        return shuffled(torch.cat([mine, rest], dim=1), self.partial)
-
-    def _candidate(self, e: int, o: int, x: Tensor, kept: dict[tuple[int, int], Tensor]) -> Tensor:
-        slot = self.slots[e]
-        if not self.shared:
-            return self.candidate(e, self.operations[o])(x)
-        if (slot, o) not in kept:
-            kept[slot, o] = self.candidate(e, self.operations[o])(x)
-        return kept[slot, o]
 
     def candidate(self, e: int, op: str) -> nn.Module:
         """The module of an operation on an edge."""
         return self.edges[self.slots[e]][op]  # type: ignore[index]
 
-    def _zeros(self, x: Tensor, channels: int) -> Tensor:
+    def steps(self, e: int, op: str) -> Steps:
+        """The candidate taken apart."""
+        module, key = self.candidate(e, op), (self.slots[e], op)
+        if key not in self._steps or self._steps[key][0] is not module:
+            self._steps[key] = module, steps_of(module)
+        return self._steps[key][1]
+
+    def zeros(self, x: Tensor, channels: int) -> Tensor:
         """What a node without inputs holds."""
         return x.new_zeros(x.shape[0], channels, *self.out_size)
+
+
+class _Run:
+    """A cell at work: what its nodes hold so far, and what is computed once for several edges.
+
+    ``fused``: by the compiled kernels.
+    """
+
+    def __init__(self, cell: MixedCell, nodes: list[Tensor], mixed: Mixed, drop: DropPath | None, fused: bool) -> None:
+        self.cell, self.nodes, self.mixed, self.drop, self.fused = cell, nodes, mixed, drop, fused
+        self.firsts: dict[int, dict[str, Tensor]] = defaultdict(dict)  # of every source node
+        self.outputs: dict[tuple[int, int], Tensor] = {}  # of every shared candidate
+        every = list(range(len(cell.operations)))
+        listed = mixed.active or [every] * len(mixed.weights)
+        # A weight that is exactly 0 and learns nothing needs no output.
+        used = torch.ones_like(mixed.weights) if mixed.weights.requires_grad else mixed.weights
+        pairs = zip(listed, used.tolist(), strict=True)
+        self.active = [[o for o in row if cell.operations[o] != NONE and weight[o] != 0] for row, weight in pairs]
+        self.silent = [[o for o in every if o not in row] for row in listed]
+
+    def node(self, edges: list[int]) -> Tensor | None:
+        """The sum over the edges into a node; None where nothing runs and nothing passes by."""
+        if self.fused and self.cell.partial == 1 and not self.mixed.ghosts:
+            return self._at_once(edges)
+        total: Tensor | None = None
+        for e in edges:
+            value = self._edge(e)
+            if value is not None:
+                value = value if self.mixed.edges is None else self.mixed.edges[e] * value
+                value = self.drop(value) if self.drop else value
+                total = value if total is None else total + value
+        return total
+
+    def _at_once(self, edges: list[int]) -> Tensor | None:
+        """All edges into a node in one sum."""
+        edges = [e for e in edges if self.active[e]]
+        if not edges:
+            return None
+        weights = self.mixed.weights
+        weights = weights if self.mixed.edges is None else weights * self.mixed.edges[:, None]
+        pairs = [(e, o) for e in edges for o in self.active[e]]
+        factors = None
+        if self.drop:
+            images = len(self.nodes[0])
+            each = {e: self.drop.factors(images) for e in edges}
+            factors = torch.stack([each[e] for e, _ in pairs])
+        return self._mix(pairs, weights, factors)
+
+    def _mix(self, pairs: list[tuple[int, int]], weights: Tensor, factors: Tensor | None = None) -> Tensor:
+        terms = [self._term(e, o) for e, o in pairs]
+        return mix(terms, weights[[e for e, _ in pairs], [o for _, o in pairs]], factors)
+
+    def _edge(self, e: int) -> Tensor | None:
+        """The mixture on one edge, what passes by included; None where there is nothing."""
+        x, partial, weights = self._source(e), self.cell.partial, self.mixed.weights
+        channels = x.shape[1] // partial
+        total: Tensor | None = None
+        if self.fused and self.active[e]:
+            total = self._mix([(e, o) for o in self.active[e]], weights)
+        elif self.active[e]:
+            terms = [weights[e, o] * self._output(e, o) for o in self.active[e]]
+            total = reduce(torch.add, terms)
+        if self.mixed.ghosts:
+            total = weights[e, self.silent[e]].sum() + (self.cell.zeros(x, channels) if total is None else total)
+        if partial == 1:
+            return total
+        rest = x[:, channels:]
+        if rest.shape[2:] != self.cell.out_size:
+            rest = nn.functional.max_pool2d(rest, 2, 2, ceil_mode=True)
+        mine = self.cell.zeros(x, channels) if total is None else total
+        return shuffled(torch.cat([mine, rest], dim=1), partial)
+
+    def _source(self, e: int) -> Tensor:
+        return self.nodes[self.cell.cell.edges[e][0]]
+
+    def _term(self, e: int, o: int) -> Term:
+        if self.cell.shared:
+            return Term(self._output(e, o))
+        return self._steps(e, o).term(*self._narrow(e))
+
+    def _output(self, e: int, o: int) -> Tensor:
+        """What a candidate gives on an edge; a shared one computes it once."""
+        if not self.cell.shared:
+            return self._steps(e, o).output(*self._narrow(e), self.fused)
+        key = self.cell.slots[e], o
+        if key not in self.outputs:
+            self.outputs[key] = self._steps(e, o).output(*self._narrow(e), self.fused)
+        return self.outputs[key]
+
+    def _steps(self, e: int, o: int) -> Steps:
+        return self.cell.steps(e, self.cell.operations[o])
+
+    def _narrow(self, e: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What goes through the candidates of an edge, and what is known of it."""
+        source = self.cell.cell.edges[e][0]
+        firsts = self.firsts[source]
+        x = self.nodes[source]
+        if self.cell.partial > 1:
+            if "" not in firsts:
+                firsts[""] = x[:, : x.shape[1] // self.cell.partial]
+            x = firsts[""]
+        return x, firsts
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
@@ -150,9 +241,13 @@ class DropPath:
         self.images, self.share = images, share
 
     def __call__(self, x: Tensor) -> Tensor:
+        return x * self.factors(len(x)).to(x)[:, None, None, None]
+
+    def factors(self, images: int) -> Tensor:
+        """[N]: 0 where an edge is dropped, else what the others are scaled by."""
         keep = 1 - self.probability
-        mask = torch.rand(self.images or x.shape[0], 1, 1, 1, generator=self.generator)[self.share].to(x) < keep
-        return x * mask / keep
+        drawn = torch.rand(self.images or images, generator=self.generator)[self.share]
+        return (drawn < keep).double() / keep
 
 
 class Supernet(nn.Module):
@@ -188,6 +283,12 @@ class Supernet(nn.Module):
             else:
                 values[index] = module((places or {}).get(index, mixture[part.kind]), *inputs, drop=drop)
         return values[len(self.parts) - 1]
+
+    def compute_with(self, compiled: bool) -> None:
+        """Let cells be computed by the compiled kernels (hwnas.kernels), where they can, or by plain torch."""
+        for part in self.parts:
+            if isinstance(part, MixedCell):
+                part.compiled = compiled
 
     def run_architecture(self, x: Tensor, architecture: Architecture) -> Tensor:
         """The scores of one architecture with the supernet's weights; only its operations run."""

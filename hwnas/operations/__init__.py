@@ -84,11 +84,14 @@ class FactorizedReduce(nn.Module):
         self.norm = nn.BatchNorm2d(workload.out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(x)
+        return self.norm(self.halves(self.relu(x)))
+
+    def halves(self, x: Tensor) -> Tensor:
+        """What comes behind the ReLU and before the norm."""
         shifted = x[:, :, 1:, 1:]
         if x.shape[2] % 2 or x.shape[3] % 2:  # an odd side has one row fewer after the shift
             shifted = nn.functional.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+        return torch.cat([self.even(x), self.odd(shifted)], dim=1)
 
 
 class ResidualReduction(nn.Module):

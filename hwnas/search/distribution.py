@@ -48,10 +48,12 @@ class Distribution(nn.Module):
     """What is drawn for a batch, and how likely every candidate of every edge is.
 
     The operations ``without`` are never drawn, nor what ``prune`` takes away. Raises HwnasError for an unknown one and
-    where nothing but ``none`` is left. ``pathwise`` says whether its draws carry a gradient.
+    where nothing but ``none`` is left. ``pathwise`` says whether its draws carry a gradient, ``final_zeros`` whether a
+    weight of exactly 0 takes none, as those of a softmax do: such a candidate need not run.
     """
 
     pathwise: ClassVar[bool] = True
+    final_zeros: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__()
@@ -111,6 +113,8 @@ class EdgeLogits(Distribution):
 @register("distribution", "softmax")
 class Softmax(EdgeLogits):
     """No draw: the mixture is p itself, sharpened by the temperature (DARTS: 1)."""
+
+    final_zeros = True
 
     def draw(self, moment: Moment) -> Draw:
         return Draw({kind: torch.softmax(v / moment.temperature, dim=-1) for kind, v in self.scores().items()})

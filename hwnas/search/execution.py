@@ -41,5 +41,8 @@ def mixed_of(distribution: Distribution, draw: Draw, kind: str) -> Mixed:
     if draw.support:
         active = draw.support[kind]
     else:
-        active = [row.nonzero().flatten().tolist() for row in distribution.allowed(kind)]
+        runs = distribution.allowed(kind)
+        if distribution.final_zeros:
+            runs = runs & (draw.mixture[kind].detach() != 0)
+        active = [row.nonzero().flatten().tolist() for row in runs]
     return Mixed(draw.mixture[kind], active, (draw.edges or {}).get(kind))

@@ -34,6 +34,7 @@ from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
 from hwnas.search.constraint import dual_ascent, penalty_of, relative_costs
 from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, entropy
+from hwnas.search.precision import computing, resolve
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_not_in
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
@@ -152,6 +153,7 @@ class Search:
         self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
         self.regulariser = build("regulariser", recipe.regulariser) if recipe.regulariser else None
         self.selection = build("selection", recipe.selection)
+        self.precision = resolve(recipe.precision)
         if recipe.most_skips is not None and not isinstance(self.selection, Probable):
             raise HwnasError("most_skips watches what probabilities say", "use selection: probable, or leave it out")
         self.parts: dict[str, Tensor | None] = {"weights": None, "logits": None}
@@ -199,8 +201,10 @@ class Search:
 
     def _set_supernet(self, supernet: Supernet) -> None:
         self.processes.share_norms(supernet)
+        supernet.compute_with(self.recipe.kernels == "compiled")
         self.supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.weight_optimizer = make_optimizer(self.recipe.weights, self.supernet.parameters())
+        self.weights = list(self.supernet.parameters())
+        self.weight_optimizer = make_optimizer(self.recipe.weights, self.weights)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -260,11 +264,13 @@ class Search:
         share = self.processes.share(total)
         with part("data"):
             images, classes = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, chosen, share=share)
-            images = images.to(next(self.supernet.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+            images = images.to(self.weights[0].dtype).contiguous(memory_format=torch.channels_last)
         with part("forward"), self.processes.one_batch(total):
             mixture, places = self.runs(self.supernet, target.distribution, draw)
             drop = DropPath(recipe.drop_path, generator, total, share) if recipe.drop_path and generator else None
-            scores = self.supernet(images, mixture, places, drop)
+            with computing(self.precision):
+                scores = self.supernet(images, mixture, places, drop)
+            scores = scores.to(images.dtype)
             task = nn.functional.cross_entropy(scores, classes)
             right = int((scores.detach().argmax(dim=1) == classes).sum())
             return Outcome(*self.processes.whole(task, right))
@@ -334,7 +340,7 @@ class Search:
 
     def step_weights(self) -> None:
         """One step of the weights, down the gradients that they hold."""
-        self._step(self.weight_optimizer, list(self.supernet.parameters()), self.recipe.weights.clip_norm)
+        self._step(self.weight_optimizer, self.weights, self.recipe.weights.clip_norm)
 
     def step_logits(self, target: Target) -> None:
         """One step of what the distribution has to learn, once its warm-up is over."""
@@ -373,7 +379,8 @@ class Search:
         set_learning_rate(self.weight_optimizer, recipe.weights, epoch, recipe.epochs)
         if logit_optimizer is not None:
             set_learning_rate(logit_optimizer, recipe.logits, epoch, recipe.epochs)
-        self.supernet.train()
+        if not self.supernet.training:
+            self.supernet.train()
         with part("constraint"):
             relative = target.relative_costs().detach()
         outcome = self.learning.learn(self, target)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 class Concrete(EdgeLogits):
     """The concrete distribution (Maddison et al., Jang et al., ICLR 2017): a relaxed one-hot vector an edge."""
 
+    final_zeros = True
+
     def draw(self, moment: Moment) -> Draw:
         return Draw(
             {

@@ -1,0 +1,143 @@
+"""Compiled arithmetic for mixtures on a CPU (mixture.cpp): built once a machine with its own C++ compiler, and cached.
+
+Nothing needs it: plain torch, which is the default, computes the same but for rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hwnas.errors import HwnasError
+from hwnas.files import atomic_path
+
+SOURCE = Path(__file__).with_name("mixture.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+BUILD_S = 180
+Pointer, Long = ctypes.c_void_p, ctypes.c_long
+
+
+class Norm(ctypes.Structure):
+    """A batch norm on a batch: where mean and 1 / deviation go, and the running statistics (0: none)."""
+
+    _fields_ = (
+        *((name, Pointer) for name in ("mean", "rstd", "running_mean", "running_var")),
+        *((name, ctypes.c_double) for name in ("eps", "momentum")),
+    )
+
+
+class Gradient(ctypes.Structure):
+    """Of what a norm took in: a * factor * g + b * z + c."""
+
+    _fields_ = (
+        ("g", Pointer),
+        ("z", Pointer),
+        ("g_stride", Long),
+        ("z_stride", Long),
+        *((name, Pointer) for name in ("factor", "a", "b", "c")),
+    )
+
+
+class Block(ctypes.Structure):
+    """The sizes of ReLU, depthwise (``kernel`` 0: none) and pointwise convolution."""
+
+    _fields_ = tuple(
+        (name, Long)
+        for name in (
+            *("images", "height", "width", "channels", "kernel", "stride", "dilation"),
+            *("out_height", "out_width", "out_channels"),
+        )
+    )
+
+
+# What a function takes before the number of threads: p a pointer, l a number.
+SIGNATURES = {
+    "statistics": "pllllp",
+    "weighted_sum": "lppppplllp",
+    "slopes": "lpppppllllp",
+    "gradient": "plllpl",
+    "pool_forward": "lpl" + "lllllll" + "p",
+    "pool_backward": "lplpl" + "lllllll" + "p",
+    "block_forward": "plppppppp",
+    "block_backward": "ppl" + "pppppp" + "l" + "ppp",
+}
+BLOCKS = ("block_forward", "block_backward")  # in float32 and float64 alone
+TYPES = ("float32", "float64", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled library, or None and why there is none."""
+
+    library: ctypes.CDLL | None
+    reason: str = ""
+
+    def describe(self) -> str:
+        return "compiled kernels" if self.library else f"plain torch ({self.reason})"
+
+
+@cache
+def kernels() -> Kernels:
+    """Built on the first call on a machine, which takes seconds, and loaded on the first call of a process."""
+    try:
+        library = _load(_built())
+        _keep_freed_memory()
+        return Kernels(library)
+    except (OSError, HwnasError, subprocess.SubprocessError) as error:
+        return Kernels(None, str(error).splitlines()[0])
+
+
+def _built() -> Path:
+    """The library for this processor, compiled unless the cache has it."""
+    from platformdirs import user_cache_path
+
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        raise HwnasError("no C++ compiler")
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=BUILD_S).stdout
+    made_of = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]
+    digest = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
+    library = user_cache_path("hwnas") / "kernels" / f"mixture-{digest}.so"
+    if not library.exists():
+        with atomic_path(library) as temporary:
+            command = [compiler, *FLAGS, "-o", str(temporary), str(SOURCE)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_S)
+            if done.returncode:
+                first = next((line for line in done.stderr.splitlines() if "error" in line), "it failed")
+                raise HwnasError(f"{compiler} does not build {SOURCE.name}: {first}")
+    return library
+
+
+def _processor() -> bytes:
+    """What ``-march=native`` depends on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_bytes().split(b"\n\n")[0].splitlines() if info.exists() else []
+    kept = [line for line in lines if line.startswith((b"flags", b"Features", b"model name"))]
+    return b"\n".join([platform.machine().encode(), *kept])
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next one: fresh pages are a tenth of a step."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for parameter, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 64 << 20)):  # mmap and trim thresholds, top pad
+            mallopt(parameter, value)
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    import torch  # noqa: F401  its OpenMP runtime is loaded first, so there is one
+
+    library = ctypes.CDLL(str(path))
+    kinds = {"p": Pointer, "l": Long}
+    for name, signature in SIGNATURES.items():
+        for dtype in TYPES[:2] if name in BLOCKS else TYPES:
+            function = getattr(library, f"{name}_{dtype}")
+            function.argtypes = [*(kinds[letter] for letter in signature), ctypes.c_int]
+            function.restype = None
+    return library

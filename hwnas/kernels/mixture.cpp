@@ -1,0 +1,733 @@
+// The arithmetic of a supernet's mixtures on a CPU. Images are channels last; a thread works on one image at a time, so
+// that what lies between two passes stays in its cache. Sums over a batch are made image by image in a fixed order.
+//
+// Names: n images, p pixels, c channels; a "row" of a tensor is one pixel's channels, rows may be further apart than
+// they are long (slices of wider tensors). S is the type of the arithmetic, T of what is stored (bf16 stores less).
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <type_traits>
+#include <omp.h>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#else
+constexpr int BYTES = 32;
+#endif
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <class S> struct Lanes {
+    typedef S type __attribute__((vector_size(BYTES)));
+    static constexpr int count = BYTES / sizeof(S);
+};
+template <> struct Lanes<bf16> {}; // is never calculated with
+template <class S> using Vec = typename Lanes<S>::type;
+template <class T> struct Arithmetic {
+    using type = T;
+};
+template <> struct Arithmetic<bf16> {
+    using type = float;
+};
+template <class T> using Of = typename Arithmetic<T>::type;
+
+// A whole vector of channels, or one channel where fewer are left.
+struct Wide {};
+struct Single {};
+
+template <class S> inline Vec<S> nil(Wide) { return Vec<S>{}; }
+template <class S> inline S nil(Single) { return 0; }
+template <class S> inline Vec<S> get(Wide, const S *p) {
+    Vec<S> v;
+    std::memcpy(&v, p, BYTES);
+    return v;
+}
+template <class S> inline void put(Wide, S *p, Vec<S> v) { std::memcpy(p, &v, BYTES); }
+template <class S> inline S get(Single, const S *p) { return *p; }
+template <class S> inline void put(Single, S *p, S v) { *p = v; }
+
+typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
+typedef uint32_t Words __attribute__((vector_size(BYTES)));
+
+inline Vec<float> get(Wide, const bf16 *p) {
+    Halves h;
+    std::memcpy(&h, p, sizeof h);
+    Words w = __builtin_convertvector(h, Words) << 16;
+    Vec<float> v;
+    std::memcpy(&v, &w, BYTES);
+    return v;
+}
+inline void put(Wide, bf16 *p, Vec<float> v) { // to nearest, ties to even
+    Words w;
+    std::memcpy(&w, &v, BYTES);
+    w = (w + 0x7fff + ((w >> 16) & 1)) >> 16;
+    Halves h = __builtin_convertvector(w, Halves);
+    std::memcpy(p, &h, sizeof h);
+}
+inline float get(Single, const bf16 *p) {
+    uint32_t w = uint32_t(p->bits) << 16;
+    float v;
+    std::memcpy(&v, &w, 4);
+    return v;
+}
+inline void put(Single, bf16 *p, float v) {
+    uint32_t w;
+    std::memcpy(&w, &v, 4);
+    p->bits = uint16_t((w + 0x7fff + ((w >> 16) & 1)) >> 16);
+}
+
+template <class S, class F> inline void over(long channels, F &&f) {
+    constexpr long L = Lanes<S>::count;
+    long c = 0;
+    for (; c + L <= channels; c += L) f(Wide{}, c);
+    for (; c < channels; ++c) f(Single{}, c);
+}
+
+// f(0) + f(1) + … in four chains, which a processor follows at once.
+template <class S, class W, class F> inline auto sum_of(W w, long count, F &&f) {
+    auto a = nil<S>(w), b = a, c = a, d = a;
+    long p = 0;
+    for (; p + 4 <= count; p += 4) a += f(p), b += f(p + 1), c += f(p + 2), d += f(p + 3);
+    for (; p < count; ++p) a += f(p);
+    return (a + b) + (c + d);
+}
+
+template <class S> long padded(long channels) {
+    constexpr long L = Lanes<S>::count;
+    return (channels + L - 1) / L * L;
+}
+
+// Memory of a thread's own that is kept from call to call: fresh pages cost more than the sums in them.
+enum Slot { PARTS, SHARES, IMAGE, MIDDLE, OUT, TAPS, TURNED, SLOPE, INNER, SLOTS };
+
+template <class S> S *scratch(Slot slot, long count) {
+    static thread_local struct {
+        void *memory;
+        long bytes;
+    } kept[SLOTS];
+    auto &mine = kept[slot];
+    long bytes = count * sizeof(S);
+    if (mine.bytes < bytes) {
+        ::operator delete(mine.memory, std::align_val_t(64));
+        mine.memory = ::operator new(bytes, std::align_val_t(64));
+        mine.bytes = bytes;
+    }
+    return static_cast<S *>(mine.memory);
+}
+
+template <class S> S *zeros(Slot slot, long count) {
+    S *p = scratch<S>(slot, count);
+    std::memset(static_cast<void *>(p), 0, count * sizeof(S));
+    return p;
+}
+
+// ---- Matrix products of a cached image ----------------------------------------------------------------------------
+
+template <class S, int NB, int RP>
+inline void product_tile(const S *a, long as, long k, const S *m, long ms, S *out, long os) {
+    constexpr long L = Lanes<S>::count;
+    Vec<S> acc[RP][NB];
+    for (int r = 0; r < RP; ++r)
+        for (int b = 0; b < NB; ++b) acc[r][b] = Vec<S>{};
+    for (long i = 0; i < k; ++i) {
+        Vec<S> row[NB];
+        for (int b = 0; b < NB; ++b) row[b] = get(Wide{}, m + i * ms + b * L);
+        for (int r = 0; r < RP; ++r)
+            for (int b = 0; b < NB; ++b) acc[r][b] += a[r * as + i] * row[b];
+    }
+    for (int r = 0; r < RP; ++r)
+        for (int b = 0; b < NB; ++b) put(Wide{}, out + r * os + b * L, acc[r][b]);
+}
+
+// out [rows, n] = a [rows, k] times m [k, n]; n is a multiple of the lanes.
+template <class S> void product(const S *a, long as, long rows, long k, const S *m, long ms, long n, S *out, long os) {
+    constexpr long L = Lanes<S>::count;
+    for (long c = 0; c < n;) {
+        long r = 0;
+        if (c + 2 * L <= n) {
+            for (; r + 8 <= rows; r += 8) product_tile<S, 2, 8>(a + r * as, as, k, m + c, ms, out + r * os + c, os);
+            for (; r < rows; ++r) product_tile<S, 2, 1>(a + r * as, as, k, m + c, ms, out + r * os + c, os);
+            c += 2 * L;
+        } else {
+            for (; r + 8 <= rows; r += 8) product_tile<S, 1, 8>(a + r * as, as, k, m + c, ms, out + r * os + c, os);
+            for (; r < rows; ++r) product_tile<S, 1, 1>(a + r * as, as, k, m + c, ms, out + r * os + c, os);
+            c += L;
+        }
+    }
+}
+
+template <class S, int RC, int NB>
+inline void outer_tile(const S *a, long as, const S *b, long bs, long rows, S *out, long os) {
+    constexpr long L = Lanes<S>::count;
+    Vec<S> acc[RC][NB];
+    for (int i = 0; i < RC; ++i)
+        for (int j = 0; j < NB; ++j) acc[i][j] = Vec<S>{};
+    for (long r = 0; r < rows; ++r) {
+        Vec<S> row[NB];
+        for (int j = 0; j < NB; ++j) row[j] = get(Wide{}, b + r * bs + j * L);
+        for (int i = 0; i < RC; ++i)
+            for (int j = 0; j < NB; ++j) acc[i][j] += a[r * as + i] * row[j];
+    }
+    for (int i = 0; i < RC; ++i)
+        for (int j = 0; j < NB; ++j) {
+            S *p = out + i * os + j * L;
+            put(Wide{}, p, get(Wide{}, p) + acc[i][j]);
+        }
+}
+
+// out [ka, kb] += a [rows, ka] transposed times b [rows, kb]; kb is a multiple of the lanes.
+template <class S>
+void outer_product(const S *a, long as, long ka, const S *b, long bs, long kb, long rows, S *out, long os) {
+    constexpr long L = Lanes<S>::count;
+    for (long c = 0; c < kb;) {
+        bool two = c + 2 * L <= kb;
+        long i = 0;
+        for (; i + 8 <= ka; i += 8) {
+            if (two) outer_tile<S, 8, 2>(a + i, as, b + c, bs, rows, out + i * os + c, os);
+            else outer_tile<S, 8, 1>(a + i, as, b + c, bs, rows, out + i * os + c, os);
+        }
+        for (; i < ka; ++i) {
+            if (two) outer_tile<S, 1, 2>(a + i, as, b + c, bs, rows, out + i * os + c, os);
+            else outer_tile<S, 1, 1>(a + i, as, b + c, bs, rows, out + i * os + c, os);
+        }
+        c += two ? 2 * L : L;
+    }
+}
+
+// ---- Depthwise convolution of a cached, padded image ----------------------------------------------------------------
+
+template <class S, int K, int R>
+inline void depthwise_tile(const S *in, long line, long cp, long stride, long dilation, const S *w, S *out) {
+    Vec<S> acc[R];
+    for (int r = 0; r < R; ++r) acc[r] = Vec<S>{};
+    for (int i = 0; i < K; ++i)
+        for (int j = 0; j < K; ++j) {
+            Vec<S> tap = get(Wide{}, w + (i * K + j) * cp);
+            const S *p = in + i * dilation * line + j * dilation * cp;
+            for (int r = 0; r < R; ++r) acc[r] += tap * get(Wide{}, p + r * stride * cp);
+        }
+    for (int r = 0; r < R; ++r) put(Wide{}, out + r * cp, acc[r]);
+}
+
+// out [oh, ow, cp] from a padded image of ``line`` numbers a line; w [K * K, cp].
+template <class S, int K>
+void depthwise(const S *in, long line, long cp, long oh, long ow, long stride, long dilation, const S *w, S *out) {
+    constexpr long L = Lanes<S>::count;
+    for (long y = 0; y < oh; ++y)
+        for (long c = 0; c < cp; c += L) {
+            const S *p = in + y * stride * line + c;
+            S *q = out + y * ow * cp + c;
+            long x = 0;
+            for (; x + 8 <= ow; x += 8)
+                depthwise_tile<S, K, 8>(p + x * stride * cp, line, cp, stride, dilation, w + c, q + x * cp);
+            for (; x < ow; ++x)
+                depthwise_tile<S, K, 1>(p + x * stride * cp, line, cp, stride, dilation, w + c, q + x * cp);
+        }
+}
+
+// w [K * K, cp] += the gradient of the taps; ``g`` [oh lines of gline numbers].
+template <class S, int K>
+void depthwise_taps(const S *in, long line, long cp, const S *g, long gline, long oh, long ow, long stride,
+                    long dilation, S *w) {
+    constexpr long L = Lanes<S>::count;
+    for (long c = 0; c < cp; c += L) {
+        Vec<S> acc[K * K];
+        for (int t = 0; t < K * K; ++t) acc[t] = Vec<S>{};
+        for (long y = 0; y < oh; ++y)
+            for (long x = 0; x < ow; ++x) {
+                Vec<S> v = get(Wide{}, g + y * gline + x * cp + c);
+                const S *p = in + y * stride * line + x * stride * cp + c;
+                for (int i = 0; i < K; ++i)
+                    for (int j = 0; j < K; ++j)
+                        acc[i * K + j] += v * get(Wide{}, p + i * dilation * line + j * dilation * cp);
+            }
+        for (int t = 0; t < K * K; ++t) put(Wide{}, w + t * cp + c, get(Wide{}, w + t * cp + c) + acc[t]);
+    }
+}
+
+// in (padded, zeros before) += the gradient of what went in, for strides above 1.
+template <class S, int K>
+void depthwise_scatter(S *in, long line, long cp, const S *g, long gline, long oh, long ow, long stride, long dilation,
+                       const S *w) {
+    constexpr long L = Lanes<S>::count;
+    for (long y = 0; y < oh; ++y)
+        for (long x = 0; x < ow; ++x)
+            for (long c = 0; c < cp; c += L) {
+                Vec<S> v = get(Wide{}, g + y * gline + x * cp + c);
+                S *p = in + y * stride * line + x * stride * cp + c;
+                for (int i = 0; i < K; ++i)
+                    for (int j = 0; j < K; ++j) {
+                        S *q = p + i * dilation * line + j * dilation * cp;
+                        put(Wide{}, q, get(Wide{}, q) + v * get(Wide{}, w + (i * K + j) * cp + c));
+                    }
+            }
+}
+
+// ---- Batch statistics -----------------------------------------------------------------------------------------------
+
+struct Norm { // a batch norm without learnt factors, on a batch; there may be no running statistics
+    void *mean, *rstd, *running_mean, *running_var;
+    double eps, momentum;
+};
+
+// ``parts`` [n, 2, C]: every image's mean, and the squares about it.
+template <class S> void finish(const S *parts, long n, long pixels, long channels, const Norm &norm) {
+    S *mean = static_cast<S *>(norm.mean), *rstd = static_cast<S *>(norm.rstd);
+    S *running_mean = static_cast<S *>(norm.running_mean), *running_var = static_cast<S *>(norm.running_var);
+    for (long c = 0; c < channels; ++c) {
+        double sum = 0, squares = 0;
+        for (long i = 0; i < n; ++i) sum += parts[i * 2 * channels + c];
+        double m = sum / n, count = double(n) * pixels;
+        for (long i = 0; i < n; ++i) {
+            double d = parts[i * 2 * channels + c] - m;
+            squares += parts[(i * 2 + 1) * channels + c] + pixels * d * d;
+        }
+        mean[c] = S(m);
+        rstd[c] = S(1 / std::sqrt(squares / count + norm.eps));
+        if (running_mean) {
+            running_mean[c] += S(norm.momentum * (m - running_mean[c]));
+            running_var[c] += S(norm.momentum * (squares / (count - 1) - running_var[c]));
+        }
+    }
+}
+
+template <class T, class S> void image_statistics(const T *z, long zs, long pixels, long channels, S *part) {
+    over<S>(channels, [&](auto w, long c) {
+        auto mean = sum_of<S>(w, pixels, [&](long p) { return get(w, z + p * zs + c); }) / S(pixels);
+        put(w, part + c, mean);
+        put(w, part + channels + c, sum_of<S>(w, pixels, [&](long p) {
+                auto d = get(w, z + p * zs + c) - mean;
+                return d * d;
+            }));
+    });
+}
+
+template <class T>
+void statistics(const T *z, long zs, long n, long pixels, long channels, const Norm *norm, int threads) {
+    using S = Of<T>;
+    S *parts = scratch<S>(PARTS, n * 2 * channels);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < n; ++i) image_statistics(z + i * pixels * zs, zs, pixels, channels, parts + i * 2 * channels);
+    finish(parts, n, pixels, channels, *norm);
+}
+
+// ---- The weighted sum -----------------------------------------------------------------------------------------------
+
+constexpr long TOGETHER = 8; // terms that are read at once
+
+// y = sum over k of factor[k][n] * (scale[k] * z[k] + shift[k]); factors that are missing are ones.
+template <class T, class S>
+void weighted_sum(long terms, const T *const *z, const long *zs, const S *const *factor, const S *scale, const S *shift,
+                  long n, long pixels, long channels, T *y, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        S *total = scratch<S>(OUT, pixels * channels), *own = scratch<S>(TURNED, terms * channels);
+        S *base = scratch<S>(TAPS, channels);
+#pragma omp for schedule(static)
+        for (long i = 0; i < n; ++i) {
+            for (long c = 0; c < channels; ++c) {
+                base[c] = 0;
+                for (long k = 0; k < terms; ++k) {
+                    S f = factor[k] ? factor[k][i] : S(1);
+                    base[c] += f * shift[k * channels + c];
+                    own[k * channels + c] = f * scale[k * channels + c];
+                }
+            }
+            T *out = y + i * pixels * channels;
+            for (long start = 0; start < terms; start += TOGETHER) {
+                long count = std::min(TOGETHER, terms - start);
+                bool last = start + count == terms;
+                const T *from[TOGETHER];
+                for (long k = 0; k < count; ++k) from[k] = z[start + k] + i * pixels * zs[start + k];
+                const long *step = zs + start;
+                const S *weight = own + start * channels;
+                over<S>(channels, [&](auto w, long c) {
+                    for (long p = 0; p < pixels; ++p) {
+                        S *q = total + p * channels + c;
+                        auto sum = get(w, start ? q : base + c);
+                        for (long k = 0; k < count; ++k)
+                            sum += get(w, weight + k * channels + c) * get(w, from[k] + p * step[k] + c);
+                        if (last) put(w, out + p * channels + c, sum);
+                        else put(w, q, sum);
+                    }
+                });
+            }
+        }
+    }
+}
+
+// slope [k, 2, C]: the sums of factor * g, and of factor * g * (z[k] - mean[k]).
+template <class T, class S>
+void slopes(long terms, const T *const *z, const long *zs, const S *const *factor, const S *mean, const T *g, long gs,
+            long n, long pixels, long channels, S *slope, int threads) {
+    long size = (terms + 1) * channels;
+    S *parts = scratch<S>(PARTS, n * size);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < n; ++i) {
+        const T *own = g + i * pixels * gs;
+        S *part = parts + i * size;
+        over<S>(channels, [&](auto w, long c) {
+            put(w, part + terms * channels + c,
+                sum_of<S>(w, pixels, [&](long p) { return get(w, own + p * gs + c); }));
+            for (long k = 0; k < terms;) {
+                auto some = [&](auto number) { // of terms at once: the gradient is read once for all
+                    constexpr int K = number.value;
+                    decltype(nil<S>(w)) sum[K], m[K];
+                    const T *from[K];
+                    for (int t = 0; t < K; ++t) {
+                        sum[t] = nil<S>(w);
+                        m[t] = get(w, mean + (k + t) * channels + c);
+                        from[t] = z[k + t] + i * pixels * zs[k + t] + c;
+                    }
+                    for (long p = 0; p < pixels; ++p) {
+                        auto slope = get(w, own + p * gs + c);
+                        for (int t = 0; t < K; ++t) sum[t] += slope * (get(w, from[t] + p * zs[k + t]) - m[t]);
+                    }
+                    for (int t = 0; t < K; ++t) put(w, part + (k + t) * channels + c, sum[t]);
+                    k += K;
+                };
+                if (k + 4 <= terms) some(std::integral_constant<int, 4>{});
+                else some(std::integral_constant<int, 1>{});
+            }
+        });
+    }
+    for (long k = 0; k < terms; ++k)
+        for (long c = 0; c < channels; ++c) {
+            double first = 0, second = 0;
+            for (long i = 0; i < n; ++i) {
+                double f = factor[k] ? factor[k][i] : 1;
+                first += f * parts[i * size + terms * channels + c];
+                second += f * parts[i * size + k * channels + c];
+            }
+            slope[2 * k * channels + c] = S(first);
+            slope[(2 * k + 1) * channels + c] = S(second);
+        }
+}
+
+// The gradient of what a norm took in, from that of what it gave: a * factor[n] * g + b * z + c, a [C]; without z the
+// last two are not there.
+template <class T, class S> struct Gradient {
+    const T *g, *z;
+    long gs, zs;
+    const S *factor, *a, *b, *c;
+
+    // use(p, its gradient) for all pixels of an image, of one or a vector of channels.
+    template <class W, class F> void each(W w, long image, long pixels, long channel, F &&use) const {
+        auto mine = get(w, a + channel) * (factor ? factor[image] : S(1));
+        const T *slope = g + image * pixels * gs + channel;
+        if (!z) {
+            for (long p = 0; p < pixels; ++p) use(p, mine * get(w, slope + p * gs));
+            return;
+        }
+        auto second = get(w, b + channel), third = get(w, c + channel);
+        const T *value = z + image * pixels * zs + channel;
+        for (long p = 0; p < pixels; ++p) use(p, mine * get(w, slope + p * gs) + (second * get(w, value + p * zs) + third));
+    }
+};
+
+template <class T, class S>
+void gradient(const Gradient<T, S> *from, long n, long pixels, long channels, T *out, long add, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < n; ++i) {
+        T *start = out + i * pixels * channels;
+        over<S>(channels, [&](auto w, long c) {
+            if (add)
+                from->each(w, i, pixels, c, [&](long p, auto value) {
+                    T *q = start + p * channels + c;
+                    put(w, q, get(w, q) + value);
+                });
+            else from->each(w, i, pixels, c, [&](long p, auto value) { put(w, start + p * channels + c, value); });
+        });
+    }
+}
+
+// ---- ReLU, depthwise, pointwise -------------------------------------------------------------------------------------
+
+struct Block { // kernel 0: no depthwise convolution
+    long n, height, width, channels, kernel, stride, dilation, out_height, out_width, out_channels;
+    long pad() const { return dilation * (kernel / 2); }
+    long pixels() const { return out_height * out_width; }
+    long taps() const { return kernel * kernel; }
+};
+
+// relu of an image, or of (x - mean) * rstd, in the middle of ``out``, whose border and spare channels stay as they are.
+template <class S>
+void fill(const S *x, long xs, const Block &b, const S *mean, const S *rstd, S *out, long line, long cp) {
+    S *start = out + b.pad() * (line + cp);
+    over<S>(b.channels, [&](auto w, long c) {
+        auto zero = nil<S>(w), m = zero, r = zero + S(1);
+        if (mean) m = get(w, mean + c), r = get(w, rstd + c);
+        for (long y = 0; y < b.height; ++y)
+            for (long p = 0; p < b.width; ++p) {
+                auto v = (get(w, x + (y * b.width + p) * xs + c) - m) * r;
+                put(w, start + y * line + p * cp + c, v < zero ? zero : v);
+            }
+    });
+}
+
+template <class S> S *taps_of(const S *dw, const Block &b, long cp, bool flipped, S *w) {
+    for (long t = 0; t < b.taps(); ++t)
+        for (long c = 0; c < b.channels; ++c) w[(flipped ? b.taps() - 1 - t : t) * cp + c] = dw[c * b.taps() + t];
+    return w;
+}
+
+template <class S>
+void block_forward(const S *x, long xs, const S *mean, const S *rstd, const S *dw, const S *pw, const Block *block,
+                   S *z, const Norm *norm, int threads) {
+    const Block &b = *block;
+    long cp = padded<S>(b.channels), op = padded<S>(b.out_channels), pixels = b.pixels();
+    long line = (b.width + 2 * b.pad()) * cp, size = (b.height + 2 * b.pad()) * line;
+    auto convolve = b.kernel == 3 ? depthwise<S, 3> : depthwise<S, 5>;
+    S *parts = scratch<S>(PARTS, b.n * 2 * b.out_channels);
+#pragma omp parallel num_threads(threads)
+    {
+        S *image = zeros<S>(IMAGE, size), *out = scratch<S>(OUT, pixels * op);
+        S *middle = b.kernel ? scratch<S>(MIDDLE, pixels * cp) : image;
+        S *w = taps_of(dw, b, cp, false, zeros<S>(TAPS, b.taps() * cp));
+        S *turned = zeros<S>(TURNED, b.channels * op); // [C, Co]
+        for (long o = 0; o < b.out_channels; ++o)
+            for (long c = 0; c < b.channels; ++c) turned[c * op + o] = pw[o * b.channels + c];
+#pragma omp for schedule(static)
+        for (long i = 0; i < b.n; ++i) {
+            fill(x + i * b.height * b.width * xs, xs, b, mean, rstd, image, line, cp);
+            if (b.kernel) convolve(image, line, cp, b.out_height, b.out_width, b.stride, b.dilation, w, middle);
+            product(middle, cp, pixels, b.channels, turned, op, op, out, op);
+            image_statistics(out, op, pixels, b.out_channels, parts + i * 2 * b.out_channels);
+            S *mine = z + i * pixels * b.out_channels;
+            for (long p = 0; p < pixels; ++p)
+                std::memcpy(mine + p * b.out_channels, out + p * op, b.out_channels * sizeof(S));
+        }
+    }
+    finish(parts, b.n, pixels, b.out_channels, *norm);
+}
+
+// gx (+)= the gradient of x, or of (x - mean) * rstd, whose slope [2, C] (of the norm before, see ``slopes``) is then
+// taken, too; gdw, gpw = those of the weights, unless missing. What lies between is computed again.
+template <class S>
+void block_backward(const Gradient<S, S> *from, const S *x, long xs, const S *mean, const S *rstd, const S *dw,
+                    const S *pw, const Block *block, S *gx, long add, S *slope, S *gdw, S *gpw, int threads) {
+    const Block &b = *block;
+    long cp = padded<S>(b.channels), op = padded<S>(b.out_channels), pixels = b.pixels(), pad = b.pad();
+    long line = (b.width + 2 * pad) * cp, size = (b.height + 2 * pad) * line;
+    auto convolve = b.kernel == 3 ? depthwise<S, 3> : depthwise<S, 5>;
+    auto learn = b.kernel == 3 ? depthwise_taps<S, 3> : depthwise_taps<S, 5>;
+    auto scatter = b.kernel == 3 ? depthwise_scatter<S, 3> : depthwise_scatter<S, 5>;
+    bool gather = b.kernel && b.stride == 1; // the gradient as a convolution, else scattered
+    long own = b.taps() * cp + b.out_channels * cp;
+    S *parts = scratch<S>(PARTS, b.n * 2 * b.channels), *shares = zeros<S>(SHARES, threads * own);
+#pragma omp parallel num_threads(threads)
+    {
+        S *image = zeros<S>(IMAGE, size), *slope_out = zeros<S>(OUT, pixels * op);
+        S *middle = b.kernel ? scratch<S>(MIDDLE, pixels * cp) : image;
+        S *w = zeros<S>(TAPS, 2 * b.taps() * cp), *flipped = w + b.taps() * cp;
+        taps_of(dw, b, cp, false, w);
+        taps_of(dw, b, cp, true, flipped);
+        S *straight = zeros<S>(TURNED, b.out_channels * cp); // [Co, C]
+        for (long o = 0; o < b.out_channels; ++o)
+            std::memcpy(straight + o * cp, pw + o * b.channels, b.channels * sizeof(S));
+        // The gradient between the two convolutions, with the border that gathering needs.
+        long gline = gather ? line : b.out_width * cp;
+        S *between = zeros<S>(INNER, gather ? size : pixels * cp), *inside = between + (gather ? pad * (line + cp) : 0);
+        S *back = scratch<S>(SLOPE, std::max(size, pixels * cp)); // the gradient of the rectified image
+        S *my_taps = shares + omp_get_thread_num() * own, *my_weights = my_taps + b.taps() * cp;
+#pragma omp for schedule(static)
+        for (long i = 0; i < b.n; ++i) {
+            const S *start = x + i * b.height * b.width * xs;
+            fill(start, xs, b, mean, rstd, image, line, cp);
+            over<S>(b.out_channels, [&](auto v, long c) {
+                from->each(v, i, pixels, c, [&](long p, auto value) { put(v, slope_out + p * op + c, value); });
+            });
+            if (gpw) {
+                if (b.kernel) convolve(image, line, cp, b.out_height, b.out_width, b.stride, b.dilation, w, middle);
+                outer_product(slope_out, op, b.out_channels, middle, cp, cp, pixels, my_weights, cp);
+            }
+            for (long y = 0; y < b.out_height; ++y)
+                product(slope_out + y * b.out_width * op, op, b.out_width, b.out_channels, straight, cp, cp,
+                        inside + y * gline, cp);
+            if (gdw && b.kernel)
+                learn(image, line, cp, inside, gline, b.out_height, b.out_width, b.stride, b.dilation, my_taps);
+            const S *result = back;
+            long rline = b.width * cp;
+            if (gather) {
+                convolve(between, line, cp, b.height, b.width, 1, b.dilation, flipped, back);
+            } else if (b.kernel) {
+                std::memset(static_cast<void *>(back), 0, size * sizeof(S));
+                scatter(back, line, cp, inside, gline, b.out_height, b.out_width, b.stride, b.dilation, w);
+                result = back + pad * (line + cp);
+                rline = line;
+            } else {
+                result = inside;
+            }
+            S *out = gx + i * b.height * b.width * b.channels;
+            over<S>(b.channels, [&](auto v, long c) {
+                auto zero = nil<S>(v), first = zero, second = zero, m = zero;
+                if (slope) m = get(v, mean + c);
+                for (long y = 0; y < b.height; ++y)
+                    for (long p = 0; p < b.width; ++p) {
+                        auto on = get(v, image + (y + pad) * line + (p + pad) * cp + c) > zero;
+                        auto value = on ? get(v, result + y * rline + p * cp + c) : zero;
+                        long pixel = y * b.width + p;
+                        if (slope) {
+                            first += value;
+                            second += value * (get(v, start + pixel * xs + c) - m);
+                        }
+                        S *q = out + pixel * b.channels + c;
+                        put(v, q, add ? get(v, q) + value : value);
+                    }
+                put(v, parts + i * 2 * b.channels + c, first);
+                put(v, parts + (i * 2 + 1) * b.channels + c, second);
+            });
+        }
+    }
+    if (slope)
+        for (long c = 0; c < 2 * b.channels; ++c) {
+            double sum = 0;
+            for (long i = 0; i < b.n; ++i) sum += parts[i * 2 * b.channels + c];
+            slope[c] = S(sum);
+        }
+    for (long c = 0; gdw && c < b.channels; ++c)
+        for (long t = 0; t < b.taps(); ++t) {
+            gdw[c * b.taps() + t] = 0;
+            for (int k = 0; k < threads; ++k) gdw[c * b.taps() + t] += shares[k * own + t * cp + c];
+        }
+    for (long o = 0; gpw && o < b.out_channels; ++o)
+        for (long c = 0; c < b.channels; ++c) {
+            gpw[o * b.channels + c] = 0;
+            for (int k = 0; k < threads; ++k) gpw[o * b.channels + c] += shares[k * own + (b.taps() + o) * cp + c];
+        }
+}
+
+// ---- Pooling, 3x3 with a border of 1 --------------------------------------------------------------------------------
+
+struct Window { // what of an image a pixel of the output sees
+    long top, bottom, left, right;
+    Window(long y, long x, long stride, long height, long width)
+        : top(std::max(y * stride - 1, 0L)), bottom(std::min(y * stride + 2, height)),
+          left(std::max(x * stride - 1, 0L)), right(std::min(x * stride + 2, width)) {}
+    long size() const { return (bottom - top) * (right - left); }
+};
+
+template <class T>
+void pool_forward(long most, const T *x, long xs, long n, long height, long width, long channels, long stride,
+                  long out_height, long out_width, T *y, int threads) {
+    using S = Of<T>;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (long i = 0; i < n; ++i) {
+        const T *image = x + i * height * width * xs;
+        for (long oy = 0; oy < out_height; ++oy)
+            for (long ox = 0; ox < out_width; ++ox) {
+                Window v(oy, ox, stride, height, width);
+                T *out = y + ((i * out_height + oy) * out_width + ox) * channels;
+                over<S>(channels, [&](auto w, long c) {
+                    auto total = most ? get(w, image + (v.top * width + v.left) * xs + c) : nil<S>(w);
+                    for (long iy = v.top; iy < v.bottom; ++iy)
+                        for (long ix = v.left; ix < v.right; ++ix) {
+                            auto value = get(w, image + (iy * width + ix) * xs + c);
+                            if (most) total = (value > total) | (value != value) ? value : total;
+                            else total += value;
+                        }
+                    put(w, out + c, most ? total : total / S(v.size()));
+                });
+            }
+    }
+}
+
+// Of equals the first takes the gradient of a maximum.
+template <class T>
+void pool_backward(long most, const T *x, long xs, const T *g, long gs, long n, long height, long width, long channels,
+                   long stride, long out_height, long out_width, T *gx, int threads) {
+    using S = Of<T>;
+#pragma omp parallel num_threads(threads)
+    {
+        long size = height * width * channels;
+        S *sum = scratch<S>(IMAGE, size);
+#pragma omp for schedule(static)
+        for (long i = 0; i < n; ++i) {
+            const T *image = x + i * height * width * xs;
+            std::memset(static_cast<void *>(sum), 0, size * sizeof(S));
+            for (long oy = 0; oy < out_height; ++oy)
+                for (long ox = 0; ox < out_width; ++ox) {
+                    Window v(oy, ox, stride, height, width);
+                    const T *own = g + ((i * out_height + oy) * out_width + ox) * gs;
+                    over<S>(channels, [&](auto w, long c) {
+                        auto slope = get(w, own + c), zero = nil<S>(w);
+                        if (!most) slope = slope / S(v.size());
+                        auto best = get(w, image + (v.top * width + v.left) * xs + c);
+                        for (long iy = v.top; most && iy < v.bottom; ++iy)
+                            for (long ix = v.left; ix < v.right; ++ix) {
+                                auto value = get(w, image + (iy * width + ix) * xs + c);
+                                best = value > best ? value : best;
+                            }
+                        for (long iy = v.top; iy < v.bottom; ++iy)
+                            for (long ix = v.left; ix < v.right; ++ix) {
+                                S *q = sum + (iy * width + ix) * channels + c;
+                                auto part = slope;
+                                if (most) {
+                                    auto here = get(w, image + (iy * width + ix) * xs + c) == best;
+                                    part = here ? slope : zero;
+                                    slope = here ? zero : slope;
+                                }
+                                put(w, q, get(w, q) + part);
+                            }
+                    });
+                }
+            T *out = gx + i * size;
+            over<S>(size, [&](auto w, long c) { put(w, out + c, get(w, sum + c)); });
+        }
+    }
+}
+
+} // namespace
+
+#define ALL(T, S, NAME)                                                                                                \
+    extern "C" void statistics_##NAME(const T *z, long zs, long n, long pixels, long channels, const Norm *norm,       \
+                                      int threads) {                                                                   \
+        statistics(z, zs, n, pixels, channels, norm, threads);                                                         \
+    }                                                                                                                  \
+    extern "C" void weighted_sum_##NAME(long terms, const T *const *z, const long *zs, const S *const *factor,         \
+                                        const S *scale, const S *shift, long n, long pixels, long channels, T *y,      \
+                                        int threads) {                                                                 \
+        weighted_sum(terms, z, zs, factor, scale, shift, n, pixels, channels, y, threads);                             \
+    }                                                                                                                  \
+    extern "C" void slopes_##NAME(long terms, const T *const *z, const long *zs, const S *const *factor,               \
+                                  const S *mean, const T *g, long gs, long n, long pixels, long channels, S *slope,    \
+                                  int threads) {                                                                       \
+        slopes(terms, z, zs, factor, mean, g, gs, n, pixels, channels, slope, threads);                                \
+    }                                                                                                                  \
+    extern "C" void gradient_##NAME(const Gradient<T, S> *from, long n, long pixels, long channels, T *out, long add,  \
+                                    int threads) {                                                                     \
+        gradient(from, n, pixels, channels, out, add, threads);                                                        \
+    }                                                                                                                  \
+    extern "C" void pool_forward_##NAME(long most, const T *x, long xs, long n, long height, long width,               \
+                                        long channels, long stride, long out_height, long out_width, T *y,             \
+                                        int threads) {                                                                 \
+        pool_forward(most, x, xs, n, height, width, channels, stride, out_height, out_width, y, threads);              \
+    }                                                                                                                  \
+    extern "C" void pool_backward_##NAME(long most, const T *x, long xs, const T *g, long gs, long n, long height,     \
+                                         long width, long channels, long stride, long out_height, long out_width,      \
+                                         T *gx, int threads) {                                                         \
+        pool_backward(most, x, xs, g, gs, n, height, width, channels, stride, out_height, out_width, gx, threads);     \
+    }
+
+#define BLOCKS(S, NAME)                                                                                                \
+    extern "C" void block_forward_##NAME(const S *x, long xs, const S *mean, const S *rstd, const S *dw, const S *pw,  \
+                                         const Block *block, S *z, const Norm *norm, int threads) {                    \
+        block_forward(x, xs, mean, rstd, dw, pw, block, z, norm, threads);                                             \
+    }                                                                                                                  \
+    extern "C" void block_backward_##NAME(const Gradient<S, S> *from, const S *x, long xs, const S *mean,              \
+                                          const S *rstd, const S *dw, const S *pw, const Block *block, S *gx,          \
+                                          long add, S *slope, S *gdw, S *gpw, int threads) {                           \
+        block_backward(from, x, xs, mean, rstd, dw, pw, block, gx, add, slope, gdw, gpw, threads);                     \
+    }
+
+ALL(float, float, float32)
+ALL(double, double, float64)
+ALL(bf16, float, bfloat16)
+BLOCKS(float, float32)
+BLOCKS(double, float64)
