@@ -24,7 +24,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "console", "python", "yaml", "json", "text")
 HIDDEN = re.compile(r"<!-- (set-up|as tested)\n(.*?)-->", re.DOTALL)
-NUMBERS_VARY, MAY_BREAK, BROWSER = "numbers vary", "exit code 0 or 1", "needs a browser"
+NUMBERS_VARY, MAY_BREAK = "numbers vary", "exit code 0 or 1"
 TIMEOUT_S = 300
 NOISY_ATTEMPTS = 5  # a machine that is too noisy for any table may be quieter a moment later
 
@@ -44,7 +44,6 @@ class Block:
     replaced: tuple[tuple[str, str], ...] = ()
     numbers_vary: bool = False
     exit_codes: tuple[int, ...] = (0,)
-    needs_browser: bool = False
 
     def shortened(self, command: str) -> str:
         """A command with the replacements that stand in it."""
@@ -103,24 +102,22 @@ def _block(place: str, info: str, text: str, told: str) -> Block:
     replaced = tuple((old, new) for old, mark, new in (rule.partition(" => ") for rule in rules) if mark)
     if missing := [old for old, _ in replaced if old not in text]:
         raise PageError(f"{place}: {missing[0]!r} is to be replaced, but does not stand there")
-    if unknown := [rule for rule in rules if " => " not in rule and rule not in (NUMBERS_VARY, MAY_BREAK, BROWSER)]:
+    if unknown := [rule for rule in rules if " => " not in rule and rule not in (NUMBERS_VARY, MAY_BREAK)]:
         raise PageError(f"{place}: no rule of a test: {unknown[0]!r}")
     codes = (0, 1) if MAY_BREAK in rules else (0,)
-    return Block(place, found[1], text, found[2] or "", replaced, NUMBERS_VARY in rules, codes, BROWSER in rules)
+    return Block(place, found[1], text, found[2] or "", replaced, NUMBERS_VARY in rules, codes)
 
 
 @dataclass
 class Reader:
     """Somebody who does what a page says, in ``folder``; ``state`` holds the shell's variables between blocks.
 
-    ``variables`` are those that the shell begins with. Without a ``browser``, blocks that need one are ``left_out``.
+    ``variables`` are those that the shell begins with.
     """
 
     folder: Path
     state: Path
     variables: dict[str, str]
-    browser: bool
-    left_out: list[str] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)  # new files by name, and where they stand
     said: list[str] = field(default_factory=list)  # all commands
 
@@ -133,9 +130,6 @@ class Reader:
                 raise PageError(f"{place}: {name} is written, but no command uses it")
 
     def _do(self, block: Block) -> None:
-        if block.needs_browser and not self.browser:
-            self.left_out.append(block.place)
-            return
         if block.language == "text":
             if looks_like_commands(block.text):
                 raise PageError(f"{block.place}: commands in a text block, which nothing runs")

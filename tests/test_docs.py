@@ -24,11 +24,6 @@ SPEC.loader.exec_module(hooks)
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *(ROOT / page for page in hooks.OUTSIDE)]
 
 
-def has_browser() -> bool:
-    web = any((folder / "node_modules/onnxruntime-web").exists() for folder in (ROOT, Path.home()))
-    return web and find_chromium() is not None
-
-
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What a shell begins with; ``MEASURED`` is a small table of this machine, ``IMAGES`` a folder of digits."""
@@ -47,10 +42,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 def test_the_page_does_what_it_says(page: Path, tmp_path: Path, variables: dict[str, str]) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    reader = Reader(folder, tmp_path / "state", variables, has_browser())
-    reader.read(page)
-    if reader.left_out:
-        pytest.skip(f"there is no browser here, for {', '.join(reader.left_out)}: make browser")
+    Reader(folder, tmp_path / "state", variables).read(page)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -63,7 +55,7 @@ def write(folder: Path, text: str) -> Path:
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.setattr("blocks.ROOT", tmp_path)
     (tmp_path / "folder").mkdir()
-    return Reader(tmp_path / "folder", tmp_path / "state", {}, False)
+    return Reader(tmp_path / "folder", tmp_path / "state", {})
 
 
 @pytest.mark.parametrize(
@@ -172,3 +164,20 @@ def test_the_site_in_a_browser(site: Path, tmp_path: Path, width: int) -> None:
             assert browser.evaluate("document.documentElement.scrollWidth") <= width, page
             assert browser.complaints() == [], page
             assert [url for url in browser.requests() if not url.startswith(("file:", "data:", "blob:"))] == [], page
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser")
+def test_the_search_works_from_disk(site: Path, tmp_path: Path) -> None:
+    program = find_chromium()
+    assert program
+    with Chromium(program, tmp_path / "profile") as browser:
+        browser.open(site / "index.html", 1280)
+        browser.evaluate("document.querySelector('.md-search__input').focus()")
+        browser.call("Input.insertText", text="keygen")
+        found = browser.evaluate(
+            "new Promise((done, fail) => { const wait = setInterval(() => {"
+            "const links = [...document.querySelectorAll('.md-search-result__link')].map(link => link.href);"
+            "if (links.length) { clearInterval(wait); done(links); } }, 50); setTimeout(fail, 30000); })"
+        )
+        assert any("reference/cli.html" in link or "share-a-table.html" in link for link in found), found
+        assert browser.complaints() == []
