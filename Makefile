@@ -12,8 +12,11 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
 
+# Two tests at a time; then, on a machine that does nothing else, those that time it.
+TIMED := tests/test_profiling.py tests/test_remote.py tests/test_docs.py
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%)
+	$(BIN)/python -m pytest $(TIMED)
 
 lint: $(READY)
 	$(BIN)/ruff check .
