@@ -230,5 +230,5 @@ def normal(line: str, numbers_vary: bool) -> str:
     if numbers_vary:
         line = re.sub(r"(\|\w+~\d)+\|(\+(\|\w+~\d)+\|)*", "ARCHITECTURE", line)
         line = re.sub(r"\b[0-9a-f]{64}\b", "0", line)
-        line = re.sub(r"(?<![\w.])[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?(?![\w.]*\.(json|onnx|png))", "0", line)
+        line = re.sub(r"(?<![\w.])[-+]?\d+(,\d{3})*(\.\d+)?(e[-+]?\d+)?(?![\w.]*\.(json|onnx|png))", "0", line)
     return line
