@@ -119,6 +119,7 @@ def test_what_stands_for_what(reader: Reader) -> None:
     assert not agrees(["a b", "─ ─", "y 1.5 ms"], table, True)
     assert agrees(["a b", "…"], table, False)
     assert agrees(["…", "x … ms"], table, False)
+    assert agrees(["x 0.99, y"], ["x 1, y"], True)
     assert agrees(["…", "x … 1.5 ms"], table, False)
     assert not agrees(["…", "x … s"], table, False)
     assert agrees(["|none~0|+|a~0|b~1| in run.json"], ["|c~0|+|a~0|none~1|  in run.json"], True)
