@@ -16,6 +16,7 @@ class Strict(BaseModel):
 
 
 Settings = TypeVar("Settings", bound=Strict)
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Optimizer(Strict):
@@ -118,7 +119,7 @@ class Recipe(Strict):
     those without, and a search that decides then collapses to ``skip_connect``. ``most_skips`` stops a target's logits,
     as they were an epoch before, when that share of its derived edges is ``skip_connect``. ``judged_with`` says whether
     derived networks are judged with each batch's own norm statistics or with the supernet's running ones.
-    ``precision`` is what the supernet computes in while it learns (hwnas.search.precision), ``kernels`` what computes
+    ``precision`` is what the supernet computes in while it learns (hwnas.training.precision), ``kernels`` what computes
     its cells on a CPU: compiled ones (hwnas.kernels) need a C++ compiler, or plain torch takes their place.
     """
 
@@ -147,7 +148,7 @@ class Recipe(Strict):
     inputs_per_node: int | None = Field(default=None, ge=1)
     most_skips: FiniteFloat | None = Field(default=None, gt=0, le=1)
     judged_with: Literal["batch", "running"] = "batch"
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     kernels: Literal["torch", "compiled"] = "torch"
     child: ChildTraining
 

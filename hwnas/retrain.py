@@ -79,6 +79,7 @@ def train_run(
             },
         }
         weights = {file: trained.weights[kept] for kept, file in WEIGHTS.items()}
+        (checkpoint / HISTORY).replace(new.place / HISTORY)  # until now the old network's stays beside it
         row = write_child(child, new, new.cost_models(), data, result, weights)
         rows.append(row if new.claims_budget else row | {"no_claim": _no_claim(target, new)})
         shutil.rmtree(checkpoint)
@@ -137,7 +138,10 @@ def _train(
     def report(row: dict[str, Any]) -> None:
         progress.say(training_line(target.budget.text, row))
 
-    trained = train_child(child, data, recipe, folder, new.place / HISTORY, start, progress, report, processes)
+    def told(stage: str, done: int, total: int) -> None:
+        progress(f"training {target.budget.text}", done, total)
+
+    trained = train_child(child, data, recipe, folder, start, told, report, processes)
     return child, trained, before, folder
 
 

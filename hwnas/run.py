@@ -40,14 +40,14 @@ from hwnas.progress import Progress
 from hwnas.recipe import Recipe
 from hwnas.report.run_pictures import draw_run
 from hwnas.search.loop import Goal, Search, Target, run_search
-from hwnas.search.precision import resolve
 from hwnas.settle import settle
 from hwnas.spaces import SearchSpace, Setting
 from hwnas.spaces.kept import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
-from hwnas.training.child import HISTORY, accuracy, recalibrate, train_child
-from hwnas.training.processes import goes_on_alone, these
+from hwnas.training.child import accuracy, recalibrate, train_child
+from hwnas.training.precision import choose_precision
+from hwnas.training.processes import Processes, goes_on_alone, these
 from hwnas.training.recipe import training_of
 from hwnas.training.step_profile import StepProfile
 
@@ -102,13 +102,12 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
     if again := next((place for place in places if places.count(place) > 1), None):
         raise HwnasError(f"two budgets are the same, or would share the folder {again}", "give each --budget once")
     asked = _asked(question, setting, data)
-    digest = sha256_of(asked)
+    digest, computed = sha256_of(asked), _computed(question.recipe, processes)
     if processes.leads:
-        _write_manifest(question, asked, digest, folder)
+        _write_manifest(question, asked, digest, computed, folder)
     for line in lines:
         progress.say(line)
 
-    computed = _computed(question.recipe)
     progress.say(f"the supernet computes in {computed['precision']} with {computed['kernels']}")
     torch.manual_seed(question.recipe.seed)
     search = Search(space, setting, goals, data, question.recipe, processes)
@@ -182,7 +181,9 @@ def _asked(question: Question, setting: Setting, data: ImageData) -> dict[str, A
     }
 
 
-def _write_manifest(question: Question, asked: dict[str, Any], digest: str, folder: Path) -> None:
+def _write_manifest(
+    question: Question, asked: dict[str, Any], digest: str, computed: dict[str, str], folder: Path
+) -> None:
     """Write what the run is made from, or check that the folder holds this very run."""
     manifest = folder / "manifest.json"
     try:
@@ -201,16 +202,18 @@ def _write_manifest(question: Question, asked: dict[str, Any], digest: str, fold
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
     if question.space.origin and question.space.origin.text is not None:
         write_text(folder / SPACE_FILE, question.space.origin.text)
-    made = {"digest": digest, "versions": versions, "started": today(), "computed": _computed(question.recipe)}
+    made = {"digest": digest, "versions": versions, "started": today(), "computed": computed}
     write_json(manifest, {**asked, **made})
     for device, table in question.tables.items():
         write_table(folder / table_file(question.tables, device), table)
 
 
-def _computed(recipe: Recipe) -> dict[str, str]:
+def _computed(recipe: Recipe, processes: Processes) -> dict[str, str]:
     """What the supernet is computed in, and with, on this machine."""
-    compiled = recipe.kernels == "compiled"
-    return {"precision": resolve(recipe.precision), "kernels": kernels().describe() if compiled else "plain torch"}
+    words = "plain torch"
+    if recipe.kernels == "compiled":
+        words = kernels().describe() if processes.alone else "plain torch (several processes share batch norms)"
+    return {"precision": choose_precision(recipe.precision)[0], "kernels": words}
 
 
 def _hashes(question: Question) -> dict[str, str]:
@@ -243,7 +246,7 @@ def _finish(
     before = accuracy(child, data, data.validation)
     training = training_of(recipe.child, recipe.seed)
     start = f"{text} after step {search.step}"
-    history = train_child(child, data, training, place, place / HISTORY, start, progress).history
+    history = train_child(child, data, training, place, start, progress).history
     result = {
         "validation_accuracy_before_training": before,
         "validation_accuracy": history[-1]["validation_accuracy"] if history else before,

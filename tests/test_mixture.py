@@ -20,8 +20,8 @@ from hwnas.networks.supernet import DropPath, Mixed, Supernet
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import Moment
 from hwnas.search.loop import Search
-from hwnas.search.precision import resolve
 from hwnas.spaces import SPACES, SearchSpace
+from hwnas.training.precision import choose_precision
 
 needs_compiler = pytest.mark.skipif(kernels().library is None, reason=kernels().reason)
 # Sizes that fill no vector, odd images, and pooling with and without a norm.
@@ -211,7 +211,7 @@ def test_a_run_says_what_it_computed_with(run: Run, tmp_path: Path, table_file: 
     done = run("search", "--table", table_file, *SMALL_SEARCH, *options, "--out", out)
     computed = read_json(out / "manifest.json", "")["computed"]
     words = kernels().describe() if asked == "compiled" else "plain torch"
-    assert computed == {"precision": resolve("auto"), "kernels": words}
+    assert computed == {"precision": choose_precision("auto")[0], "kernels": words}
     assert f"computes in {computed['precision']} with {computed['kernels']}" in done.stdout + done.stderr
 
 

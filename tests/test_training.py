@@ -149,7 +149,7 @@ def spied_training(
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     monkeypatch.setattr(training, "DropPath", Spy)
-    train_child(tiny_child(), DATA, recipe, folder, folder / "training.jsonl", "a test", lambda *a: None)
+    train_child(tiny_child(), DATA, recipe, folder, "a test", lambda *a: None)
     rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
     return steps, probabilities, rows
 
@@ -350,7 +350,7 @@ def test_best_and_last_weights_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
     seen = scripted(monkeypatch, [0.2, 0.5, 0.4, 0.5, 0.1])
     child = tiny_child()
     recipe = recipe_of(keep=keep)
-    trained = train_child(child, DATA, recipe, tmp_path, tmp_path / "training.jsonl", "a test", lambda *a: None)
+    trained = train_child(child, DATA, recipe, tmp_path, "a test", lambda *a: None)
     assert trained.row(keep)["epoch"] == {"last": 5, "best": 2}[keep]
     for name, epoch in (("last", 5), ("best", 2)):
         assert all(torch.equal(seen[epoch - 1][key], tensor) for key, tensor in trained.weights[name].items())
@@ -362,7 +362,7 @@ def test_best_and_last_weights_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_patience_ends_a_training_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, [0.2, 0.5, 0.4, 0.5])  # a fifth would raise
     said: list[dict[str, Any]] = []
-    arguments = (tiny_child(), DATA, recipe_of(patience=2), tmp_path, tmp_path / "training.jsonl", "a test")
+    arguments = (tiny_child(), DATA, recipe_of(patience=2), tmp_path, "a test")
     trained = train_child(*arguments, lambda *a: None, said.append)
     assert len(trained.history) == 4
     assert "50.00% of epoch 2 in 2 epochs" in trained.stopped
@@ -378,7 +378,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_goes_on_bit_identically_after_interruptions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
 ) -> None:
@@ -395,7 +395,7 @@ def test_training_goes_on_bit_identically_after_interruptions(
         while True:
             torch.manual_seed(len(kill_at))  # numbers from elsewhere do not matter
             try:
-                trained = train_child(tiny_child(), DATA, recipe, folder, history, "a test", progress)
+                trained = train_child(tiny_child(), DATA, recipe, folder, "a test", progress)
                 return trained.weights, history.read_bytes()
             except KilledError:
                 continue
@@ -410,7 +410,7 @@ def test_training_goes_on_bit_identically_after_interruptions(
 
 def test_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     def train(recipe: Training) -> None:
-        train_child(tiny_child(), DATA, recipe, tmp_path, tmp_path / "h.jsonl", "a test", lambda *a: None)
+        train_child(tiny_child(), DATA, recipe, tmp_path, "a test", lambda *a: None)
 
     train(recipe_of(epochs=1))
     with pytest.raises(HwnasError, match="other settings"):
@@ -446,14 +446,14 @@ def test_bfloat16_is_recognised_by_the_processors_flags(
     assert bfloat16_flag(file) == expected
 
 
-def test_bf16_computes_in_bf16_and_learns_what_float32_does() -> None:
+def test_bfloat16_computes_in_it_and_learns_what_float32_does() -> None:
     """Gradients of a cell with dilated convolutions at 32x32, where torch's own layout for images goes wrong."""
     genotype = "Genotype(normal=[('dil_conv_5x5', 0), ('dil_conv_3x3', 1), ('dil_conv_5x5', 1), ('sep_conv_3x3', 0), " \
         "('sep_conv_5x5', 1), ('skip_connect', 0), ('dil_conv_3x3', 2), ('avg_pool_3x3', 0)], reduce=[" \
         "('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), " \
         "('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)])"  # fmt: skip
     gradients, kinds = {}, {}
-    for precision in ("float32", "bf16"):
+    for precision in ("float32", "bfloat16"):
         trainer = Trainer(
             tiny_child(written=genotype),
             DATA,
@@ -466,10 +466,10 @@ def test_bf16_computes_in_bf16_and_learns_what_float32_does() -> None:
         kinds[precision] = outputs[0].dtype
         gradients[precision] = {n: p.grad.clone() for n, p in trainer.child.named_parameters() if p.grad is not None}
         assert all(p.dtype == torch.float32 for p in trainer.child.parameters())
-    assert kinds == {"float32": torch.float32, "bf16": torch.bfloat16}
+    assert kinds == {"float32": torch.float32, "bfloat16": torch.bfloat16}
     norm = torch.cat([g.flatten() for g in gradients["float32"].values()]).norm()
     for name, exact in gradients["float32"].items():
-        assert float((gradients["bf16"][name] - exact).norm()) < 0.1 * float(norm), name
+        assert float((gradients["bfloat16"][name] - exact).norm()) < 0.1 * float(norm), name
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -603,7 +603,9 @@ def test_killed_training_ends_bit_identical(finished: Path) -> None:
     """Killed where it stands, in a process of its own; as another that was left alone."""
     others = finished.parent / "others"
     others.mkdir()
-    for file in ("manifest.json", "table.json", "90pct/architecture.json", "90pct/weights.safetensors"):
+    searched = (finished / "90pct" / "training.jsonl").read_bytes()
+    kept = ("architecture.json", "weights.safetensors", "training.jsonl")
+    for file in ("manifest.json", "table.json", *(f"90pct/{name}" for name in kept)):
         (others / file).parent.mkdir(exist_ok=True)
         (others / file).write_bytes((finished / file).read_bytes())
 
@@ -618,6 +620,7 @@ def test_killed_training_ends_bit_identical(finished: Path) -> None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    assert (others / "90pct" / "training.jsonl").read_bytes() == searched  # as long as its network is there
     last = train(others)
     assert last.wait() == 0, last.communicate()[0]
     for name in ("architecture.json", "best.safetensors", "weights.safetensors", "network.onnx", "training.jsonl"):

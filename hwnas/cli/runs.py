@@ -185,7 +185,7 @@ def train_command(
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-9, help="The first rate of the schedule.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32, bf16, or auto: bf16 where the processor computes with it.")
+        str | None, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies it.")
     ] = None,
     ema: Annotated[
         float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")

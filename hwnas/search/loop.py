@@ -34,13 +34,13 @@ from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
 from hwnas.search.constraint import dual_ascent, penalty_of, relative_costs
 from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, entropy
-from hwnas.search.precision import computing, resolve
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_not_in
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
+from hwnas.training.precision import choose_precision, computing
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.step_profile import StepProfile, part
 
@@ -153,7 +153,7 @@ class Search:
         self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
         self.regulariser = build("regulariser", recipe.regulariser) if recipe.regulariser else None
         self.selection = build("selection", recipe.selection)
-        self.precision = resolve(recipe.precision)
+        self.precision, _ = choose_precision(recipe.precision)
         if recipe.most_skips is not None and not isinstance(self.selection, Probable):
             raise HwnasError("most_skips watches what probabilities say", "use selection: probable, or leave it out")
         self.parts: dict[str, Tensor | None] = {"weights": None, "logits": None}

@@ -23,7 +23,7 @@ from hwnas.networks.supernet import DropPath
 from hwnas.training.augment import cutout
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
-from hwnas.training.precision import choose_precision
+from hwnas.training.precision import choose_precision, computing
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training
 
@@ -101,10 +101,10 @@ class Trainer:
         self.child, self.data, self.recipe, self.processes = child, data, recipe, processes
         self.batch_size = data.images_a_step(recipe.batch_size)
         processes.require(self.batch_size)
-        self.half = choose_precision(recipe.precision)[0] == "bf16"
+        self.precision, _ = choose_precision(recipe.precision)
         # In bfloat16 and channels_last, torch 2.13's weight gradient of dilated depthwise convolutions on the CPU holds
         # numbers that nobody wrote.
-        self.layout = torch.contiguous_format if self.half else torch.channels_last
+        self.layout = torch.contiguous_format if self.precision == "bfloat16" else torch.channels_last
         learnt = nn.ModuleList([child])
         self.auxiliary, self.tapped = None, 0
         if recipe.auxiliary_weight:
@@ -184,7 +184,7 @@ class Trainer:
 
     def _forward(self, images: Tensor, targets: Tensor, drop: DropPath | None) -> tuple[Tensor, int]:
         """The loss, auxiliary head included, and how many images the child tells right."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with computing(self.precision):
             values = self.child.values(images.contiguous(memory_format=self.layout), drop)
             scores = values[len(self.child.parts) - 1]
             second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
@@ -249,7 +249,6 @@ def train_child(
     data: ImageData,
     recipe: Training,
     folder: Path,
-    history: Path,
     start: str,
     progress: Progress,
     report: Report = lambda row: None,
@@ -258,16 +257,16 @@ def train_child(
     """Train ``child`` in place; the test images are not read. ``start`` names what it starts from (a hash).
 
     In the end ``child`` holds the weights that the recipe keeps, last or best, averaged where it says so. Every step is
-    checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights. ``history``
-    gets a line of JSON an epoch; its ``loss`` is all that is minimised, label smoothing and auxiliary loss included.
-    ``report`` hears each. Of several processes the first alone reads and writes.
+    checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights. Its
+    ``training.jsonl`` gets a line an epoch, in which ``loss`` is all that is minimised, label smoothing and auxiliary
+    loss included. ``report`` hears each. Of several processes the first alone reads and writes.
 
     Raises HwnasError when the checkpoint is damaged or of another training, or when the loss is no number.
     """
     trainer = Trainer(child, data, recipe, processes)
     sizes = asdict(child.network.setting)
     digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start])
-    checkpoint, leads = Checkpoint(folder / "train.pt", digest), processes.leads
+    checkpoint, history, leads = Checkpoint(folder / "train.pt", digest), folder / HISTORY, processes.leads
     if saved := checkpoint.load() if leads else None:
         trainer.load_state(saved)
         write_history(history, trainer.history)
@@ -275,7 +274,7 @@ def train_child(
         trainer.load_state(processes.from_leader(trainer.state()))
     while not trainer.over:
         trainer.take_step()
-        progress(f"training {history.parent.name}", trainer.step, trainer.total_steps)
+        progress(f"training {folder.name}", trainer.step, trainer.total_steps)
         if trainer.step % trainer.steps_an_epoch == 0:
             if leads:
                 write_history(history, trainer.history)
