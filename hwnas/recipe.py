@@ -16,7 +16,8 @@ class Strict(BaseModel):
 
 
 Settings = TypeVar("Settings", bound=Strict)
-Precision = Literal["auto", "float32", "bfloat16"]
+Compute = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 
 class Optimizer(Strict):
@@ -119,8 +120,9 @@ class Recipe(Strict):
     those without, and a search that decides then collapses to ``skip_connect``. ``most_skips`` stops a target's logits,
     as they were an epoch before, when that share of its derived edges is ``skip_connect``. ``judged_with`` says whether
     derived networks are judged with each batch's own norm statistics or with the supernet's running ones.
-    ``precision`` is what the supernet computes in while it learns (hwnas.training.precision), ``kernels`` what computes
-    its cells on a CPU: compiled ones (hwnas.kernels) need a C++ compiler, or plain torch takes their place.
+    ``compute`` is where the supernet is computed (hwnas.compute), ``precision`` in what while it learns
+    (hwnas.training.precision), ``kernels`` what computes its cells on a CPU: compiled ones (hwnas.kernels) need a C++
+    compiler, or plain torch takes their place.
     """
 
     method: str
@@ -148,6 +150,7 @@ class Recipe(Strict):
     inputs_per_node: int | None = Field(default=None, ge=1)
     most_skips: FiniteFloat | None = Field(default=None, gt=0, le=1)
     judged_with: Literal["batch", "running"] = "batch"
+    compute: Compute = "auto"
     precision: Precision = "float32"
     kernels: Literal["torch", "compiled"] = "torch"
     child: ChildTraining

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hwnas.compute import choose_device
 from hwnas.data import ImageData, load_data
 from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
@@ -39,7 +40,8 @@ def train_run(
     processes = these()
     if not recipe.epochs:
         raise HwnasError(f"recipe {name} trains for no epoch", "give --epochs")
-    precision, why = choose_precision(recipe.precision)
+    device = choose_device(recipe.compute)
+    precision, why = choose_precision(recipe.precision, device)
     recipe = recipe.model_copy(update={"precision": precision})
     targets = read_targets(folder)
     with processes.leader_first():  # it may fetch them
@@ -56,7 +58,7 @@ def train_run(
         if not new.claims_budget:
             progress.say(f"{target.budget.text}: {_no_claim(target, new)}")
     jobs = [
-        (target, new, *_train(target, new, recipe, data, progress, processes))
+        (target, new, *_train(target, new, recipe, data.on(device), progress, processes))
         for target, new in zip(targets, wanted, strict=True)
     ]
     if not processes.leads:
@@ -131,7 +133,7 @@ def _train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, PURPOSES["weights"]))
             child = ChildNetwork(new.space, new.architecture, new.setting, prune=True)
-    before = accuracy(child.eval(), data, data.validation, processes=processes)
+    before = accuracy(child.eval().to(data.device), data, data.validation, processes=processes)
     # The search's own checkpoint is not this training's: a folder of its own, named by what it starts from.
     folder = new.place / f"training-{start[:12]}"
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from hwnas import __version__
+from hwnas.compute import CPU, choose_device, describe
 from hwnas.cost.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
 from hwnas.cost.devices import joint_models, names_devices, table_file, targets_of
 from hwnas.cost.metrics import build_metrics
@@ -108,9 +109,9 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
     for line in lines:
         progress.say(line)
 
-    progress.say(f"the supernet computes in {computed['precision']} with {computed['kernels']}")
+    progress.say(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
     torch.manual_seed(question.recipe.seed)
-    search = Search(space, setting, goals, data, question.recipe, processes)
+    search = Search(space, setting, goals, data, question.recipe, processes, progress.say)
     many = len(question.tables) > 1
     with StepProfile(folder / "profile", progress.say, processes.leads) if profile else nullcontext() as looks:
         run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row, many)), looks)
@@ -120,7 +121,7 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
         if not processes.leads:
             return []
         search.processes = goes_on_alone()
-    data.stop_decoding()
+    search.data.stop_decoding()
 
     rows = []
     for target in search.targets:
@@ -209,11 +210,13 @@ def _write_manifest(
 
 
 def _computed(recipe: Recipe, processes: Processes) -> dict[str, str]:
-    """What the supernet is computed in, and with, on this machine."""
+    """What computes the supernet, in what, and with what."""
+    device = choose_device(recipe.compute)
     words = "plain torch"
     if recipe.kernels == "compiled":
         words = kernels().describe() if processes.alone else "plain torch (several processes share batch norms)"
-    return {"precision": choose_precision(recipe.precision)[0], "kernels": words}
+        words = words if device == CPU else "plain torch (compiled kernels are for processors)"
+    return {"on": describe(device), "precision": choose_precision(recipe.precision, device)[0], "kernels": words}
 
 
 def _hashes(question: Question) -> dict[str, str]:
@@ -241,12 +244,12 @@ def _finish(
     architecture, attempts = settle(search, target, question.tables, question.verify, place, progress)
     text = space.format(architecture, all_edges=True)
     child = search.supernet.child(architecture)
-    child.to(memory_format=torch.channels_last)
-    recalibrate(child, data, recipe.batch_size, recipe.seed)
-    before = accuracy(child, data, data.validation)
-    training = training_of(recipe.child, recipe.seed)
+    child.to(search.device, memory_format=torch.channels_last)
+    recalibrate(child, search.data, recipe.batch_size, recipe.seed)
+    before = accuracy(child, search.data, search.data.validation)
+    training = training_of(recipe.child, recipe.seed, recipe.compute)
     start = f"{text} after step {search.step}"
-    history = train_child(child, data, training, place, start, progress).history
+    history = train_child(child, search.data, training, place, start, progress).history
     result = {
         "validation_accuracy_before_training": before,
         "validation_accuracy": history[-1]["validation_accuracy"] if history else before,

@@ -16,7 +16,7 @@ from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.kernels import kernels
-from hwnas.networks.supernet import DropPath, Mixed, Supernet
+from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import Moment
 from hwnas.search.loop import Search
@@ -41,7 +41,7 @@ def step_of(net: nn.Module, weights: dict[str, Tensor], drop: bool) -> tuple[Ten
     shape = 3, *((ODD["darts"].height, ODD["darts"].width))
     images = torch.randn(6, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     mine = {kind: w.clone().requires_grad_() for kind, w in weights.items()}
-    dropping = DropPath(0.4, torch.Generator().manual_seed(3)) if drop else None
+    dropping = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if drop else None
     scores = net(images, {kind: Mixed(w) for kind, w in mine.items()}, None, dropping)
     loss = nn.functional.cross_entropy(10 * scores, torch.arange(6))
     loss.backward()
@@ -211,8 +211,11 @@ def test_a_run_says_what_it_computed_with(run: Run, tmp_path: Path, table_file: 
     done = run("search", "--table", table_file, *SMALL_SEARCH, *options, "--out", out)
     computed = read_json(out / "manifest.json", "")["computed"]
     words = kernels().describe() if asked == "compiled" else "plain torch"
-    assert computed == {"precision": choose_precision("auto")[0], "kernels": words}
-    assert f"computes in {computed['precision']} with {computed['kernels']}" in done.stdout + done.stderr
+    assert computed == {"on": "the processor", "precision": choose_precision("auto")[0], "kernels": words}
+    assert (
+        f"the processor computes the supernet in {computed['precision']} with {computed['kernels']}"
+        in done.stdout + done.stderr
+    )
 
 
 def test_without_a_compiler_plain_torch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

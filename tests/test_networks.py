@@ -19,8 +19,9 @@ from hwnas.export.network import export_cells, export_network, open_session
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.networks.serialize import write_onnx
-from hwnas.networks.supernet import DropPath, Mixed, Supernet
+from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.networks.web_model import convert_for_web
+from hwnas.operations import Pointwise
 from hwnas.spaces import SPACES, Architecture, Setting, get_space
 
 SMALL = {
@@ -150,7 +151,7 @@ def test_export_command_writes_a_network_of_the_published_size(run: Run, tmp_pat
 
 
 def test_drop_path_drops_whole_edges_and_keeps_the_mean() -> None:
-    dropped = DropPath(0.25, torch.Generator().manual_seed(0))(torch.ones(4000, 2, 3, 3))
+    dropped = drop_path(0.25, torch.Generator().manual_seed(0), 1, 4000)(torch.ones(4000, 2, 3, 3))
     by_image = dropped.flatten(1)
     assert bool(((by_image == 0).all(dim=1) | torch.isclose(by_image, torch.tensor(4 / 3)).all(dim=1)).all())
     assert float(dropped.mean()) == pytest.approx(1.0, abs=0.03)
@@ -201,3 +202,17 @@ def test_networks_for_the_browser_give_the_same_numbers(tmp_path: Path, name: st
         # What is left as a ReLU has been taken into its convolution, but for sums of two convolutions.
         assert all(writers.get(tensor) == "Add" for tensor in left), [writers.get(tensor) for tensor in left]
     assert replaced > 0
+
+
+@pytest.mark.parametrize("side", [15, 16])
+def test_a_pointwise_convolution_of_few_channels_is_torchs_in_training(side: int) -> None:
+    images = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
+    own = Pointwise(4, 3, stride=2).double()
+    mine, torchs = own.train()(images), own.eval()(images)
+    assert torch.equal(mine, torchs)
+    slope = torch.randn_like(mine)
+    wanted = [images, own.weight]
+    for found, expected in zip(
+        torch.autograd.grad(mine, wanted, slope), torch.autograd.grad(torchs, wanted, slope), strict=True
+    ):
+        torch.testing.assert_close(found, expected)

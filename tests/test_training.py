@@ -28,7 +28,7 @@ from hwnas.export.network import onnx_network
 from hwnas.files import sha256_of_file
 from hwnas.networks.auxiliary import AuxiliaryHead, auxiliary_head
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.supernet import DropPath
+from hwnas.networks.supernet import DropPath, drop_path
 from hwnas.profiling.device import parse_device
 from hwnas.profiling.session import ask
 from hwnas.recipe import known_recipes
@@ -132,7 +132,7 @@ def torchs_cosine(rate: float, count: int) -> list[float]:
 def spied_training(
     monkeypatch: pytest.MonkeyPatch, folder: Path, recipe: Training
 ) -> tuple[list[dict[str, float]], list[float], list[dict[str, Any]]]:
-    """What SGD had at every step, the probability of every DropPath that was made, and the rows of the history."""
+    """What SGD had at every step, the probability of every drop path that was made, and the rows of the history."""
     steps: list[dict[str, float]] = []
     probabilities: list[float] = []
     real_step = torch.optim.SGD.step
@@ -142,13 +142,12 @@ def spied_training(
         steps.append({key: group[key] for key in ("lr", "weight_decay", "momentum")})
         return real_step(self, *arguments)
 
-    class Spy(DropPath):
-        def __init__(self, probability: float, *others: Any) -> None:
-            probabilities.append(probability)
-            super().__init__(probability, *others)
+    def spy(probability: float, *others: Any) -> DropPath:
+        probabilities.append(probability)
+        return drop_path(probability, *others)
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
-    monkeypatch.setattr(training, "DropPath", Spy)
+    monkeypatch.setattr(training, "drop_path", spy)
     train_child(tiny_child(), DATA, recipe, folder, "a test", lambda *a: None)
     rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
     return steps, probabilities, rows
@@ -262,7 +261,7 @@ def test_drop_path_meets_every_edge_but_identities() -> None:
 
 def test_drop_path_in_training_drops_images_at_its_rate() -> None:
     child, rates, scaled = tiny_child(), [], []
-    drop = DropPath(0.3, torch.Generator().manual_seed(1))
+    drop = drop_path(0.3, torch.Generator().manual_seed(1), child.num_edges, 200)
 
     def spy(x: Tensor) -> Tensor:
         y = drop(x)

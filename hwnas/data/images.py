@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hwnas.compute import CPU, sent
 from hwnas.data.files import ImageFiles
 from hwnas.data.imagenet import ImagenetAugmentation
 from hwnas.data.loader import Decoder, Job, Stream, decode_ahead
@@ -54,18 +55,26 @@ class Split:
         images = self.images.part(numbers) if isinstance(self.images, ImageFiles) else self.images[numbers]
         return Split(images, self.targets[numbers], self.files and self.files.part(numbers))
 
+    def on(self, device: torch.device) -> Split:
+        """The same, what is in memory held by ``device``."""
+        images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
+        return Split(images, self.targets.to(device), self.files)
+
     @cached_property
     def fingerprint(self) -> str:
         """Of the pixels and targets; of images that are not in memory, of their files' names and sizes."""
         if isinstance(self.images, ImageFiles):
             return sha256_of([self.images.fingerprint, self.targets.tolist()])[:16]
-        pixels = hashlib.sha256(self.images.contiguous().numpy().tobytes()).hexdigest()
+        pixels = hashlib.sha256(self.images.cpu().contiguous().numpy().tobytes()).hexdigest()
         return sha256_of([list(self.images.shape), pixels, self.targets.tolist()])[:16]
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set. ``load_test`` is called by evaluation alone: a search never reads the test images."""
+    """A data set. ``load_test`` is called by evaluation alone: a search never reads the test images.
+
+    Batches are made on ``device``, where the images are, too, unless they are in files.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -73,7 +82,15 @@ class ImageData:
     validation: Split
     load_test: Callable[[], Split]
     flip: bool = True
+    device: torch.device = CPU
     _streams: dict[object, Stream] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def on(self, device: torch.device) -> ImageData:
+        """The same data set for networks that are computed on ``device``."""
+        if device == self.device:
+            return self
+        train, validation = self.train.on(device), self.validation.on(device)
+        return replace(self, train=train, validation=validation, load_test=lambda: self.test.on(device), device=device)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,9 +123,14 @@ class ImageData:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] -> float32 with zero mean and unit deviation over the training images."""
-        mean = torch.tensor(self.mean).view(1, -1, 1, 1)
-        std = torch.tensor(self.std).view(1, -1, 1, 1)
+        mean, std = self._scale
         return (images.float() / 255 - mean) / std
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation [1, C, 1, 1]."""
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return sent(mean, self.device), sent(std, self.device)
 
     def train_batch(
         self,
@@ -131,13 +153,14 @@ class ImageData:
         """
         chosen = choose_batch(len(self.train), step, batch_size, seed, part)
         count, chosen = len(chosen), chosen[share]
+        numbers = sent(chosen, self.device)
         if isinstance(self.train.images, Tensor) and augment == "shift-flip":
-            images = self.train.images[chosen]
+            images = self.train.images[numbers]
         else:
-            images = self._stream(batch_size, seed, part, augment, share).batch(step)
+            images = sent(self._stream(batch_size, seed, part, augment, share).batch(step), self.device)
         if augment == "shift-flip":
             images = self._augment(images, torch.Generator().manual_seed(seed_of(seed, 2, step)), count, share)
-        return self.normalise(images), self.train.targets[chosen]
+        return self.normalise(images), self.train.targets[numbers]
 
     def images_a_step(self, batch_size: int, part: Tensor | None = None) -> int:
         return min(batch_size, len(self.train) if part is None else len(part))
@@ -163,7 +186,8 @@ class ImageData:
                 seeds = [seed_of(seed, 2, step, number) for number in numbers.tolist()] if augmentation else []
                 return Job(numbers, tuple(seeds))
 
-            stream = Stream(Decoder(self.train.whole if augmentation else self.train.images, augmentation), job)
+            source = self.train.whole if augmentation else self.train.images
+            stream = Stream(Decoder(source.cpu() if isinstance(source, Tensor) else source, augmentation), job)
         while len(self._streams) >= MOST_STREAMS:
             del self._streams[next(iter(self._streams))]
         self._streams[key] = stream
@@ -182,15 +206,13 @@ class ImageData:
         padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
         tops = torch.randint(2 * pad + 1, (count,), generator=generator)[share]
         lefts = torch.randint(2 * pad + 1, (count,), generator=generator)[share]
-        rows = (tops[:, None] + torch.arange(height))[:, None, :, None]
-        columns = (lefts[:, None] + torch.arange(width))[:, None, None, :]
-        cropped = padded[
-            torch.arange(own)[:, None, None, None], torch.arange(images.shape[1])[:, None, None], rows, columns
-        ]
+        rows, columns = tops[:, None] + torch.arange(height), lefts[:, None] + torch.arange(width)
         if self.flip:
             flipped = torch.rand(count, generator=generator)[share] < 0.5
-            cropped[flipped] = cropped[flipped].flip(-1)
-        return cropped
+            columns = torch.where(flipped[:, None], columns.flip(-1), columns)
+        every, channels = (torch.arange(size, device=self.device) for size in (own, images.shape[1]))
+        rows, columns = sent(rows, self.device)[:, None, :, None], sent(columns, self.device)[:, None, None, :]
+        return padded[every[:, None, None, None], channels[:, None, None], rows, columns]
 
     def batches(self, split: Split, batch_size: int, which: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image of a split once, in order, normalised; or of all these batches some. Raises HwnasError for an
@@ -198,7 +220,7 @@ class ImageData:
         """
         targets = split.targets.split(batch_size)[which]
         for images, theirs in zip(_in_order(split.images, batch_size, which), targets, strict=True):
-            yield self.normalise(images), theirs
+            yield self.normalise(sent(images, self.device)), theirs
 
 
 def _in_order(images: Tensor | ImageFiles, batch_size: int, which: slice = slice(None)) -> Iterator[Tensor]:
@@ -216,7 +238,7 @@ def _decoded_sample(files: ImageFiles) -> Iterator[Tensor]:
 
 
 def _count_levels(images: Tensor) -> NDArray[np.int64]:
-    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).numpy()
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).cpu().numpy()
 
 
 def _moments(levels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -86,6 +86,11 @@ class ChildNetwork(nn.Module):
             for part in self.network.parts
         )
 
+    @property
+    def num_edges(self) -> int:
+        """Of all cells, those that have a module."""
+        return sum(len(part.edges) for part in self.parts if isinstance(part, ChildCell))
+
     def forward(self, x: Tensor) -> Tensor:
         return self.values(x)[len(self.parts) - 1]
 

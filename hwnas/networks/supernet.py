@@ -10,6 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from hwnas.compute import CPU, sent
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.networks.mixture import Term, mix, usable
@@ -31,6 +32,11 @@ class Mixed:
     active: list[list[int]] | None = None
     edges: Tensor | None = None
     ghosts: bool = False
+
+    def on(self, device: torch.device) -> Mixed:
+        """The same for a supernet on ``device``."""
+        edges = None if self.edges is None else sent(self.edges, device)
+        return replace(self, weights=sent(self.weights, device), edges=edges)
 
 
 class MixedCell(nn.Module):
@@ -113,10 +119,11 @@ class _Run:
         self.outputs: dict[tuple[int, int], Tensor] = {}  # of every shared candidate
         every = list(range(len(cell.operations)))
         listed = mixed.active or [every] * len(mixed.weights)
-        # A weight that is exactly 0 and learns nothing needs no output.
-        used = torch.ones_like(mixed.weights) if mixed.weights.requires_grad else mixed.weights
-        pairs = zip(listed, used.tolist(), strict=True)
-        self.active = [[o for o in row if cell.operations[o] != NONE and weight[o] != 0] for row, weight in pairs]
+        self.active = [[o for o in row if cell.operations[o] != NONE] for row in listed]
+        if not mixed.weights.requires_grad and mixed.weights.device == CPU:
+            # A weight that is exactly 0 and learns nothing needs no output. (A GPU's are not known here and now.)
+            pairs = zip(self.active, mixed.weights.tolist(), strict=True)
+            self.active = [[o for o in row if weight[o] != 0] for row, weight in pairs]
         self.silent = [[o for o in every if o not in row] for row in listed]
 
     def node(self, edges: list[int]) -> Tensor | None:
@@ -142,8 +149,7 @@ class _Run:
         pairs = [(e, o) for e in edges for o in self.active[e]]
         factors = None
         if self.drop:
-            images = len(self.nodes[0])
-            each = {e: self.drop.factors(images) for e in edges}
+            each = {e: self.drop.factors() for e in edges}
             factors = torch.stack([each[e] for e, _ in pairs])
         return self._mix(pairs, weights, factors)
 
@@ -162,7 +168,8 @@ class _Run:
             terms = [weights[e, o] * self._output(e, o) for o in self.active[e]]
             total = reduce(torch.add, terms)
         if self.mixed.ghosts:
-            total = weights[e, self.silent[e]].sum() + (self.cell.zeros(x, channels) if total is None else total)
+            silent = torch.stack([weights[e, o] for o in self.silent[e]])
+            total = silent.sum() + (self.cell.zeros(x, channels) if total is None else total)
         if partial == 1:
             return total
         rest = x[:, channels:]
@@ -231,23 +238,37 @@ def _narrow(workload: Workload | None, partial: int) -> Workload | None:
 class DropPath:
     """Drops a whole edge for some images of a batch and scales the others up (Larsson et al., FractalNet, 2017).
 
-    What it sees is the ``share`` of a batch of ``images``, by default all of it: the random numbers are the batch's.
+    ``rows`` [edges, N] are 0 where an edge is dropped for an image, else what it is scaled by; every call takes the
+    next edge's.
     """
 
-    def __init__(
-        self, probability: float, generator: torch.Generator, images: int | None = None, share: slice = slice(None)
-    ) -> None:
-        self.probability, self.generator = probability, generator
-        self.images, self.share = images, share
+    def __init__(self, rows: Tensor) -> None:
+        self.rows, self._next = rows, 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x * self.factors(len(x)).to(x)[:, None, None, None]
+        return x * self.factors().to(x)[:, None, None, None]
 
-    def factors(self, images: int) -> Tensor:
-        """[N]: 0 where an edge is dropped, else what the others are scaled by."""
-        keep = 1 - self.probability
-        drawn = torch.rand(self.images or images, generator=self.generator)[self.share]
-        return (drawn < keep).double() / keep
+    def factors(self) -> Tensor:
+        """[N], of the next edge."""
+        self._next += 1
+        return self.rows[self._next - 1]
+
+
+def drop_path(
+    probability: float,
+    generator: torch.Generator,
+    edges: int,
+    images: int,
+    share: slice = slice(None),
+    device: torch.device = CPU,
+) -> DropPath:
+    """Of ``edges`` edges, each dropped with ``probability``, for the ``share`` of a batch of ``images`` on ``device``.
+
+    The random numbers are the whole batch's.
+    """
+    keep = 1 - probability
+    drawn = torch.rand(edges, images, generator=generator)[:, share]
+    return DropPath(sent((drawn < keep).double() / keep, device))
 
 
 class Supernet(nn.Module):
@@ -276,13 +297,20 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """``mixture[kind]`` is what runs in all cells of that kind, except in those parts that ``places`` names."""
         values = {-1: x}
+        mixture = {kind: mixed.on(x.device) for kind, mixed in mixture.items()}
+        places = {index: mixed.on(x.device) for index, mixed in (places or {}).items()}
         for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
             inputs = [values[source] for source in part.inputs]
             if isinstance(part, FixedPart):
                 values[index] = module(*inputs)
             else:
-                values[index] = module((places or {}).get(index, mixture[part.kind]), *inputs, drop=drop)
+                values[index] = module(places.get(index, mixture[part.kind]), *inputs, drop=drop)
         return values[len(self.parts) - 1]
+
+    @property
+    def num_edges(self) -> int:
+        """Of all cells."""
+        return sum(len(part.cell.edges) for part in self.parts if isinstance(part, MixedCell))
 
     def compute_with(self, compiled: bool) -> None:
         """Let cells be computed by the compiled kernels (hwnas.kernels), where they can, or by plain torch."""

@@ -70,7 +70,7 @@ class Advantage:
         set_gradients(search, target, search.penalty(target, draw)[0])
         p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
         for kind, a in draw.mixture.items():
-            credit = self._credit(search, target, kind, a, slopes[kind], outcome.task.detach())
+            credit = self._credit(search, target, kind, a, slopes[kind], outcome.task.detach().to(a.device))
             logits = target.logits[kind]
             assert logits.grad is not None
             logits.grad += credit[:, None] * (a - p[kind])

@@ -17,7 +17,8 @@ def relative_costs(
 ) -> Tensor:
     """E[C_m] / B_m for every limited metric, as one vector (of length 0 when there is none)."""
     relative = [costs[metric](probabilities) / bound for metric, bound in limits.items()]
-    return torch.stack(relative) if relative else torch.zeros(0, dtype=torch.float64)
+    device = next(iter(probabilities.values())).device
+    return torch.stack(relative) if relative else torch.zeros(0, dtype=torch.float64, device=device)
 
 
 def penalty_of(multipliers: Tensor, relative: Tensor, damping: float = 0.0) -> Tensor:

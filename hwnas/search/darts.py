@@ -75,11 +75,11 @@ class Unrolled:
                 momentum = state[w].get("momentum_buffer") if w in state else None
                 step = slope + settings.weight_decay * w
                 w -= rate * (step if momentum is None else step + settings.momentum * momentum)
-        task, penalty = search.logits_loss(target)
+        task, penalty = search.logits_loss(target, frozen=False)
         both = search.gradients(task + penalty, [*target.learnt, *weights])
         direct, ahead = both[: len(target.learnt)], both[len(target.learnt) :]
         size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(a) for a in ahead]))
-        distance = LENGTH / float(size.clamp_min(1e-12))
+        distance = LENGTH / size.clamp_min(1e-12)
         sides = []
         for sign in (1.0, -1.0):
             with torch.no_grad():

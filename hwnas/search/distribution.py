@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hwnas.compute import sent
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
@@ -60,6 +61,7 @@ class Distribution(nn.Module):
         self.space = space
         if unknown := set(recipe.without) - set(space.operations):
             raise HwnasError(f"unknown operation {min(unknown)!r}", f"use some of {', '.join(space.operations)}")
+        self._listed: dict[str, tuple[Tensor, int, list[list[int]]]] = {}
         allowed = torch.tensor([op not in recipe.without for op in space.operations])
         if not set(space.operations) - {NONE, *recipe.without}:
             raise HwnasError("without leaves no operation to search", "name fewer in it")
@@ -69,6 +71,15 @@ class Distribution(nn.Module):
     def allowed(self, kind: str) -> Tensor:
         """Which candidates [E, K] are still in the search."""
         return self.get_buffer(f"allowed_{kind}")
+
+    def open_candidates(self, kind: str) -> list[list[int]]:
+        """Of every edge, the numbers of those that are still in the search; read from a GPU when they have changed."""
+        mask = self.allowed(kind)
+        known = self._listed.get(kind)
+        if known is None or known[0] is not mask or known[1] != mask._version:
+            listed = [[o for o, open_ in enumerate(row) if open_] for row in mask.tolist()]
+            known = self._listed[kind] = mask, mask._version, listed
+        return known[2]
 
     def draw(self, moment: Moment) -> Draw:
         raise NotImplementedError
@@ -80,7 +91,7 @@ class Distribution(nn.Module):
     def log_probability(self) -> dict[str, NDArray[np.float64]]:
         """log p, by which derivation ranks architectures."""
         with torch.no_grad():
-            return {kind: p.double().log().numpy() for kind, p in self.probabilities().items()}
+            return {kind: p.double().log().cpu().numpy() for kind, p in self.probabilities().items()}
 
 
 class EdgeLogits(Distribution):
@@ -134,7 +145,7 @@ class Categorical(EdgeLogits):
 def gumbel_like(values: Tensor, moment: Moment) -> Tensor:
     """G = -log(-log U) of a tensor's shape and type."""
     uniform = torch.rand(values.shape, generator=moment.generator).clamp_(1e-9, 1 - 1e-7)
-    return -torch.log(-torch.log(uniform)).to(values)
+    return sent(-torch.log(-torch.log(uniform)).to(values.dtype), values.device)
 
 
 def one_hot(chosen: Tensor, like: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class DirichletEdges(EdgeLogits):
         for kind, beta in self.concentration().items():
             with torch.random.fork_rng(devices=[]):  # torch.distributions takes no generator
                 torch.manual_seed(int(torch.randint(2**62, (), generator=moment.generator)))
-                sample = Dirichlet(beta).rsample()
+                sample = Dirichlet(beta, validate_args=False).rsample()  # a look at a GPU's values would wait for it
             sample = sample * self.allowed(kind)
             mixture[kind] = sample / sample.sum(dim=-1, keepdim=True)
         return Draw(mixture)
@@ -67,7 +67,7 @@ class DirichletKL:
     def __call__(self, distribution: Distribution, progress: float) -> Tensor:
         assert isinstance(distribution, DirichletEdges)
         terms = [
-            kl_divergence(Dirichlet(beta), Dirichlet(torch.ones_like(beta))).sum()
+            kl_divergence(*(Dirichlet(b, validate_args=False) for b in (beta, torch.ones_like(beta)))).sum()
             for beta in distribution.concentration().values()
         ]
         return self.weight * torch.stack(terms).sum()

@@ -142,7 +142,7 @@ class Reinforce:
                 task = search.task_loss(target, Draw(mixture, picks), "logits")
                 excess = relative_costs(mixture, target.expected, target.goal.penalised) - 1
                 pull = target.weights_of_limits(excess, search.damping)
-                rewards[n] = task.right / search.recipe.batch_size - (pull * excess).sum()
+                rewards[n] = float(task.right) / search.recipe.batch_size - (pull * excess).sum()
         entropy = -sum((p * p.clamp_min(1e-30).log()).sum(dim=(1, 2)) for p in conditional.values())
         rewards = rewards + ENTROPY * entropy.detach()  # type: ignore[union-attr]
         baseline = target.memory.get("reward", rewards.mean())

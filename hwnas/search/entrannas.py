@@ -30,6 +30,8 @@ a cut edge what it would cost. DST knows no temperature. Transit cells do not kn
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,6 +56,7 @@ class EngineTransit:
 
     engines: int = Field(default=1, ge=1)
     inputs_per_node: int | None = Field(default=None, ge=1)
+    on_host: ClassVar[bool] = True
 
     def __call__(self, supernet: Supernet, distribution: Distribution, draw: Draw) -> Running:
         transit, places = {}, {}

@@ -1,9 +1,16 @@
-"""Which candidates run for a draw."""
+"""Which candidates run for a draw.
+
+Where that differs from draw to draw, this program has to know the draw: distributions then stay with the processor
+even if the supernet is on a GPU (``on_host``).
+"""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic.dataclasses import dataclass
 
+from hwnas.compute import CPU
 from hwnas.errors import HwnasError
 from hwnas.networks.supernet import Mixed, Supernet
 from hwnas.search.choices import register
@@ -17,6 +24,8 @@ Running = tuple[dict[str, Mixed], dict[int, Mixed]]  # by cell kind, and by part
 class All:
     """Every candidate that is in the search, and in the draw's support where it has one."""
 
+    on_host: ClassVar[bool] = False
+
     def __call__(self, supernet: Supernet, distribution: Distribution, draw: Draw) -> Running:
         return {kind: mixed_of(distribution, draw, kind) for kind in draw.mixture}, {}
 
@@ -27,6 +36,7 @@ class Sampled:
     """The one that was drawn, on every edge. With ``ghosts`` the others add their weights (hwnas.search.gdas)."""
 
     ghosts: bool = False
+    on_host: ClassVar[bool] = True
 
     def __call__(self, supernet: Supernet, distribution: Distribution, draw: Draw) -> Running:
         if draw.chosen is None:
@@ -37,12 +47,10 @@ class Sampled:
 
 
 def mixed_of(distribution: Distribution, draw: Draw, kind: str) -> Mixed:
-    """The mixture of every candidate that has a weight."""
-    if draw.support:
-        active = draw.support[kind]
-    else:
-        runs = distribution.allowed(kind)
-        if distribution.final_zeros:
-            runs = runs & (draw.mixture[kind].detach() != 0)
-        active = [row.nonzero().flatten().tolist() for row in runs]
-    return Mixed(draw.mixture[kind], active, (draw.edges or {}).get(kind))
+    """The mixture of every candidate that has a weight; on a GPU, where that is not known here, that could have one."""
+    weights = draw.mixture[kind]
+    active = draw.support[kind] if draw.support else distribution.open_candidates(kind)
+    if distribution.final_zeros and not draw.support and weights.device == CPU:
+        pairs = zip(active, weights.tolist(), strict=True)
+        active = [[o for o in row if weight[o] != 0] for row, weight in pairs]
+    return Mixed(weights, active, (draw.edges or {}).get(kind))

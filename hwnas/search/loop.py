@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import hwnas.search.methods  # noqa: F401  registers what recipes name
+from hwnas.compute import CPU, choose_device, layout_on
 from hwnas.cost.budget import Budget
 from hwnas.cost.derive import Limits
 from hwnas.cost.expectation import ExpectedCost
@@ -28,19 +29,20 @@ from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
-from hwnas.networks.supernet import DropPath, Supernet, require_divisible
+from hwnas.networks.supernet import Supernet, drop_path, require_divisible
 from hwnas.networks.widen import widen
 from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
 from hwnas.search.constraint import dual_ascent, penalty_of, relative_costs
 from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, entropy
+from hwnas.search.replay import Passes
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_not_in
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
-from hwnas.training.precision import choose_precision, computing
+from hwnas.training.precision import choose_precision, multiply_in
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.step_profile import StepProfile, part
 
@@ -70,10 +72,10 @@ class Goal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one batch gave: the task's loss, a scalar, and how many of its images were told right."""
+    """What one batch gave, scalars where the supernet is: the task's loss, and how many images were told right."""
 
     task: Tensor
-    right: int
+    right: Tensor
 
 
 @dataclass
@@ -137,6 +139,9 @@ class Search:
 
     Every random number is drawn from a generator seeded by (seed, purpose, step), so the state to be saved is weights,
     logits, optimisers and multipliers, and a resumed search takes exactly the steps that an uninterrupted one takes.
+
+    A step on a GPU is queued, and not waited for; where the draw says which candidates run, the draw alone is.
+    ``say`` hears what a user should know.
     """
 
     def __init__(
@@ -147,13 +152,18 @@ class Search:
         data: ImageData,
         recipe: Recipe,
         processes: Processes = ALONE,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.space, self.setting, self.data, self.recipe = space, setting, data, recipe
-        self.processes = processes
+        self.space, self.setting, self.recipe = space, setting, recipe
+        self.processes, self.say = processes, say
+        self.device = choose_device(recipe.compute)
+        self.data = data.on(self.device)
         self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
         self.regulariser = build("regulariser", recipe.regulariser) if recipe.regulariser else None
         self.selection = build("selection", recipe.selection)
-        self.precision, _ = choose_precision(recipe.precision)
+        self.logits_device = CPU if getattr(self.runs, "on_host", True) else self.device
+        self.precision, _ = choose_precision(recipe.precision, self.device)
+        multiply_in(self.precision, self.device)
         if recipe.most_skips is not None and not isinstance(self.selection, Probable):
             raise HwnasError("most_skips watches what probabilities say", "use selection: probable, or leave it out")
         self.parts: dict[str, Tensor | None] = {"weights": None, "logits": None}
@@ -174,7 +184,7 @@ class Search:
         self.targets = []
         for number, goal in enumerate(goals):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
-            distribution = build("distribution", recipe.distribution, space, recipe, generator)
+            distribution = build("distribution", recipe.distribution, space, recipe, generator).to(self.logits_device)
             for choice in (self.learning, self.regulariser):
                 if check := getattr(choice, "check", None):  # whether it can be used with the distribution
                     check(distribution)
@@ -187,14 +197,14 @@ class Search:
             weighs_limits = recipe.penalty.mode == "fixed" and recipe.penalty.form == "relative"
             start = recipe.penalty.weight if weighs_limits else 0.0
             expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}
-            multipliers = torch.full((len(goal.penalised),), start, dtype=torch.float64)
+            multipliers = torch.full((len(goal.penalised),), start, dtype=torch.float64, device=self.logits_device)
             resources = resource_penalty(recipe.penalty, space, setting, goal.costs)
             self.targets.append(Target(goal, distribution, multipliers, expected, resources, recipe.inputs_per_node))
         if recipe.stages and not all(isinstance(t.distribution, EdgeLogits) for t in self.targets):
             raise HwnasError(f"stages need logits, which {recipe.distribution.name} has none of", "leave them out")
         self.logit_optimizers = [make_optimizer(recipe.logits, t.learnt) if t.learnt else None for t in self.targets]
         self.step = 0
-        self.sums = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
+        self._forget_epoch()
         for target in self.targets:  # an impossible budget is refused before any training
             self.selection.watched(self, target)
             self._keep_logits(target)
@@ -202,9 +212,18 @@ class Search:
     def _set_supernet(self, supernet: Supernet) -> None:
         self.processes.share_norms(supernet)
         supernet.compute_with(self.recipe.kernels == "compiled")
-        self.supernet = supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layout = layout_on(self.device, supernet)
+        self.supernet = supernet.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self._forget_passes()
         self.weights = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.recipe.weights, self.weights)
+
+    def _forget_passes(self) -> None:
+        records = self.device.type == "cuda" and self.processes.alone
+        self.passes = Passes(self.supernet, self.precision, records, self.say)
+
+    def _forget_epoch(self) -> None:
+        self.sums: list[dict[str, float | Tensor]] = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
 
     @property
     def steps_an_epoch(self) -> int:
@@ -252,10 +271,18 @@ class Search:
         with part("sampling"):
             return target.distribution.draw(moment)
 
-    def task_loss(self, target: Target, draw: Draw, kind: str, generator: torch.Generator | None = None) -> Outcome:
+    def task_loss(
+        self,
+        target: Target,
+        draw: Draw,
+        kind: str,
+        generator: torch.Generator | None = None,
+        frozen: bool = False,
+    ) -> Outcome:
         """Cross entropy of a draw on this step's batch of "weights" or "logits" images.
 
-        ``generator`` gives the random numbers of drop path, which only the weights' batches know. Of several processes
+        ``generator`` gives the random numbers of drop path, which only the weights' batches know. ``frozen`` says that
+        the gradient of the supernet's weights will not be asked for. Of several processes
         each runs its share of the batch and gets the whole batch's loss, but the gradient of its share, which a step or
         ``gradients`` averages.
         """
@@ -264,15 +291,15 @@ class Search:
         share = self.processes.share(total)
         with part("data"):
             images, classes = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, chosen, share=share)
-            images = images.to(self.weights[0].dtype).contiguous(memory_format=torch.channels_last)
+            images = images.to(self.weights[0].dtype).contiguous(memory_format=self.layout)
         with part("forward"), self.processes.one_batch(total):
             mixture, places = self.runs(self.supernet, target.distribution, draw)
-            drop = DropPath(recipe.drop_path, generator, total, share) if recipe.drop_path and generator else None
-            with computing(self.precision):
-                scores = self.supernet(images, mixture, places, drop)
-            scores = scores.to(images.dtype)
+            drop = None
+            if recipe.drop_path and generator:
+                drop = drop_path(recipe.drop_path, generator, self.supernet.num_edges, total, share, self.device)
+            scores = self.passes(images, mixture, places, drop, frozen).to(images.dtype)
             task = nn.functional.cross_entropy(scores, classes)
-            right = int((scores.detach().argmax(dim=1) == classes).sum())
+            right = (scores.detach().argmax(dim=1) == classes).sum()
             return Outcome(*self.processes.whole(task, right))
 
     def penalty(self, target: Target, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -303,10 +330,10 @@ class Search:
         moment = self.moment("weights")
         return self.task_loss(target, self._draw(target, moment), "weights", moment.generator)
 
-    def logits_loss(self, target: Target) -> tuple[Tensor, Tensor]:
-        """The task's loss on the logits' batch, and the penalty."""
+    def logits_loss(self, target: Target, frozen: bool = True) -> tuple[Tensor, Tensor]:
+        """The task's loss on the logits' batch, and the penalty; ``frozen`` as in ``task_loss``."""
         draw = self.draw(target, "logits")
-        task = self.task_loss(target, draw, "logits").task
+        task = self.task_loss(target, draw, "logits", frozen=frozen).task
         return task, self.penalty(target, draw)[0].to(task)
 
     def weights_step(self, target: Target) -> Outcome:
@@ -330,8 +357,10 @@ class Search:
             return [torch.zeros_like(p) for p in parameters]
         with part("backward"):
             found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
+        # A recorded pass has its gradients in one place, where the next one has its own.
+        own = [g.clone() if g is not None and self.passes.records else g for g in found]
         return self.processes.means(
-            [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+            [torch.zeros_like(p) if g is None else g for g, p in zip(own, parameters, strict=True)]
         )
 
     def zero_grad(self, target: Target) -> None:
@@ -384,15 +413,22 @@ class Search:
         with part("constraint"):
             relative = target.relative_costs().detach()
         outcome = self.learning.learn(self, target)
-        if not torch.isfinite(outcome.task):
-            raise HwnasError(f"the loss became {outcome.task.item()} at step {self.step}", "lower the learning rates")
         if self.constrains(epoch):
             target.multipliers = dual_ascent(target.multipliers, relative, self.dual_rate)
         sums = self.sums[number]
-        sums["loss"] += float(outcome.task.detach())
-        sums["correct"] += outcome.right / recipe.batch_size
+        sums["loss"] = sums["loss"] + outcome.task.detach().double()
+        sums["correct"] = sums["correct"] + outcome.right.double() / recipe.batch_size
         sums["count"] += 1
+        if self.device == CPU:  # a GPU is asked when it is waited for anyway
+            self._require_finite()
         self.step += 1
+
+    def _require_finite(self) -> None:
+        for sums in self.sums:
+            if not math.isfinite(sums["loss"]):
+                raise HwnasError(
+                    f"the loss became {float(sums['loss'])} at step {self.step}", "lower the learning rates"
+                )
 
     def _enter_stage(self) -> None:
         """Prune and widen where a stage of a progressive search begins."""
@@ -403,6 +439,7 @@ class Search:
             for target in self.targets:
                 assert isinstance(target.distribution, EdgeLogits)
                 target.distribution.prune(min(stage.operations, len(self.space.operations)))
+            self._forget_passes()
             self._widen(stage.partial_channels)
 
     def _widen(self, partial: int) -> None:
@@ -458,6 +495,7 @@ class Search:
 
     def epoch_report(self) -> list[dict[str, Any]]:
         """One record a target for the epoch that has just ended."""
+        self._require_finite()
         rows = []
         for target, sums in zip(self.targets, self.sums, strict=True):
             p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
@@ -473,8 +511,8 @@ class Search:
                     "step": self.step,
                     "device": target.goal.device,
                     "budget": target.budget.text,
-                    "train_loss": sums["loss"] / max(sums["count"], 1),
-                    "train_accuracy": sums["correct"] / max(sums["count"], 1),
+                    "train_loss": float(sums["loss"] / max(sums["count"], 1)),
+                    "train_accuracy": float(sums["correct"] / max(sums["count"], 1)),
                     "validation_accuracy": self.validate(architecture),
                     "expected_cost": {m: float(relative[i]) * bound for i, (m, bound) in limits},
                     "expected_over_budget": dict(zip(target.goal.penalised, relative.tolist(), strict=True)),
@@ -489,7 +527,7 @@ class Search:
                     },
                 }
             )
-        self.sums = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
+        self._forget_epoch()
         return rows
 
     def _watch_skips(self, target: Target, skips: float) -> None:
@@ -509,6 +547,7 @@ class Search:
             target.before = {key: value.detach().clone() for key, value in target.distribution.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
+        self._require_finite()
         return {
             "step": self.step,
             "stage": self.stage,
@@ -521,7 +560,7 @@ class Search:
             "memory": [t.memory for t in self.targets],
             "before": [t.before for t in self.targets],
             "stopped": [t.stopped for t in self.targets],
-            "sums": self.sums,
+            "sums": [{name: float(value) for name, value in sums.items()} for sums in self.sums],
         }
 
     def _log_probability(self, target: Target) -> dict[str, Tensor] | None:
@@ -541,7 +580,8 @@ class Search:
             target.distribution.load_state_dict(state["distributions"][number])
             if optimizer := self.logit_optimizers[number]:
                 optimizer.load_state_dict(state["logit_optimizers"][number])
-            target.multipliers, target.memory = state["multipliers"][number], state["memory"][number]
+            target.multipliers = state["multipliers"][number].to(self.logits_device)
+            target.memory = {name: value.to(self.logits_device) for name, value in state["memory"][number].items()}
             target.before, target.stopped = state["before"][number], state["stopped"][number]
 
 

@@ -27,13 +27,15 @@ class SoftmaxEdges(EdgeLogits):
         super().__init__(space, recipe, generator)
         start = {kind: 1e-3 * torch.randn(len(cell.edges), generator=generator) for kind, cell in space.cells.items()}
         self.edge_logits = nn.ParameterDict({kind: nn.Parameter(values) for kind, values in start.items()})
+        for kind, cell in space.cells.items():
+            targets = torch.tensor([target for _, target in cell.edges])
+            self.register_buffer(f"same_target_{kind}", targets[:, None] == targets[None, :], persistent=False)
 
     def gamma(self) -> dict[str, Tensor]:
         """[E] of every cell kind; it sums to 1 over the edges into a node."""
         result = {}
         for kind, beta in self.edge_logits.items():
-            targets = torch.tensor([target for _, target in self.space.cells[kind].edges])
-            same = targets[:, None] == targets[None, :]
+            same = self.get_buffer(f"same_target_{kind}")
             others = beta.expand(len(beta), -1).masked_fill(~same, -torch.inf)
             result[kind] = torch.exp(beta - torch.logsumexp(others, dim=-1))
         return result
@@ -43,5 +45,5 @@ class SoftmaxEdges(EdgeLogits):
 
     def log_probability(self) -> dict[str, NDArray[np.float64]]:
         with torch.no_grad():
-            gamma = {kind: values.double().log().numpy() for kind, values in self.gamma().items()}
+            gamma = {kind: values.double().log().cpu().numpy() for kind, values in self.gamma().items()}
         return {kind: values + gamma[kind][:, None] for kind, values in super().log_probability().items()}

@@ -60,8 +60,9 @@ class ResourcePenalty:
     def __call__(self, shares: Mapping[str, Tensor]) -> Tensor:
         terms = []
         for metric, edges in self.edges.items():
-            for kind, cost in edges.items():
-                used = (shares[kind].double() * cost.to(shares[kind].device)).sum(dim=-1)
+            for kind in edges:
+                cost = edges[kind] = edges[kind].to(shares[kind].device)  # once: there it stays
+                used = (shares[kind].double() * cost).sum(dim=-1)
                 if self.form == "log":
                     terms.append(used.clamp(min=1).log().sum() / len(self.resources))
                 else:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hwnas.compute import CPU, choose_device, layout_on
 from hwnas.data import ImageData, Split
 from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of, write_text
 from hwnas.networks.auxiliary import auxiliary_head
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.supernet import DropPath
+from hwnas.networks.supernet import DropPath, drop_path
 from hwnas.training.augment import cutout
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
-from hwnas.training.precision import choose_precision, computing
+from hwnas.training.precision import choose_precision, computing, multiply_in
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training
 
@@ -61,12 +62,12 @@ def accuracy(
     processes: Processes = ALONE,
 ) -> float:
     """The share of a split's images whose greatest score is their class; several processes divide the batches."""
-    correct = 0
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
     with torch.no_grad():
         for images, targets in data.batches(split, batch_size, slice(processes.rank, None, processes.count)):
             scores = network(images.contiguous(memory_format=torch.channels_last))
-            correct += int((scores.argmax(dim=1) == targets).sum())
-    return processes.total(correct) / len(split)
+            correct += (scores.argmax(dim=1) == targets).sum()
+    return processes.total(int(correct)) / len(split)
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,18 @@ class Trainer:
     """
 
     def __init__(self, child: ChildNetwork, data: ImageData, recipe: Training, processes: Processes = ALONE) -> None:
-        self.child, self.data, self.recipe, self.processes = child, data, recipe, processes
+        self.child, self.recipe, self.processes = child, recipe, processes
+        self.device = choose_device(recipe.compute)
+        self.data = data.on(self.device)
         self.batch_size = data.images_a_step(recipe.batch_size)
         processes.require(self.batch_size)
-        self.precision, _ = choose_precision(recipe.precision)
-        # In bfloat16 and channels_last, torch 2.13's weight gradient of dilated depthwise convolutions on the CPU holds
-        # numbers that nobody wrote.
-        self.layout = torch.contiguous_format if self.precision == "bfloat16" else torch.channels_last
+        self.precision, _ = choose_precision(recipe.precision, self.device)
+        multiply_in(self.precision, self.device)
+        self.layout = layout_on(self.device, child)
+        if self.precision == "bfloat16" and self.device == CPU:
+            # In channels_last, torch 2.13's weight gradient of dilated depthwise convolutions on the CPU holds numbers
+            # that nobody wrote.
+            self.layout = torch.contiguous_format
         learnt = nn.ModuleList([child])
         self.auxiliary, self.tapped = None, 0
         if recipe.auxiliary_weight:
@@ -113,13 +119,14 @@ class Trainer:
                 self.auxiliary, self.tapped = auxiliary_head(child)
             learnt.append(self.auxiliary)
         processes.share_norms(learnt)
-        learnt.to(memory_format=self.layout)  # type: ignore[call-overload]
+        learnt.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.learnt = list(learnt.parameters())
         self.optimizer = make_optimizer(recipe.optimizer, self.learnt)
         self.average: AveragedModel | None = None
         if recipe.ema is not None:
             self.average = AveragedModel(child, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-        self.step, self.sums = 0, {"loss": 0.0, "right": 0.0}
+        self.step = 0
+        self.sums: dict[str, float | Tensor] = {"loss": 0.0, "right": 0.0}
         self.history: list[dict[str, Any]] = []
         self.best: Weights = {}
         self.stopped = ""
@@ -142,8 +149,8 @@ class Trainer:
         return self.average.module if self.average else self.child
 
     def weights(self) -> Weights:
-        """A copy of what is evaluated as it is now."""
-        return {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
+        """A copy, in the memory of the processor, of what is evaluated as it is now."""
+        return {name: tensor.to(CPU, copy=True) for name, tensor in self.judged.state_dict().items()}
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(seed_of(self.recipe.seed, PURPOSES[purpose], self.step))
@@ -163,11 +170,12 @@ class Trainer:
         )
         if recipe.cutout:
             images = cutout(images, recipe.cutout, self._generator("cutout"), self.batch_size, share)
-        drop = DropPath(probability, self._generator("drop_path"), self.batch_size, share) if probability else None
+        drop = None
+        if probability:
+            generator = self._generator("drop_path")
+            drop = drop_path(probability, generator, self.child.num_edges, self.batch_size, share, self.device)
         with self.processes.one_batch(self.batch_size):
             loss, right = self.processes.whole(*self._forward(images, targets, drop))
-        if not math.isfinite(loss.item()):
-            raise HwnasError(f"the loss became {loss.item()} at step {self.step}", "lower the learning rate")
         self.optimizer.zero_grad()
         loss.backward()
         self.processes.average([p.grad for p in self.learnt if p.grad is not None])
@@ -176,34 +184,43 @@ class Trainer:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.child)
-        self.sums["loss"] += loss.item()
-        self.sums["right"] += right / self.batch_size
+        self.sums["loss"] = self.sums["loss"] + loss.detach().double()
+        self.sums["right"] = self.sums["right"] + right.double() / self.batch_size
+        if self.device == CPU:  # a GPU is asked when it is waited for anyway
+            self._require_finite()
         self.step += 1
         if self.step % steps == 0:
             self._end_epoch(epoch, rate, probability)
 
-    def _forward(self, images: Tensor, targets: Tensor, drop: DropPath | None) -> tuple[Tensor, int]:
+    def _require_finite(self) -> None:
+        if not math.isfinite(self.sums["loss"]):
+            raise HwnasError(
+                f"the loss became {float(self.sums['loss'])} at step {self.step}", "lower the learning rate"
+            )
+
+    def _forward(self, images: Tensor, targets: Tensor, drop: DropPath | None) -> tuple[Tensor, Tensor]:
         """The loss, auxiliary head included, and how many images the child tells right."""
-        with computing(self.precision):
+        with computing(self.precision, self.device):
             values = self.child.values(images.contiguous(memory_format=self.layout), drop)
             scores = values[len(self.child.parts) - 1]
             second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
         loss = self._loss(scores, targets)
         if second is not None:
             loss = loss + self.recipe.auxiliary_weight * self._loss(second, targets)
-        return loss, int((scores.detach().argmax(dim=1) == targets).sum())
+        return loss, (scores.detach().argmax(dim=1) == targets).sum()
 
     def _loss(self, scores: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(scores.float(), targets, label_smoothing=self.recipe.label_smoothing)
 
     def _end_epoch(self, epoch: int, rate: float, drop_path: float) -> None:
+        self._require_finite()
         steps = self.steps_an_epoch
         row: dict[str, Any] = {
             "epoch": epoch + 1,
-            "loss": self.sums["loss"] / steps,
+            "loss": float(self.sums["loss"] / steps),
             "learning_rate": rate,
             "drop_path": drop_path,
-            "train_accuracy": self.sums["right"] / steps,
+            "train_accuracy": float(self.sums["right"] / steps),
             "validation_accuracy": accuracy(
                 self.judged.eval(), self.data, self.data.validation, processes=self.processes
             ),
@@ -221,13 +238,14 @@ class Trainer:
         self.sums = dict.fromkeys(self.sums, 0.0)
 
     def state(self) -> dict[str, Any]:
+        self._require_finite()
         return {
             "child": self.child.state_dict(),
             "auxiliary": self.auxiliary.state_dict() if self.auxiliary else None,
             "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
-            "sums": self.sums,
+            "sums": {name: float(value) for name, value in self.sums.items()},
             "history": self.history,
             "best": self.best,
             "stopped": self.stopped,
@@ -256,10 +274,10 @@ def train_child(
 ) -> Trained:
     """Train ``child`` in place; the test images are not read. ``start`` names what it starts from (a hash).
 
-    In the end ``child`` holds the weights that the recipe keeps, last or best, averaged where it says so. Every step is
-    checkpointed in ``folder``: the same call goes on after an interruption and ends in the same weights. Its
-    ``training.jsonl`` gets a line an epoch, in which ``loss`` is all that is minimised, label smoothing and auxiliary
-    loss included. ``report`` hears each. Of several processes the first alone reads and writes.
+    In the end ``child`` is on the processor and holds the weights that the recipe keeps, last or best, averaged where
+    it says so. Every step is checkpointed in ``folder``: the same call goes on after an interruption and ends in the
+    same weights. Its ``training.jsonl`` gets a line an epoch, in which ``loss`` is all that is minimised, label
+    smoothing and auxiliary loss included. ``report`` hears each. Of several processes the first alone reads and writes.
 
     Raises HwnasError when the checkpoint is damaged or of another training, or when the loss is no number.
     """
@@ -285,7 +303,7 @@ def train_child(
     weights = {"last": trainer.weights(), "best": trainer.best} if trainer.history else {"last": {}, "best": {}}
     if trainer.history:
         child.load_state_dict(weights[recipe.keep])
-    child.eval()
+    child.to(CPU).eval()
     return Trained(trainer.history, weights, trainer.stopped)
 
 

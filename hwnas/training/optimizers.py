@@ -13,9 +13,17 @@ from hwnas.training.recipe import Descent
 
 
 def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Of parameters on a GPU a step is one kernel."""
+    parameters = list(parameters)
+    fused = True if all(parameter.is_cuda for parameter in parameters) else None
     if settings.name == "adam":
         return torch.optim.Adam(
-            parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            parameters,
+            settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+            fused=fused,
         )
     return torch.optim.SGD(
         parameters,
@@ -23,6 +31,7 @@ def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.o
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
+        fused=fused,
     )
 
 

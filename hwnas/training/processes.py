@@ -69,7 +69,7 @@ class Processes:
         finally:
             self.sizes = []
 
-    def whole(self, loss: Tensor, right: int) -> tuple[Tensor, int]:
+    def whole(self, loss: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss of a share of a batch, and how many of its images were told right, for the whole batch.
 
         The loss's gradient stays this process's: of these gradients the mean over processes is the whole batch's.
@@ -77,8 +77,8 @@ class Processes:
         if self.alone:
             return loss, right
         mine = loss * (self.count * self.sizes[self.rank] / sum(self.sizes))
-        values = self._sum(torch.tensor([float(mine.detach()) / self.count, right], dtype=torch.float64))
-        return _Valued.apply(mine, values[0].to(mine)), int(values[1])
+        values = self._sum(torch.stack([mine.detach().double() / self.count, right.double()]))
+        return _Valued.apply(mine, values[0].to(mine)), values[1]
 
     def means(self, tensors: list[Tensor]) -> list[Tensor]:
         """The mean of each over all processes."""

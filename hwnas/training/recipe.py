@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.data.images import Augment
-from hwnas.recipe import ChildTraining, Optimizer, Precision, Strict, read_settings
+from hwnas.recipe import ChildTraining, Compute, Optimizer, Precision, Strict, read_settings
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run
 
@@ -44,7 +44,8 @@ class Training(Strict):
     ``auxiliary_weight`` 0 builds no auxiliary head. ``ema``
     weighs the past in a moving average of the weights, which is then what is evaluated and exported. ``keep`` says
     whether the last weights are, or those of the epoch that was best on the validation images; ``patience`` how many
-    epochs without a better one end the training. ``precision`` auto is bfloat16 where the processor multiplies it.
+    epochs without a better one end the training. ``compute`` is where the network is computed (hwnas.compute);
+    ``precision`` auto is bfloat16 where that multiplies it.
     """
 
     setting: str = AS_SEARCHED
@@ -60,6 +61,7 @@ class Training(Strict):
     label_smoothing: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     auxiliary_weight: FiniteFloat = Field(default=0.0, ge=0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    compute: Compute = "auto"
     precision: Precision = "float32"
     ema: FiniteFloat | None = Field(default=None, gt=0, lt=1)
     keep: Literal["last", "best"] = "last"
@@ -75,7 +77,7 @@ def read_training(name: str, changes: dict[str, Any]) -> Training:
     return read_settings(Training, "train", name, changes)
 
 
-def training_of(child: ChildTraining, seed: int) -> Training:
+def training_of(child: ChildTraining, seed: int, compute: Compute) -> Training:
     """The training that a search gives its children."""
     optimizer = Descent.model_validate(child.optimizer.model_dump())
-    return Training(epochs=child.epochs, batch_size=child.batch_size, seed=seed, optimizer=optimizer)
+    return Training(epochs=child.epochs, batch_size=child.batch_size, seed=seed, compute=compute, optimizer=optimizer)
