@@ -22,7 +22,7 @@ class NaiveSupernet(nn.Module):
         super().__init__()
         assert supernet.partial == 1
         assert not supernet.shared
-        self.network = supernet.network
+        self.network, self.num_edges = supernet.network, supernet.num_edges
         self.supernet = supernet.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(

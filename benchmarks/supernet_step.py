@@ -5,8 +5,9 @@
 
 A step is what the method does with one batch (weights and, where they take turns, logits), past its warm-up, on random
 images in memory. The naive one is the same method's step with the supernet of benchmarks.naive_mixture in float32.
-Each runs in a process of its own, whose peak memory is told, torch included, and they take turns, so that their ratio
-is of one machine in one state. ``input_share`` is the part of a step that making its batch of images takes.
+Each runs in a process of its own, whose peak memory is told, torch included (on a GPU: that of its tensors), and they
+take turns, so that their ratio is of one machine in one state. ``input_share`` is the part of a step that making its
+batch of images takes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 
 from benchmarks.method_steps import make_search
 from benchmarks.naive_mixture import NaiveSupernet
+from hwnas.compute import describe
 from hwnas.files import write_json
 from hwnas.ground.meter import peak_memory_mb
 from hwnas.kernels import kernels
@@ -31,6 +33,7 @@ from hwnas.networks.supernet import Supernet
 from hwnas.profiling.device import parse_device
 from hwnas.profiling.session import ask
 from hwnas.search.loop import Search
+from hwnas.search.replay import Passes
 from hwnas.training.optimizers import make_optimizer
 
 METHODS = ("snas", "darts", "drnas", "advantagenas", "entrannas")
@@ -39,15 +42,18 @@ TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
 
 def naive_search(arguments: argparse.Namespace) -> Search:
     """The method with the naive supernet."""
-    search = make_search(arguments.method, arguments, precision="float32", kernels="torch")
-    search.supernet = NaiveSupernet(Supernet(search.space, search.setting))  # type: ignore[assignment]
-    search.weights = list(search.supernet.parameters())
+    search = make_search(arguments.method, arguments, precision="float32", kernels="torch", compute=arguments.compute)
+    naive = NaiveSupernet(Supernet(search.space, search.setting)).to(search.device)
+    search.supernet = naive  # type: ignore[assignment]
+    search.passes = Passes(naive, search.precision, False, print)  # type: ignore[arg-type]
+    search.weights = list(naive.parameters())
     search.weight_optimizer = make_optimizer(search.recipe.weights, search.weights)
     return search
 
 
 def own_search(arguments: argparse.Namespace) -> Search:
-    return make_search(arguments.method, arguments, precision=arguments.precision, kernels=arguments.kernels)
+    asked = {name: getattr(arguments, name) for name in ("precision", "kernels", "compute")}
+    return make_search(arguments.method, arguments, **asked)
 
 
 MAKE = {"own": own_search, "naive": naive_search}
@@ -82,8 +88,10 @@ class Worker:
 def work(arguments: argparse.Namespace) -> None:
     """A line that says what it is; then for every line read one of seconds a step and peak memory so far."""
     search = MAKE[arguments.worker](arguments)
+    on_gpu = search.device.type == "cuda"
     about = {
         "setting": search.setting.describe(),
+        "computed_on": describe(search.device),
         "precision": search.precision,
         "kernels": kernels().describe() if search.recipe.kernels == "compiled" else "plain torch",
         "threads": torch.get_num_threads(),
@@ -94,8 +102,11 @@ def work(arguments: argparse.Namespace) -> None:
         start = time.perf_counter()
         for _ in range(TURN):
             search.take_step()
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds = (time.perf_counter() - start) / TURN
-        print(json.dumps({"step_s": seconds, "peak_mb": peak_memory_mb()}), flush=True)
+        peak_mb = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory_mb()
+        print(json.dumps({"step_s": seconds, "peak_mb": peak_mb}), flush=True)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -140,6 +151,8 @@ def batches_s(search: Search, batch_size: int) -> float:
     for step in range(10):
         for part in parts:
             search.data.train_batch(step, batch_size, search.recipe.seed, part)
+    if search.device.type == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / 10
 
 
@@ -151,7 +164,8 @@ def main() -> None:
     parser.add_argument("--depth", type=int)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", default="float32", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--precision", default="float32", choices=("auto", "float32", "tf32", "bfloat16"))
+    parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--kernels", default="torch", choices=("torch", "compiled"))
     parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
     parser.add_argument("--out", type=Path)

@@ -25,6 +25,14 @@ from hwnas.cli.common import (
 )
 from hwnas.errors import HwnasError
 
+ComputeName = Annotated[
+    str | None, typer.Option(help="What computes: cpu, cuda, or auto (the default): a GPU where torch can use one.")
+]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16, tf32 (on a GPU), or auto: bfloat16 where what computes multiplies it."),
+]
+
 
 @command(
     app,
@@ -67,9 +75,8 @@ def search_command(
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of each child's training.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies it.")
-    ] = None,
+    compute: ComputeName = None,
+    precision: PrecisionName = None,
     kernels: Annotated[
         str | None,
         typer.Option(help="What computes the supernet: torch, or kernels compiled on this machine, which are faster."),
@@ -93,7 +100,7 @@ def search_command(
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
-    changes |= {"precision": precision, "kernels": kernels}
+    changes |= {"compute": compute, "precision": precision, "kernels": kernels}
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     if plugin:
@@ -184,9 +191,8 @@ def train_command(
     layers: Layers = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=1e-9, help="The first rate of the schedule.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies it.")
-    ] = None,
+    compute: ComputeName = None,
+    precision: PrecisionName = None,
     ema: Annotated[
         float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
     ] = None,
@@ -217,6 +223,7 @@ def train_command(
         "depth": layers,
         "batch_size": batch_size,
         "optimizer.lr": learning_rate,
+        "compute": compute,
         "precision": precision,
         "ema": ema,
         "keep": keep,

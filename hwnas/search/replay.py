@@ -26,7 +26,7 @@ class Passes:
 
     def __init__(self, supernet: Supernet, precision: str, records: bool, say: Callable[[str], None]) -> None:
         self.supernet, self.precision, self.records, self.say = supernet, precision, records, say
-        self._recorded: dict[object, nn.Module] = {}
+        self._recorded: dict[object, _Pass] = {}
 
     def __call__(
         self,
@@ -46,9 +46,9 @@ class Passes:
         tensors += [drop.rows] if drop else []
         if key not in self._recorded:
             self._recorded[key] = self._record(_Pass(self.supernet, mixture, self.precision), images, tensors, frozen)
-        return self._recorded[key](images, *tensors)  # type: ignore[no-any-return]
+        return self._recorded[key](images, *tensors)
 
-    def _record(self, one: _Pass, images: Tensor, tensors: list[Tensor], frozen: bool) -> nn.Module:
+    def _record(self, one: _Pass, images: Tensor, tensors: list[Tensor], frozen: bool) -> _Pass:
         """The pass, recorded if it can be; the statistics of batch norms are as they were before."""
         if len(self._recorded) == MOST:
             self.say(f"more than {MOST} kinds of passes: further ones are not recorded")
@@ -60,18 +60,17 @@ class Passes:
         try:
             for parameter in learnt:
                 parameter.requires_grad_(not frozen)
-            recorded: nn.Module = torch.cuda.make_graphed_callables(one, samples, allow_unused_input=True)
+            torch.cuda.make_graphed_callables(one, samples, allow_unused_input=True)  # from now on ``one`` replays it
         except RuntimeError as error:
             self.records = False
             self.say(
                 f"CUDA graphs cannot record the supernet ({str(error).splitlines()[0]}): its operators run one by one"
             )
-            recorded = one
         finally:
             for parameter in learnt:
                 parameter.requires_grad_()
             torch._foreach_copy_(buffers, kept)
-        return recorded
+        return one
 
 
 class _Pass(nn.Module):
