@@ -57,8 +57,9 @@ def train_run(
     for target, new in zip(targets, wanted, strict=True):
         if not new.claims_budget:
             progress.say(f"{target.budget.text}: {_no_claim(target, new)}")
+    there = data.on(device)
     jobs = [
-        (target, new, *_train(target, new, recipe, data.on(device), progress, processes))
+        (target, new, *_train(target, new, recipe, there, progress, processes))
         for target, new in zip(targets, wanted, strict=True)
     ]
     if not processes.leads:

@@ -110,7 +110,7 @@ class Processes:
         own = bytearray(buffer.getvalue()) if self.leads else bytearray(int(size))
         content = torch.frombuffer(own, dtype=torch.uint8)
         self._call(dist.broadcast, content, 0)
-        return state if self.leads else torch.load(io.BytesIO(own), weights_only=True)
+        return state if self.leads else torch.load(io.BytesIO(own), map_location="cpu", weights_only=True)
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
