@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import hwnas.search.methods  # noqa: F401  registers what recipes name
-from hwnas.compute import CPU, choose_device, layout_on
+from hwnas.compute import CPU, choose_device, layout_on, sent
 from hwnas.cost.budget import Budget
 from hwnas.cost.derive import Limits
 from hwnas.cost.expectation import ExpectedCost
@@ -323,7 +323,7 @@ class Search:
         moment = self.moment("weights")
         draw = self._draw(target, moment)
         outcome = self.task_loss(target, draw, "weights", moment.generator)
-        return outcome.task + self.penalty(target, draw)[0].to(outcome.task), outcome
+        return outcome.task + self._beside(outcome.task, self.penalty(target, draw)[0]), outcome
 
     def weights_loss(self, target: Target) -> Outcome:
         """The task's loss on the weights' batch; nothing flows back to the logits but by the draw."""
@@ -334,7 +334,11 @@ class Search:
         """The task's loss on the logits' batch, and the penalty; ``frozen`` as in ``task_loss``."""
         draw = self.draw(target, "logits")
         task = self.task_loss(target, draw, "logits", frozen=frozen).task
-        return task, self.penalty(target, draw)[0].to(task)
+        return task, self._beside(task, self.penalty(target, draw)[0])
+
+    def _beside(self, task: Tensor, penalty: Tensor) -> Tensor:
+        """The penalty where and as the task's loss is."""
+        return sent(penalty.to(task.dtype), task.device)
 
     def weights_step(self, target: Target) -> Outcome:
         """The weights learn from their batch with a draw of the target's distribution."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hwnas.compute import sent
+
 
 def cutout(
     images: Tensor, side: int, generator: torch.Generator, count: int | None = None, share: slice = slice(None)
@@ -23,4 +25,4 @@ def cutout(
     in_rows = (rows >= tops) & (rows < tops + length)
     in_columns = (columns >= lefts) & (columns < lefts + length)
     hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return images.masked_fill(hole, 0.0)
+    return images.masked_fill(sent(hole, images.device), 0.0)
