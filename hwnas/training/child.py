@@ -124,8 +124,7 @@ class Trainer:
         self.optimizer = make_optimizer(recipe.optimizer, self.learnt)
         self.average: AveragedModel | None = None
         if recipe.ema is not None:
-            averaging = get_ema_multi_avg_fn(recipe.ema)
-            self.average = AveragedModel(child, self.device, multi_avg_fn=averaging, use_buffers=True)
+            self.average = AveragedModel(child, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self.step = 0
         self.sums: dict[str, float | Tensor] = {"loss": 0.0, "right": 0.0}
         self.history: list[dict[str, Any]] = []
