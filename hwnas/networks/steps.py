@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.networks.mixture import Block, Term, mix, pool
+from hwnas.networks.wide import Layers, layers_of
 from hwnas.operations import FactorizedReduce
 
 Layer = Callable[[Tensor], Tensor]
@@ -20,13 +21,16 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 class Steps:
     """A module as its ``first`` layer where that learns nothing, the layers behind, and the batch norm at its end.
 
-    ``blocks`` are the whole of it where the kernels know all of its layers.
+    ``blocks`` are the whole of it where the kernels know all of its layers, ``layers`` where it can run wide; modules
+    of one ``kind`` differ at most in what they have learnt.
     """
 
     first: nn.Module | None
     rest: tuple[Layer, ...]
     norm: nn.BatchNorm2d | None
     blocks: tuple[Block, ...] = ()
+    layers: Layers = ()
+    kind: str = ""
 
     def term(self, x: Tensor, firsts: dict[str, Tensor]) -> Term:
         """The module's output for x as a summand for the kernels.
@@ -59,7 +63,7 @@ class Steps:
 def steps_of(module: nn.Module) -> Steps:
     """Take a module apart."""
     if isinstance(module, FactorizedReduce):
-        return Steps(module.relu, (module.halves,), module.norm)
+        return Steps(module.relu, (module.halves,), module.norm, (), layers_of(module), str(module))
     layers = list(module) if isinstance(module, nn.Sequential) else [module]
     norm = None
     if isinstance(layers[-1], nn.BatchNorm2d):
@@ -67,7 +71,7 @@ def steps_of(module: nn.Module) -> Steps:
         layers.pop()
     first = layers.pop(0) if layers and isinstance(layers[0], (nn.ReLU, *POOLS)) else None
     rest = tuple(layer for layer in layers if not isinstance(layer, nn.Identity))
-    return Steps(first, rest, norm, blocks_of(module))
+    return Steps(first, rest, norm, blocks_of(module), layers_of(module), str(module))
 
 
 def blocks_of(module: nn.Module) -> tuple[Block, ...]:

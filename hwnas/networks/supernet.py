@@ -15,6 +15,7 @@ from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.networks.mixture import Term, mix, usable
 from hwnas.networks.steps import Steps, steps_of
+from hwnas.networks.wide import Layers, compact, weighed_sums
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
 
@@ -80,9 +81,7 @@ class MixedCell(nn.Module):
         if self.depthwise and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self(mixed, *(x.float() for x in inputs), drop=drop)
-        # Batch norms that processes share are no plain ones.
-        plain = all(type(norm) is nn.BatchNorm2d for norm in self.norms)
-        fused = self.compiled and self.training and plain and usable(inputs[0])
+        fused = self.compiled and self.plain and usable(inputs[0])
         nodes = [steps.output(x, {}, fused) for steps, x in zip(self.prepares, inputs, strict=True)]
         run = _Run(self, nodes, mixed, drop, fused)
         for node in self.cell.inner_nodes:
@@ -90,6 +89,11 @@ class MixedCell(nn.Module):
             nodes.append(self.zeros(inputs[0], self.out_channels) if total is None else total)
         outputs = [nodes[node] for node in self.cell.outputs]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    @property
+    def plain(self) -> bool:
+        """Whether batch norms take the statistics of this batch alone (those that processes share do not)."""
+        return self.training and all(type(norm) is nn.BatchNorm2d and norm.training for norm in self.norms)
 
     def candidate(self, e: int, op: str) -> nn.Module:
         """The module of an operation on an edge."""
@@ -116,6 +120,8 @@ class _Run:
     def __init__(self, cell: MixedCell, nodes: list[Tensor], mixed: Mixed, drop: DropPath | None, fused: bool) -> None:
         self.cell, self.nodes, self.mixed, self.drop, self.fused = cell, nodes, mixed, drop, fused
         self.firsts: dict[int, dict[str, Tensor]] = defaultdict(dict)  # of every source node
+        self.wide: dict[int, dict[int, dict[int, Layers]]] = {}  # what runs wide from every source
+        self.sums: dict[int, Tensor] = {}  # of that what edges give, until it is taken
         self.outputs: dict[tuple[int, int], Tensor] = {}  # of every shared candidate
         every = list(range(len(cell.operations)))
         listed = mixed.active or [every] * len(mixed.weights)
@@ -137,7 +143,7 @@ class _Run:
                 value = value if self.mixed.edges is None else self.mixed.edges[e] * value
                 value = self.drop(value) if self.drop else value
                 total = value if total is None else total + value
-        return total
+        return total if total is None or self.fused else compact(total)
 
     def _at_once(self, edges: list[int]) -> Tensor | None:
         """All edges into a node in one sum."""
@@ -165,8 +171,7 @@ class _Run:
         if self.fused and self.active[e]:
             total = self._mix([(e, o) for o in self.active[e]], weights)
         elif self.active[e]:
-            terms = [weights[e, o] * self._output(e, o) for o in self.active[e]]
-            total = reduce(torch.add, terms)
+            total = self._sum(e)
         if self.mixed.ghosts:
             silent = torch.stack([weights[e, o] for o in self.silent[e]])
             total = silent.sum() + (self.cell.zeros(x, channels) if total is None else total)
@@ -175,8 +180,39 @@ class _Run:
         rest = x[:, channels:]
         if rest.shape[2:] != self.cell.out_size:
             rest = nn.functional.max_pool2d(rest, 2, 2, ceil_mode=True)
-        mine = self.cell.zeros(x, channels) if total is None else total
+        mine = self.cell.zeros(x, channels) if total is None else total if self.fused else compact(total)
         return shuffled(torch.cat([mine, rest], dim=1), partial)
+
+    def _sum(self, e: int) -> Tensor:
+        """An edge's candidates, weighed, in plain torch: wide ones are computed for all edges that leave its source."""
+        source = self.cell.cell.edges[e][0]
+        if source not in self.wide:
+            self.wide[source] = self._leaving(source)
+            self.sums |= weighed_sums(self.wide[source], *self._narrow(e), self.mixed.weights)
+        alone = [o for o in self.active[e] if e not in self.wide[source].get(o, ())]
+        terms = [self.mixed.weights[e, o] * self._output(e, o) for o in alone]
+        return reduce(torch.add, terms + ([self.sums.pop(e)] if e in self.sums else []))
+
+    def _leaving(self, source: int) -> dict[int, dict[int, Layers]]:
+        """What can run wide on the edges that leave a node: by operation, then by edge."""
+        found: dict[int, dict[int, Layers]] = defaultdict(dict)
+        kinds: dict[int, str] = {}
+        live = self._live()
+        for e, (start, target) in enumerate(self.cell.cell.edges):
+            for o in self.active[e] if start == source and target in live and self.cell.plain else ():
+                steps = self._steps(e, o)
+                if steps.layers and steps.kind == kinds.setdefault(o, steps.kind):
+                    found[o][e] = steps.layers
+        return found
+
+    def _live(self) -> set[int]:
+        """The nodes that the output depends on: what leads to others has no gradient, beside these it would be zero."""
+        cell, live = self.cell.cell, set(self.cell.cell.outputs)
+        for node in reversed(cell.inner_nodes):
+            if node in live:
+                runs = [e for e in cell.edges_into(node) if self.active[e] or self.cell.partial > 1]
+                live.update(cell.edges[e][0] for e in runs)
+        return live
 
     def _source(self, e: int) -> Tensor:
         return self.nodes[self.cell.cell.edges[e][0]]

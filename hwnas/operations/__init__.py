@@ -106,10 +106,15 @@ class FactorizedReduce(nn.Module):
 
     def halves(self, x: Tensor) -> Tensor:
         """What comes behind the ReLU and before the norm."""
+        return torch.cat([self.even(x), self.odd(self.shifted(x))], dim=1)
+
+    @staticmethod
+    def shifted(x: Tensor) -> Tensor:
+        """What the odd half sees."""
         shifted = x[:, :, 1:, 1:]
         if x.shape[2] % 2 or x.shape[3] % 2:  # an odd side has one row fewer after the shift
             shifted = nn.functional.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        return torch.cat([self.even(x), self.odd(shifted)], dim=1)
+        return shifted
 
 
 class ResidualReduction(nn.Module):
