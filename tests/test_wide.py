@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.networks import wide
-from hwnas.networks.supernet import DropPath, Mixed, MixedCell, Supernet
+from hwnas.networks.supernet import Mixed, MixedCell, Supernet, drop_path
 from hwnas.spaces import SPACES
 from hwnas.training.processes import Processes, SharedBatchNorm
 
@@ -61,7 +61,7 @@ def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
     mixed, size = mixture(name, kind), (net.setting.height, net.setting.width)
     images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
-    drop = DropPath(0.4, torch.Generator().manual_seed(3)) if kind == "dropped" else None
+    drop = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if kind == "dropped" else None
     for _ in range(2):
         scores = net(images, mixed, None, drop)
         nn.functional.cross_entropy(10 * scores, torch.arange(6)).backward()

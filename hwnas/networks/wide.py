@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwnas.operations import FactorizedReduce
+from hwnas.operations import FactorizedReduce, Pointwise, pointwise
 
 Layers = tuple[nn.Module, ...]
 LEARNT = (nn.Conv2d, FactorizedReduce)
@@ -120,6 +120,8 @@ def _output(columns: list[Layers], x: Tensor, firsts: dict[str, Tensor], factors
 def _convolved(column: Sequence[Any], x: Tensor, groups: int) -> Tensor:
     first = column[0]
     weight = torch.cat([conv.weight for conv in column]) if len(column) > 1 else first.weight
+    if isinstance(first, Pointwise):
+        return pointwise(x, weight, first.stride[0])
     return F.conv2d(x, weight, None, first.stride, first.padding, first.dilation, groups)
 
 
@@ -127,8 +129,8 @@ def _halved(column: Sequence[Any], x: Tensor) -> Tensor:
     """Even and odd half of every edge."""
     if len(column) == 1:
         return column[0].halves(x)
-    even = F.conv2d(x, torch.cat([m.even.weight for m in column]), stride=2)
-    odd = F.conv2d(column[0].shifted(x), torch.cat([m.odd.weight for m in column]), stride=2)
+    even = pointwise(x, torch.cat([m.even.weight for m in column]), 2)
+    odd = pointwise(column[0].shifted(x), torch.cat([m.odd.weight for m in column]), 2)
     halves = zip(even.chunk(len(column), dim=1), odd.chunk(len(column), dim=1), strict=True)
     return torch.cat([half for pair in halves for half in pair], dim=1)
 

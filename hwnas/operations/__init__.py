@@ -27,10 +27,14 @@ class Pointwise(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        stride = self.stride[0]
-        if self.training and stride > 1 and self.in_channels < 8:
-            return nn.functional.conv2d(x[:, :, ::stride, ::stride], self.weight)
-        return super().forward(x)
+        return pointwise(x, self.weight, self.stride[0]) if self.training else super().forward(x)
+
+
+def pointwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """What ``Pointwise`` does in training, with a ``weight`` [out, C, 1, 1]."""
+    if stride > 1 and weight.shape[1] < 8:
+        x, stride = x[:, :, ::stride, ::stride], 1
+    return nn.functional.conv2d(x, weight, None, stride)
 
 
 def relu_conv_bn(workload: Workload, kernel: int, affine: bool) -> nn.Sequential:
