@@ -53,7 +53,7 @@ def weighed_sums(
     for o, mine in candidates.items():
         different = _differ(list(mine.values()))
         for edges in _together(mine, x) if different else [tuple(mine)]:
-            factors[edges] = factors.get(edges) or weights[list(edges)].unbind(1)
+            factors[edges] = factors.get(edges) or torch.stack([weights[e] for e in edges]).unbind(1)
             columns = list(zip(*dict.fromkeys(mine[e] for e in edges), strict=True))
             y = _output(columns, x, firsts, factors[edges][o] if different else None)
             if not different:
