@@ -16,6 +16,7 @@ from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.kernels import kernels
+from hwnas.networks.mixture import Term, branches, mix
 from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import Moment
@@ -75,6 +76,76 @@ def test_a_full_mixture_is_the_naive_one(arithmetic: str, name: str, pool_norm: 
     buffers = dict(naive.supernet.named_buffers())
     for key, buffer in net.named_buffers():
         torch.testing.assert_close(buffer, buffers[key], **close, msg=key)
+
+
+def images_like(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return values.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("height", "width"), [(7, 5), (1, 4), (4, 1), (1, 1), (2, 2)])
+def test_what_is_averaged_is_averaged_once(height: int, width: int) -> None:
+    """Terms that are pooled, or not, or twice, beside normed ones, and slices: torch's, in float64."""
+    x, y = (images_like(3, 11, height, width, seed=seed) for seed in (0, 1))
+    weights = torch.tensor([0.3, -0.7, 0.9, 1.1, 0.2, -0.4], dtype=torch.float64).requires_grad_()
+    factors = torch.rand(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+    norm = nn.BatchNorm2d(9, affine=False).double()
+    gradients = []
+    for fused in (True, False):
+        a, b = x[:, :9], y[:, 2:]
+        if fused:
+            terms = [Term(b, norm=norm), Term(a), *(Term(v, pooled=True) for v in (a, b, a)), Term(a)]
+            total = mix(terms, weights, factors)
+        else:
+            values = norm(b), a, pool(a), pool(b), pool(a), a
+            total = sum(w * f[:, None, None, None] * v for w, f, v in zip(weights, factors, values, strict=True))  # type: ignore[assignment]
+        slopes = torch.autograd.grad((total * images_like(*total.shape, seed=3)).sum(), [x, y, weights])
+        gradients.append([total, *slopes])
+    for mine, its in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, its, atol=1e-10, rtol=1e-8)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("straight", "rectified", "unread"), [(1, 0, ()), (3, 8, (1, 5)), (0, 2, ()), (8, 1, (0, 8))])
+def test_gradients_of_all_readers_come_back_in_one_pass(straight: int, rectified: int, unread: tuple[int, ...]) -> None:
+    x = images_like(3, 11, 5, 4)
+    outputs = images_like(straight + rectified, 3, 9, 5 * 4, seed=1).detach().view(-1, 3, 9, 5, 4)
+    mine, its = branches(x[:, 2:], straight, rectified), ([x[:, 2:]] * straight, [x[:, 2:].relu()] * rectified)
+    slopes = []
+    for some in (mine, its):
+        readers = [v for part in some for v in part]
+        total = sum((v * g).sum() for k, (v, g) in enumerate(zip(readers, outputs, strict=True)) if k not in unread)
+        slopes.append(torch.autograd.grad(total, x)[0])  # type: ignore[arg-type]
+    torch.testing.assert_close(*slopes, atol=1e-12, rtol=1e-10)
+
+
+@needs_compiler
+def test_bfloat16_is_rounded_as_torch_rounds() -> None:
+    """To nearest, ties to even; in whole vectors and in what is left of the channels."""
+    a, b = (images_like(2, 43, 5, 4, dtype=torch.bfloat16, seed=seed) for seed in (0, 1))
+    total = mix([Term(a), Term(b)], torch.ones(2))
+    assert total.dtype == torch.bfloat16
+    assert torch.equal(total, (a.float() + b.float()).bfloat16())
+    ties = torch.tensor([1.0, 0.00390625, 0.01171875]).bfloat16()  # sums half way between two numbers
+    x, y, z = (ties[k].repeat(1, 43, 2, 2).contiguous(memory_format=torch.channels_last) for k in range(3))
+    for other in (y, z):
+        assert torch.equal(mix([Term(x), Term(other)], torch.ones(2)), (x.float() + other.float()).bfloat16())
+
+
+@needs_compiler
+@pytest.mark.parametrize("outlier", [False, True])
+def test_statistics_far_from_zero(outlier: bool) -> None:
+    """Mean and variance in float32 against float64, far from zero, or with a first pixel that is far from the rest."""
+    x = images_like(4, 11, 32, 32).detach()
+    x[:, :, 0, 0] += 30.0 * outlier
+    x += 1000 * (not outlier)
+    norm = nn.BatchNorm2d(11, affine=False, momentum=1.0)
+    mix([Term(x.float().contiguous(memory_format=torch.channels_last), norm=norm)], torch.ones(1))
+    exact = x.float().double()
+    torch.testing.assert_close(norm.running_mean, exact.mean(dim=(0, 2, 3)), rtol=1e-6, atol=2e-6, check_dtype=False)
+    torch.testing.assert_close(norm.running_var, exact.var(dim=(0, 2, 3)), rtol=1e-5, atol=0.0, check_dtype=False)
 
 
 @needs_compiler

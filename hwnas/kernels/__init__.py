@@ -45,6 +45,20 @@ class Gradient(ctypes.Structure):
     )
 
 
+class Plain(ctypes.Structure):
+    """A tensor that is summed as it is [0], or its means [1], or both (``is``), and where its gradient goes."""
+
+    _fields_ = (
+        ("x", Pointer),
+        ("gx", Pointer),
+        ("x_stride", Long),
+        ("add", Long),
+        ("is", Long * 2),
+        ("weight", ctypes.c_double * 2),
+        ("factor", Pointer * 2),
+    )
+
+
 class Block(ctypes.Structure):
     """The sizes of ReLU, depthwise (``kernel`` 0: none) and pointwise convolution."""
 
@@ -60,9 +74,11 @@ class Block(ctypes.Structure):
 # What a function takes before the number of threads: p a pointer, l a number.
 SIGNATURES = {
     "statistics": "pllllp",
-    "weighted_sum": "lppppplllp",
+    "weighted_sum": "lppppppllllp",
     "slopes": "lpppppllllp",
-    "gradient": "plllpl",
+    "gradients": "lppplll",
+    "plain_gradients": "lpplllllp",
+    "gather": "lpplpllllp",
     "pool_forward": "lpl" + "lllllll" + "p",
     "pool_backward": "lplpl" + "lllllll" + "p",
     "block_forward": "plppppppp",

@@ -9,7 +9,11 @@
 #include <cstring>
 #include <new>
 #include <type_traits>
+#include <vector>
 #include <omp.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -55,10 +59,30 @@ template <class S> inline void put(Single, S *p, S v) { *p = v; }
 typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
 typedef uint32_t Words __attribute__((vector_size(BYTES)));
 
+// What compilers make of __builtin_convertvector takes three times as long.
+inline Words widened(Halves h) {
+#if defined(__AVX512F__)
+    return (Words)_mm512_cvtepu16_epi32((__m256i)h);
+#elif defined(__AVX2__)
+    return (Words)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+    return __builtin_convertvector(h, Words);
+#endif
+}
+inline Halves narrowed(Words w) { // w below 2^16
+#if defined(__AVX512F__)
+    return (Halves)_mm512_cvtepi32_epi16((__m512i)w);
+#elif defined(__AVX2__)
+    return (Halves)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)w), _mm256_extracti128_si256((__m256i)w, 1));
+#else
+    return __builtin_convertvector(w, Halves);
+#endif
+}
+
 inline Vec<float> get(Wide, const bf16 *p) {
     Halves h;
     std::memcpy(&h, p, sizeof h);
-    Words w = __builtin_convertvector(h, Words) << 16;
+    Words w = widened(h) << 16;
     Vec<float> v;
     std::memcpy(&v, &w, BYTES);
     return v;
@@ -67,7 +91,7 @@ inline void put(Wide, bf16 *p, Vec<float> v) { // to nearest, ties to even
     Words w;
     std::memcpy(&w, &v, BYTES);
     w = (w + 0x7fff + ((w >> 16) & 1)) >> 16;
-    Halves h = __builtin_convertvector(w, Halves);
+    Halves h = narrowed(w);
     std::memcpy(p, &h, sizeof h);
 }
 inline float get(Single, const bf16 *p) {
@@ -82,7 +106,10 @@ inline void put(Single, bf16 *p, float v) {
     p->bits = uint16_t((w + 0x7fff + ((w >> 16) & 1)) >> 16);
 }
 
-template <class S, class F> inline void over(long channels, F &&f) {
+// What is called in the innermost loops has to be part of them, or it reads its sizes from memory for every pixel.
+#define INLINE inline __attribute__((always_inline))
+
+template <class S, class F> INLINE void over(long channels, F &&f) {
     constexpr long L = Lanes<S>::count;
     long c = 0;
     for (; c + L <= channels; c += L) f(Wide{}, c);
@@ -90,7 +117,7 @@ template <class S, class F> inline void over(long channels, F &&f) {
 }
 
 // f(0) + f(1) + … in four chains, which a processor follows at once.
-template <class S, class W, class F> inline auto sum_of(W w, long count, F &&f) {
+template <class S, class W, class F> INLINE auto sum_of(W w, long count, F &&f) {
     auto a = nil<S>(w), b = a, c = a, d = a;
     long p = 0;
     for (; p + 4 <= count; p += 4) a += f(p), b += f(p + 1), c += f(p + 2), d += f(p + 3);
@@ -297,14 +324,27 @@ template <class S> void finish(const S *parts, long n, long pixels, long channel
     }
 }
 
+// One pass: sums and squares are about the mean of eight pixels, too near to the image's own for rounding to matter.
 template <class T, class S> void image_statistics(const T *z, long zs, long pixels, long channels, S *part) {
-    over<S>(channels, [&](auto w, long c) {
-        auto mean = sum_of<S>(w, pixels, [&](long p) { return get(w, z + p * zs + c); }) / S(pixels);
-        put(w, part + c, mean);
-        put(w, part + channels + c, sum_of<S>(w, pixels, [&](long p) {
-                auto d = get(w, z + p * zs + c) - mean;
-                return d * d;
-            }));
+    over<S>(channels, [=](auto w, long c) {
+        constexpr int CHAINS = 4; // which a processor follows at once
+        auto origin = nil<S>(w), sum = origin, squares = origin;
+        const long apart = (pixels + 7) / 8, seen = (pixels + apart - 1) / apart;
+        for (long p = 0; p < seen; ++p) origin += get(w, z + p * apart * zs + c) / S(seen);
+        decltype(sum) sums[CHAINS] = {}, products[CHAINS] = {};
+        long p = 0;
+        for (; p + CHAINS <= pixels; p += CHAINS)
+            for (int k = 0; k < CHAINS; ++k) {
+                auto d = get(w, z + (p + k) * zs + c) - origin;
+                sums[k] += d, products[k] += d * d;
+            }
+        for (; p < pixels; ++p) {
+            auto d = get(w, z + p * zs + c) - origin;
+            sum += d, squares += d * d;
+        }
+        for (int k = 0; k < CHAINS; ++k) sum += sums[k], squares += products[k];
+        put(w, part + c, origin + sum / S(pixels));
+        put(w, part + channels + c, squares - sum * sum / S(pixels));
     });
 }
 
@@ -317,46 +357,144 @@ void statistics(const T *z, long zs, long n, long pixels, long channels, const N
     finish(parts, n, pixels, channels, *norm);
 }
 
+// ---- Sums over terms ------------------------------------------------------------------------------------------------
+
+constexpr int TOGETHER = 6; // terms that are read at once
+
+template <int K, class F> INLINE void last_group(long first, long left, F &&f) {
+    if constexpr (K > 0) {
+        if (left == K) f(first, std::integral_constant<int, K>{});
+        else last_group<K - 1>(first, left, f);
+    }
+}
+
+// f(first, how many) for groups of ``count`` terms; how many is known to the compiler.
+template <class F> INLINE void in_groups(long count, F &&f) {
+    long k = 0;
+    for (; k + TOGETHER <= count; k += TOGETHER) f(k, std::integral_constant<int, TOGETHER>{});
+    last_group<TOGETHER - 1>(k, count - k, f);
+}
+
+template <class T, class S> struct Summand { // an image, and what its channels are weighed by
+    const T *z;
+    long step;
+    const S *weight;
+};
+
+// total [pixels, C] = start(p, c) + the sum of the terms; start may read what total has there.
+template <class T, class S, class F>
+void add_up(const std::vector<Summand<T, S>> &terms, long pixels, long channels, S *total, F &&start) {
+    if (terms.empty())
+        over<S>(channels, [&](auto w, long c) {
+            for (long p = 0; p < pixels; ++p) put(w, total + p * channels + c, start(w, p, c));
+        });
+    in_groups(terms.size(), [&](long first, auto number) {
+        constexpr int K = number.value;
+        over<S>(channels, [&](auto w, long c) {
+            decltype(nil<S>(w)) weight[K];
+            const T *from[K];
+            long step[K];
+            for (int k = 0; k < K; ++k) {
+                weight[k] = get(w, terms[first + k].weight + c);
+                from[k] = terms[first + k].z + c;
+                step[k] = terms[first + k].step;
+            }
+            for (long p = 0; p < pixels; ++p) {
+                S *q = total + p * channels + c;
+                auto sum = first ? get(w, q) : start(w, p, c);
+                for (int k = 0; k < K; ++k) sum += weight[k] * get(w, from[k] + p * step[k]);
+                put(w, q, sum);
+            }
+        });
+    });
+}
+
+// Where sums are made: in what is stored where that has the type of the arithmetic, else in memory of the thread.
+template <class T, class S> S *place_of_sums(T *stored, S *own) {
+    if constexpr (std::is_same_v<T, S>) return stored;
+    else return own;
+}
+
+template <class T, class S> void store(const S *sums, long count, T *out) {
+    if constexpr (!std::is_same_v<T, S>)
+        over<S>(count, [&](auto w, long c) { put(w, out + c, get(w, sums + c)); });
+}
+
+// ---- Average pooling of a cached image, 3x3 with a border of 1 that does not count ----------------------------------
+
+template <class S> struct Averaging {
+    long height, width, channels;
+    const S *nothing; // a line of zeros
+    S *share;         // [pixels]: one over the number of pixels that a mean is of
+
+    Averaging(long height, long width, long channels)
+        : height(height), width(width), channels(channels), nothing(zeros<S>(MIDDLE, width * channels)),
+          share(scratch<S>(SHARES, height * width)) {
+        auto seen = [](long at, long size) { return std::min(at + 2, size) - std::max(at - 1, 0L); };
+        for (long y = 0; y < height; ++y)
+            for (long x = 0; x < width; ++x) share[y * width + x] = S(1) / S(seen(y, height) * seen(x, width));
+    }
+
+    // use(p, the sum over the pixels about p) for all pixels, of one or a vector of channels.
+    template <class W, class F> INLINE void sums(W w, const S *image, F &&use) const {
+        const long height = this->height, width = this->width, step = channels, line = width * step;
+        for (long y = 0; y < height; ++y) {
+            const S *here = image + y * line, *above = y ? here - line : nothing;
+            const S *below = y + 1 < height ? here + line : nothing;
+            auto column = [=](long x) {
+                return get(w, above + x * step) + get(w, here + x * step) + get(w, below + x * step);
+            };
+            auto left = nil<S>(w), middle = column(0);
+            for (long x = 0; x + 1 < width; ++x) {
+                auto right = column(x + 1);
+                use(y * width + x, left + middle + right);
+                left = middle, middle = right;
+            }
+            use(y * width + width - 1, left + middle);
+        }
+    }
+};
+
 // ---- The weighted sum -----------------------------------------------------------------------------------------------
 
-constexpr long TOGETHER = 8; // terms that are read at once
-
-// y = sum over k of factor[k][n] * (scale[k] * z[k] + shift[k]); factors that are missing are ones.
+// y = sum over k of factor[k][n] * (scale[k] * z[k] + shift[k]), of those that are pooled of scale[k] * mean(z[k]);
+// factors that are missing are ones. A mean of a sum is the sum of the means: all are pooled at once.
 template <class T, class S>
-void weighted_sum(long terms, const T *const *z, const long *zs, const S *const *factor, const S *scale, const S *shift,
-                  long n, long pixels, long channels, T *y, int threads) {
+void weighted_sum(long terms, const T *const *z, const long *zs, const S *const *factor, const long *pooled,
+                  const S *scale, const S *shift, long n, long height, long width, long channels, T *y, int threads) {
+    long pixels = height * width;
+    bool pools = std::any_of(pooled, pooled + terms, [](long is) { return is; });
 #pragma omp parallel num_threads(threads)
     {
-        S *total = scratch<S>(OUT, pixels * channels), *own = scratch<S>(TURNED, terms * channels);
-        S *base = scratch<S>(TAPS, channels);
+        S *sums = scratch<S>(OUT, pixels * channels), *own = scratch<S>(TURNED, terms * channels);
+        S *base = scratch<S>(TAPS, channels), *inner = scratch<S>(IMAGE, pools ? pixels * channels : 0);
+        Averaging<S> mean(height, width, channels);
+        std::vector<Summand<T, S>> straight, averaged;
 #pragma omp for schedule(static)
         for (long i = 0; i < n; ++i) {
-            for (long c = 0; c < channels; ++c) {
-                base[c] = 0;
-                for (long k = 0; k < terms; ++k) {
-                    S f = factor[k] ? factor[k][i] : S(1);
+            straight.clear(), averaged.clear();
+            std::fill(base, base + channels, S(0));
+            for (long k = 0; k < terms; ++k) {
+                S f = factor[k] ? factor[k][i] : S(1);
+                for (long c = 0; c < channels; ++c) {
                     base[c] += f * shift[k * channels + c];
                     own[k * channels + c] = f * scale[k * channels + c];
                 }
+                (pooled[k] ? averaged : straight).push_back({z[k] + i * pixels * zs[k], zs[k], own + k * channels});
             }
             T *out = y + i * pixels * channels;
-            for (long start = 0; start < terms; start += TOGETHER) {
-                long count = std::min(TOGETHER, terms - start);
-                bool last = start + count == terms;
-                const T *from[TOGETHER];
-                for (long k = 0; k < count; ++k) from[k] = z[start + k] + i * pixels * zs[start + k];
-                const long *step = zs + start;
-                const S *weight = own + start * channels;
+            S *total = place_of_sums(out, sums);
+            add_up(straight, pixels, channels, total, [&](auto w, long, long c) { return get(w, base + c); });
+            if (pools) {
+                add_up(averaged, pixels, channels, inner, [](auto w, long, long) { return nil<S>(w); });
                 over<S>(channels, [&](auto w, long c) {
-                    for (long p = 0; p < pixels; ++p) {
-                        S *q = total + p * channels + c;
-                        auto sum = get(w, start ? q : base + c);
-                        for (long k = 0; k < count; ++k)
-                            sum += get(w, weight + k * channels + c) * get(w, from[k] + p * step[k] + c);
-                        if (last) put(w, out + p * channels + c, sum);
-                        else put(w, q, sum);
-                    }
+                    mean.sums(w, inner + c, [&](long p, auto sum) {
+                        long at = p * channels + c;
+                        put(w, out + at, get(w, total + at) + mean.share[p] * sum);
+                    });
                 });
+            } else {
+                store(total, pixels * channels, out);
             }
         }
     }
@@ -375,26 +513,25 @@ void slopes(long terms, const T *const *z, const long *zs, const S *const *facto
         over<S>(channels, [&](auto w, long c) {
             put(w, part + terms * channels + c,
                 sum_of<S>(w, pixels, [&](long p) { return get(w, own + p * gs + c); }));
-            for (long k = 0; k < terms;) {
-                auto some = [&](auto number) { // of terms at once: the gradient is read once for all
-                    constexpr int K = number.value;
-                    decltype(nil<S>(w)) sum[K], m[K];
-                    const T *from[K];
-                    for (int t = 0; t < K; ++t) {
-                        sum[t] = nil<S>(w);
-                        m[t] = get(w, mean + (k + t) * channels + c);
-                        from[t] = z[k + t] + i * pixels * zs[k + t] + c;
-                    }
-                    for (long p = 0; p < pixels; ++p) {
-                        auto slope = get(w, own + p * gs + c);
-                        for (int t = 0; t < K; ++t) sum[t] += slope * (get(w, from[t] + p * zs[k + t]) - m[t]);
-                    }
-                    for (int t = 0; t < K; ++t) put(w, part + (k + t) * channels + c, sum[t]);
-                    k += K;
-                };
-                if (k + 4 <= terms) some(std::integral_constant<int, 4>{});
-                else some(std::integral_constant<int, 1>{});
-            }
+        });
+        in_groups(terms, [&](long first, auto number) { // the gradient is read once for all of a group
+            constexpr int K = number.value;
+            over<S>(channels, [&](auto w, long c) {
+                decltype(nil<S>(w)) sum[K], m[K];
+                const T *from[K];
+                long step[K];
+                for (int k = 0; k < K; ++k) {
+                    sum[k] = nil<S>(w);
+                    m[k] = get(w, mean + (first + k) * channels + c);
+                    from[k] = z[first + k] + i * pixels * zs[first + k] + c;
+                    step[k] = zs[first + k];
+                }
+                for (long p = 0; p < pixels; ++p) {
+                    auto slope = get(w, own + p * gs + c);
+                    for (int k = 0; k < K; ++k) sum[k] += slope * (get(w, from[k] + p * step[k]) - m[k]);
+                }
+                for (int k = 0; k < K; ++k) put(w, part + (first + k) * channels + c, sum[k]);
+            });
         });
     }
     for (long k = 0; k < terms; ++k)
@@ -410,40 +547,154 @@ void slopes(long terms, const T *const *z, const long *zs, const S *const *facto
         }
 }
 
-// The gradient of what a norm took in, from that of what it gave: a * factor[n] * g + b * z + c, a [C]; without z the
-// last two are not there.
+// The gradient of what a norm took in, from that of what it gave: a * factor[n] * g + b * z + c, each of a, b, c [C].
 template <class T, class S> struct Gradient {
     const T *g, *z;
     long gs, zs;
     const S *factor, *a, *b, *c;
 
     // use(p, its gradient) for all pixels of an image, of one or a vector of channels.
-    template <class W, class F> void each(W w, long image, long pixels, long channel, F &&use) const {
+    template <class W, class F> INLINE void each(W w, long image, long pixels, long channel, F &&use) const {
         auto mine = get(w, a + channel) * (factor ? factor[image] : S(1));
-        const T *slope = g + image * pixels * gs + channel;
-        if (!z) {
-            for (long p = 0; p < pixels; ++p) use(p, mine * get(w, slope + p * gs));
-            return;
-        }
         auto second = get(w, b + channel), third = get(w, c + channel);
-        const T *value = z + image * pixels * zs + channel;
-        for (long p = 0; p < pixels; ++p) use(p, mine * get(w, slope + p * gs) + (second * get(w, value + p * zs) + third));
+        const long gstep = gs, zstep = zs;
+        const T *slope = g + image * pixels * gstep + channel, *value = z + image * pixels * zstep + channel;
+        for (long p = 0; p < pixels; ++p)
+            use(p, mine * get(w, slope + p * gstep) + (second * get(w, value + p * zstep) + third));
     }
 };
 
 template <class T, class S>
-void gradient(const Gradient<T, S> *from, long n, long pixels, long channels, T *out, long add, int threads) {
+void image_gradient(Gradient<T, S> from, long image, long pixels, long channels, T *out, bool add) {
+    over<S>(channels, [=](auto w, long c) {
+        T *start = out + c;
+        if (add)
+            from.each(w, image, pixels, c, [=](long p, auto value) {
+                put(w, start + p * channels, get(w, start + p * channels) + value);
+            });
+        else from.each(w, image, pixels, c, [=](long p, auto value) { put(w, start + p * channels, value); });
+    });
+}
+
+// out[k] = the gradient of term k, or has it added; image by image, so that what all are made of stays in the cache.
+template <class T, class S>
+void gradients(long terms, const Gradient<T, S> *from, T *const *out, const long *add, long n, long pixels,
+               long channels, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (long i = 0; i < n; ++i) {
-        T *start = out + i * pixels * channels;
-        over<S>(channels, [&](auto w, long c) {
-            if (add)
-                from->each(w, i, pixels, c, [&](long p, auto value) {
-                    T *q = start + p * channels + c;
-                    put(w, q, get(w, q) + value);
+    for (long i = 0; i < n; ++i)
+        for (long k = 0; k < terms; ++k)
+            image_gradient(from[k], i, pixels, channels, out[k] + i * pixels * channels, add[k]);
+}
+
+// A tensor that is summed as it is, or its means, or both; the weights and factors of the two, without a norm.
+template <class T, class S> struct Plain {
+    const T *x;
+    T *gx;
+    long xs, add, is[2];
+    double weight[2];
+    const S *factor[2];
+};
+
+// gx [pixels, C] = weight[0] * g + weight[1] * back, or has it added; part [2, C] = the sums of g * x and of back * x.
+template <bool A, bool B, class T, class S>
+void image_plain(const T *x, long xs, const T *g, long gs, const S *back, const S *weight, long pixels, long channels,
+                 T *gx, bool add, S *part) {
+    over<S>(channels, [=](auto w, long c) {
+        auto first = nil<S>(w), second = first, a = first + weight[0], b = first + weight[1];
+        for (long p = 0; p < pixels; ++p) {
+            auto value = get(w, x + p * xs + c), total = nil<S>(w);
+            T *q = gx + p * channels + c;
+            if (add) total = get(w, q);
+            if (A) {
+                auto slope = get(w, g + p * gs + c);
+                first += slope * value;
+                total += a * slope;
+            }
+            if (B) {
+                auto slope = get(w, back + p * channels + c);
+                second += slope * value;
+                total += b * slope;
+            }
+            put(w, q, total);
+        }
+        put(w, part + c, first);
+        put(w, part + channels + c, second);
+    });
+}
+
+// gx = the gradients of x, or has them added; dot [k, 2] = the sums of factor * g * x, and of factor * g * mean(x).
+template <class T, class S>
+void plain_gradients(long terms, const Plain<T, S> *from, const T *g, long gs, long n, long height, long width,
+                     long channels, S *dot, int threads) {
+    long pixels = height * width, size = 2 * terms * channels;
+    bool pools = std::any_of(from, from + terms, [](const auto &term) { return term.is[1]; });
+    S *parts = scratch<S>(PARTS, n * size);
+#pragma omp parallel num_threads(threads)
+    {
+        long room = pools ? pixels * channels : 0;
+        S *shared = scratch<S>(IMAGE, room), *back = scratch<S>(OUT, room);
+        Averaging<S> mean(height, width, channels);
+#pragma omp for schedule(static)
+        for (long i = 0; i < n; ++i) {
+            const T *own = g + i * pixels * gs;
+            if (pools)
+                over<S>(channels, [&](auto w, long c) {
+                    for (long p = 0; p < pixels; ++p)
+                        put(w, shared + p * channels + c, mean.share[p] * get(w, own + p * gs + c));
+                    mean.sums(w, shared + c, [&](long p, auto sum) { put(w, back + p * channels + c, sum); });
                 });
-            else from->each(w, i, pixels, c, [&](long p, auto value) { put(w, start + p * channels + c, value); });
-        });
+            for (long k = 0; k < terms; ++k) {
+                const Plain<T, S> &term = from[k];
+                const T *x = term.x + i * pixels * term.xs;
+                T *gx = term.gx + i * pixels * channels;
+                S *part = parts + i * size + 2 * k * channels, weight[2];
+                for (int j = 0; j < 2; ++j) weight[j] = S(term.weight[j]) * (term.factor[j] ? term.factor[j][i] : S(1));
+                auto both = [&](auto straight, auto averaged) {
+                    constexpr bool A = straight.value, B = averaged.value;
+                    image_plain<A, B>(x, term.xs, own, gs, back, weight, pixels, channels, gx, term.add, part);
+                };
+                if (!term.is[1]) both(std::true_type{}, std::false_type{});
+                else if (term.is[0]) both(std::true_type{}, std::true_type{});
+                else both(std::false_type{}, std::true_type{});
+            }
+        }
+    }
+    for (long k = 0; k < 2 * terms; ++k) {
+        const S *factor = from[k / 2].factor[k % 2];
+        double total = 0;
+        for (long i = 0; i < n; ++i) {
+            const S *part = parts + i * size + k * channels;
+            for (long c = 0; c < channels; ++c) total += (factor ? factor[i] : 1) * double(part[c]);
+        }
+        dot[k] = S(total);
+    }
+}
+
+// gx = the sum of the gradients of x and of those of its rectified self, ``terms`` in all, the latter last.
+template <class T, class S>
+void gather(long terms, const T *const *g, const long *gs, long rectified, const T *x, long xs, long n, long pixels,
+            long channels, T *gx, int threads) {
+#pragma omp parallel num_threads(threads)
+    {
+        S *sums = scratch<S>(OUT, pixels * channels), *ones = scratch<S>(TAPS, channels);
+        std::fill(ones, ones + channels, S(1));
+        std::vector<Summand<T, S>> straight, behind;
+#pragma omp for schedule(static)
+        for (long i = 0; i < n; ++i) {
+            straight.clear(), behind.clear();
+            for (long k = 0; k < terms; ++k)
+                (k < terms - rectified ? straight : behind).push_back({g[k] + i * pixels * gs[k], gs[k], ones});
+            T *out = gx + i * pixels * channels;
+            const T *image = x + i * pixels * xs;
+            S *total = place_of_sums(out, sums);
+            if (rectified) add_up(behind, pixels, channels, total, [](auto w, long, long) { return nil<S>(w); });
+            add_up(straight, pixels, channels, total, [&](auto w, long p, long c) {
+                auto zero = nil<S>(w);
+                if (!rectified) return zero;
+                return get(w, image + p * xs + c) > zero ? get(w, total + p * channels + c) : zero;
+            });
+            store(total, pixels * channels, out);
+        }
     }
 }
 
@@ -691,18 +942,26 @@ void pool_backward(long most, const T *x, long xs, const T *g, long gs, long n, 
         statistics(z, zs, n, pixels, channels, norm, threads);                                                         \
     }                                                                                                                  \
     extern "C" void weighted_sum_##NAME(long terms, const T *const *z, const long *zs, const S *const *factor,         \
-                                        const S *scale, const S *shift, long n, long pixels, long channels, T *y,      \
-                                        int threads) {                                                                 \
-        weighted_sum(terms, z, zs, factor, scale, shift, n, pixels, channels, y, threads);                             \
+                                        const long *pooled, const S *scale, const S *shift, long n, long height,       \
+                                        long width, long channels, T *y, int threads) {                                \
+        weighted_sum(terms, z, zs, factor, pooled, scale, shift, n, height, width, channels, y, threads);              \
     }                                                                                                                  \
     extern "C" void slopes_##NAME(long terms, const T *const *z, const long *zs, const S *const *factor,               \
                                   const S *mean, const T *g, long gs, long n, long pixels, long channels, S *slope,    \
                                   int threads) {                                                                       \
         slopes(terms, z, zs, factor, mean, g, gs, n, pixels, channels, slope, threads);                                \
     }                                                                                                                  \
-    extern "C" void gradient_##NAME(const Gradient<T, S> *from, long n, long pixels, long channels, T *out, long add,  \
-                                    int threads) {                                                                     \
-        gradient(from, n, pixels, channels, out, add, threads);                                                        \
+    extern "C" void gradients_##NAME(long terms, const Gradient<T, S> *from, T *const *out, const long *add, long n,   \
+                                     long pixels, long channels, int threads) {                                        \
+        gradients(terms, from, out, add, n, pixels, channels, threads);                                                \
+    }                                                                                                                  \
+    extern "C" void plain_gradients_##NAME(long terms, const Plain<T, S> *from, const T *g, long gs, long n,           \
+                                           long height, long width, long channels, S *dot, int threads) {              \
+        plain_gradients(terms, from, g, gs, n, height, width, channels, dot, threads);                                 \
+    }                                                                                                                  \
+    extern "C" void gather_##NAME(long terms, const T *const *g, const long *gs, long rectified, const T *x, long xs,  \
+                                  long n, long pixels, long channels, T *gx, int threads) {                            \
+        gather<T, S>(terms, g, gs, rectified, x, xs, n, pixels, channels, gx, threads);                                \
     }                                                                                                                  \
     extern "C" void pool_forward_##NAME(long most, const T *x, long xs, long n, long height, long width,               \
                                         long channels, long stride, long out_height, long out_width, T *y,             \

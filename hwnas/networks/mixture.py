@@ -4,7 +4,8 @@
 
 A term's z is a tensor (norm or not), or what a chain of ReLU, depthwise and pointwise convolutions makes of one. Batch
 norms without learnt factors are no pass of their own: they are a scale and a shift a channel in the sum behind them, or
-in the ReLU of the next block. Only the z are kept for the gradient; what a block computes in between is computed again.
+in the ReLU of the next block. Nor is average pooling, which is linear: the sum of all that is pooled is pooled once.
+Only the z are kept for the gradient; what a block computes in between is computed again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.kernels import Block as Sizes
-from hwnas.kernels import Gradient, Norm, kernels
+from hwnas.kernels import Gradient, Norm, Plain, kernels
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,25 @@ class Block:
 
 @dataclass(frozen=True)
 class Term:
-    """One summand: a tensor [N, C, H, W], the blocks it goes through, the norm behind (that of the last block)."""
+    """One summand: a tensor [N, C, H, W], the blocks it goes through, the norm behind (that of the last block).
+
+    One without blocks and norm may be ``pooled``: the 3x3 means of its pixels, a border of one pixel not counted.
+    """
 
     value: Tensor
     blocks: tuple[Block, ...] = ()
     norm: nn.BatchNorm2d | None = None
+    pooled: bool = False
 
     @property
     def norms(self) -> list[nn.BatchNorm2d]:
         own = [self.norm] if self.norm is not None and not self.blocks else []
         return [block.norm for block in self.blocks] + own
+
+    @property
+    def normed(self) -> bool:
+        """Whether a norm is the last that it goes through."""
+        return bool(self.blocks) or self.norm is not None
 
 
 KINDS = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
@@ -69,14 +79,17 @@ def usable(x: Tensor) -> bool:
 def mix(terms: Sequence[Term], weights: Tensor, factors: Tensor | None = None) -> Tensor:
     """The sum of ``terms``, weighed by ``weights`` [K] and, image by image, by ``factors`` [K, N].
 
-    Norms take the batch's statistics and add them to their running ones. All terms have one shape.
+    Norms take the batch's statistics and add them to their running ones. All terms have one shape, and those with a
+    norm come first.
     """
+    normed = [term.normed for term in terms]
+    assert normed == sorted(normed, reverse=True)
     kept = {id(term.value): term.value for term in terms}
     types = {value.dtype for value in kept.values()}
     if torch.bfloat16 in types and (len(types) > 1 or any(term.blocks for term in terms)):
         kept = {key: value.float() for key, value in kept.items()}  # blocks know no bfloat16
     places = {key: place for place, key in enumerate(kept)}
-    plan = [(places[id(term.value)], term.blocks, term.norm) for term in terms]
+    plan = [(places[id(term.value)], term.blocks, term.norm, term.pooled) for term in terms]
     tracked = [norm.num_batches_tracked for term in terms for norm in term.norms]
     if counts := [count for count in tracked if count is not None]:
         torch._foreach_add_(counts, 1)
@@ -102,35 +115,38 @@ class _Mix(torch.autograd.Function):
         saved: list[Tensor] = [_rows(value) for value in tensors[:count]] + list(tensors[count:])
         dtype = saved[0].dtype
         small = torch.float32 if dtype == torch.bfloat16 else dtype
-        place, blocks, _ = plan[0]
+        place, blocks, *_ = plan[0]
         channels = blocks[-1].pointwise.out_channels if blocks else saved[place].shape[1]
         mean, rstd = torch.zeros(len(plan), channels, dtype=small), torch.ones(len(plan), channels, dtype=small)
         learnt = iter(range(count, len(tensors)))
         chains, outputs = [], []
-        for k, (place, blocks, norm) in enumerate(plan):
+        for k, (place, blocks, norm, _) in enumerate(plan):
             chain, x, before = [], place, None
             for number, block in enumerate(blocks):
                 sizes = block.sizes(saved[x])
                 depthwise = next(learnt) if block.depthwise is not None else None
                 step = _Step(sizes, x, before, depthwise, next(learnt), len(saved))
                 last = number == len(blocks) - 1
-                after = [v[k] if last else torch.empty(sizes.out_channels, dtype=small) for v in (mean, rstd)]
-                saved.append(_block_forward(step, saved, norm_of(block.norm, *after)))
+                after = [] if last else [torch.empty(sizes.out_channels, dtype=small) for _ in range(2)]
+                where = (_row(mean, k), _row(rstd, k)) if last else map(_at, after)
+                saved.append(_block_forward(step, saved, norm_of(block.norm, *where)))
                 if not last:
                     before = len(saved), len(saved) + 1
                     saved += after
                 x = step.z
                 chain.append(step)
             if norm is not None and not blocks:
-                _statistics(saved[x], norm_of(norm, mean[k], rstd[k]))
+                _statistics(saved[x], norm_of(norm, _row(mean, k), _row(rstd, k)))
             chains.append((place, chain))
             outputs.append(x)
         w, factors = weights.detach().to(small), None if factors is None else factors.to(small)
         scale = w[:, None] * rstd
-        y = _weighted_sum([saved[z] for z in outputs], factors, scale, -scale * mean)
+        pooled = [int(row[3]) for row in plan]
+        y = _weighted_sum([saved[z] for z in outputs], factors, pooled, scale, -scale * mean)
         ctx.save_for_backward(w, factors, mean, rstd, *saved)
         ctx.chains, ctx.outputs, ctx.count, ctx.dtype = chains, outputs, count, weights.dtype
-        ctx.normed = torch.tensor([bool(blocks) or norm is not None for _, blocks, norm in plan])
+        ctx.normed = sum(bool(blocks) or norm is not None for _, blocks, norm, _ in plan)
+        ctx.plain = _by_place([(k, plan[k][0], pooled[k]) for k in range(ctx.normed, len(plan))])
         return y
 
     @staticmethod
@@ -138,55 +154,70 @@ class _Mix(torch.autograd.Function):
         _require_first_order()
         w, factors, mean, rstd, *saved = ctx.saved_tensors
         g = _rows(g.to(saved[ctx.outputs[0]].dtype))
-        slope = _slopes([saved[z] for z in ctx.outputs], factors, mean, g)
-        pixels = g.shape[0] * g.shape[2] * g.shape[3]
-        a, b, c = _through_norm(w[:, None], mean, rstd, slope, pixels, ctx.normed[:, None])
-        teach = any(ctx.needs_input_grad[4 + ctx.count :])
         found: list[Tensor | None] = [None] * len(saved)
-        for k, (place, chain) in enumerate(ctx.chains):
-            normed = bool(ctx.normed[k])
-            z = saved[ctx.outputs[k]]
-            factor = None if factors is None else factors[k]
-            source = _Source(g, z, factor, a[k], b[k], c[k]) if normed else _Source(g, None, factor, a[k], None, None)
-            for step in reversed(chain):
-                source = _block_backward(step, source, saved, found, teach)
-            if not chain:
-                found[place] = _gradient(source, z, found[place])
-        dw = (rstd * slope[:, 1]).sum(dim=1).to(ctx.dtype)
-        return None, None, None, dw, *found[: len(ctx.needs_input_grad) - 4]
+        dw = torch.empty_like(w)
+        if ctx.plain:
+            dw[ctx.normed :] = _plain_gradients(ctx.plain, w, factors, saved, g, found)
+        if normed := ctx.normed:
+            w, mean, rstd = w[:normed], mean[:normed], rstd[:normed]
+            slope = _slopes([saved[z] for z in ctx.outputs[:normed]], factors, mean, g)
+            dw[:normed] = (rstd * slope[:, 1]).sum(dim=1)
+            scales = _through_norm(w[:, None], mean, rstd, slope, g.shape[0] * g.shape[2] * g.shape[3])
+            direct: list[tuple[_Source, int]] = []  # gradients of what no block is in front of, and where they go
+            teach = any(ctx.needs_input_grad[4 + ctx.count :])
+            for k, (place, chain) in enumerate(ctx.chains[:normed]):
+                source = _Source(g, saved[ctx.outputs[k]], factors, *scales, k)
+                for step in reversed(chain):
+                    source = _block_backward(step, source, saved, found, teach)
+                if not chain:
+                    direct.append((source, place))
+            _gradients(direct, found)
+        return None, None, None, dw.to(ctx.dtype), *found[: len(ctx.needs_input_grad) - 4]
+
+
+def _by_place(plain: list[tuple[int, int, int]]) -> list[tuple[int, list[int | None]]]:
+    """Terms (number, place, pooled) by their places: of each at most one that is not pooled, and one that is."""
+    found: list[tuple[int, list[int | None]]] = []
+    for k, place, pooled in plain:
+        free = next((pair for other, pair in found if other == place and pair[pooled] is None), None)
+        if free is None:
+            free = [None, None]
+            found.append((place, free))
+        free[pooled] = k
+    return found
 
 
 @dataclass(frozen=True)
 class _Source:
-    """The gradient of a z as a * factor * g + b * z + c; a, b and c [C]."""
+    """The gradient of a z as a * factor * g + b * z + c, from one row of factors [K, N], and of a, b and c [K, C]."""
 
     g: Tensor
-    z: Tensor | None
-    factor: Tensor | None
+    z: Tensor
+    factors: Tensor | None
     a: Tensor
-    b: Tensor | None
-    c: Tensor | None
+    b: Tensor
+    c: Tensor
+    row: int = 0
 
-    def struct(self) -> Any:
-        strides = _stride(self.g), 0 if self.z is None else _stride(self.z)
-        rest = map(_at, (self.factor, self.a, self.b, self.c))
-        return ctypes.byref(Gradient(_at(self.g), _at(self.z), *strides, *rest))
+    def struct(self) -> Gradient:
+        rest = (_row(v, self.row) for v in (self.factors, self.a, self.b, self.c))
+        return Gradient(_at(self.g), _at(self.z), _stride(self.g), _stride(self.z), *rest)
 
 
 def _through_norm(
-    weight: Tensor | float, mean: Tensor, rstd: Tensor, slope: Tensor, count: int, normed: Tensor | bool = True
+    weight: Tensor | float, mean: Tensor, rstd: Tensor, slope: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """a, b and c of the gradient in front of a batch norm weighed by ``weight``, from the sums of what comes back."""
     a = weight * rstd
-    b = -a * rstd * rstd * slope[..., 1, :] / count * normed
-    return a, b, -a * slope[..., 0, :] / count * normed - b * mean
+    b = -a * rstd * rstd * slope[..., 1, :] / count
+    return a, b, -a * slope[..., 0, :] / count - b * mean
 
 
-def norm_of(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor) -> Any:
-    """A batch norm for the kernels; its batch is counted already."""
+def norm_of(norm: nn.BatchNorm2d, mean: int, rstd: int) -> Any:
+    """A batch norm for the kernels, with where its statistics go; its batch is counted already."""
     momentum = norm.momentum if norm.momentum is not None else 1 / int(norm.num_batches_tracked)  # type: ignore[arg-type]
     running = _at(norm.running_mean), _at(norm.running_var)
-    return ctypes.byref(Norm(_at(mean), _at(rstd), *running, norm.eps, momentum))
+    return ctypes.byref(Norm(mean, rstd, *running, norm.eps, momentum))
 
 
 def _block_forward(step: _Step, saved: list[Tensor], norm: Any) -> Tensor:
@@ -210,8 +241,9 @@ def _block_backward(
     taught = [torch.empty_like(v) if teach and v is not None else None for v in weights]
     add = step.before is None and found[step.x] is not None
     gx = found[step.x] if add else _empty(x, *x.shape[1:])
+    start: Any = ctypes.byref(source.struct())
     _call(
-        *("block_backward", x.dtype, source.struct(), _at(x), _stride(x), *map(_at, (*before, *weights))),
+        *("block_backward", x.dtype, start, _at(x), _stride(x), *map(_at, (*before, *weights))),
         *(ctypes.byref(s), _at(gx), int(add), *map(_at, (slope, *taught))),
     )
     for number, value in zip((step.depthwise, step.pointwise), taught, strict=True):
@@ -232,9 +264,12 @@ def _statistics(z: Tensor, norm: Any) -> None:
     _call("statistics", z.dtype, _at(z), _stride(z), *_images(z), norm)
 
 
-def _weighted_sum(terms: list[Tensor], factors: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+def _weighted_sum(
+    terms: list[Tensor], factors: Tensor | None, pooled: list[int], scale: Tensor, shift: Tensor
+) -> Tensor:
     y = _empty(terms[0], *terms[0].shape[1:])
-    _call("weighted_sum", y.dtype, *_arrays(terms, factors), _at(scale), _at(shift), *_images(y), _at(y))
+    which = (ctypes.c_long * len(pooled))(*pooled)
+    _call("weighted_sum", y.dtype, *_arrays(terms, factors), which, _at(scale), _at(shift), *_sizes(y), _at(y))
     return y
 
 
@@ -246,10 +281,81 @@ def _slopes(terms: list[Tensor], factors: Tensor | None, mean: Tensor, g: Tensor
     return slope
 
 
-def _gradient(source: _Source, z: Tensor, into: Tensor | None) -> Tensor:
-    out = _empty(z, *z.shape[1:]) if into is None else into
-    _call("gradient", z.dtype, source.struct(), *_images(z), _at(out), int(into is not None))
-    return out
+def _gradients(sources: list[tuple[_Source, int]], found: list[Tensor | None]) -> None:
+    """Puts, or adds, the gradients of the z into ``found``, at the places that go with them."""
+    if not sources:
+        return
+    count, z = len(sources), sources[0][0].z
+    from_ = (Gradient * count)(*(source.struct() for source, _ in sources))
+    taken = [_taken(found, place, source.z) for source, place in sources]
+    out = (ctypes.c_void_p * count)(*(_at(gx) for gx, _ in taken))
+    add = (ctypes.c_long * count)(*(add for _, add in taken))
+    _call("gradients", z.dtype, count, from_, out, add, *_images(z))
+
+
+def _plain_gradients(
+    plain: list[tuple[int, list[int | None]]],
+    w: Tensor,
+    factors: Tensor | None,
+    saved: list[Tensor],
+    g: Tensor,
+    found: list[Tensor | None],
+) -> Tensor:
+    """Puts the gradients of terms without norms into ``found``; those of their weights, in the terms' order."""
+    rows, weights = [], w.tolist()
+    for place, pair in plain:
+        gx, add = _taken(found, place, saved[place])
+        factor = [0 if k is None else _row(factors, k) for k in pair]
+        which, weight = [int(k is not None) for k in pair], [0.0 if k is None else weights[k] for k in pair]
+        where = _at(saved[place]), _at(gx), _stride(saved[place])
+        rows.append(Plain(*where, add, tuple(which), tuple(weight), tuple(factor)))
+    dot = w.new_empty(len(plain), 2)
+    terms = len(plain), (Plain * len(plain))(*rows)
+    _call("plain_gradients", g.dtype, *terms, _at(g), _stride(g), *_sizes(g), _at(dot))
+    order = [(k, row, j) for row, (_, pair) in enumerate(plain) for j, k in enumerate(pair) if k is not None]
+    return dot.flatten()[[2 * row + j for _, row, j in sorted(order)]]
+
+
+def _taken(found: list[Tensor | None], place: int, like: Tensor) -> tuple[Tensor, int]:
+    """The gradient at a place, made if there is none yet, and whether there was."""
+    gx = found[place]
+    if gx is not None:
+        return gx, 1
+    gx = found[place] = _empty(like, *like.shape[1:])
+    return gx, 0
+
+
+class _Branches(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, straight: int, rectified: int) -> tuple[Tensor, ...]:
+        x = _rows(x)
+        ctx.save_for_backward(x)
+        ctx.straight = straight
+        ctx.set_materialize_grads(False)
+        y = x.relu() if rectified else x
+        return *(x.detach() for _ in range(straight)), *(y.detach() for _ in range(rectified))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        _require_first_order()
+        (x,) = ctx.saved_tensors
+        straight, rectified = (
+            [_rows(g) for g in some if g is not None] for some in (gradients[: ctx.straight], gradients[ctx.straight :])
+        )
+        terms = straight + rectified
+        if len(terms) < 2 and not rectified:
+            return terms[0] if terms else None, None, None
+        gx = _empty(x, *x.shape[1:])
+        count, where, strides, _ = _arrays(terms, None)
+        rest = len(rectified), _at(x), _stride(x), *_images(x), _at(gx)
+        _call("gather", x.dtype, count, where, strides, *rest)
+        return gx, None, None
+
+
+def branches(x: Tensor, straight: int, rectified: int) -> tuple[list[Tensor], list[Tensor]]:
+    """x [N, C, H, W], and its ReLU, as often as asked, each for one reader: their gradients are added in one pass."""
+    found = list(_Branches.apply(x, straight, rectified))
+    return found[:straight], found[straight:]
 
 
 class _Pool(torch.autograd.Function):
@@ -292,6 +398,11 @@ def _at(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _row(tensor: Tensor | None, number: int) -> int:
+    """Where a row of a contiguous one begins."""
+    return 0 if tensor is None else tensor.data_ptr() + number * tensor.stride(0) * tensor.element_size()
+
+
 def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     size = like.shape[0], channels, height, width
     return torch.empty(size, dtype=like.dtype, memory_format=torch.channels_last)
@@ -324,5 +435,5 @@ def _arrays(terms: list[Tensor], factors: Tensor | None) -> tuple[Any, ...]:
     count = len(terms)
     where = (ctypes.c_void_p * count)(*map(_at, terms))
     strides = (ctypes.c_long * count)(*map(_stride, terms))
-    rows = (ctypes.c_void_p * count)(*([None] * count if factors is None else map(_at, factors)))
+    rows = (ctypes.c_void_p * count)(*(_row(factors, k) for k in range(count)))
     return count, where, strides, rows

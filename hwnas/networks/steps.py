@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 import torch
@@ -15,6 +15,14 @@ from hwnas.operations import FactorizedReduce
 
 Layer = Callable[[Tensor], Tensor]
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass
+class Firsts:
+    """What first layers have ``made`` of a tensor, by their names, and its ReLUs that are still to be read."""
+
+    made: dict[str, Tensor] = field(default_factory=dict)
+    rectified: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -32,29 +40,38 @@ class Steps:
     layers: Layers = ()
     kind: str = ""
 
-    def term(self, x: Tensor, firsts: dict[str, Tensor]) -> Term:
-        """The module's output for x as a summand for the kernels.
+    def in_blocks(self, x: Tensor) -> bool:
+        """Whether the kernels run all of it on x."""
+        return bool(self.blocks) and x.dtype != torch.bfloat16
 
-        ``firsts`` has what first layers have made of x, by their names.
-        """
-        if self.blocks and x.dtype != torch.bfloat16:
+    def rectifies(self, x: Tensor) -> bool:
+        """Whether ``term`` reads a ReLU of x."""
+        return isinstance(self.first, nn.ReLU) and not self.in_blocks(x)
+
+    def term(self, x: Tensor, firsts: Firsts) -> Term:
+        """The module's output for x as a summand for the kernels."""
+        if self.in_blocks(x):
             return Term(x, self.blocks)
+        if _is_averaging(self.first) and not self.rest and self.norm is None:
+            return Term(x, pooled=True)
         value = self._behind_first(x, firsts, True)
         return Term(value, (), self.norm) if self.norm is None or is_plain(self.norm) else Term(self.norm(value))
 
-    def output(self, x: Tensor, firsts: dict[str, Tensor], fused: bool) -> Tensor:
+    def output(self, x: Tensor, firsts: Firsts, fused: bool) -> Tensor:
         if fused:
             term = self.term(x, firsts)
-            return mix([term], torch.ones(1)) if term.norms else term.value
+            return mix([term], torch.ones(1)) if term.norms or term.pooled else term.value
         value = self._behind_first(x, firsts, False)
         return value if self.norm is None else self.norm(value)
 
-    def _behind_first(self, x: Tensor, firsts: dict[str, Tensor], fused: bool) -> Tensor:
-        if self.first is not None:
+    def _behind_first(self, x: Tensor, firsts: Firsts, fused: bool) -> Tensor:
+        if firsts.rectified and isinstance(self.first, nn.ReLU):
+            x = firsts.rectified.pop()
+        elif self.first is not None:
             name = str(self.first)
-            if name not in firsts:
-                firsts[name] = pool(x, self.first) if fused and _is_pool(self.first) else self.first(x)
-            x = firsts[name]
+            if name not in firsts.made:
+                firsts.made[name] = pool(x, self.first) if fused and _is_pool(self.first) else self.first(x)
+            x = firsts.made[name]
         for layer in self.rest:
             x = layer(x)
         return x
@@ -102,6 +119,11 @@ def _is_pool(layer: nn.Module) -> TypeGuard[nn.MaxPool2d | nn.AvgPool2d]:
         return False
     square = layer.kernel_size in (3, (3, 3)) and layer.padding in (1, (1, 1)) and getattr(layer, "dilation", 1) == 1
     return square and isinstance(layer.stride, int) and getattr(layer, "divisor_override", None) is None
+
+
+def _is_averaging(layer: nn.Module | None) -> bool:
+    """Whether the kernels take it into their sums."""
+    return isinstance(layer, nn.AvgPool2d) and _is_pool(layer) and layer.stride == 1
 
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:

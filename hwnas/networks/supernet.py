@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from hwnas.compute import CPU, sent
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
-from hwnas.networks.mixture import Term, mix, usable
-from hwnas.networks.steps import Steps, steps_of
+from hwnas.networks.mixture import Term, branches, mix, usable
+from hwnas.networks.steps import Firsts, Steps, steps_of
 from hwnas.networks.wide import Layers, compact, weighed_sums
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
@@ -82,7 +82,7 @@ class MixedCell(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 return self(mixed, *(x.float() for x in inputs), drop=drop)
         fused = self.compiled and self.plain and usable(inputs[0])
-        nodes = [steps.output(x, {}, fused) for steps, x in zip(self.prepares, inputs, strict=True)]
+        nodes = [steps.output(x, Firsts(), fused) for steps, x in zip(self.prepares, inputs, strict=True)]
         run = _Run(self, nodes, mixed, drop, fused)
         for node in self.cell.inner_nodes:
             total = run.node(self.cell.edges_into(node))
@@ -119,10 +119,12 @@ class _Run:
 
     def __init__(self, cell: MixedCell, nodes: list[Tensor], mixed: Mixed, drop: DropPath | None, fused: bool) -> None:
         self.cell, self.nodes, self.mixed, self.drop, self.fused = cell, nodes, mixed, drop, fused
-        self.firsts: dict[int, dict[str, Tensor]] = defaultdict(dict)  # of every source node
+        self.firsts: dict[int, Firsts] = defaultdict(Firsts)  # of every source node
         self.wide: dict[int, dict[int, dict[int, Layers]]] = {}  # what runs wide from every source
         self.sums: dict[int, Tensor] = {}  # of that what edges give, until it is taken
         self.outputs: dict[tuple[int, int], Tensor] = {}  # of every shared candidate
+        self.taken_apart: dict[tuple[int, int], Steps] = {}  # candidates, by edge and operation
+        self.narrow: dict[int, dict[int, Tensor]] = {}  # what goes through candidates, by source node and edge
         every = list(range(len(cell.operations)))
         listed = mixed.active or [every] * len(mixed.weights)
         self.active = [[o for o in row if cell.operations[o] != NONE] for row in listed]
@@ -153,15 +155,14 @@ class _Run:
         weights = self.mixed.weights
         weights = weights if self.mixed.edges is None else weights * self.mixed.edges[:, None]
         pairs = [(e, o) for e in edges for o in self.active[e]]
-        factors = None
-        if self.drop:
-            each = {e: self.drop.factors() for e in edges}
-            factors = torch.stack([each[e] for e, _ in pairs])
-        return self._mix(pairs, weights, factors)
+        return self._mix(pairs, weights, {e: self.drop.factors() for e in edges} if self.drop else None)
 
-    def _mix(self, pairs: list[tuple[int, int]], weights: Tensor, factors: Tensor | None = None) -> Tensor:
-        terms = [self._term(e, o) for e, o in pairs]
-        return mix(terms, weights[[e for e, _ in pairs], [o for _, o in pairs]], factors)
+    def _mix(self, pairs: list[tuple[int, int]], weights: Tensor, factors: dict[int, Tensor] | None = None) -> Tensor:
+        """``factors`` [N] are those of every edge."""
+        rows = sorted(((self._term(e, o), e, o) for e, o in pairs), key=lambda row: not row[0].normed)
+        terms, edges, operations = map(list, zip(*rows, strict=True))
+        stacked = None if factors is None else torch.stack([factors[e] for e in edges])
+        return mix(terms, weights[edges, operations], stacked)
 
     def _edge(self, e: int) -> Tensor | None:
         """The mixture on one edge, what passes by included; None where there is nothing."""
@@ -188,7 +189,8 @@ class _Run:
         source = self.cell.cell.edges[e][0]
         if source not in self.wide:
             self.wide[source] = self._leaving(source)
-            self.sums |= weighed_sums(self.wide[source], *self._narrow(e), self.mixed.weights)
+            x, firsts = self._narrow(e)
+            self.sums |= weighed_sums(self.wide[source], x, firsts.made, self.mixed.weights)
         alone = [o for o in self.active[e] if e not in self.wide[source].get(o, ())]
         terms = [self.mixed.weights[e, o] * self._output(e, o) for o in alone]
         return reduce(torch.add, terms + ([self.sums.pop(e)] if e in self.sums else []))
@@ -232,18 +234,23 @@ class _Run:
         return self.outputs[key]
 
     def _steps(self, e: int, o: int) -> Steps:
-        return self.cell.steps(e, self.cell.operations[o])
+        if (e, o) not in self.taken_apart:
+            self.taken_apart[e, o] = self.cell.steps(e, self.cell.operations[o])
+        return self.taken_apart[e, o]
 
-    def _narrow(self, e: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _narrow(self, e: int) -> tuple[Tensor, Firsts]:
         """What goes through the candidates of an edge, and what is known of it."""
         source = self.cell.cell.edges[e][0]
-        firsts = self.firsts[source]
-        x = self.nodes[source]
-        if self.cell.partial > 1:
-            if "" not in firsts:
-                firsts[""] = x[:, : x.shape[1] // self.cell.partial]
-            x = firsts[""]
-        return x, firsts
+        if source not in self.narrow:
+            x = self.nodes[source]
+            x = x[:, : x.shape[1] // self.cell.partial] if self.cell.partial > 1 else x
+            edges = [e for e, (start, _) in enumerate(self.cell.cell.edges) if start == source and self.active[e]]
+            each = [x] * len(edges)
+            if self.fused:
+                rectified = sum(self._steps(e, o).rectifies(x) for e in edges for o in self.active[e])
+                each, self.firsts[source].rectified = branches(x, len(edges), rectified)
+            self.narrow[source] = dict(zip(edges, each, strict=True))
+        return self.narrow[source][e], self.firsts[source]
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:
