@@ -248,6 +248,20 @@ def test_recorded_passes_change_nothing(name: str, monkeypatch: pytest.MonkeyPat
     assert len(calls) <= MOST
 
 
+def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, bool]] = []
+    heard: list[str] = []
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
+    search = searching("nasbench201", "nasbench201/snas")
+    passes = Passes(search.supernet, "float32", True, heard.append)
+    draw = search.draw(search.targets[0], "weights")
+    mixture, _ = search.runs(search.supernet, search.targets[0].distribution, draw)
+    for images in range(2, 2 + MOST + 3):
+        passes(torch.zeros(images, *search.data.shape), mixture, {}, None, False)
+    assert len(calls) == MOST
+    assert len(heard) == 1
+
+
 def test_a_pass_that_cannot_be_recorded_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, heard = some_steps("nasbench201/darts")[0].state(), []
 

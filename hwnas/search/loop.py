@@ -219,7 +219,8 @@ class Search:
         self.weight_optimizer = make_optimizer(self.recipe.weights, self.weights)
 
     def _forget_passes(self) -> None:
-        records = self.device.type == "cuda" and self.processes.alone
+        # Where the draw says what runs, hardly a pass is like another; where processes share batch norms, they talk.
+        records = self.logits_device.type == "cuda" and self.processes.alone
         self.passes = Passes(self.supernet, self.precision, records, self.say)
 
     def _forget_epoch(self) -> None:

@@ -38,10 +38,13 @@ class Passes:
     ) -> Tensor:
         """The scores of a batch. ``frozen`` says that no gradient of the supernet's weights will be asked for."""
         mixture = {kind: mixed.on(images.device) for kind, mixed in mixture.items()}
-        if not self.records or places or any(mixed.ghosts for mixed in mixture.values()):
+        key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
+        if self.records and key not in self._recorded and len(self._recorded) == MOST:
+            self.records = False
+            self.say(f"passes over the supernet are of more than {MOST} kinds: they are not replayed")
+        if not self.records or places:
             with computing(self.precision, images.device):
                 return self.supernet(images, mixture, places, drop)
-        key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
         tensors = [t for mixed in mixture.values() for t in (mixed.weights, mixed.edges) if t is not None]
         tensors += [drop.rows] if drop else []
         if key not in self._recorded:
@@ -50,10 +53,6 @@ class Passes:
 
     def _record(self, one: _Pass, images: Tensor, tensors: list[Tensor], frozen: bool) -> _Pass:
         """The pass, recorded if it can be; the statistics of batch norms are as they were before."""
-        if len(self._recorded) == MOST:
-            self.say(f"more than {MOST} kinds of passes: further ones are not recorded")
-        if len(self._recorded) >= MOST:
-            return one
         samples = tuple(t.detach().clone().requires_grad_(t.requires_grad) for t in (images, *tensors))
         buffers = list(self.supernet.buffers())
         kept, learnt = [b.clone() for b in buffers], [p for p in one.parameters() if p.requires_grad]
