@@ -21,8 +21,8 @@ from hwnas.networks.count import count_network
 from hwnas.networks.serialize import write_onnx
 from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.networks.web_model import convert_for_web
-from hwnas.operations import Pointwise
-from hwnas.spaces import SPACES, Architecture, Setting, get_space
+from hwnas.operations import FactorizedReduce, Pointwise
+from hwnas.spaces import SPACES, Architecture, Setting, Workload, get_space
 
 SMALL = {
     "nasbench201": Setting(channels=4, depth=1, height=16, width=16),
@@ -216,3 +216,16 @@ def test_a_pointwise_convolution_of_few_channels_is_torchs_in_training(side: int
         torch.autograd.grad(mine, wanted, slope), torch.autograd.grad(torchs, wanted, slope), strict=True
     ):
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (15, 17), (16, 15)])
+def test_a_factorized_reduction_sees_the_same_pixels_in_training(size: tuple[int, int]) -> None:
+    """In training by padding, whose gradient stays channels last, where what is exported slices."""
+    module = FactorizedReduce(Workload("factorized_reduce", 8, 6, *size), affine=False).double()
+    images = torch.randn(2, 8, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_()
+    found = [module.train(training).halves(images) for training in (True, False)]
+    assert torch.equal(*found)
+    slopes = [torch.autograd.grad(y, images, torch.ones_like(y))[0] for y in found]
+    torch.testing.assert_close(*slopes)
+    assert slopes[0].is_contiguous(memory_format=torch.channels_last)

@@ -112,13 +112,13 @@ class FactorizedReduce(nn.Module):
         """What comes behind the ReLU and before the norm."""
         return torch.cat([self.even(x), self.odd(self.shifted(x))], dim=1)
 
-    @staticmethod
-    def shifted(x: Tensor) -> Tensor:
-        """What the odd half sees."""
+    def shifted(self, x: Tensor) -> Tensor:
+        """What the odd half sees: x without its first row and column; an odd side gets its last one back, as zeros."""
+        bottom, right = x.shape[2] % 2, x.shape[3] % 2
+        if self.training:  # a slice's gradient is not channels last; what is exported are slices
+            return nn.functional.pad(x, (-1, right, -1, bottom))
         shifted = x[:, :, 1:, 1:]
-        if x.shape[2] % 2 or x.shape[3] % 2:  # an odd side has one row fewer after the shift
-            shifted = nn.functional.pad(shifted, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
-        return shifted
+        return nn.functional.pad(shifted, (0, right, 0, bottom)) if bottom or right else shifted
 
 
 class ResidualReduction(nn.Module):
