@@ -33,7 +33,9 @@ def describe(device: torch.device) -> str:
 
 
 def layout_on(device: torch.device, network: nn.Module) -> torch.memory_format:
-    """In which a network's convolutions are fast: channels last, but for depthwise ones on a GPU."""
+    """In which a network's convolutions are fast: channels last, but for depthwise ones on a GPU, of which torch's own
+    kernels take channels first (not measured).
+    """
     depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
     return torch.contiguous_format if depthwise and device.type == "cuda" else torch.channels_last
 

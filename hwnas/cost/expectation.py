@@ -21,8 +21,8 @@ class ExpectedCost:
         self.edges = {kind: torch.from_numpy(values) for kind, values in edges.items()}
 
     def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
+        terms = []
         for kind, p in probabilities.items():
-            self.edges[kind] = self.edges[kind].to(p.device)  # once: there it stays
-        return (
-            self.base + torch.stack([(p.double() * self.edges[kind]).sum() for kind, p in probabilities.items()]).sum()
-        )
+            cost = self.edges[kind] = self.edges[kind].to(p.device)  # once: there it stays
+            terms.append((p.double() * cost).sum())
+        return self.base + torch.stack(terms).sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,7 @@ class _Run:
         self.firsts: dict[int, Firsts] = defaultdict(Firsts)  # of every source node
         self.wide: dict[int, dict[int, dict[int, Layers]]] = {}  # what runs wide from every source
         self.sums: dict[int, Tensor] = {}  # of that what edges give, until it is taken
+        self.plain = cell.plain
         self.outputs: dict[tuple[int, int], Tensor] = {}  # of every shared candidate
         self.taken_apart: dict[tuple[int, int], Steps] = {}  # candidates, by edge and operation
         self.narrow: dict[int, dict[int, Tensor]] = {}  # what goes through candidates, by source node and edge
@@ -199,14 +200,14 @@ class _Run:
         """What can run wide on the edges that leave a node: by operation, then by edge."""
         found: dict[int, dict[int, Layers]] = defaultdict(dict)
         kinds: dict[int, str] = {}
-        live = self._live()
         for e, (start, target) in enumerate(self.cell.cell.edges):
-            for o in self.active[e] if start == source and target in live and self.cell.plain else ():
+            for o in self.active[e] if self.plain and start == source and target in self._live else ():
                 steps = self._steps(e, o)
                 if steps.layers and steps.kind == kinds.setdefault(o, steps.kind):
                     found[o][e] = steps.layers
         return found
 
+    @cached_property
     def _live(self) -> set[int]:
         """The nodes that the output depends on: what leads to others has no gradient, beside these it would be zero."""
         cell, live = self.cell.cell, set(self.cell.cell.outputs)

@@ -140,7 +140,8 @@ class Search:
     Every random number is drawn from a generator seeded by (seed, purpose, step), so the state to be saved is weights,
     logits, optimisers and multipliers, and a resumed search takes exactly the steps that an uninterrupted one takes.
 
-    A step on a GPU is queued, and not waited for; where the draw says which candidates run, the draw alone is.
+    A step on a GPU is queued, and not waited for; but where the draw says which candidates run, the gradients of what
+    was drawn are.
     ``say`` hears what a user should know.
     """
 

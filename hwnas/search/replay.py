@@ -37,14 +37,19 @@ class Passes:
         frozen: bool,
     ) -> Tensor:
         """The scores of a batch. ``frozen`` says that no gradient of the supernet's weights will be asked for."""
-        mixture = {kind: mixed.on(images.device) for kind, mixed in mixture.items()}
-        key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
-        if self.records and key not in self._recorded and len(self._recorded) == MOST:
+        if self.records and not places:
+            mixture = {kind: mixed.on(images.device) for kind, mixed in mixture.items()}
+            key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
+            if key in self._recorded or len(self._recorded) < MOST:
+                return self._replayed(key, images, mixture, drop, frozen)
             self.records = False
             self.say(f"passes over the supernet are of more than {MOST} kinds: they are not replayed")
-        if not self.records or places:
-            with computing(self.precision, images.device):
-                return self.supernet(images, mixture, places, drop)
+        with computing(self.precision, images.device):
+            return self.supernet(images, mixture, places, drop)
+
+    def _replayed(
+        self, key: object, images: Tensor, mixture: Mapping[str, Mixed], drop: DropPath | None, frozen: bool
+    ) -> Tensor:
         tensors = [t for mixed in mixture.values() for t in (mixed.weights, mixed.edges) if t is not None]
         tensors += [drop.rows] if drop else []
         if key not in self._recorded:
