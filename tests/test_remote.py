@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -75,12 +76,15 @@ class Host:
             time.sleep(0.05)
         raise AssertionError((self.folder / "log").read_text())
 
-    def signal_sessions(self, number: signal.Signals) -> None:
-        """To whatever serves a connection at present; the sshd that waits for new ones lives on."""
+    def signal_sessions(self, number: signal.Signals) -> int:
+        """To whatever serves a connection at present; the sshd that waits for new ones lives on. Returns how many."""
         assert self.sshd
-        for process, parent in parents().items():
-            if parent == self.sshd.pid:
+        reached = 0
+        for process in [process for process, parent in parents().items() if parent == self.sshd.pid]:
+            with contextlib.suppress(ProcessLookupError):  # one may end between the look and the signal
                 os.kill(process, number)
+                reached += 1
+        return reached
 
     def stop(self) -> None:
         assert self.sshd
@@ -414,13 +418,16 @@ def test_what_fails_there_is_one_clear_error(host: Host, folder: Path, tmp_path:
 @pytest.mark.end_to_end
 def test_profile_over_ssh(host: Host, run: Run, tmp_path: Path) -> None:
     """A table from over there, with a connection cut on the way."""
-    out, cuts = tmp_path / "t.json", []
+    out = tmp_path / "t.json"
 
     def cut() -> None:
-        while not cuts:
-            journals = [file.read_text() for file in tmp_path.glob("t.json.partial/*/*.jsonl")]
-            if sum(text.count('"event": "visit"') for text in journals) >= 150:
-                cuts.append(host.signal_sessions(signal.SIGKILL))
+        visits, reached = 0, 0
+        while not (visits >= 150 and reached):
+            with contextlib.suppress(FileNotFoundError):  # journals go when the table is there
+                files = tmp_path.glob("t.json.partial/*/*.jsonl")
+                visits = sum(file.read_text().count('"event": "visit"') for file in files)
+            if visits >= 150:
+                reached = host.signal_sessions(signal.SIGKILL)
             time.sleep(0.02)
 
     threading.Thread(target=cut, daemon=True).start()
