@@ -7,7 +7,8 @@ A step is what the method does with one batch (weights and, where they take turn
 images in memory. The naive one is the same method's step with the supernet of benchmarks.naive_mixture in float32.
 Each runs in a process of its own, whose peak memory is told, torch included (on a GPU: that of its tensors), and they
 take turns, so that their ratio is of one machine in one state. ``input_share`` is the part of a step that making its
-batch of images takes.
+batch of images takes. With ``--profile`` the result says, of a last turn of each, to which part of a step and to which
+of torch's operators the time went (``profile``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from hwnas.profiling.session import ask
 from hwnas.search.loop import Search
 from hwnas.search.replay import Passes
 from hwnas.training.optimizers import make_optimizer
+from hwnas.training.step_profile import part, table_of
 
 METHODS = ("snas", "darts", "drnas", "advantagenas", "entrannas")
 TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
@@ -67,9 +69,9 @@ class Worker:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = self._read()
 
-    def turn(self) -> dict[str, Any]:
+    def turn(self, order: str = "time") -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(f"{order}\n")
         self.process.stdin.flush()
         return self._read()
 
@@ -86,7 +88,9 @@ class Worker:
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """A line that says what it is; then for every line read one of seconds a step and peak memory so far."""
+    """A line that says what it is; then for every line read, "time" or "profile", one of seconds a step and peak memory
+    so far, or of where the time went.
+    """
     search = MAKE[arguments.worker](arguments)
     on_gpu = search.device.type == "cuda"
     about = {
@@ -98,12 +102,22 @@ def work(arguments: argparse.Namespace) -> None:
         "batches_s": batches_s(search, arguments.batch_size),
     }
     print(json.dumps(about), flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
+
+    def take_turn() -> None:
         for _ in range(TURN):
-            search.take_step()
+            with part("step"):
+                search.take_step()
         if on_gpu:
             torch.cuda.synchronize()
+
+    for line in sys.stdin:
+        if line.strip() == "profile":
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+                take_turn()
+            print(json.dumps(table_of(profiler)), flush=True)
+            continue
+        start = time.perf_counter()
+        take_turn()
         seconds = (time.perf_counter() - start) / TURN
         peak_mb = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory_mb()
         print(json.dumps({"step_s": seconds, "peak_mb": peak_mb}), flush=True)
@@ -115,6 +129,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for _ in range(arguments.rounds + 1):
         for kind, worker in workers.items():
             turns[kind].append(worker.turn())
+    profiles = {kind: worker.turn("profile") for kind, worker in workers.items()} if arguments.profile else None
     for worker in workers.values():
         worker.close()
     times = {kind: [turn["step_s"] for turn in done[1:]] for kind, done in turns.items()}  # the first warms up
@@ -138,6 +153,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "naive_peak_mb": peaks["naive"],
         "peak_share": peaks["own"] / peaks["naive"],
         "input_share": batches / own,
+        "profile": profiles,
         "rounds": arguments.rounds,
         "torch": torch.__version__,
         "device": ask(parse_device("cpu")).device.model_dump(mode="json"),
@@ -146,11 +162,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def batches_s(search: Search, batch_size: int) -> float:
     """Seconds for the images of a step: one batch for every part of the training images that it reads."""
-    parts = {id(part): part for part in search.parts.values()}.values()
+    parts = {id(images): images for images in search.parts.values()}.values()
     start = time.perf_counter()
     for step in range(10):
-        for part in parts:
-            search.data.train_batch(step, batch_size, search.recipe.seed, part)
+        for images in parts:
+            search.data.train_batch(step, batch_size, search.recipe.seed, images)
     if search.device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - start) / 10
@@ -167,6 +183,7 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", choices=("auto", "float32", "tf32", "bfloat16"))
     parser.add_argument("--compute", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--kernels", default="torch", choices=("torch", "compiled"))
+    parser.add_argument("--profile", action="store_true", help="Say where the time of a last turn went, too.")
     parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", choices=tuple(MAKE), help=argparse.SUPPRESS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,6 +180,26 @@ def test_greyscale_images_can_be_repeated(tmp_path: Path) -> None:
 def test_more_images_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HwnasError, match="only 12 images"):
         load_data(f"imagefolder:{write_images(tmp_path / 'images', 10)}?train=13")
+
+
+@pytest.mark.parametrize("load", [True, False])
+def test_schemas_are_declared_only_where_torchvisions_operators_do_not_load(load: bool) -> None:
+    """Beside a torch that they load with, declaring them first ends the process."""
+    script = f"""
+import torch
+from hwnas.data import torchvision_cpu
+
+def load_library(path):
+    if not {load}:
+        raise OSError(path)
+
+torch.ops.load_library = load_library
+torchvision_cpu.import_module = lambda module: module  # what it imports would load them itself
+assert torchvision_cpu.torchvision_datasets() == "torchvision.datasets"
+print(hasattr(torch.ops.torchvision, "nms"), hasattr(torch.ops.torchvision, "qnms"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == [str(not load)] * 2, done.stderr
 
 
 def test_cifar10_on_disk_is_read_and_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

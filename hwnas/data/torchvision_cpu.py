@@ -7,7 +7,10 @@ fails because two of them have no schema. With the schemas declared, datasets, t
 from __future__ import annotations
 
 import contextlib
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -24,11 +27,25 @@ def torchvision_transforms() -> ModuleType:
 
 
 def _import(module: str) -> ModuleType:
-    for schema in (
-        "torchvision::nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        "torchvision::qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    ):
-        if not hasattr(torch.ops.torchvision, schema.split("::")[1].split("(")[0]):
+    if not _operators_load():
+        for name in ("nms", "qnms"):
             with contextlib.suppress(RuntimeError):  # declared already
-                torch.library.define(schema.split("(")[0], "(" + schema.split("(", 1)[1])
+                torch.library.define(
+                    f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                )
     return import_module(module)
+
+
+@cache
+def _operators_load() -> bool:
+    """Whether torchvision's compiled operators load. Those end the process where their schemas are declared before."""
+    found = find_spec("torchvision")
+    if found is None:
+        return True  # importing it says what is wrong
+    (folder,) = found.submodule_search_locations or ("",)
+    try:
+        for library in Path(folder).glob("_C.*"):
+            torch.ops.load_library(str(library))
+    except OSError:
+        return False
+    return True
