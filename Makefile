@@ -12,11 +12,11 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
 
-# Two tests at a time; then, on a machine that does nothing else, those that time it.
-TIMED := tests/test_profiling.py tests/test_remote.py tests/test_docs.py
+# Two tests at a time; then, with nothing beside them, those that time this machine. (Files keep their order: without
+# that those with few tests, which are the longest, come last, when there is nothing left to go beside them.)
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%)
-	$(BIN)/python -m pytest $(TIMED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m alone
 
 lint: $(READY)
 	$(BIN)/ruff check .

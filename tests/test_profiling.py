@@ -44,6 +44,8 @@ from hwnas.spaces import SPACES, Architecture, Workload
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import Correction, Entry, LatencyTable, MeasuredNetwork, Quality
 
+pytestmark = pytest.mark.alone
+
 SMALL_PROFILE = ("--space", "nasbench201", "--channels", 16, "--cells", 1, "--input", "3x32x32")
 QUICK = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
 

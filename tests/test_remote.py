@@ -33,6 +33,8 @@ from hwnas.profiling.device import DeviceSpec, parse_device
 from hwnas.profiling.session import Job, ask, connect, run_job
 from hwnas.tables.io import read_table
 
+pytestmark = pytest.mark.alone
+
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin")
 USER = pwd.getpwuid(os.getuid()).pw_name
 needs_sshd = pytest.mark.skipif(
