@@ -7,11 +7,13 @@ against this. It takes its modules from a supernet of the tool, so both have the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.networks.supernet import DropPath, Mixed, MixedCell, Supernet
+from hwnas.operations import DilatedDepthwise
 from hwnas.spaces import FixedPart
 
 
@@ -56,8 +58,17 @@ def naive_cell(cell: MixedCell, weights: Tensor, inputs: list[Tensor], drop: Dro
 def naive_edge(cell: MixedCell, e: int, weights: Tensor, x: Tensor) -> Tensor:
     def output(op: str) -> Tensor:
         if op != "none":
-            return cell.candidate(e, op)(x)  # type: ignore[no-any-return]
+            return naive_operation(cell.candidate(e, op), x)
         stride = -(-x.shape[2] // cell.out_size[0])
         return x[:, :, ::stride, ::stride].mul(0.0)
 
     return sum(w * output(op) for w, op in zip(weights, cell.operations, strict=True))  # type: ignore[return-value]
+
+
+def naive_operation(module: nn.Module, x: Tensor) -> Tensor:
+    """Dilated convolutions as torch has them."""
+    if isinstance(module, DilatedDepthwise):
+        return nn.Conv2d.forward(module, x)
+    if isinstance(module, nn.Sequential):
+        return reduce(lambda y, layer: naive_operation(layer, y), module, x)
+    return module(x)  # type: ignore[no-any-return]

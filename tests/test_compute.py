@@ -25,6 +25,7 @@ from hwnas.compute import CPU, choose_device, layout_on, sent
 from hwnas.errors import HwnasError
 from hwnas.networks import wide
 from hwnas.networks.supernet import Supernet
+from hwnas.operations import DilatedDepthwise
 from hwnas.recipe import known_recipes
 from hwnas.search.loop import Search
 from hwnas.search.replay import MOST, Passes
@@ -48,6 +49,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # As on the processor, to compare to the bit; tests/test_wide.py compares what runs wide elsewhere, in float64.
     together = wide._together
     monkeypatch.setattr(wide, "_together", lambda mine, x: together(mine, torch.empty(0)))
+    monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)
     with Accelerator():
         yield
 

@@ -21,7 +21,7 @@ from hwnas.networks.count import count_network
 from hwnas.networks.serialize import write_onnx
 from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.networks.web_model import convert_for_web
-from hwnas.operations import FactorizedReduce, Pointwise
+from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise
 from hwnas.spaces import SPACES, Architecture, Setting, Workload, get_space
 
 SMALL = {
@@ -212,6 +212,31 @@ def test_a_pointwise_convolution_of_few_channels_is_torchs_in_training(side: int
     assert torch.equal(mine, torchs)
     slope = torch.randn_like(mine)
     wanted = [images, own.weight]
+    for found, expected in zip(
+        torch.autograd.grad(mine, wanted, slope), torch.autograd.grad(torchs, wanted, slope), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.sampled_from([3, 5]),
+    dilation=st.integers(2, 4),
+    by_dilation=st.booleans(),
+    size=st.tuples(st.integers(1, 17), st.integers(1, 17)),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_a_dilated_convolution_is_torchs_in_training(
+    kernel: int, dilation: int, by_dilation: bool, size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    """Output and gradients, whether its grids are of one size or not."""
+    images = torch.randn(2, 3, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    own = DilatedDepthwise(3, kernel, dilation if by_dilation else 1, dilation).double()
+    divisible = not (size[0] % dilation or size[1] % dilation)
+    assert (own.grids(images) is not None) == (by_dilation or divisible)
+    mine, torchs = own.train()(images), own.eval()(images)
+    torch.testing.assert_close(mine, torchs)
+    slope, wanted = torch.randn_like(torchs), [images, own.weight]
     for found, expected in zip(
         torch.autograd.grad(mine, wanted, slope), torch.autograd.grad(torchs, wanted, slope), strict=True
     ):

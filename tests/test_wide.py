@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.networks import wide
 from hwnas.networks.supernet import Mixed, MixedCell, Supernet, drop_path
+from hwnas.operations import DilatedDepthwise
 from hwnas.spaces import SPACES
 from hwnas.training.processes import Processes, SharedBatchNorm
 
@@ -27,9 +28,9 @@ def everything_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wide, "_together", lambda mine, x: [tuple(mine)])
 
 
-def supernet(name: str, kind: str = "all", pool_norm: bool = True) -> Supernet:
+def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[int, int] = (15, 17)) -> Supernet:
     torch.manual_seed(0)
-    setting = replace(ODD[name], pool_norm=pool_norm)
+    setting = replace(ODD[name], pool_norm=pool_norm, height=size[0], width=size[1])
     if kind == "partial":
         setting = replace(setting, channels=8, height=16, width=16)
     net = Supernet(SPACES[name], setting, 2 if kind == "partial" else 1, kind.startswith("shared")).double()
@@ -86,10 +87,26 @@ def test_wide_is_one_by_one(monkeypatch: pytest.MonkeyPatch, name: str, kind: st
 
 @pytest.mark.parametrize(("name", "pool_norm"), [("darts", True), ("darts", False), ("nasbench201", True)])
 def test_wide_is_naive(name: str, pool_norm: bool) -> None:
-    net = supernet(name, pool_norm=pool_norm)
+    require_naive(supernet(name, pool_norm=pool_norm))
+
+
+def test_on_a_processor_the_grids_of_a_node_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For both dilated operations on all edges that leave it; five nodes have such."""
+    monkeypatch.undo()
+    own, made = DilatedDepthwise.grids, []
+    monkeypatch.setattr(DilatedDepthwise, "grids", lambda conv, x: made.append(own(conv, x)) or made[-1])  # type: ignore[func-returns-value]
+    net = supernet("darts", size=(16, 16))
+    require_naive(net)
+    assert len(made) == 5 * sum(isinstance(part, MixedCell) for part in net.parts)
+    assert all(grids is not None for grids in made)
+
+
+def require_naive(net: Supernet) -> None:
+    """Loss, gradients and running statistics are those of one candidate after the other."""
     naive = NaiveSupernet(copy.deepcopy(net))
-    weights = {kind: mixed.weights.detach() for kind, mixed in mixture(name, "all").items()}
-    (loss, slopes), (expected, naive_slopes) = (step_of(n, weights, False) for n in (net, naive))
+    weights = {kind: mixed.weights.detach() for kind, mixed in mixture(net.space.name, "all").items()}
+    size = net.setting.height, net.setting.width
+    (loss, slopes), (expected, naive_slopes) = (step_of(n, weights, False, size) for n in (net, naive))
     torch.testing.assert_close(loss, expected, **CLOSE)
     for kind, slope in slopes.items():
         torch.testing.assert_close(slope, naive_slopes[kind], **CLOSE)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwnas.operations import FactorizedReduce, Pointwise, pointwise
+from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise, pointwise
 
 Layers = tuple[nn.Module, ...]
 LEARNT = (nn.Conv2d, FactorizedReduce)
@@ -97,6 +97,9 @@ def _output(columns: list[Layers], x: Tensor, firsts: dict[str, Tensor], factors
             x = _normalised(column, x, factors if place == len(columns) - 1 else None)
         elif isinstance(layer, FactorizedReduce):
             x, count = _halved(column, x), len(column)
+        elif isinstance(layer, DilatedDepthwise) and len(column) == 1:
+            before = columns[0][0]
+            x = _dilated(layer, x, {} if place > 1 or isinstance(before, LEARNT) else firsts, str(before))
         elif isinstance(layer, nn.Conv2d):
             if layer.groups > 1 and count < len(column):
                 count = len(column)
@@ -123,6 +126,16 @@ def _convolved(column: Sequence[Any], x: Tensor, groups: int) -> Tensor:
     if isinstance(first, Pointwise):
         return pointwise(x, weight, first.stride[0])
     return F.conv2d(x, weight, None, first.stride, first.padding, first.dilation, groups)
+
+
+def _dilated(conv: DilatedDepthwise, x: Tensor, firsts: dict[str, Tensor], behind: str) -> Tensor:
+    """The grids of x, which is what is ``behind`` a first layer, are made once for all convolutions that read them."""
+    name = f"grids {conv.stride} {conv.dilation} {behind}"
+    grids = firsts[name] if name in firsts else conv.grids(x)
+    if grids is None:
+        return conv(x)
+    firsts[name] = grids
+    return conv.on_grids(grids, x.shape)
 
 
 def _halved(column: Sequence[Any], x: Tensor) -> Tensor:
