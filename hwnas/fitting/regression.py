@@ -65,20 +65,23 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
     """
     guess = float(np.median(latency_ms / np.maximum(design @ prior.mean, 1e-3)))
     y, rounding = latency_ms / guess, rounding_ms(latency_ms) / guess
-    found = []
-    for width in WIDTHS if len(y) < MANY * design.shape[1] else WIDTHS[-1:]:
-        best = _iterate(design, y, prior, width, rounding, None)
-        found += [_iterate(design, y, prior, width, rounding, best.share * factor) for factor in SHARES]
-    evidence = np.array([fit.evidence for fit in found])
-    weights = np.exp(evidence - evidence.max())
+    few = len(y) < MANY * design.shape[1]
+    whitened = _whiten(design, prior, WIDTHS if few else WIDTHS[-1:])
+    every = np.arange(len(whitened.widths))
+    scales = np.outer(_iterate(whitened, every, y, prior, rounding, None).share, SHARES)
+    found = _iterate(whitened, np.repeat(every, len(SHARES)), y, prior, rounding, scales.ravel())
+    weights = np.exp(found.evidence - found.evidence.max())
     weights /= weights.sum()
-    mean = np.einsum("k,kf->f", weights, np.stack([fit.mean for fit in found]))
-    apart = np.stack([fit.mean - mean for fit in found])
-    within: Array = np.einsum("k,kfg->fg", weights, np.stack([fit.covariance for fit in found]))
-    covariance = within + np.einsum("k,kf,kg->fg", weights, apart, apart)
+    means = prior.mean + (whitened.back[found.width] @ found.z[:, :, None])[:, :, 0]
+    mean = weights @ means
+    apart = means - mean
+    covariance: Array = apart.T @ (weights[:, None] * apart)
+    for width, back in enumerate(whitened.back):
+        mine = np.where(found.width == width, weights, 0)
+        covariance += mine.sum() * whitened.untold[width] + back @ np.tensordot(mine, found.covariance, 1) @ back.T
     covariance = (covariance + covariance.T) / 2
-    share = _mixed_share(weights, np.array([fit.share for fit in found]))
-    if len(y) < MANY * design.shape[1]:
+    share = _mixed_share(weights, found.share)
+    if few:
         share *= WIDENED
     if (mean[not_negative] < 0).any():
         mean = _nearest(mean, covariance, np.where(not_negative, 0.0, -np.inf))
@@ -86,40 +89,76 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
 
 
 @dataclass(frozen=True)
-class _Fit:
-    mean: Array
-    covariance: Array
-    share: float
-    evidence: float
+class _Whitened:
+    """The regression for W widths of the prior, in R = min(N, F) unknowns that are standard normal before any reading.
+
+    b = m + ``back`` z + what no reading tells, whose covariance is ``untold``; the networks' latencies, design @ b, are
+    those of m and ``design`` @ z. Shapes [W], [N], [W, N, R], [W, F, R], [W, F, F].
+    """
+
+    widths: Array
+    expected: Array
+    design: Array
+    back: Array
+    untold: Array
 
 
-def _iterate(design: Array, y: Array, prior: Prior, width: float, rounding: float, given: float | None) -> _Fit:
-    """Costs for one width and one scale of the scatter, or the scale that makes the readings most probable."""
+def _whiten(design: Array, prior: Prior, widths: Array) -> _Whitened:
     m = prior.mean
-    covariance: Array = width * prior.covariance + SCALE_SPREAD**2 * np.outer(m, m)
-    precision, volume = np.linalg.inv(covariance), _log_det(covariance)
+    covariances = widths[:, None, None] * prior.covariance + SCALE_SPREAD**2 * np.outer(m, m)
+    root: Array = np.asarray(np.linalg.cholesky(covariances), dtype=np.float64)
+    told = design @ root
+    if len(design) >= design.shape[1]:
+        return _Whitened(widths, design @ m, told, root, np.zeros_like(root))
+    directions, lower = np.linalg.qr(told.swapaxes(1, 2))
+    back = root @ directions
+    rest = root - back @ directions.swapaxes(1, 2)
+    return _Whitened(widths, design @ m, lower.swapaxes(1, 2), back, rest @ rest.swapaxes(1, 2))
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """Of K fits the place of their width, z [K, R] with its covariance [K, R, R], the scale and the log evidence."""
+
+    width: NDArray[np.intp]
+    z: Array
+    covariance: Array
+    share: Array
+    evidence: Array
+
+
+def _iterate(
+    whitened: _Whitened, width: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
+) -> _Fits:
+    """A fit for each of some places of ``width`` and scales of the scatter ``given``, or the scales that make the
+    readings most probable.
+    """
+    design, one = whitened.design[width], np.eye(whitened.design.shape[2])
     least = LEAST_PREDICTION * float(np.median(y))
-    predicted, weights, share = np.maximum(y, least), np.ones(len(y)), given or prior.scatter_share
+    shape = len(width), len(y)
+    predicted, weights = np.broadcast_to(np.maximum(y, least), shape), np.ones(shape)
+    share = np.full(len(width), prior.scatter_share) if given is None else given
     for _ in range(STEPS):
-        scale2 = (share * predicted) ** 2 + rounding**2
-        weighted = design * (weights / scale2)[:, None]
-        covariance = np.asarray(np.linalg.inv(precision + weighted.T @ design), dtype=np.float64)
-        mean = covariance @ (precision @ m + weighted.T @ y)
-        predicted = np.maximum(design @ mean, least)
-        residual2 = (y - design @ mean) ** 2
+        scale2 = (share[:, None] * predicted) ** 2 + rounding**2
+        weighted = (design * (weights / scale2)[:, :, None]).swapaxes(1, 2)
+        precision = one + weighted @ design
+        covariance = np.linalg.inv(precision)
+        z = covariance @ (weighted @ (y - whitened.expected)[:, None])
+        found = whitened.expected + (design @ z)[:, :, 0]
+        predicted = np.maximum(found, least)
+        residual2 = (y - found) ** 2
         weights = (DEGREES_OF_FREEDOM + 1) / (DEGREES_OF_FREEDOM + residual2 / scale2)
         if given is None:
-            unknown = np.einsum("ij,jk,ik->i", design, covariance, design)
-            told = np.mean(weights * (residual2 + unknown) / (predicted**2 + (rounding / share) ** 2))
-            share = float(np.clip(np.sqrt(told), prior.scatter_share / 30, 10.0))
-    scale2 = (share * predicted) ** 2 + rounding**2
-    off = mean - m
-    misfit = np.sum(weights * residual2 / scale2) + off @ precision @ off
-    evidence = -0.5 * (misfit + np.sum(np.log(scale2 / weights)) + volume - _log_det(covariance))
-    evidence += DEGREES_OF_FREEDOM / 2 * np.sum(np.log(weights) - weights)
-    evidence -= 0.5 * (np.log(width) / WIDTH_SPREAD) ** 2
+            unknown = np.sum((design @ covariance) * design, axis=2)
+            told = weights * (residual2 + unknown) / (predicted**2 + (rounding / share[:, None]) ** 2)
+            share = np.clip(np.sqrt(told.mean(axis=1)), prior.scatter_share / 30, 10.0)
+    scale2 = (share[:, None] * predicted) ** 2 + rounding**2
+    misfit = np.sum(weights * residual2 / scale2, axis=1) + np.sum(z**2, axis=(1, 2))
+    evidence = -0.5 * (misfit + np.sum(np.log(scale2 / weights), axis=1) + np.linalg.slogdet(precision)[1])
+    evidence += DEGREES_OF_FREEDOM / 2 * np.sum(np.log(weights) - weights, axis=1)
+    evidence -= 0.5 * (np.log(whitened.widths[width]) / WIDTH_SPREAD) ** 2
     evidence -= 0.5 * (np.log(share / prior.scatter_share) / prior.scatter_spread) ** 2
-    return _Fit(mean, covariance, share, float(evidence))
+    return _Fits(width, z[:, :, 0], covariance, share, evidence)
 
 
 def _mixed_share(weights: Array, shares: Array) -> float:
@@ -138,10 +177,6 @@ def _nearest(mean: Array, covariance: Array, lower: Array) -> Array:
     # Directions that are known to the last digit must not overflow.
     root = directions.T / np.sqrt(np.maximum(variances, 1e-12 * variances[-1]))[:, None]
     return np.asarray(lsq_linear(root, root @ mean, bounds=(lower, np.inf)).x)
-
-
-def _log_det(matrix: Array) -> float:
-    return float(np.linalg.slogdet(matrix)[1])
 
 
 def rounding_ms(latency_ms: Array) -> float:
