@@ -19,6 +19,7 @@ from conftest import SHARED, Run, hwnas_process, profile
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_demo_makes_what_it_promises(tmp_path: Path) -> None:
     process = hwnas_process("demo", "--out", "runs/demo", cwd=tmp_path)
