@@ -173,6 +173,26 @@ def test_the_report_is_of_networks_left_out() -> None:
     assert abs(report.kendall_tau) < 0.25
 
 
+def test_costs_that_no_reading_tells_of_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer readings than costs, and more, are two ways to compute the same; and so is a part of it at once."""
+    generator = np.random.default_rng(0)
+    design, costs = generator.integers(0, 3, (12, 5)).astype(float), generator.uniform(0.5, 1.5, 5)
+    latency_ms = design @ costs * generator.lognormal(0, 0.05, 12)
+    latency_ms[3] *= 10
+    mean, spread = np.full(5, 0.2), np.diag(generator.uniform(0.01, 0.04, 5))
+    posterior = fit_posterior(design, latency_ms, Prior(mean, spread), np.zeros(5, dtype=bool))
+    more = Prior(np.append(mean, np.zeros(15)), np.diag(np.append(np.diag(spread), np.full(15, 0.09))))
+    wider = np.hstack([design, np.zeros((12, 15))])
+    for at_once in (2**23, 1):
+        monkeypatch.setattr("hwnas.fitting.regression.AT_ONCE", at_once)
+        found = fit_posterior(wider, latency_ms, more, np.zeros(20, dtype=bool))
+        np.testing.assert_allclose(found.mean[:5], posterior.mean, rtol=1e-9)
+        np.testing.assert_allclose(found.covariance[:5, :5], posterior.covariance, rtol=1e-7, atol=1e-12)
+        assert found.scatter_share == pytest.approx(posterior.scatter_share)
+        np.testing.assert_allclose(found.covariance[:5, 5:], 0, atol=1e-12)
+        assert np.diag(found.covariance)[5:] == pytest.approx(np.diag(found.covariance)[5])
+
+
 # --- other devices ----------------------------------------------------------------------------------------------------
 
 

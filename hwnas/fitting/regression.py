@@ -11,7 +11,7 @@ over as well: ten readings hardly tell it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ SCATTER_SHARE, SCATTER_SPREAD = 0.04, 1.0  # where nothing is known of that scal
 WIDENED = 1.1  # with few measurements; without it intervals of devices left out of a pool were too narrow
 LEAST_PREDICTION = 0.2  # of the median latency: what scatters by a share of itself scatters by that much at the least
 STEPS = 12
+AT_ONCE = 2**23  # numbers in all designs that are fitted together
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,13 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
     few = len(y) < MANY * design.shape[1]
     whitened = _whiten(design, prior, WIDTHS if few else WIDTHS[-1:])
     every = np.arange(len(whitened.widths))
-    scales = np.outer(_iterate(whitened, every, y, prior, rounding, None).share, SHARES)
-    found = _iterate(whitened, np.repeat(every, len(SHARES)), y, prior, rounding, scales.ravel())
+    scales = np.outer(_iterate(whitened, every, y, prior, rounding, None).share, SHARES).ravel()
+    places, size = np.repeat(every, len(SHARES)), max(AT_ONCE // whitened.design[0].size, 1)
+    parts = [
+        _iterate(whitened, places[i : i + size], y, prior, rounding, scales[i : i + size])
+        for i in range(0, len(places), size)
+    ]
+    found = _Fits(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Fits)))
     weights = np.exp(found.evidence - found.evidence.max())
     weights /= weights.sum()
     means = prior.mean + (whitened.back[found.width] @ found.z[:, :, None])[:, :, 0]
