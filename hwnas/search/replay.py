@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hwnas.networks.supernet import DropPath, Mixed, Supernet
 from hwnas.training.precision import computing
 
-MOST = 4  # recordings: each holds the memory of a pass, which they share
+MOST = 4  # recordings: each holds the memory of a pass
 
 
 class Passes:
