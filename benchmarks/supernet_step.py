@@ -36,7 +36,7 @@ from hwnas.profiling.session import ask
 from hwnas.search.loop import Search
 from hwnas.search.replay import Passes
 from hwnas.training.optimizers import make_optimizer
-from hwnas.training.step_profile import part, table_of
+from hwnas.training.step_profile import lines_of, part, started, stop, table_of
 
 METHODS = ("snas", "darts", "drnas", "advantagenas", "entrannas")
 TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
@@ -112,8 +112,9 @@ def work(arguments: argparse.Namespace) -> None:
 
     for line in sys.stdin:
         if line.strip() == "profile":
-            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-                take_turn()
+            profiler = started()
+            take_turn()
+            stop(profiler)
             print(json.dumps(table_of(profiler)), flush=True)
             continue
         start = time.perf_counter()
@@ -199,6 +200,8 @@ def main() -> None:
             f"{result['step_ms']:.0f} ms a step, naive {result['naive_ms']:.0f} ms: {result['ratio']:.2f} times less; "
             f"peak {result['peak_mb']:.0f} MB, {result['peak_share']:.0%} of naive; {result['kernels']}"
         )
+        for kind, table in (result["profile"] or {}).items():
+            print(*lines_of(kind, table), sep="\n")
     if arguments.out:
         write_json(arguments.out, result)
 

@@ -69,13 +69,8 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
     few = len(y) < MANY * design.shape[1]
     whitened = _whiten(design, prior, WIDTHS if few else WIDTHS[-1:])
     every = np.arange(len(whitened.widths))
-    scales = np.outer(_iterate(whitened, every, y, prior, rounding, None).share, SHARES).ravel()
-    places, size = np.repeat(every, len(SHARES)), max(AT_ONCE // whitened.design[0].size, 1)
-    parts = [
-        _iterate(whitened, places[i : i + size], y, prior, rounding, scales[i : i + size])
-        for i in range(0, len(places), size)
-    ]
-    found = _Fits(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Fits)))
+    scales = np.outer(_fits(whitened, every, y, prior, rounding, None).share, SHARES).ravel()
+    found = _fits(whitened, np.repeat(every, len(SHARES)), y, prior, rounding, scales)
     weights = np.exp(found.evidence - found.evidence.max())
     weights /= weights.sum()
     means = prior.mean + (whitened.back[found.width] @ found.z[:, :, None])[:, :, 0]
@@ -133,12 +128,23 @@ class _Fits:
     evidence: Array
 
 
-def _iterate(
+def _fits(
     whitened: _Whitened, width: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
 ) -> _Fits:
     """A fit for each of some places of ``width`` and scales of the scatter ``given``, or the scales that make the
-    readings most probable.
+    readings most probable; as many at once as memory is meant for.
     """
+    size = max(AT_ONCE // whitened.design[0].size, 1)
+    parts = [
+        _iterate(whitened, width[i : i + size], y, prior, rounding, None if given is None else given[i : i + size])
+        for i in range(0, len(width), size)
+    ]
+    return _Fits(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Fits)))
+
+
+def _iterate(
+    whitened: _Whitened, width: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
+) -> _Fits:
     design, one = whitened.design[width], np.eye(whitened.design.shape[2])
     least = LEAST_PREDICTION * float(np.median(y))
     shape = len(width), len(y)

@@ -78,6 +78,7 @@ class DilatedDepthwise(nn.Conv2d):
 
     @staticmethod
     def is_faster(device: torch.device) -> bool:
+        """Whether grids help on a device."""
         return device.type == "cpu"
 
 

@@ -64,15 +64,11 @@ class StepProfile:
             self._stop()
 
     def _start(self, kind: str) -> None:
-        on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-        self._kind, self._profiler = kind, profile(activities=[ProfilerActivity.CPU, *on_gpu])
-        with _hushed():
-            self._profiler.start()
+        self._kind, self._profiler = kind, started()
 
     def _stop(self) -> None:
         kind, self._kind = self._kind, ""
-        with _hushed():
-            self._profiler.stop()
+        stop(self._profiler)
         self.tables[kind] = table_of(self._profiler)
         if self.writes:
             trace = self.folder / f"{kind.replace(' ', '_')}.trace.json"
@@ -82,6 +78,20 @@ class StepProfile:
             write_json(self.folder / "steps.json", self.tables)
             for line in lines_of(kind, self.tables[kind]):
                 self.say(line)
+
+
+def started() -> profile:
+    """torch's profiler at work, of a GPU, too, where there is one."""
+    on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    profiler = profile(activities=[ProfilerActivity.CPU, *on_gpu])
+    with _hushed():
+        profiler.start()
+    return profiler
+
+
+def stop(profiler: profile) -> None:
+    with _hushed():
+        profiler.stop()
 
 
 @contextmanager
@@ -129,4 +139,5 @@ def lines_of(kind: str, table: dict[str, Any]) -> list[str]:
     if table["evaluation_ms"] is not None:
         rows.append(f"  {'evaluation':<12}{table['evaluation_ms']:>10.4g} ms, once an epoch and target")
     dearest = ", ".join(f"{row['operator']} {row['self_ms']:.4g} ms" for row in table["operators"][:3])
-    return [head, *rows, f"  dearest operators: {dearest}; trace: {table['trace']}"]
+    trace = f"; trace: {table['trace']}" if "trace" in table else ""
+    return [head, *rows, f"  dearest operators: {dearest}{trace}"]
