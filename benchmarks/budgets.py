@@ -14,8 +14,9 @@ around the most accurate architecture that the table predicts to be within the b
 accuracy (in points) with that one edge changed, less a point (a mean-field distribution at its mode). Only derivation,
 tables, error bars and the closed loop are put to the test.
 
-closed_loop             hwnas.cost.closed_loop with at most 5 looked-up measurements; for every bound that it tries, the
-                        logits are those of a search under that bound, and what a candidate is worth is its accuracy
+closed_loop             hwnas.budgets.closed_loop with at most 5 looked-up measurements; for every bound that it
+                        tries, the logits are those of a search under that bound, and what a candidate is worth is its
+                        accuracy
 closed_loop_one_search  the same with one search, that under the budget itself, and log p as the worth
 open_loop               the most probable architecture that is predicted to be within the budget, not measured
 open_loop_margin        the same below the upper end of the 90 % error bar
@@ -41,17 +42,17 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 from scipy.stats import t
 
-from hwnas.cost.budget import NAMED
-from hwnas.cost.closed_loop import Candidate, best_of, close_loop
-from hwnas.cost.derive import ranked, scores
-from hwnas.cost.features import connected
-from hwnas.cost.interval import ERROR_DEGREES, error_scales
+from hwnas.budgets.budget import NAMED
+from hwnas.budgets.closed_loop import Candidate, best_of, close_loop
+from hwnas.budgets.derive import ranked, scores
+from hwnas.calibration.design_matrix import connected
+from hwnas.calibration.fit import BROKEN, Origin, fit_table
+from hwnas.calibration.intervals import ERROR_DEGREES, error_scales
+from hwnas.calibration.prior import generic_prior
 from hwnas.cost.model import CostModel, build_cost_models, decode, encode, every_choice
-from hwnas.cost.networks import network_key
 from hwnas.files import write_json
-from hwnas.fitting.fit import BROKEN, Origin, fit_table
-from hwnas.fitting.prior import generic_prior
 from hwnas.spaces import Architecture, get_space
+from hwnas.tables.network_key import network_key
 
 SPACE = get_space("nasbench201")
 SETTING = SPACE.setting("cifar")

@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
-from hwnas.cost.budget import Budget
+from hwnas.benchmark.worker import cost_models
+from hwnas.budgets.budget import Budget
 from hwnas.data import ImageData, Split
 from hwnas.files import write_json
-from hwnas.ground.one import cost_models
 from hwnas.networks.child import ChildNetwork
-from hwnas.profiling.device import parse_device
 from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
+from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.loop import Goal, Search
 from hwnas.spaces import get_space
 from hwnas.training.child import Trainer

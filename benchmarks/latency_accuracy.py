@@ -224,10 +224,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
 
+    from hwnas.calibration.residual import fit_residual
     from hwnas.cost.model import build_cost_models, encode
-    from hwnas.cost.networks import choose_network, network_key
-    from hwnas.cost.residual import fit_residual
     from hwnas.tables.io import read_table
+    from hwnas.tables.network_key import choose_network, network_key
 
     table = read_table(arguments.table)
     space, setting = choose_network(table, arguments.space, arguments.setting)
@@ -338,7 +338,7 @@ def write(folder: Path, chosen: list, space: object, setting: object, runtime: s
     from torch import nn
 
     from hwnas.networks.child import ChildNetwork
-    from hwnas.networks.serialize import write_onnx
+    from hwnas.runtimes.onnx_model import write_onnx
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
@@ -358,14 +358,14 @@ def write(folder: Path, chosen: list, space: object, setting: object, runtime: s
             file = file.with_suffix(".pt")
             torch.save(module, file)
         elif runtime == "ncnn":
-            from hwnas.networks.ncnn_model import convert_onnx
+            from hwnas.runtimes.ncnn_model import convert_onnx
 
             write_onnx(module, inputs, file)
             convert_onnx(file, file := folder / f"{name}.ncnn.param")
         else:
             write_onnx(module, inputs, file)
             if runtime == "onnxruntime-web":
-                from hwnas.networks.web_model import convert_for_web
+                from hwnas.runtimes.web_model import convert_for_web
 
                 convert_for_web(file, file)
         file.with_suffix(".shape").write_text(json.dumps([batch, *shape]))

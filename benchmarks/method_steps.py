@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 
-from hwnas.cost.budget import Budget
+from hwnas.benchmark.cost_meter import peak_memory_mb
+from hwnas.benchmark.worker import cost_models
+from hwnas.budgets.budget import Budget
 from hwnas.data.images import ImageData, Split
 from hwnas.files import write_json
-from hwnas.ground.meter import peak_memory_mb
-from hwnas.ground.one import cost_models
-from hwnas.profiling.device import parse_device
 from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
+from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.loop import Goal, Search
 from hwnas.spaces import get_space
 

@@ -26,15 +26,15 @@ import torch
 
 from benchmarks.method_steps import make_search
 from benchmarks.naive_mixture import NaiveSupernet
-from hwnas.compute import describe
+from hwnas.benchmark.cost_meter import peak_memory_mb
+from hwnas.compute.device import describe
 from hwnas.files import write_json
-from hwnas.ground.meter import peak_memory_mb
-from hwnas.kernels import kernels
+from hwnas.networks.fast.cuda_graphs import Passes
+from hwnas.networks.fast.kernels import kernels
 from hwnas.networks.supernet import Supernet
-from hwnas.profiling.device import parse_device
 from hwnas.profiling.session import ask
+from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.loop import Search
-from hwnas.search.replay import Passes
 from hwnas.training.optimizers import make_optimizer
 from hwnas.training.step_profile import lines_of, part, started, stop, table_of
 

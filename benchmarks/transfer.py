@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from hwnas.cost.interval import LEVEL, half_intervals
+from hwnas.calibration.experiment_design import choose_architectures
+from hwnas.calibration.fit import Origin, fit_table
+from hwnas.calibration.intervals import LEVEL, half_intervals
+from hwnas.calibration.prior import generic_prior, pool_prior
 from hwnas.cost.model import build_cost_models, encode
 from hwnas.errors import HwnasError
-from hwnas.fitting.design import choose_architectures
-from hwnas.fitting.fit import Origin, fit_table
-from hwnas.fitting.prior import generic_prior, pool_prior
 from hwnas.spaces import get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import LatencyTable

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.serialize import write_onnx
-from hwnas.networks.web_model import convert_for_web
+from hwnas.runtimes.onnx_model import write_onnx
+from hwnas.runtimes.web_model import convert_for_web
 from hwnas.spaces import get_space
 
 ROUNDS, RUNS = 30, 5

@@ -120,9 +120,9 @@ class Recipe(Strict):
     those without, and a search that decides then collapses to ``skip_connect``. ``most_skips`` stops a target's logits,
     as they were an epoch before, when that share of its derived edges is ``skip_connect``. ``judged_with`` says whether
     derived networks are judged with each batch's own norm statistics or with the supernet's running ones.
-    ``compute`` is where the supernet is computed (hwnas.compute), ``precision`` in what while it learns
-    (hwnas.training.precision), ``kernels`` what computes its cells on a CPU: compiled ones (hwnas.kernels) need a C++
-    compiler, or plain torch takes their place.
+    ``compute`` is where the supernet is computed (hwnas.compute.device), ``precision`` in what while it learns
+    (hwnas.compute.precision), ``kernels`` what computes its cells on a CPU: compiled ones
+    (hwnas.networks.fast.kernels) need a C++ compiler, or plain torch takes their place.
     """
 
     method: str

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import benchmark, derive, exchange, exports, fits, report, runs, shelves, spaces, tables
+from hwnas.cli import benchmark, derive, exchange, exports, fits, report, runs, sharing, spaces, tables
 from hwnas.cli.common import app, benchmark_app, space_app, table_app
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "main",
     "report",
     "runs",
-    "shelves",
+    "sharing",
     "spaces",
     "tables",
 ]

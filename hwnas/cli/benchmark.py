@@ -60,8 +60,8 @@ def nasbench201_command(
     The searches are processes that are not told of the table. Regret is the best cell's accuracy minus that of the
     cell found, in percentage points.
     """
-    from hwnas.ground.accuracy import read_accuracy
-    from hwnas.ground.benchmark import Contest, judge, search_all
+    from hwnas.benchmark.accuracy import read_accuracy
+    from hwnas.benchmark.benchmark import Contest, judge, search_all
     from hwnas.progress import Progress
     from hwnas.spaces.nasbench201 import NASBENCH201
 
@@ -94,7 +94,7 @@ def _seeds(text: str) -> list[int]:
 
 def show_summary(summary: dict[str, Any]) -> None:
     """A row a method, by regret on the first data set, and two of the table's own."""
-    from hwnas.ground.summary import FOOTNOTE, summary_table, summary_title
+    from hwnas.benchmark.summary import FOOTNOTE, summary_table, summary_title
 
     show_table(summary_title(summary), *summary_table(summary))
     print(FOOTNOTE)

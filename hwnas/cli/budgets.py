@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hwnas.cost.budget import Budget, Preview
-    from hwnas.cost.derive import Limits
+    from hwnas.budgets.budget import Budget, Preview
+    from hwnas.budgets.derive import Limits
 
 
 def budgets_on(devices: list[str], texts: list[str], previews: Mapping[str, Preview]) -> list[Budget]:
     """The budgets of a run for several devices, by the metrics of joint_models. One that names no device is a budget
     for each, and of one that limits no latency that is the same.
     """
-    from hwnas.cost.budget import Budget, parse_budget
+    from hwnas.budgets.budget import Budget, parse_budget
     from hwnas.cost.devices import LATENCY, device_of, latency_on, names_devices, targets_of
 
     budgets: list[Budget] = []
@@ -33,8 +33,8 @@ def budgets_on(devices: list[str], texts: list[str], previews: Mapping[str, Prev
 
 def budget_facts(previews: Mapping[str, Preview], budget: Budget) -> dict[str, Any]:
     """What a budget allows; of several limits also how far each can go down under the others, and which one binds."""
-    from hwnas.cost.budget import binding_limit, limits_of, share_within
-    from hwnas.cost.contradiction import least_under_others
+    from hwnas.budgets.budget import binding_limit, limits_of, share_within
+    from hwnas.budgets.infeasible import least_under_others
 
     facts: dict[str, Any] = {
         "budget": budget.text,
@@ -51,7 +51,7 @@ def budget_facts(previews: Mapping[str, Preview], budget: Budget) -> dict[str, A
 
 def together(previews: Mapping[str, Preview], budgets: list[Budget]) -> Limits:
     """The limits of all budgets at once, if these are several and limit different metrics; else none."""
-    from hwnas.cost.budget import Budget, limits_of
+    from hwnas.budgets.budget import Budget, limits_of
 
     limits: dict[str, float] = {}
     for budget in budgets:
@@ -64,10 +64,10 @@ def show_budgets(
 ) -> None:
     """A line a budget, and two more of several limits; at last whether one architecture can keep all the budgets.
 
-    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.cost.contradiction`` finds of these; ``exact``
+    ``limits`` are those of all budgets at once, ``least`` what ``hwnas.budgets.infeasible`` finds of these; ``exact``
     says that the shares are not sampled.
     """
-    from hwnas.cost.budget import describe_contradiction, format_amount
+    from hwnas.budgets.budget import describe_contradiction, format_amount
 
     about = "" if exact else "about "
 

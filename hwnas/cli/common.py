@@ -135,8 +135,11 @@ def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:
 def common_network(
     tables: Mapping[str, LatencyTable], space: str | None, setting: str | None, **changes: int | None
 ) -> tuple[SearchSpace, Setting]:
-    """The space and the sizes that are meant (hwnas.cost.networks). Raises HwnasError where tables differ in these."""
-    from hwnas.cost.networks import choose_network
+    """Return the space and the sizes that are meant (hwnas.tables.network_key).
+
+    Raises HwnasError where tables differ in these.
+    """
+    from hwnas.tables.network_key import choose_network
 
     first, *others = (choose_network(table, space, setting, **changes) for table in tables.values())
     if any(network != first for network in others):

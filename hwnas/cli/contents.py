@@ -41,9 +41,9 @@ def check_contents(
 
 
 def _coverage(table: LatencyTable, space: SearchSpace, sizes: Setting, path: Path) -> Coverage:
-    from hwnas.cost.networks import network_key, profile_command
-    from hwnas.cost.structure import pieces
+    from hwnas.cost.fusion import pieces
     from hwnas.tables.check import Coverage, missing_costs, missing_workloads
+    from hwnas.tables.network_key import network_key, profile_command
 
     key, network = network_key(space, sizes), space.network(sizes)
     if costs := table.edge_costs.get(key):
@@ -55,7 +55,7 @@ def _coverage(table: LatencyTable, space: SearchSpace, sizes: Setting, path: Pat
 
 
 def show_contents(table: LatencyTable, contents: Contents) -> None:
-    from hwnas.shelves.records import printable
+    from hwnas.sharing.records import printable
 
     print(f"sha256 {table.sha256} matches; {len(table.entries)} entries")
     if not contents.coverage:
@@ -80,7 +80,7 @@ def show_contents(table: LatencyTable, contents: Contents) -> None:
 
 def why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) -> str:
     """Why entries of a table are not timed again; empty where they can be."""
-    from hwnas.tables.foreign import is_imported
+    from hwnas.tables.importers import is_imported
 
     if only_contents:
         return "--contents was given"
@@ -95,7 +95,7 @@ def why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) 
 
 def show_edge_costs(table: LatencyTable) -> None:
     """A table of edges by operations for every cell of every network."""
-    from hwnas.shelves.records import printable
+    from hwnas.sharing.records import printable
     from hwnas.tables.diff import edge_amounts
     from hwnas.tables.plot import edge_labels
 

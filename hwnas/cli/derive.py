@@ -11,8 +11,8 @@ from hwnas.cli.common import AsJson, Folder, app, command, show_json, show_table
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
-    from hwnas.cost.pareto import ParetoSet
-    from hwnas.searched import Learnt, Searched
+    from hwnas.budgets.pareto import ParetoSet
+    from hwnas.runs.probabilities import Learnt, Searched
     from hwnas.spaces import Architecture
 
 
@@ -41,9 +41,9 @@ def derive_command(
     Nothing is trained. log p is the sum of the operations' log probabilities as the search left them. With --pareto, a
     --budget (one) bounds what is looked at.
     """
-    from hwnas.cost.budget import NAMES
+    from hwnas.budgets.budget import NAMES
     from hwnas.cost.devices import names_devices
-    from hwnas.searched import read_learnt
+    from hwnas.runs.probabilities import read_learnt
 
     by_device = any(map(names_devices, budget or []))
     if pareto is not None:
@@ -54,7 +54,7 @@ def derive_command(
         if len(budget or []) > 1:
             raise HwnasError("--pareto takes one --budget", "join its limits with a comma")
         if plot:
-            from hwnas.pictures import require_picture
+            from hwnas.plotting import require_picture
 
             require_picture(plot)
         learnt = read_learnt(folder, by_device or names_devices(pareto))
@@ -74,8 +74,8 @@ def derive_command(
 
 
 def _show_best(learnt: Learnt, texts: list[str], number: int, as_json: bool) -> None:
-    from hwnas.cost.budget import limits_of, parse_budget, preview, require_possible
-    from hwnas.cost.derive import derive_best
+    from hwnas.budgets.budget import limits_of, parse_budget, preview, require_possible
+    from hwnas.budgets.derive import derive_best
 
     previews = preview(learnt.costs)
     budgets = [parse_budget(text, previews) for text in texts]
@@ -108,8 +108,8 @@ def _show_best(learnt: Learnt, texts: list[str], number: int, as_json: bool) -> 
 
 
 def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plot: Path | None, as_json: bool) -> None:
-    from hwnas.cost.budget import Budget, limits_of, parse_budget, preview, require_possible
-    from hwnas.cost.pareto import pareto
+    from hwnas.budgets.budget import Budget, limits_of, parse_budget, preview, require_possible
+    from hwnas.budgets.pareto import pareto
     from hwnas.progress import Progress
 
     previews = preview(learnt.costs)
@@ -132,10 +132,10 @@ def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plo
             )
             sets.append((target, found))
     if plot:
-        from hwnas.cost.derive import scores
+        from hwnas.budgets.derive import scores
+        from hwnas.budgets.pareto import Point
+        from hwnas.budgets.plot import Curve, plot_pareto
         from hwnas.cost.model import encode
-        from hwnas.cost.pareto import Point
-        from hwnas.cost.plot import Curve, plot_pareto
 
         curves = []
         for target, found in sets:
@@ -169,8 +169,8 @@ def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plo
 
 def _describe(learnt: Learnt, target: Searched, architectures: list[Architecture]) -> list[dict[str, Any]]:
     """What is known of each architecture, as JSON has it."""
-    from hwnas.cost.derive import scores
-    from hwnas.cost.interval import LEVEL, half_intervals
+    from hwnas.budgets.derive import scores
+    from hwnas.calibration.intervals import LEVEL, half_intervals
     from hwnas.cost.model import encode
 
     choices = encode(learnt.space, architectures)
@@ -195,8 +195,8 @@ def _describe(learnt: Learnt, target: Searched, architectures: list[Architecture
 
 
 def _show_rows(learnt: Learnt, title: str, rows: list[dict[str, Any]]) -> None:
-    from hwnas.cost.budget import format_amount
-    from hwnas.cost.interval import LEVEL
+    from hwnas.budgets.budget import format_amount
+    from hwnas.calibration.intervals import LEVEL
 
     columns, keys = ["architecture", "log p"], []
     for metric in learnt.tables:

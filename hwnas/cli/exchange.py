@@ -15,7 +15,7 @@ from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.tables.diff import TableDiff
-    from hwnas.tables.foreign import Imported
+    from hwnas.tables.importers import Imported
 
 SHOWN = 20
 Table = Annotated[Path, typer.Argument(help="A latency table.")]
@@ -25,7 +25,7 @@ OutTable = Annotated[Path, typer.Option(help="The table to write.")]
 @command(table_app, "schema", "hwnas table schema > latency-table.schema.json")
 def table_schema() -> None:
     """Print the JSON Schema of latency tables."""
-    from hwnas.tables.format_page import SCHEMA_FILE
+    from hwnas.tables.schema import SCHEMA_FILE
 
     sys.stdout.write(SCHEMA_FILE.read_text(encoding="utf-8"))
 
@@ -49,7 +49,7 @@ def table_diff(a: Table, b: Table, as_json: AsJson = False) -> None:
 
 
 def _show_diff(found: TableDiff, a: str, b: str) -> None:
-    from hwnas.shelves.records import printable
+    from hwnas.sharing.records import printable
 
     def shown(value: Any) -> str:
         text = printable(str(value))
@@ -169,7 +169,7 @@ def table_import(
 
     What the file does not say must be said: device, runtime, threads, batch size, and the unit of its latencies.
     """
-    from hwnas.tables.foreign import Stated, import_table
+    from hwnas.tables.importers import Stated, import_table
     from hwnas.tables.io import write_table
 
     stated = Stated(
@@ -196,7 +196,7 @@ def table_import(
 
 
 def _show_import(imported: Imported, out: str) -> None:
-    from hwnas.shelves.records import printable
+    from hwnas.sharing.records import printable
 
     for line, why in imported.refused.items():
         print(printable(f"left out: {line[:150]}: {why}"))

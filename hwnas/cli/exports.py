@@ -85,7 +85,7 @@ def export_command(
 
     from hwnas.export.network import export_network
     from hwnas.networks.child import ChildNetwork
-    from hwnas.networks.serialize import OPSET
+    from hwnas.runtimes.onnx_model import OPSET
     from hwnas.spaces import get_space
 
     chosen = get_space(space or "nasbench201")
@@ -109,9 +109,9 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 
 def _quantize(folder: Path, images: int | None, data: str | None, device: str | None, as_json: bool) -> None:
-    from hwnas.profiling.device import parse_device
     from hwnas.progress import Progress
-    from hwnas.quantized import quantize_run
+    from hwnas.runs.quantize import quantize_run
+    from hwnas.runtimes.device_spec import parse_device
 
     with Progress() as progress:
         rows = quantize_run(folder, images, data, parse_device(device) if device else None, progress)

@@ -57,10 +57,10 @@ def table_fit(
 
     It holds what each operation costs on each edge, with error bars, and how far it is off on networks left out.
     """
+    from hwnas.calibration.fit import KINDS, Origin, fit_table
+    from hwnas.calibration.measurements import read_measurements
+    from hwnas.calibration.prior import generic_prior, pool_prior
     from hwnas.errors import HwnasError
-    from hwnas.fitting.fit import KINDS, Origin, fit_table
-    from hwnas.fitting.measurements import read_measurements
-    from hwnas.fitting.prior import generic_prior, pool_prior
     from hwnas.progress import Progress
     from hwnas.spaces import get_space
     from hwnas.tables.io import write_table
@@ -128,9 +128,9 @@ def table_design(
     as_json: AsJson = False,
 ) -> None:
     """Name the architectures that tell most about a new device, given the tables of others."""
+    from hwnas.calibration.experiment_design import choose_architectures
+    from hwnas.calibration.prior import pool_prior
     from hwnas.cost.model import decode
-    from hwnas.fitting.design import choose_architectures
-    from hwnas.fitting.prior import pool_prior
     from hwnas.spaces import get_space
 
     chosen = get_space(space)
@@ -167,7 +167,7 @@ def _write_form(out: Path, architectures: list[str]) -> None:
 
 def _pool(address: str) -> dict[str, LatencyTable]:
     from hwnas.files import shipped
-    from hwnas.shelves.shelf import read_shelf
-    from hwnas.shelves.signing import trusted_keys
+    from hwnas.sharing.registry import read_shelf
+    from hwnas.sharing.signing import trusted_keys
 
     return read_shelf(str(shipped("latency_tables")) if address == "shipped" else address, trusted_keys([]))

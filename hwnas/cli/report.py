@@ -30,7 +30,7 @@ def report_command(
     The page needs no network and nothing else. Its figures, its numbers and what its commands to reproduce read are
     written as files, too.
     """
-    from hwnas.report.kinds import write_report
+    from hwnas.report.write import write_report
 
     folder = figures or out.with_name(f"{out.stem}_files")
     files = write_report(folders, out, folder)

@@ -96,7 +96,7 @@ def search_command(
     """
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe, recipe_of
-    from hwnas.run import Question, answer
+    from hwnas.runs.search import Question, answer
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
@@ -132,9 +132,9 @@ def verify_command(
     as_json: AsJson = False,
 ) -> None:
     """Time exported networks again; exit code 1 when one breaks its budget by more than the measurement's error."""
-    from hwnas.finished import verify_run
-    from hwnas.profiling.device import parse_device
     from hwnas.progress import Progress
+    from hwnas.runs.finished import verify_run
+    from hwnas.runtimes.device_spec import parse_device
 
     with Progress() as progress:
         rows = verify_run(folder, parse_device(device) if device else None, progress)
@@ -212,7 +212,7 @@ def train_command(
     the images of every step: `torchrun --nproc-per-node 2 -m hwnas train …`.
     """
     from hwnas.progress import Progress
-    from hwnas.retrain import train_run
+    from hwnas.runs.train import train_run
     from hwnas.training.recipe import read_training
 
     changes: dict[str, Any] = {
@@ -262,8 +262,8 @@ def evaluate_command(
 
     Calibration error is Guo et al.'s (2017), 15 bins: how far confidence is from accuracy.
     """
-    from hwnas.finished import EVALUATED, evaluate
     from hwnas.progress import Progress
+    from hwnas.runs.finished import EVALUATED, evaluate
 
     with Progress() as progress:
         rows = evaluate(folder, split, data, latency, confusion, progress)
@@ -302,8 +302,8 @@ def demo_command(
     out: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/demo"), as_json: AsJson = False
 ) -> None:
     """The whole flow in a few minutes on embedded images: profile this machine, search three budgets, verify."""
-    from hwnas.demo import run_demo
     from hwnas.progress import Progress
+    from hwnas.runs.demo import run_demo
 
     with Progress() as progress:
         rows = run_demo(out, progress)
@@ -318,7 +318,7 @@ def demo_command(
 
 def show_results(rows: list[dict[str, Any]]) -> None:
     """The closing table."""
-    from hwnas.cost.budget import format_amount
+    from hwnas.budgets.budget import format_amount
     from hwnas.cost.devices import device_of
 
     shown = []

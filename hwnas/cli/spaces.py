@@ -136,14 +136,14 @@ def space_preview(
     as_json: AsJson = False,
 ) -> None:
     """Show how cost is spread over a space on a device or several, and what a budget allows."""
+    from hwnas.budgets.budget import format_amount, parse_budget, preview
+    from hwnas.budgets.infeasible import contradiction
     from hwnas.cli.budgets import budget_facts, budgets_on, show_budgets, together
-    from hwnas.cost.budget import format_amount, parse_budget, preview
-    from hwnas.cost.contradiction import contradiction
     from hwnas.cost.devices import joint_models, names_devices
     from hwnas.cost.metrics import build_metrics
 
     if plot:
-        from hwnas.pictures import require_picture
+        from hwnas.plotting import require_picture
 
         require_picture(plot)
     opened, shape = open_tables(table), parse_input(input_shape)
@@ -165,7 +165,7 @@ def space_preview(
     allowed, limits = [budget_facts(previews, b) for b in budgets], together(previews, budgets)
     least = contradiction(limits) if limits else {}
     if plot:
-        from hwnas.cost.plot import plot_spread
+        from hwnas.budgets.plot import plot_spread
 
         devices = "; ".join(t.describe() for t in opened.values())
         plot_spread(previews, budgets, f"{chosen.name}, {sizes.describe()}\n{devices}", plot)

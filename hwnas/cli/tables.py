@@ -60,13 +60,13 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure every workload of a space on a device and write a latency table."""
-    from hwnas.cost.networks import network_key
-    from hwnas.profiling.device import parse_device
     from hwnas.profiling.forecast import duration, forecast_profile
     from hwnas.profiling.plan import ProfilePlan
     from hwnas.profiling.profile import profile
     from hwnas.progress import Progress
+    from hwnas.runtimes.device_spec import parse_device
     from hwnas.spaces import get_space
+    from hwnas.tables.network_key import network_key
 
     chosen = get_space(space)
     sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
@@ -117,7 +117,7 @@ def table_show(
 ) -> None:
     """Print a latency table: the device, how it was measured, how far to trust it, every entry and edge's cost."""
     from hwnas.cli.contents import show_edge_costs
-    from hwnas.shelves.records import printable
+    from hwnas.sharing.records import printable
 
     content = open_table(table)
     if plot:
@@ -190,8 +190,8 @@ def table_check(
     transferred or imported, there is no more to check.
     """
     from hwnas.cli.contents import check_contents, show_contents, why_not_timed
-    from hwnas.cost.networks import choose_network, networks_of
-    from hwnas.shelves.records import printable
+    from hwnas.sharing.records import printable
+    from hwnas.tables.network_key import choose_network, networks_of
 
     content, shape = open_table(table), parse_input(input_shape)
     said = (space, setting, channels, layers, input_shape, classes)
@@ -209,8 +209,8 @@ def table_check(
     if not not_timed:
         from hwnas.export.verify import spec_of
         from hwnas.profiling.check import check_table
-        from hwnas.profiling.device import parse_device
         from hwnas.progress import Progress
+        from hwnas.runtimes.device_spec import parse_device
 
         with Progress() as progress:
             result = check_table(content, parse_device(device) if device else spec_of(content), entries, progress)
@@ -267,12 +267,12 @@ def table_predict(
     Where the table tells how far it is off, +- is half the interval that holds nine in ten latencies.
     Where the table holds whole networks, there is a second latency, with what its residual predictor learnt from them.
     """
-    from hwnas.cost.budget import format_amount
-    from hwnas.cost.interval import LEVEL, half_intervals
+    from hwnas.budgets.budget import format_amount
+    from hwnas.calibration.intervals import LEVEL, half_intervals
+    from hwnas.calibration.residual import fit_residual
     from hwnas.cost.metrics import build_metrics
     from hwnas.cost.model import encode
-    from hwnas.cost.networks import choose_network, network_key
-    from hwnas.cost.residual import fit_residual
+    from hwnas.tables.network_key import choose_network, network_key
 
     content, shape = open_table(table), parse_input(input_shape)
     chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)

@@ -5,7 +5,7 @@ Two readings of the same numbers:
 * the decomposable cost C(Z) = base + sum over edges and operations of Z[e, o] * c[e, o], linear in Z, whose exact
   expectation E[C] = base + sum p * c goes into the search loss (Xie et al., SNAS, ICLR 2019, section 2.3);
 * the cost of a deployed network, in which dead edges (on no path from an input to an output) have been left out, a
-  node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.structure) are taken into
+  node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.fusion) are taken into
   account. Where every node has an input it is not above C(Z); predictions, budgets and derivation use this one.
 
 Parameters, multiply-accumulates and memory access cost count every chosen edge, dead or not, as the papers count them.
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.networks import network_key, profile_command, require_its_definition
-from hwnas.cost.structure import (
+from hwnas.cost.fusion import (
     FAMILIES,
     PIECES,
     Rewrite,
@@ -43,6 +42,7 @@ from hwnas.spaces import (
     Setting,
     Workload,
 )
+from hwnas.tables.network_key import network_key, profile_command, require_its_definition
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
 
 METRICS = ("latency_ms", "macs", "params")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwnas.compute import CPU, sent
+from hwnas.compute.device import CPU, sent
 from hwnas.data.files import ImageFiles
 from hwnas.data.imagenet import ImagenetAugmentation
 from hwnas.data.loader import Decoder, Job, Stream, decode_ahead

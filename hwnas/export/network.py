@@ -15,8 +15,8 @@ from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.networks.child import ChildCell, ChildNetwork
-from hwnas.networks.quantize import FLOAT32, INT8
-from hwnas.networks.serialize import OPSET, write_onnx
+from hwnas.runtimes.int8 import FLOAT32, INT8
+from hwnas.runtimes.onnx_model import OPSET, write_onnx
 from hwnas.spaces import CellPlace, Setting
 
 NETWORK_FILES = {FLOAT32: "network.onnx", INT8: "network_int8.onnx"}  # by precision

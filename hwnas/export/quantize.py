@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.data import ImageData
-from hwnas.networks.quantize import Feeds, quantize_onnx
+from hwnas.runtimes.int8 import Feeds, quantize_onnx
 
 CALIBRATION_IMAGES = 200
 BATCH = 50

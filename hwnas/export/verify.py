@@ -12,13 +12,13 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.quantize import FLOAT32
-from hwnas.profiling.device import DeviceSpec, require_precision
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
-from hwnas.profiling.runtimes import RUNTIMES
 from hwnas.profiling.session import ask, connect, make_job, run_job
 from hwnas.profiling.statistics import estimate, read
+from hwnas.runtimes.device_spec import DeviceSpec, require_precision
+from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.runtime import RUNTIMES
 from hwnas.tables.schema import NOT_KNOWN, LatencyTable
 
 PASSES, ROUNDS = 5, 12

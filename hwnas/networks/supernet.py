@@ -10,12 +10,12 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor, nn
 
-from hwnas.compute import CPU, sent
+from hwnas.compute.device import CPU, sent
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
-from hwnas.networks.mixture import Term, branches, mix, usable
-from hwnas.networks.steps import Firsts, Steps, steps_of
-from hwnas.networks.wide import Layers, compact, weighed_sums
+from hwnas.networks.fast.mixture import Term, branches, mix, usable
+from hwnas.networks.fast.steps import Firsts, Steps, steps_of
+from hwnas.networks.fast.wide import Layers, compact, weighed_sums
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
 
@@ -357,7 +357,7 @@ class Supernet(nn.Module):
         return sum(len(part.cell.edges) for part in self.parts if isinstance(part, MixedCell))
 
     def compute_with(self, compiled: bool) -> None:
-        """Let cells be computed by the compiled kernels (hwnas.kernels), where they can, or by plain torch."""
+        """Compute cells with the compiled kernels (hwnas.networks.fast.kernels) where possible, or with plain torch."""
         for part in self.parts:
             if isinstance(part, MixedCell):
                 part.compiled = compiled

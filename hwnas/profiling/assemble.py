@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.files import atomic_path
-from hwnas.networks.serialize import OPSET, write_onnx
 from hwnas.operations import build_operation, num_inputs, randomise
+from hwnas.runtimes.onnx_model import OPSET, write_onnx
 from hwnas.spaces import Workload
 
 Build = Callable[[Workload | None], nn.Module]

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import HwnasError
-from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, Assembled, repeated, repetitions, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.noise import check_quiet, too_noisy
 from hwnas.profiling.session import Start, connect, make_job, run_job
 from hwnas.profiling.statistics import read, slope
+from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.tables.schema import LatencyTable
 
 PASSES, ROUNDS = 4, 6

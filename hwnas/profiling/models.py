@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.networks.child import Build, ChildNetwork
-from hwnas.networks.quantize import INT8, quantize_onnx, random_feeds
 from hwnas.operations import build_operation, num_inputs, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
+from hwnas.runtimes.int8 import INT8, quantize_onnx, random_feeds
 from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
 
 if TYPE_CHECKING:
-    from hwnas.profiling.device import DeviceSpec
+    from hwnas.runtimes.device_spec import DeviceSpec
 
 
 class Chain(nn.Module):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import HwnasError
-from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.plan import ProfilePlan
 from hwnas.profiling.session import Job, Lines, Recording, Visit, run_job
 from hwnas.profiling.statistics import WAITED, Estimate, Readings
 from hwnas.profiling.timing import is_tight, usual_network_ms
+from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.spaces import Workload
 
 QUIET_VISITS = 60

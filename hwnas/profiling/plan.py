@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas import __version__
+from hwnas.cost.fusion import pieces
 from hwnas.cost.model import decode
-from hwnas.cost.networks import network_key
-from hwnas.cost.structure import pieces
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.profiling.assemble import Assembled
-from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
 from hwnas.profiling.session import PROTOCOL, Start
+from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
 from hwnas.tables.io import read_table
+from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable
 
 LEAST_PASSES = 3  # processes of the profiler for everything …

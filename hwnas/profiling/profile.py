@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from hwnas import __version__
-from hwnas.cost.correction import fit_correction
+from hwnas.calibration.correction import fit_correction
+from hwnas.calibration.residual import fit_residual
 from hwnas.cost.model import build_cost_models, encode
-from hwnas.cost.residual import fit_residual
 from hwnas.errors import HwnasError
 from hwnas.networks.count import count_workload
 from hwnas.profiling.models import repetitions

@@ -24,8 +24,8 @@ from typing import IO
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of, sha256_of_file, shipped
-from hwnas.profiling.device import HOST, PYTHON, DeviceSpec
 from hwnas.profiling.session import ConnectionDroppedError, Lines, profiler_failed
+from hwnas.runtimes.device_spec import HOST, PYTHON, DeviceSpec
 
 ALIVE_S = 5  # how often to ask a silent device whether it is there; three times without an answer it is not
 ANSWER = b"hwnas over ssh: "  # begins the one line that is not the profiler's

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines, sha256_of, write_json, write_text
-from hwnas.profiling.device import DeviceSpec
 from hwnas.profiling.names import SENTINEL_NAME
+from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.tables.schema import Device
 
 SENTINEL_EVERY = 5

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from hwnas.cost.budget import Budget
+from hwnas.budgets.budget import Budget
 from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of
-from hwnas.report.checked import Loose, checked, checked_setting
+from hwnas.report.validation import Loose, checked, checked_setting
 from hwnas.spaces import Architecture, Setting
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
@@ -48,7 +48,7 @@ class Collapse(Loose):
 
 
 class Cost(Loose):
-    """Of a search: hwnas.ground.meter."""
+    """Of a search: hwnas.benchmark.cost_meter."""
 
     wall_s: FiniteFloat
     processor_s: FiniteFloat

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.report.benchmark_content import BenchmarkContent
-from hwnas.report.benchmark_part import BenchmarkPart, benchmark_part
+from hwnas.report.benchmark_section import BenchmarkPart, benchmark_part
 from hwnas.report.page import render, write_page
 from hwnas.report.svg import Figure
-from hwnas.report.table_part import table_figures
+from hwnas.report.table_section import table_figures
 from hwnas.tables.io import table_text
 
 ACCURACY = "nb201_accuracy.csv.gz"  # what the command to reproduce calls the accuracy table, whose path is not recorded

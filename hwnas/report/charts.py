@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from hwnas.report.svg import FONT, GREY, GRID, INK, MUTED, PALETTE, PAPER
-from hwnas.shelves.records import printable
+from hwnas.sharing.records import printable
 from hwnas.tables.plot import Panel, short
 
 Rows = Sequence[Mapping[str, Any]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from hwnas.cost.networks import named_setting
 from hwnas.report.run_content import RunContent
-from hwnas.spaces.kept import SPACE_FILE
+from hwnas.spaces.space_copy import SPACE_FILE
 from hwnas.tables.io import table_text
+from hwnas.tables.network_key import named_setting
 
 
 def inputs(run: RunContent, prefix: str) -> dict[str, str]:

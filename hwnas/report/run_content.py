@@ -16,9 +16,9 @@ from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.report.checked import Loose, checked, checked_setting
+from hwnas.report.validation import Loose, checked, checked_setting
 from hwnas.spaces import Architecture, SearchSpace, Setting
-from hwnas.spaces.kept import kept_space
+from hwnas.spaces.space_copy import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 

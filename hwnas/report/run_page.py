@@ -11,10 +11,10 @@ from hwnas.report.charts import pareto
 from hwnas.report.page import file_name, render, write_page
 from hwnas.report.reproduce import commands, inputs, versions
 from hwnas.report.run_content import RunContent
-from hwnas.report.run_part import RunPart, latency_of, run_part, target_labels
-from hwnas.report.run_pictures import Network, pareto_front
+from hwnas.report.run_section import RunPart, latency_of, run_part, target_labels
 from hwnas.report.svg import Figure, colours
-from hwnas.report.table_part import table_figures
+from hwnas.report.table_section import table_figures
+from hwnas.runs.plots import Network, pareto_front
 
 WIDE, NARROW = (640, 330), (262, 270)  # of the plot of latency against accuracy, in pixels
 

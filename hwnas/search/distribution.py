@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwnas.compute import sent
+from hwnas.compute.device import sent
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register

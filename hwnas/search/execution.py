@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from hwnas.compute import CPU
+from hwnas.compute.device import CPU
 from hwnas.errors import HwnasError
 from hwnas.networks.supernet import Mixed, Supernet
 from hwnas.search.choices import register
@@ -33,7 +33,10 @@ class All:
 @register("runs", "sampled")
 @dataclass(frozen=True)
 class Sampled:
-    """The one that was drawn, on every edge. With ``ghosts`` the others add their weights (hwnas.search.gdas)."""
+    """The one that was drawn, on every edge.
+
+    With ``ghosts`` the others add their weights (hwnas.search.methods.gdas).
+    """
 
     ghosts: bool = False
     on_host: ClassVar[bool] = True

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import hwnas.search.methods  # noqa: F401  registers what recipes name
-from hwnas.compute import CPU, choose_device, layout_on, sent
-from hwnas.cost.budget import Budget
-from hwnas.cost.derive import Limits
+from hwnas.budgets.budget import Budget
+from hwnas.budgets.derive import Limits
+from hwnas.compute.device import CPU, choose_device, layout_on, sent
+from hwnas.compute.precision import choose_precision, multiply_in
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.metrics import Metric
 from hwnas.cost.model import SKIP, CostModel
@@ -29,20 +30,19 @@ from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
+from hwnas.networks.fast.cuda_graphs import Passes
 from hwnas.networks.supernet import Supernet, drop_path, require_divisible
 from hwnas.networks.widen import widen
 from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
-from hwnas.search.constraint import dual_ascent, penalty_of, relative_costs
 from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, entropy
-from hwnas.search.replay import Passes
+from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_not_in
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
-from hwnas.training.precision import choose_precision, multiply_in
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.step_profile import StepProfile, part
 
@@ -570,7 +570,7 @@ class Search:
         }
 
     def _log_probability(self, target: Target) -> dict[str, Tensor] | None:
-        """For who reads the search later (hwnas.searched); None where architectures are not taken by it."""
+        """For who reads the search later (hwnas.runs.probabilities); None where architectures are not taken by it."""
         if not isinstance(self.selection, Probable):
             return None
         return {kind: torch.from_numpy(values) for kind, values in target.log_probability().items()}

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hwnas.cost.derive import Limits, derive, keeps_rules, ranked, scores
+from hwnas.budgets.derive import Limits, derive, keeps_rules, ranked, scores
 from hwnas.cost.model import encode
 from hwnas.search.choices import register
 from hwnas.search.distribution import Draw, uniform_choice
@@ -25,7 +25,7 @@ TRIES = 1000
 @register("selection", "probable")
 @dataclass(frozen=True)
 class Probable:
-    """The most probable architecture within the limits: an integer program, solved exactly (hwnas.cost.derive)."""
+    """The most probable architecture within the limits: an integer program, solved exactly (hwnas.budgets.derive)."""
 
     def best(self, search: Search, target: Target, limits: Limits) -> Iterator[tuple[Architecture, float]]:
         """Architectures within the limits and what each is worth (log p), the best first."""

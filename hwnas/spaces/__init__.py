@@ -46,11 +46,11 @@ def get_space(spec: str) -> SearchSpace:
     if spec in SPACES:
         return SPACES[spec]
     if spec.endswith((".yaml", ".yml")):
-        from hwnas.spaces.own import read_space
+        from hwnas.spaces.user_space import read_space
 
         return read_space(Path(spec), tuple(SPACES))
     if ":" in spec:
-        from hwnas.spaces.own import import_space
+        from hwnas.spaces.user_space import import_space
 
         return import_space(spec, tuple(SPACES))
     raise HwnasError(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json
-from hwnas.tables.foreign.table import IMPORTED, is_imported
+from hwnas.tables.importers.table import IMPORTED, is_imported
 from hwnas.tables.schema import (
     NOT_KNOWN,
     Correction,

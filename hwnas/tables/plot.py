@@ -10,7 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError
-from hwnas.pictures import require_picture, save, style
+from hwnas.plotting import require_picture, save, style
 from hwnas.spaces import SPACES, Workload
 from hwnas.tables.diff import edge_amounts
 from hwnas.tables.schema import CellCosts, Entry, LatencyTable

@@ -7,6 +7,7 @@ SHA-256 must match. Units live in field names. Nothing here imports torch.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from hwnas.files import sha256_of
 from hwnas.spaces import Workload
 
+SCHEMA_FILE = Path(__file__).with_name("latency-table.schema.json")
 FORMAT = "hwnas-latency-table"
 # 1 (hwnas 0.1): entries, one a workload.
 # 2: also edge_costs, for devices on which only whole networks were timed. A table without them is still written as 1.
@@ -113,7 +115,7 @@ class Correction(Strict):
     """latency of a network = offset_ms + the sum of its entries, each times the factor of its family.
 
     A family that ``factors`` does not name has the factor ``scale`` (``max_pool`` that of ``pool``). ``rewrites`` are
-    what the runtime's optimiser does to a cell (hwnas.cost.structure). Fitted on ``networks`` whole networks.
+    what the runtime's optimiser does to a cell (hwnas.cost.fusion). Fitted on ``networks`` whole networks.
     """
 
     offset_ms: FiniteFloat

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hwnas.compute import sent
+from hwnas.compute.device import sent
 
 
 def cutout(

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hwnas.compute import CPU, choose_device, layout_on
+from hwnas.compute.device import CPU, choose_device, layout_on
+from hwnas.compute.precision import choose_precision, computing, multiply_in
 from hwnas.data import ImageData, Split
 from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
@@ -24,7 +25,6 @@ from hwnas.networks.supernet import DropPath, drop_path
 from hwnas.training.augment import cutout
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
-from hwnas.training.precision import choose_precision, computing, multiply_in
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training
 

@@ -44,7 +44,7 @@ class Training(Strict):
     ``auxiliary_weight`` 0 builds no auxiliary head. ``ema``
     weighs the past in a moving average of the weights, which is then what is evaluated and exported. ``keep`` says
     whether the last weights are, or those of the epoch that was best on the validation images; ``patience`` how many
-    epochs without a better one end the training. ``compute`` is where the network is computed (hwnas.compute);
+    epochs without a better one end the training. ``compute`` is where the network is computed (hwnas.compute.device);
     ``precision`` auto is bfloat16 where that multiplies it.
     """
 

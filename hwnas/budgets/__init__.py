@@ -1,0 +1,1 @@
+"""Budgets: reading, preview, exact derivation within them, and the re-timing loop."""

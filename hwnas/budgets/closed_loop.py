@@ -1,0 +1,164 @@
+"""The closed loop: which architecture to time next, until one keeps its latency budgets as timed and little is wasted.
+
+A table predicts with an error, so the most probable architecture within a budget may break it on the device, and a
+better one just outside may keep it. The first attempt is plain derivation. Then, with s the scale of the table's error
+(Student's t) and v what an architecture is worth (its log probability), the next one maximises
+
+    P(latency <= B) sqrt(max(0, v - v0)),   v0: of the best one that was timed within B, or of a safe one
+
+over the architectures that no other beats in both v and predicted latency, SPAN s around B: the expected improvement of
+constrained Bayesian optimisation (Gardner et al., ICML 2014), where v is known and the root makes a sure small gain
+better than an unlikely large one. While none has kept B, the last attempts go to safer and safer bounds, tightened by
+the bias measured so far. Nothing is trained.
+
+Where a table has no error bars, or says that it does not err (one made up), the bound is tightened by the measured bias
+until an architecture keeps it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from scipy.stats import t
+
+from hwnas.calibration.intervals import ERROR_DEGREES
+from hwnas.spaces import Architecture
+
+MOST_ATTEMPTS = 5
+SAFE = (1.0, 2.5)  # scales below the budget, at the last attempts but one and the last
+SPAN = 3.0
+LEAST_CHANCE = 0.02  # an improvement that is less likely is not timed
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture, what it is worth, and by metric its predicted latency and the scale of that prediction's error.
+
+    ``error_ms`` is None where the table has no error bars.
+    """
+
+    architecture: Architecture
+    value: float
+    predicted_ms: Mapping[str, float]
+    error_ms: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A candidate that was derived within ``bounds_ms`` and timed at ``measured_ms``."""
+
+    candidate: Candidate
+    bounds_ms: Mapping[str, float]
+    measured_ms: Mapping[str, float]
+
+    def keeps(self, budget_ms: Mapping[str, float]) -> bool:
+        return all(self.measured_ms[metric] <= bound for metric, bound in budget_ms.items())
+
+
+Bounds = Mapping[str, float]
+Propose = Callable[[Bounds, Collection[Architecture]], Candidate | None]
+
+
+def close_loop(
+    propose: Propose,
+    measure: Callable[[Candidate], Mapping[str, float]],
+    budget_ms: Bounds,
+    step: float,
+    tell: Callable[[Attempt, Candidate, Bounds], None] = lambda attempt, following, bounds: None,
+    reading_step_ms: Mapping[str, float] | None = None,
+) -> list[Attempt]:
+    """At most MOST_ATTEMPTS timed architectures, in their order; ``best_of`` says which one to take.
+
+    ``propose(bounds, excluded)`` is the best architecture predicted within the bounds that is not excluded, None where
+    there is none; ``step`` how far apart, in scales of the error, the bounds are at which improvements are looked for
+    (0: every one of the predicted Pareto set). ``tell`` hears the last attempt and what is timed next, within which
+    bounds. ``reading_step_ms`` is by metric how the clock rounds: a latency reads as within B if it is below the last
+    reading within B plus half a step.
+    """
+    steps = reading_step_ms or {}
+    seen_ms = {m: (math.floor(b / steps[m]) + 0.5) * steps[m] if steps.get(m) else b for m, b in budget_ms.items()}
+    attempts: list[Attempt] = []
+    following: tuple[Candidate, Bounds] | None = _proposed(propose, budget_ms, ())
+    while following:
+        candidate, bounds = following
+        attempts.append(Attempt(candidate, bounds, measure(candidate)))
+        following = _next(propose, attempts, budget_ms, seen_ms, step) if len(attempts) < MOST_ATTEMPTS else None
+        if following:
+            tell(attempts[-1], *following)
+    return attempts
+
+
+def best_of(attempts: Collection[Attempt], budget_ms: Bounds) -> Attempt:
+    """The most valuable attempt that keeps the budget; where none does, the one that breaks it least."""
+    kept = [attempt for attempt in attempts if attempt.keeps(budget_ms)]
+    if kept:
+        return max(kept, key=lambda attempt: attempt.candidate.value)
+    return min(attempts, key=lambda attempt: max(attempt.measured_ms[m] / bound for m, bound in budget_ms.items()))
+
+
+def _proposed(propose: Propose, bounds: Bounds, tried: Collection[Architecture]) -> tuple[Candidate, Bounds] | None:
+    found = propose(bounds, tried)
+    return (found, bounds) if found else None
+
+
+def _next(
+    propose: Propose, attempts: list[Attempt], budget_ms: Bounds, seen_ms: Bounds, step: float
+) -> tuple[Candidate, Bounds] | None:
+    tried = [attempt.candidate.architecture for attempt in attempts]
+    kept = best_of(attempts, budget_ms) if any(attempt.keeps(budget_ms) for attempt in attempts) else None
+    first = attempts[0].candidate
+    if first.error_ms is None or not all(first.error_ms.values()):
+        worst = max(a.measured_ms[m] / a.candidate.predicted_ms[m] for a in attempts for m in budget_ms)
+        tighter = {metric: bound / max(1.0, worst) for metric, bound in budget_ms.items()}
+        return None if kept else _proposed(propose, tighter, tried)
+    share = max(error / first.predicted_ms[metric] for metric, error in first.error_ms.items())
+    if kept:
+        return _improved(propose, seen_ms, share, step, tried, kept.candidate.value)
+    left = MOST_ATTEMPTS - len(attempts)
+    bias = {metric: _bias(attempts, metric) for metric in budget_ms}
+    safe = None
+    for scales in (SAFE[-min(left, len(SAFE))] if left <= len(SAFE) else SAFE[-1], 1.0, 0.0):  # the first that exists
+        bounds = {m: bound * max(1 - scales * share, 0.0) / bias[m] for m, bound in seen_ms.items()}
+        safe = safe or _proposed(propose, bounds, tried)
+    if left > len(SAFE) and safe:
+        return _improved(propose, seen_ms, share, step, tried, safe[0].value) or safe
+    return safe
+
+
+def _improved(
+    propose: Propose, seen_ms: Bounds, share: float, step: float, tried: list[Architecture], least_value: float
+) -> tuple[Candidate, Bounds] | None:
+    """The untried architecture of the predicted Pareto set of greatest expected improvement on ``least_value``."""
+    best: tuple[float, Candidate, Bounds] | None = None
+    scales = SPAN
+    while scales >= -SPAN:
+        bounds = {metric: bound * (1 + scales * share) for metric, bound in seen_ms.items()}
+        candidate = propose(bounds, tried)
+        if candidate is None or candidate.value <= least_value:  # nor is any at a tighter bound
+            break
+        chance = _chance(candidate, seen_ms)
+        worth = chance * math.sqrt(candidate.value - least_value)
+        if chance >= LEAST_CHANCE and (best is None or worth > best[0]):
+            best = worth, candidate, bounds
+        # The next bound is one that this candidate breaks.
+        reached = max((candidate.predicted_ms[m] / bound - 1) / share for m, bound in seen_ms.items())
+        scales = min(scales - max(step, 1e-3), reached - 1e-6)
+    return (best[1], best[2]) if best else None
+
+
+def _bias(attempts: list[Attempt], metric: str) -> float:
+    """The geometric mean of measured over predicted, or 1 if that is less."""
+    logs = [math.log(a.measured_ms[metric] / a.candidate.predicted_ms[metric]) for a in attempts]
+    return max(1.0, math.exp(sum(logs) / len(logs)))
+
+
+def _chance(candidate: Candidate, seen_ms: Bounds) -> float:
+    """The probability that the latencies, whose errors are taken as independent, are all below ``seen_ms``."""
+    assert candidate.error_ms is not None
+    chance = 1.0
+    for metric, bound in seen_ms.items():
+        margin, error = bound - candidate.predicted_ms[metric], candidate.error_ms[metric]
+        chance *= float(t.cdf(margin / error, ERROR_DEGREES)) if error else float(margin >= 0)
+    return chance

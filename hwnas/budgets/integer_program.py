@@ -1,0 +1,196 @@
+"""An integer program under construction, and what a runtime's rewrites save as rows of it.
+
+The rows for the rewrites (hwnas.cost.fusion) say, for binary z and h, what hwnas.cost.model counts:
+
+    h[e] <= z[e, copy], 1 - y of any other edge into the node      the node passes the tensor of e's source on
+    q[n, p] >= y[e, o] out of n, q[m, p] + h[n, m] - 1             piece p is needed of node n's tensor
+    k[n] >= y of what reads n and is no ReLU, k[m] + h[n, m] - 1   n's tensor itself is kept
+    r[n] <= 1 - k[n], and what tells that a convolution wrote n    the ReLU of n is free
+    s[n, p] >= q[n, p] - sum of h into n - r[n]                    the piece is paid for
+
+What they leave out (dead edges in the conditions on r) makes them see too little, never too much: no architecture
+within a budget is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from hwnas.cost.model import RELU, CostModel
+from hwnas.spaces import NONE, Cell
+
+Row = dict[int, float]
+
+
+@dataclass
+class Program:
+    """Rows of a linear program under construction: each is coefficients by column, and its bounds."""
+
+    rows: list[Row] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    columns: int = 0
+    binary: list[int] = field(default_factory=list)
+    unbounded: list[int] = field(default_factory=list)  # the others lie between 0 and 1
+
+    def variables(self, count: int, binary: bool = False, unbounded: bool = False) -> np.ndarray:
+        block = np.arange(self.columns, self.columns + count)
+        self.columns += count
+        if unbounded:
+            self.unbounded += block.tolist()
+        if binary:
+            self.binary += block.tolist()
+        return block
+
+    def add(self, row: Row, lower: float = -np.inf, upper: float = np.inf) -> None:
+        self.rows.append(row)
+        self.lower.append(lower)
+        self.upper.append(upper)
+
+
+@dataclass(frozen=True)
+class CellVariables:
+    choose: np.ndarray  # z [E, K]
+    runs: np.ndarray  # y [E, K]
+    additions: np.ndarray  # t [nodes]
+
+
+def total(*terms: tuple[Iterable[int], float]) -> Row:
+    """The row of a sum of columns, each group with its coefficient."""
+    row: Row = {}
+    for columns, coefficient in terms:
+        for column in columns:
+            row[int(column)] = row.get(int(column), 0.0) + coefficient
+    return row
+
+
+@dataclass(frozen=True)
+class _Edges:
+    """The columns of one cell's edges by what their operations do: of y, and of z where a row must not be evaded."""
+
+    cell: Cell
+    used: list[list[int]]  # z of every operation but none
+    fusing: list[list[int]]  # z of those that end in a convolution
+    runs: list[list[int]]  # y of every operation but none
+    runs_plain: list[list[int]]  # y of those that do not end in a convolution
+
+
+def _edges(model: CostModel, kind: str, variables: CellVariables) -> _Edges:
+    runs = variables.runs if model.dead_edges_are_free else variables.choose
+    fuses = model.cells[kind].fuses
+    ops = [o for o, op in enumerate(model.space.operations) if op != NONE]
+    every = range(len(fuses))
+    return _Edges(
+        model.space.cells[kind],
+        used=[[int(variables.choose[e, o]) for o in ops] for e in every],
+        fusing=[[int(variables.choose[e, o]) for o in ops if fuses[e, o]] for e in every],
+        runs=[[int(runs[e, o]) for o in ops] for e in every],
+        runs_plain=[[int(runs[e, o]) for o in ops if not fuses[e, o]] for e in every],
+    )
+
+
+def addition_rows(program: Program, model: CostModel, kind: str, variables: CellVariables) -> Row:
+    """What the additions of one cell kind cost: the dearer ones are those that no convolution makes as it writes.
+
+    A node's inputs are added up in order; the first is added to nothing, and if a convolution wrote it the second is
+    added by that one.
+    """
+    cost = model.cells[kind]
+    row = dict.fromkeys(variables.additions.tolist(), min(cost.fused_addition, cost.addition))
+    if cost.addition <= cost.fused_addition:
+        return row
+    edges = _edges(model, kind, variables)
+    plain = program.variables(edges.cell.num_nodes, unbounded=True).tolist()
+    for number, node in enumerate(edges.cell.inner_nodes):
+        into = edges.cell.edges_into(node)
+        not_fused = [column for e in into for column in edges.runs_plain[e]]
+        program.add(total(([plain[number]], 1), (not_fused, -1)), lower=-1)
+        for first, second in combinations(into, 2):  # these two are convolutions, and nothing is before or between them
+            others = [c for e in into if e < second and e != first for c in edges.used[e]]
+            both = [c for e in (first, second) for c in set(edges.runs[e]) - set(edges.runs_plain[e])]
+            program.add(total(([plain[number]], 1), (not_fused, -1), (both, -1), (others, 1)), lower=-2)
+    return row | dict.fromkeys(plain, cost.addition - cost.fused_addition)
+
+
+def shared_rows(program: Program, model: CostModel, kind: str, variables: CellVariables) -> Row:
+    """What the pieces cost that edges share which read the same tensor: ReLU and pooling, each once for a tensor."""
+    cost, edges = model.cells[kind], _edges(model, kind, variables)
+    if not (cost.piece >= 0).any():
+        return {}
+    cell = edges.cell
+    runs = variables.runs if model.dead_edges_are_free else variables.choose
+    passes_on: dict[int, int] = {}  # h, by edge
+    for e in np.flatnonzero(cost.copies.any(axis=1)).tolist():
+        target = cell.edges[e][1]
+        passes_on[e] = int(program.variables(1, binary=True)[0])
+        program.add(total(([passes_on[e]], 1), (variables.choose[e, cost.copies[e]], -1)), upper=0)
+        for other in set(cell.edges_into(target)) - {e}:
+            program.add(total(([passes_on[e]], 1), (edges.runs[other], 1)), upper=1)
+    prices: dict[tuple[int, int], float] = {}  # by node and piece
+    for e, o in np.argwhere(cost.piece >= 0).tolist():
+        at = cell.edges[e][0], int(cost.piece[e, o])
+        prices[at] = min(float(cost.pieces[e, at[1]]), prices.get(at, np.inf))
+    for e in sorted(passes_on, reverse=True):  # what is needed of a node may be needed of the one that it passes on
+        source, target = cell.edges[e]
+        for piece in [p for node, p in prices if node == target]:
+            prices[source, piece] = min(prices[target, piece], prices.get((source, piece), np.inf))
+    needed = {at: int(program.variables(1)[0]) for at in prices}  # q
+    for e, o in np.argwhere(cost.piece >= 0).tolist():
+        program.add({needed[cell.edges[e][0], int(cost.piece[e, o])]: 1.0, int(runs[e, o]): -1.0}, lower=0)
+    for e, column in passes_on.items():
+        source, target = cell.edges[e]
+        for piece in [p for n, p in needed if n == target]:
+            program.add({needed[source, piece]: 1.0, needed[target, piece]: -1.0, column: -1.0}, lower=-1)
+    free = _free_relus(program, model, kind, edges, runs, passes_on)
+    row: Row = {}
+    for (node, piece), column in needed.items():
+        paid = int(program.variables(1)[0])
+        row[paid] = prices[node, piece]
+        elsewhere = [passes_on[e] for e in cell.edges_into(node) if e in passes_on]
+        elsewhere += [free[node]] if piece == RELU and node in free else []
+        program.add(total(([paid], 1), ([column], -1), (elsewhere, 1)), lower=0)
+    return row
+
+
+def _free_relus(
+    program: Program, model: CostModel, kind: str, edges: _Edges, runs: np.ndarray, passes_on: Mapping[int, int]
+) -> dict[int, int]:
+    """r, by node: the ReLU that alone reads what a convolution wrote costs nothing."""
+    cost, cell = model.cells[kind], edges.cell
+    if not (cost.fuses.any() or cost.written.any()):
+        return {}
+    nodes = cell.num_inputs + cell.num_nodes
+    kept, free = program.variables(nodes).tolist(), program.variables(nodes).tolist()
+    ops = [o for o, op in enumerate(model.space.operations) if op != NONE]
+    for node in range(nodes):
+        program.add({kept[node]: 1.0, free[node]: 1.0}, upper=1)
+        if node in cell.outputs:
+            program.add({kept[node]: 1.0}, lower=1)
+        for e in cell.edges_from(node):
+            keeps = [o for o in ops if cost.piece[e, o] != RELU and not cost.copies[e, o]]
+            program.add(total(([kept[node]], 1), (runs[e, keeps], -1)), lower=0)
+            if e in passes_on:
+                target = cell.edges[e][1]
+                copies = runs[e, cost.copies[e]]
+                program.add(total(([kept[node], passes_on[e]], 1), (copies, -1)), lower=0)
+                program.add({kept[node]: 1.0, kept[target]: -1.0, passes_on[e]: -1.0}, lower=-1)
+    for number in range(cell.num_inputs):  # written by the part before, or by a cell of this kind
+        always, alike = cost.written[number].tolist()
+        writers = [c for e in cell.edges_into(cell.outputs[-1]) for c in edges.fusing[e]]
+        program.add({free[number]: 1.0}, upper=always + alike)
+        program.add(total(([free[number]], 1), (writers, -alike)), upper=always)
+    for node in cell.inner_nodes:  # the last input is a convolution, or the first of two
+        into = cell.edges_into(node)
+        program.add(total(([free[node]], 1), ([c for e in into for c in edges.fusing[e]], -1)), upper=0)
+        for last in into:
+            later = [c for e in into if e > last for c in edges.used[e]]
+            earlier = [e for e in into if e < last]
+            ends_plain = ([free[node]], 1.0), (edges.runs_plain[last], 1.0), (later, -1.0)
+            program.add(total(*ends_plain, ([c for e in earlier for c in edges.fusing[e]], -1)), upper=1)
+            for first, second in combinations(earlier, 2):
+                program.add(total(*ends_plain, (edges.runs[first] + edges.runs[second], 1)), upper=3)
+    return dict(enumerate(free))

@@ -1,0 +1,126 @@
+"""The predicted Pareto set of a search: the log probability of an architecture, its proxy for accuracy, against a cost.
+
+Where the space can be enumerated, every architecture is looked at. Else the set is found from the costly end by the
+epsilon-constraint method (Haimes et al., IEEE Trans. Syst. Man Cybern. 1, 1971): each point is the most probable
+architecture within a bound (hwnas.budgets.derive, exactly), and the next bound lies just below its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.budgets.derive import Limits, cheapest, derive, keeps_rules, scores
+from hwnas.cost.metrics import Metric
+from hwnas.cost.model import ENUMERABLE, Array, decode, encode, every_choice
+from hwnas.spaces import Architecture, SearchSpace
+
+APART = 1e-5  # costs that differ by a smaller share of themselves count as equal where the space cannot be enumerated
+SAME_SCORE = 1e-9  # what adding up in another order may change; the integer program is exact to SAME_OPTIMUM
+SAME_OPTIMUM = 1e-4
+
+
+@dataclass(frozen=True)
+class Point:
+    """An architecture of the Pareto set, its log probability and its cost."""
+
+    architecture: Architecture
+    log_probability: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class ParetoSet:
+    """``points`` from the cheapest on, the log probability rising with the cost.
+
+    ``whole`` says that nothing lies between them; else there may be more points between neighbours.
+    """
+
+    metric: str
+    points: tuple[Point, ...]
+    whole: bool
+
+
+def pareto(
+    space: SearchSpace,
+    log_probability: Mapping[str, Array],
+    model: Metric,
+    limits: Limits,
+    inputs_per_node: int | None = None,
+    points: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ParetoSet:
+    """The architectures within ``limits`` of which no other is both as probable and as cheap, one for each such pair.
+
+    The first arguments are those of ``derive``; ``model`` is the metric. ``points`` (2 or more) bounds how many are
+    looked for in a space that cannot be enumerated: they are then spread over the whole range of costs, each still
+    exact. ``progress`` hears how many are found, of how many.
+
+    Raises HwnasError when no architecture keeps the limits.
+    """
+    if space.num_architectures <= ENUMERABLE:
+        return _enumerated(space, log_probability, model, limits, inputs_per_node)
+    return _swept(space, log_probability, model, limits, inputs_per_node, points, progress or (lambda done, of: None))
+
+
+def _enumerated(
+    space: SearchSpace,
+    log_probability: Mapping[str, Array],
+    model: Metric,
+    limits: Limits,
+    inputs_per_node: int | None,
+) -> ParetoSet:
+    derive(space, log_probability, limits, inputs_per_node)  # raises where there is none
+    choices = every_choice(space)
+    allowed = keeps_rules(space, choices, inputs_per_node)
+    for limited, bound in limits.values():
+        allowed &= limited.predict_many(choices) <= bound
+    choices = choices[allowed]
+    cost, score = model.predict_many(choices), scores(space, log_probability, choices)
+    order = np.lexsort((-score, np.round(cost / np.abs(cost).max(), 12)))  # equal but for how they were added up
+    best, found = -np.inf, []
+    for row in order:
+        if score[row] > best + SAME_SCORE:
+            best = score[row]
+            found.append(Point(decode(space, choices[row]), float(score[row]), float(cost[row])))
+    return ParetoSet(model.metric, tuple(found), whole=True)
+
+
+def _swept(
+    space: SearchSpace,
+    log_probability: Mapping[str, Array],
+    model: Metric,
+    limits: Limits,
+    inputs_per_node: int | None,
+    points: int | None,
+    progress: Callable[[int, int], None],
+) -> ParetoSet:
+    least = model.predict(cheapest(model, limits, inputs_per_node))
+    found: list[Point] = []
+    bound, whole = limits[model.metric][1] if model.metric in limits else None, True
+    while True:
+        within = limits if bound is None else {**limits, model.metric: (model, bound)}
+        architecture = derive(space, log_probability, within, inputs_per_node)
+        score = float(scores(space, log_probability, encode(space, [architecture]))[0])
+        found.append(Point(architecture, score, model.predict(architecture)))
+        progress(len(found), points or len(found) + 1)
+        cost = found[-1].cost
+        bound = cost - APART * abs(cost)
+        if points is not None:
+            spread = found[0].cost + (least - found[0].cost) * len(found) / (points - 1)
+            bound, whole = max(min(bound, spread), least), whole and bound <= spread
+        if bound < least or cost <= least or (points is not None and len(found) == points):
+            break
+    return ParetoSet(model.metric, tuple(_nondominated(found)), whole)
+
+
+def _nondominated(found: list[Point]) -> list[Point]:
+    """From the cheapest on, without those that cost more than one that is as probable."""
+    best, kept = -np.inf, []
+    for point in reversed(found):
+        if point.log_probability > best + SAME_SCORE:
+            best = point.log_probability
+            kept.append(point)
+    return kept

@@ -1,0 +1,209 @@
+"""A latency table from whole networks' latencies, for devices on which nothing else can be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+
+from hwnas import __version__
+from hwnas.calibration.design_matrix import design_matrix, grids, is_live
+from hwnas.calibration.regression import DEGREES_OF_FREEDOM, Posterior, Prior, fit_posterior
+from hwnas.cost.model import Array, CostModel, count_models
+from hwnas.files import sha256_of
+from hwnas.networks.count import count_workload
+from hwnas.spaces import SearchSpace, Setting, Workload
+from hwnas.tables.network_key import network_key
+from hwnas.tables.schema import (
+    NOT_KNOWN,
+    Additivity,
+    CellCosts,
+    Device,
+    EdgeCosts,
+    Entry,
+    LatencyTable,
+    Protocol,
+    Quality,
+    Runtime,
+    today,
+)
+
+FOLDS = 5  # for the report; each network is left out once, alone where there are few
+ALONE = 20
+BROKEN = 0.05  # of the median: a reading below that is no latency
+NORMAL_95 = 1.96
+KINDS = get_args(Device.model_fields["kind"].annotation)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the measurements are of, in their maker's words; "not known" and 0 where they do not say."""
+
+    device: str
+    kind: str = "unknown"
+    runtime: str = NOT_KNOWN
+    runtime_version: str = NOT_KNOWN
+    precision: str = NOT_KNOWN
+    threads: int = 0
+    batch: int = 0
+    source: str = ""
+    licence: str = ""
+
+
+def fit_table(
+    space: SearchSpace,
+    setting: Setting,
+    choices: NDArray[np.intp],
+    latency_ms: Array,
+    prior: Prior,
+    origin: Origin,
+    progress: Progress,
+) -> LatencyTable:
+    """Edge costs of a device from the latencies [N] of the architectures ``choices`` [N, edges of all cells].
+
+    ``quality.additivity`` is of networks that were left out of the fit by which they are predicted.
+    """
+    design = design_matrix(space, choices)
+    posterior = fit_posterior(design, latency_ms, prior, is_live(space))
+    report = _left_out(space, design, latency_ms, prior, progress)
+    key = network_key(space, setting)
+    said = [origin.device, origin.kind, origin.runtime, origin.runtime_version, origin.precision]
+    return LatencyTable(
+        version=2,
+        device=Device(
+            name=origin.device,
+            kind=origin.kind,  # type: ignore[arg-type]
+            model=origin.device,
+            cores=0,
+            memory_bytes=0,
+            os=NOT_KNOWN,
+            fingerprint=sha256_of([*said, origin.threads, origin.batch])[:16],
+        ),
+        runtime=Runtime(
+            name=origin.runtime,
+            version=origin.runtime_version,
+            provider=NOT_KNOWN,
+            precision=origin.precision,
+            threads=origin.threads,
+            batch=origin.batch,
+        ),
+        protocol=Protocol(
+            version=1,
+            statistic="Bayesian linear regression on latencies of whole networks",
+            rounds=0,
+            visit_ms=0,
+            date=today(),
+            tool_version=__version__,
+        ),
+        quality=Quality(additivity={key: report}),
+        provenance="transferred" if prior.pool else "fitted",
+        source=origin.source,
+        licence=origin.licence,
+        entries=[],
+        edge_costs={key: _edge_costs(space, setting, posterior, prior, len(latency_ms))},
+    )
+
+
+def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior, progress: Progress) -> Additivity:
+    """How far networks are off that the fit has not seen: each is left out once. Broken readings do not count."""
+    number = len(latency_ms)
+    # The same architecture timed twice is left out as one.
+    _, same = np.unique(design, axis=0, return_inverse=True)
+    groups = int(same.max()) + 1
+    folds = np.random.default_rng(0).permutation(groups) % (groups if groups <= ALONE else FOLDS)
+    folds = folds[same.ravel()]
+    predicted = np.zeros(number)
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        kept = fit_posterior(design[~out], latency_ms[~out], prior, is_live(space)) if not out.all() else None
+        predicted[out] = design[out] @ (kept.mean if kept else prior.mean)
+        progress("judging on networks left out", fold + 1, int(folds.max()) + 1)
+    whole = latency_ms > BROKEN * np.median(latency_ms)  # told by the readings alone: a bad prediction must count
+    predicted, latency_ms = predicted[whole], latency_ms[whole]
+    error = predicted / latency_ms - 1
+    tau = float(kendalltau(predicted, latency_ms).statistic)
+    return Additivity(
+        networks=len(error),
+        mape=float(100 * np.mean(np.abs(error))),
+        within_5_percent=float(np.mean(np.abs(error) <= 0.05)),
+        within_10_percent=float(np.mean(np.abs(error) <= 0.1)),
+        kendall_tau=tau if np.isfinite(tau) else None,
+        worst=float(100 * np.max(np.abs(error))),
+        bias=float(100 * np.mean(error)),
+        floor=None,
+    )
+
+
+def _edge_costs(
+    space: SearchSpace, setting: Setting, posterior: Posterior, prior: Prior, measurements: int
+) -> EdgeCosts:
+    base_ms, cells = grids(space, posterior.mean)
+    together = _errors(space, posterior.covariance)
+    network = space.network(setting)
+    counts = count_models(space, network, {workload: _counted(workload) for workload in network.workloads()})
+    (base_macs, macs), (base_params, params) = (_whole(counts[metric]) for metric in ("macs", "params"))
+    return EdgeCosts(
+        operations=list(space.operations),
+        base_ms=_short(np.array(base_ms)),
+        base_macs=base_macs,
+        base_params=base_params,
+        cells={
+            kind: CellCosts(
+                live_ms=_short(live),
+                always_ms=_short(always),
+                error_ms=_short(together[kind]),
+                macs=macs[kind],
+                params=params[kind],
+            )
+            for kind, (always, live) in cells.items()
+        },
+        covariance=[_short(row[: number + 1]) for number, row in enumerate(posterior.covariance)],
+        scatter_ms=_short(np.array(posterior.scatter_ms)),
+        scatter_share=_short(np.array(posterior.scatter_share)),
+        degrees_of_freedom=DEGREES_OF_FREEDOM,
+        measurements=measurements,
+        pool=list(prior.pool),
+    )
+
+
+def _errors(space: SearchSpace, covariance: Array) -> dict[str, Array]:
+    """Half the 95 % interval of what a live edge costs in all, [E, K] by cell kind."""
+    variance = grids(space, np.diag(covariance))[1]
+    # The covariance of what a cost has always with what it has when live: pair up the columns by their place.
+    place = grids(space, np.arange(len(covariance), dtype=float))[1]
+    result = {}
+    for kind, (always, live) in variance.items():
+        first, second = (grid.astype(int) for grid in place[kind])
+        both = np.where(first > 0, covariance[first, second], 0.0)
+        result[kind] = NORMAL_95 * np.sqrt(np.maximum(always + live + 2 * both, 0.0))
+    return result
+
+
+def _counted(workload: Workload) -> Entry:
+    """An entry of which only the counts are meant."""
+    found = count_workload(workload)
+    return Entry(
+        **asdict(workload),
+        latency_ms=0.0,
+        p10_ms=0.0,
+        p90_ms=0.0,
+        samples=0,
+        macs=found.macs_fvcore,
+        macs_conv_linear=found.macs_conv_linear,
+        params=found.params,
+    )
+
+
+def _whole(model: CostModel) -> tuple[int, dict[str, list[list[int]]]]:
+    base, edges = model.linear()
+    return round(base), {kind: np.rint(grid).astype(int).tolist() for kind, grid in edges.items()}
+
+
+def _short(values: Array) -> Any:
+    """Numbers to six digits: what is fitted is not known more closely."""
+    return np.vectorize(lambda value: float(f"{value:.6g}"), otypes=[float])(values).tolist()

@@ -1,0 +1,59 @@
+"""Error bars: how far the latency of a network, timed once, may lie from what a table predicts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, t
+
+from hwnas.calibration.design_matrix import design_matrix
+from hwnas.cost.model import Array, build_cost_models, encode
+from hwnas.spaces import SearchSpace, Setting
+from hwnas.tables.network_key import network_key
+from hwnas.tables.schema import EdgeCosts, LatencyTable
+
+LEVEL = 0.9
+ERROR_DEGREES = 4.0  # of the t distribution that a latency's error is taken to have, as in hwnas.calibration.regression
+LEAST_NETWORKS = 19  # held out: fewer say too little of what one in ten exceeds
+
+
+def half_intervals(
+    table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp], level: float = LEVEL
+) -> Array | None:
+    """Half the interval [N] in ms that holds a network's latency with probability ``level``; None: the table has none.
+
+    Where edge costs were found from whole networks, from what is not known of them and how single latencies scatter.
+    Where entries were measured, from the relative errors of the held-out networks (split conformal prediction; Lei et
+    al., J. Am. Stat. Assoc. 113, 2018).
+    """
+    key = network_key(space, setting)
+    predicted = build_cost_models(table, space, setting)["latency_ms"].predict_many(choices)
+    if found := table.edge_costs.get(key):
+        return _of_edge_costs(found, design_matrix(space, choices), predicted, level)
+    unseen = [network for network in table.networks.get(key, []) if not network.fitted]
+    if len(unseen) < LEAST_NETWORKS:
+        return None
+    held_out = encode(space, [space.parse(network.architecture) for network in unseen])
+    expected = build_cost_models(table, space, setting)["latency_ms"].predict_many(held_out)
+    errors = np.sort(np.abs(np.array([network.latency_ms for network in unseen]) / expected - 1))
+    number = math.ceil((len(errors) + 1) * level)
+    return None if number > len(errors) else np.asarray(errors[number - 1] * predicted)
+
+
+def error_scales(table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp]) -> Array | None:
+    """The scale [N] in ms of a t distribution with ERROR_DEGREES whose interval is that of ``half_intervals``."""
+    half = half_intervals(table, space, setting, choices)
+    return None if half is None else half / float(t.ppf(0.5 + LEVEL / 2, ERROR_DEGREES))
+
+
+def _of_edge_costs(found: EdgeCosts, design: Array, predicted: Array, level: float) -> Array:
+    triangle = np.zeros((len(found.covariance),) * 2)
+    for row, values in enumerate(found.covariance):
+        triangle[row, : row + 1] = values
+    covariance = triangle + triangle.T - np.diag(np.diag(triangle))
+    variance = np.maximum(np.einsum("ij,ij->i", design @ covariance, design), 0.0)
+    scale = np.hypot(found.scatter_ms, found.scatter_share * np.abs(predicted))
+    single = t.ppf(0.5 + level / 2, found.degrees_of_freedom) * scale
+    return np.asarray(np.hypot(single, norm.ppf(0.5 + level / 2) * np.sqrt(variance)))

@@ -1,0 +1,72 @@
+"""What a linear form misses: a Gaussian process on the ratio of measured to summed latency, for the final ranking.
+
+Never part of C(Z): it is not decomposable, and a search would exploit its errors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.cost.model import CostModel, build_cost_models, encode, live_edges
+from hwnas.errors import HwnasError
+from hwnas.spaces import NONE, SearchSpace, Setting
+from hwnas.tables.network_key import network_key
+from hwnas.tables.schema import LatencyTable
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ResidualPredictor:
+    """``model``'s prediction times what ``regressor`` (scikit-learn) makes of the architecture's features."""
+
+    model: CostModel
+    regressor: Any
+
+    def predict_many(self, choices: NDArray[np.intp]) -> Array:
+        """Latencies in ms of the deployed networks ``choices`` [N, edges of all cells]."""
+        ratio = np.exp(self.regressor.predict(features(self.model.space, choices)))
+        return np.asarray(self.model.predict_many(choices) * ratio)
+
+
+def fit_residual(table: LatencyTable, space: SearchSpace, setting: Setting) -> ResidualPredictor:
+    """Fit on the networks that the table's correction was fitted on; the others stay unseen.
+
+    Raises HwnasError when the table holds no networks of this kind.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    key = network_key(space, setting)
+    seen = [network for network in table.networks.get(key, []) if network.fitted]
+    if not seen:
+        raise HwnasError(f"the table holds no measured networks of {key}", "measure it anew with 'hwnas profile'")
+    model = build_cost_models(table, space, setting)["latency_ms"]
+    choices = encode(space, [space.parse(network.architecture) for network in seen])
+    ratio = np.log(np.array([network.latency_ms for network in seen]) / model.predict_many(choices))
+    kernel = ConstantKernel(1e-3, (1e-6, 1e-1)) * RBF(5.0, (1.0, 100.0)) + WhiteKernel(1e-4, (1e-6, 1e-1))
+    regressor = make_pipeline(StandardScaler(), GaussianProcessRegressor(kernel, random_state=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound: there is nothing left to learn
+        regressor.fit(features(space, choices), ratio)
+    return ResidualPredictor(model, regressor)
+
+
+def features(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
+    """[N, F]: in every cell kind, how often each operation is live, and how many inputs each node has."""
+    columns, start = [], 0
+    for cell in space.cells.values():
+        chosen = choices[:, start : start + len(cell.edges)]
+        start += len(cell.edges)
+        live = live_edges(cell, chosen != space.operations.index(NONE))
+        columns += [((chosen == o) & live).sum(axis=1) for o, op in enumerate(space.operations) if op != NONE]
+        columns += [live[:, cell.edges_into(node)].sum(axis=1) for node in cell.inner_nodes]
+    return np.stack(columns, axis=1).astype(float)

@@ -1,0 +1,193 @@
+"""``hwnas table push``, ``pull``, ``list`` and ``keygen``"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli.common import AsJson, command, show_json, show_table, table_app
+from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.sharing.registry import Listed
+
+ShelfAddress = Annotated[str, typer.Argument(help="A folder, or a URL such as https://…, s3://… or hf://….")]
+
+
+@command(table_app, "push", "hwnas table push cpu.json s3://bucket/tables")
+def table_push(
+    table: Annotated[Path, typer.Argument(help="A latency table.")],
+    shelf: ShelfAddress,
+    name: Annotated[str | None, typer.Option(help="What to call it there; by default the file's name.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="In place of another table of that name.")] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(envvar="HWNAS_SIGNING_KEY", help="Sign it with this private key, from hwnas table keygen."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a latency table on a shelf."""
+    from hwnas.sharing.registry import push
+    from hwnas.sharing.signing import read_key
+
+    done = push(table, shelf, name, replace, read_key(key) if key else None)
+    for warning in done.warnings:
+        print(f"hwnas: warning: {warning}", file=sys.stderr)
+    record = done.record
+    if as_json:
+        show_json({"shelf": done.shelf, "state": done.state, "record": record.model_dump(mode="json")})
+        return
+    signed = f", signed by {record.signature.key}" if record.signature else ", unsigned"
+    print(f"{record.name}: {done.state} on {done.shelf}{signed}, sha256 {record.table_sha256}")
+    print(f"next: hwnas table pull {record.name} {done.shelf}")
+
+
+@command(table_app, "pull", "hwnas table pull cpu s3://bucket/tables --out cpu.json")
+def table_pull(
+    name: Annotated[str, typer.Argument(help="What the shelf calls it.")],
+    shelf: ShelfAddress,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default NAME.json on your own shelf.")] = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="A public key, or the file with it: take only what it signed. May be given several times."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite another file.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a latency table from a shelf, check every byte of it and who signed it."""
+    from hwnas.sharing.records import printable
+    from hwnas.sharing.registry import pull
+    from hwnas.sharing.signing import trusted_keys
+
+    done = pull(name, shelf, trusted_keys(trust or []), out, force)
+    for remark in filter(None, (done.remark, done.index_remark)):
+        print(f"hwnas: {remark}", file=sys.stderr)
+    if warning := done.table.noise_warning:
+        print(f"hwnas: {done.file}: {printable(warning)}", file=sys.stderr)
+    if as_json:
+        record = done.record.model_dump(mode="json")
+        trusted = {"trusted": not done.remark, "index_trusted": not (done.remark or done.index_remark)}
+        show_json({"table": str(done.file), "state": done.state, **trusted, "record": record})
+        return
+    print(f"{done.file}: {done.state}; {done.table.provenance} on {printable(done.table.describe())}")
+    print(f"next: hwnas table show {done.file}")
+
+
+@command(table_app, "keygen", "hwnas table keygen signing.pem")
+def table_keygen(
+    file: Annotated[Path, typer.Argument(help="The private key to write; the public one is FILE.pub.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a pair of keys: one to sign the tables you push, one by which others know them."""
+    from hwnas.sharing.signing import keys_folder, make_keys
+
+    public = make_keys(file)
+    if as_json:
+        show_json({"private_key": str(file), "public_key": f"{file}.pub", "public": public})
+        return
+    print(f"{file}: the private key, keep it to yourself; {file}.pub: the public one, for others")
+    print(f"public key: {public}")
+    print(f"whoever trusts it copies {file.name}.pub to {keys_folder()}, or gives --trust {public} to hwnas table pull")
+    print(f"next: hwnas table push cpu.json SHELF --key {file}")
+
+
+@command(table_app, "list", "hwnas table list --shelf s3://bucket/tables")
+def table_list(
+    shelf: Annotated[
+        list[str] | None, typer.Option(help="A folder or URL to list as well. May be given several times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tables that ship with hwnas, those on your own shelf, and those on shelves that you name."""
+    from hwnas.files import shipped
+    from hwnas.sharing.registry import list_shelf, user_shelf
+    from hwnas.sharing.transport import without_password
+
+    own = user_shelf()
+    places = [
+        ("with hwnas", str(shipped("latency_tables")), False),
+        ("your shelf", own, "://" in own),  # a folder that nothing was pulled into yet is no mistake
+        *(("", address, True) for address in shelf or []),
+    ]
+    shown: list[dict[str, Any]] = []
+    failed: list[HwnasError] = []
+    for title, address, must_be_there in places:
+        where = without_password(address)
+        listed: list[Listed] = []
+        problem = ""
+        try:
+            if must_be_there or Path(address).expanduser().exists():
+                listed = list_shelf(address)
+        except HwnasError as error:
+            failed.append(error)
+            problem = error.problem
+        shown.append({"shelf": where, "error": problem, "tables": [_as_json(table) for table in listed]})
+        if not as_json and not problem:
+            _show(f"{title}: {where}" if title else where, listed)
+    if as_json:
+        show_json({"shelves": shown})
+    for other in failed[:-1]:
+        print(f"hwnas: warning: {other}", file=sys.stderr)
+    if failed:
+        raise failed[-1]
+
+
+@command(table_app, "page", "hwnas table page s3://bucket/tables --out TABLES.md")
+def table_page(
+    shelf: ShelfAddress,
+    out: Annotated[Path, typer.Option(help="The Markdown file to write.")],
+    title: Annotated[str, typer.Option(help="What stands above the table.")] = "Latency tables",
+    as_json: AsJson = False,
+) -> None:
+    """Write a page that shows all tables of a shelf: device, runtime, networks, quality, date."""
+    from hwnas.files import write_text
+    from hwnas.sharing.page import page
+    from hwnas.sharing.registry import list_shelf
+
+    listed = list_shelf(shelf)
+    write_text(out, page(title, listed))
+    if as_json:
+        show_json({"page": str(out), "tables": len(listed)})
+        return
+    print(f"{out}: {len(listed)} tables")
+
+
+def _as_json(table: Listed) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "error": table.error,
+        "description": table.description.model_dump(mode="json") if table.description else None,
+        "record": table.record.model_dump(mode="json", exclude={"description"}) if table.record else None,
+    }
+
+
+def _show(title: str, listed: list[Listed]) -> None:
+    from hwnas.sharing.page import how
+    from hwnas.sharing.records import printable
+
+    if not listed:
+        print(f"{printable(title)}: no tables\n")
+        return
+    columns = ["name", "device", "runtime", "networks", "provenance", "date", "mean error, tau"]
+    rows = []
+    for table in listed:
+        if what := table.description:
+            quality = [
+                f"{known.mape:.1f} % {'-' if known.kendall_tau is None else f'{known.kendall_tau:.3f}'}"
+                if (known := what.quality.get(network))
+                else "unknown"
+                for network in what.networks
+            ]
+            noisy = ["made on a noisy machine"] if what.noisy else []
+            cells = [
+                *(table.name, what.device, how(what), ", ".join(what.networks), what.provenance, what.date[:10]),
+                ", ".join(quality + noisy),
+            ]
+            rows.append([printable(cell) for cell in cells])
+    show_table(printable(title), columns, rows)
+    for table in listed:
+        if table.error:
+            print(f"cannot be read: {printable(table.name)}: {table.error}")

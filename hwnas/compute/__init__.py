@@ -1,0 +1,1 @@
+"""The device and the numeric precision in which networks learn."""

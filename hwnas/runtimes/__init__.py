@@ -1,0 +1,1 @@
+"""Runtimes: how models are written for each, and which device specs name it."""

@@ -1,0 +1,70 @@
+"""Single path one-shot with evolution (Guo et al., ECCV 2020).
+
+The supernet's weights learn with uniformly drawn paths, as in hwnas.search.methods.random_search. Then evolution
+looks for the architecture with which the supernet is most accurate on validation images: ``population`` architectures
+within the budget; in each of ``generations`` the ``parents`` best so far bring forth half of the next population by
+crossover (every edge from one of two parents) and half by mutation (every edge anew with probability ``mutation``); what is over
+the budget is born again, what was judged before is not judged again. The settings are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from hwnas.budgets.derive import Limits
+from hwnas.search.choices import register
+from hwnas.search.selection import TRIES, at_random, judged_or, within
+from hwnas.spaces import Architecture
+
+if TYPE_CHECKING:
+    from hwnas.search.loop import Search, Target
+
+
+@register("selection", "evolution")
+@dataclass(frozen=True)
+class Evolution:
+    """Crossover and mutation of the most accurate; an architecture is worth the logarithm of its accuracy."""
+
+    population: int = Field(default=50, ge=2)
+    generations: int = Field(default=20, ge=1)
+    parents: int = Field(default=10, ge=2)
+    mutation: float = Field(default=0.1, gt=0, le=1)
+
+    def best(self, search: Search, target: Target, limits: Limits) -> Iterator[tuple[Architecture, float]]:
+        return judged_or(search, target, limits, lambda: self._evolve(search, target, limits))
+
+    def _evolve(self, search: Search, target: Target, limits: Limits) -> None:
+        generator = search.moment("selection").generator
+        pool = [at_random(search, limits, generator) for _ in range(self.population)]
+        for generation in range(self.generations):
+            search.judge(target, pool)
+            elite = sorted(dict.fromkeys(pool), key=lambda a: -target.judged[a])[: self.parents]
+            if generation + 1 < self.generations:
+                born = (self._child(search, limits, elite, n % 2 == 0, generator) for n in range(self.population))
+                pool = [*elite, *born]
+
+    def _child(
+        self, search: Search, limits: Limits, elite: list[Architecture], crossed: bool, generator: torch.Generator
+    ) -> Architecture:
+        """One of the next generation; where a thousand are over the budget, one at random."""
+        for _ in range(TRIES):
+            first, second = (elite[int(torch.randint(len(elite), (), generator=generator))] for _ in range(2))
+            fresh = at_random(search, {}, generator)
+            share = 0.5 if crossed else self.mutation
+            cells = []
+            for mine, its in zip(first.cells, (second if crossed else fresh).cells, strict=True):
+                takes = (torch.rand(len(mine), generator=generator) < share).tolist()
+                cells.append(tuple(b if take else a for a, b, take in zip(mine, its, takes, strict=True)))
+            child = Architecture(first.space, tuple(cells))
+            if within(search, child, limits):
+                return child
+        return at_random(search, limits, generator)
+
+    def watched(self, search: Search, target: Target) -> Architecture:
+        """One at random within the limits: none is taken before the end."""
+        return at_random(search, target.limits, search.moment("selection").generator)

@@ -1,0 +1,150 @@
+"""Tables of ProxylessNAS and once-for-all (its MobileNetV3), YAML or JSON: ``key: {mean, var, count}``.
+
+A key is ``expanded_conv-input:56x56x24-output:28x28x32-expand:3-kernel:5-stride:2-idskip:0`` (height, width, channels;
+in once-for-all with ``-se:1-hs:1`` behind it, and then ``expand`` is the number of channels in the middle), or begins
+with Conv, Conv_1, Conv_2, AvgPool2D or Logits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hwnas.errors import HwnasError
+from hwnas.files import parse_json
+from hwnas.tables.importers import blocks
+from hwnas.tables.importers.blocks import Block
+from hwnas.tables.importers.reading import N, Reading
+from hwnas.tables.importers.table import MEND
+
+SHAPE = f"{N}x{N}x{N}"
+# Of a single run of the same process they say how single readings scatter, not how far another run would be off.
+NOT_USED = ("count", "var", "std")
+
+
+def read_layers(text: str, name: str, read_key: Callable[[str], tuple[Block, int, int]]) -> Reading:
+    """A table of ``key: {mean, …}``, keys by ``read_key``."""
+    reading = Reading()
+    for key, value in _mapping(text, name).items():
+        if not isinstance(value, Mapping) or "mean" not in value:
+            reading.refused[key] = "it has no mean"
+            continue
+        reading.add(key, lambda key=key: read_key(key), value["mean"])  # type: ignore[misc]
+        for other in set(value) - {"mean"}:
+            (reading.unused if other in NOT_USED else reading.unknown)[str(other)] += 1
+    return reading
+
+
+def proxyless_key(key: str) -> tuple[Block, int, int]:
+    """Block, height and width of a key of ProxylessNAS. Raises ValueError when it is no such key."""
+    if found := re.fullmatch(f"(Conv|Conv_1)-input:{SHAPE}-output:{SHAPE}", key):
+        height, width, channels, *output = map(int, found.groups()[1:])
+        stride = _stride((height, width), output[:2], (1, 2) if found[1] == "Conv" else (1,))
+        return blocks.conv(channels, output[2], 3 if found[1] == "Conv" else 1, stride, "bn_relu6"), height, width
+    if found := re.fullmatch(f"Logits-input:{SHAPE}-output:{N}", key):
+        height, width, channels, classes = map(int, found.groups())
+        return blocks.linear(channels, classes, pooled=True), height, width
+    if re.search(r"-(se|hs):\d", key):
+        raise ValueError("a key of once-for-all, not of ProxylessNAS")
+    if found := re.fullmatch(
+        f"expanded_conv-input:{SHAPE}-output:{SHAPE}-expand:{N}-kernel:{N}-stride:{N}-idskip:([01])", key
+    ):
+        height, width, channels, _, _, out, expand, kernel, stride, adds = map(int, found.groups())
+        _check_mbconv(found, stride, adds)
+        name = f"mbconv_{kernel}x{kernel}_e{expand}" + "_res" * adds
+        return blocks.mbconv(channels, out, kernel, stride, channels * expand, name), height, width
+    raise ValueError("no layer of ProxylessNAS that is known")
+
+
+def ofa_key(key: str) -> tuple[Block, int, int]:
+    """Block, height and width of a key of once-for-all's MobileNetV3. Raises ValueError when it is no such key."""
+    if found := re.fullmatch(f"(Conv|Conv_1|Conv_2|AvgPool2D)-input:{SHAPE}-output:{SHAPE}", key):
+        kind, (height, width, channels, *output) = found[1], map(int, found.groups()[1:])
+        if kind == "AvgPool2D":
+            if output != [1, 1, channels]:
+                raise ValueError("not an average over the whole image")
+            return blocks.global_pool(channels), height, width
+        stride = _stride((height, width), output[:2], (1, 2) if kind == "Conv" else (1,))
+        form = "hswish" if kind == "Conv_2" else "bn_hswish"  # feature_mix_layer has no batch norm
+        return blocks.conv(channels, output[2], 3 if kind == "Conv" else 1, stride, form), height, width
+    if found := re.fullmatch(f"Logits-input:1x1x{N}-output:{N}", key):
+        return blocks.linear(int(found[1]), int(found[2]), pooled=False), 1, 1
+    pattern = (
+        f"expanded_conv-input:{SHAPE}-output:{SHAPE}-expand:{N}-kernel:{N}-stride:{N}-idskip:([01])-se:([01])-hs:([01])"
+    )
+    if found := re.fullmatch(pattern, key):
+        height, width, channels, _, _, out, middle, kernel, stride, adds, gated, hswish = map(int, found.groups())
+        _check_mbconv(found, stride, adds)
+        name = f"mbconv_{kernel}x{kernel}_m{middle}" + "_se" * gated + "_hs" * hswish + "_res" * adds
+        return blocks.mbconv(channels, out, kernel, stride, middle, name, gated=bool(gated)), height, width
+    if key.startswith("expanded_conv-"):
+        raise ValueError("without se and hs: a key of ProxylessNAS, not of once-for-all's MobileNetV3")
+    raise ValueError("no layer of once-for-all that is known")
+
+
+def _check_mbconv(found: re.Match[str], stride: int, adds: int) -> None:
+    height, width, channels, out_height, out_width, out = map(int, found.groups()[:6])
+    _stride((height, width), [out_height, out_width], (stride,))
+    if adds and (stride != 1 or channels != out):
+        raise ValueError("it adds its input to an output of another size")
+
+
+def _stride(size: tuple[int, int], output: Iterable[int], known: Iterable[int]) -> int:
+    """Which of the ``known`` strides makes the output of the input. Raises ValueError for none."""
+    for stride in known:
+        if stride and [blocks.over(side, stride) for side in size] == list(output):
+            return stride
+    raise ValueError("the output's size does not follow from the input's")
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
+    """A mapping of mappings of scalars, from JSON or YAML. YAML scalars stay text.
+
+    Raises HwnasError for anything else. Of YAML nothing is built but these mappings: anchors, aliases, tags and deeper
+    nesting, with which a small file can fill the memory, are refused before.
+    """
+    if text.lstrip().startswith("{"):
+        content = parse_json(text.encode(), name, MEND)
+        assert isinstance(content, dict)
+        return content
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    result: dict[str, Any] = {}
+    open_mappings: list[dict[str, Any]] = []
+    keys: list[str | None] = []
+
+    def put(value: Any) -> None:
+        if keys[-1] is None:
+            raise HwnasError(f"{name} has a key that is no text", MEND)
+        open_mappings[-1][keys[-1]] = value
+        keys[-1] = None
+
+    try:
+        for event in yaml.parse(text, Loader=loader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+                raise HwnasError(f"{name} holds a YAML anchor, alias or tag", "write it out as plain keys and numbers")
+            if isinstance(event, yaml.MappingStartEvent):
+                inner: dict[str, Any] = {} if open_mappings else result
+                if open_mappings:
+                    put(inner)
+                if len(open_mappings) == 2:
+                    raise HwnasError(f"{name} is nested deeper than key: {{mean, var, count}}", MEND)
+                open_mappings.append(inner)
+                keys.append(None)
+            elif isinstance(event, yaml.MappingEndEvent):
+                open_mappings.pop()
+                keys.pop()
+            elif isinstance(event, yaml.ScalarEvent) and open_mappings:
+                if keys[-1] is not None:
+                    put(event.value)
+                elif event.value in open_mappings[-1]:
+                    raise HwnasError(f"{name} has the key {event.value[:100]!r} twice", MEND)
+                else:
+                    keys[-1] = event.value
+            elif isinstance(event, yaml.SequenceStartEvent | yaml.ScalarEvent):
+                raise HwnasError(f"{name} is not a YAML file of keys and {{mean, var, count}}", MEND)
+    except yaml.YAMLError as error:
+        raise HwnasError(f"{name} is not valid YAML ({str(error)[:200]})", MEND) from None
+    return result

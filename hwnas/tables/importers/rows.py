@@ -1,0 +1,155 @@
+"""CSV files of an entry a row, such as ``hwnas table export`` writes, as tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwnas import __version__
+from hwnas.errors import HwnasError
+from hwnas.files import parse_json
+from hwnas.tables.export import COLUMNS, ENTRY_FIELDS, TABLE_COLUMNS
+from hwnas.tables.importers.reading import as_latency
+from hwnas.tables.importers.table import (
+    MEND,
+    Imported,
+    Stated,
+    check_said,
+    check_understood,
+    first_error,
+    make_table,
+    table_columns,
+)
+from hwnas.tables.schema import NOT_KNOWN, Entry
+
+OPTIONAL = ("error_ms", "p10_ms", "p90_ms", "samples")
+# Which option says the same as which column.
+OPTIONS = {
+    "device_name": "device_name",
+    "device_kind": "device_kind",
+    "runtime_name": "runtime",
+    "runtime_version": "runtime_version",
+    "runtime_provider": "provider",
+    "runtime_precision": "precision",
+    "runtime_threads": "threads",
+    "runtime_batch": "batch",
+    "protocol_date": "date",
+    "licence": "licence",
+}
+
+
+def import_csv(path: Path, text: str, stated: Stated) -> Imported:
+    """The table of a CSV text.
+
+    Raises HwnasError when it is none, lacks a column that an entry needs, holds no entry or those of several tables, or
+    when neither it nor ``stated`` says what the table is of, or both do.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows, heading = list(reader), list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise HwnasError(f"{path} is not valid CSV ({error})", MEND) from None
+    if lacking := [name for name in ENTRY_FIELDS if name not in heading and name not in OPTIONAL]:
+        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)}", MEND)
+    refused: dict[str, str] = {}
+    entries: dict[str, Entry] = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            entry = _entry(row)
+        except ValidationError as error:
+            refused[f"row {number}"] = first_error(error)
+        except ValueError as error:
+            refused[f"row {number}"] = str(error)
+        else:
+            if entry.workload.key in entries:
+                refused[f"row {number}"] = f"a second {entry.workload.key}"
+            entries.setdefault(entry.workload.key, entry)
+    check_understood(path, "csv", list(entries.values()), refused)
+    said = _said(path, rows, heading)
+    _check_not_said_twice(path, said, stated)
+    columns, protocol = _whole_table(path, said, stated)
+    known = {*COLUMNS, *TABLE_COLUMNS}
+    unknown = Counter(name for row in rows for name, value in row.items() if name and name not in known and value)
+    return Imported(make_table(columns, list(entries.values()), protocol), "csv", refused, unknown=dict(unknown))
+
+
+def _entry(row: Mapping[Any, Any]) -> Entry:
+    """Raises ValueError (pydantic's is one) when the row is no entry."""
+    if None in row or None in row.values():
+        raise ValueError("it has more or fewer columns than the heading")
+    if row.get("kind") not in (None, "", "entry"):
+        raise ValueError("costs by edge cannot be imported: the file does not hold their covariance")
+    given = {name: row[name] for name in ENTRY_FIELDS if name not in OPTIONAL or row.get(name)}
+    return Entry.model_validate(
+        {"p10_ms": row["latency_ms"], "p90_ms": row["latency_ms"], "samples": 0, **given},
+    )
+
+
+def _said(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequence[str]) -> dict[str, str]:
+    """What the columns of the table say. Raises HwnasError when rows differ: they are of several tables."""
+    said = {}
+    for name in heading:
+        if name not in TABLE_COLUMNS:
+            continue
+        one, *others = dict.fromkeys(row[name] or "" for row in rows)
+        if others:
+            raise HwnasError(
+                f"{path} holds rows of several tables: {name} is {one[:60]!r} and {others[0][:60]!r}",
+                "import one table at a time",
+            )
+        said[name] = one
+    return said
+
+
+def _check_not_said_twice(path: Path, said: Mapping[str, str], stated: Stated) -> None:
+    twice = [option for column, option in OPTIONS.items() if said.get(column) and getattr(stated, option) is not None]
+    twice += ["unit"] if stated.unit else []  # the names of the columns say it
+    if twice:
+        options = ", ".join(f"--{option.replace('_', '-')}" for option in twice)
+        raise HwnasError(f"{path} says itself what {options} would say", "leave it out")
+
+
+def _whole_table(path: Path, said: Mapping[str, str], stated: Stated) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The table's columns and its protocol: from the file and, where it says nothing, from the user."""
+    whole = {option: said.get(column) or getattr(stated, option) for column, option in OPTIONS.items()}
+    numbers = {name: _whole_number(whole[name]) for name in ("threads", "batch") if whole[name] is not None}
+    both: dict[str, Any] = {**whole, **numbers, "unit": "ms"}
+    together = replace(stated, **both)
+    check_said(together, path)
+    columns = table_columns(together, path, "csv")
+    for column in ("device_model", "device_os", "device_fingerprint", "provenance"):
+        columns[column] = said.get(column) or columns[column]
+    for column in ("device_cores", "device_memory_bytes"):
+        columns[column] = _whole_number(said.get(column) or 0)
+    columns["sentinel_ms"] = _sentinel(said.get("sentinel_ms"))
+    if options := said.get("runtime_options"):
+        columns["runtime_options"] = parse_json(options.encode(), f"{path}, column runtime_options", MEND)
+    if origin := said.get("table_sha256"):
+        columns["source"] += f", table {origin[:12]}"
+    return columns, {
+        "version": _whole_number(said.get("protocol_version") or 0),
+        "statistic": said.get("protocol_statistic") or NOT_KNOWN,
+        "date": together.date or NOT_KNOWN,
+        "tool_version": said.get("protocol_tool_version") or __version__,
+    }
+
+
+def _sentinel(text: str | None) -> float | None:
+    try:
+        return as_latency(text) if text else None
+    except ValueError as error:
+        raise HwnasError(f"column sentinel_ms: {error}", MEND) from None
+
+
+def _whole_number(value: Any) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise HwnasError(f"{str(value)[:40]!r} is not a whole number", MEND) from None

@@ -1,0 +1,329 @@
+"""Networks that learn on another device than the processor: the same numbers, and no waiting for it inside a step.
+
+The device is a pretended one (tests/support/accelerator.py), whose arithmetic is the processor's; where torch can use a
+GPU, the same is asked of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerator import DEVICE, WAITS, Accelerator, There
+from test_methods import searching
+from test_training import DATA, recipe_of, tiny_child
+from torch import Tensor, nn
+
+import hwnas.search.loop
+import hwnas.training.child
+from hwnas.compute.device import CPU, choose_device, layout_on, sent
+from hwnas.compute.precision import choose_precision
+from hwnas.errors import HwnasError
+from hwnas.networks.fast import wide
+from hwnas.networks.fast.cuda_graphs import MOST, Passes
+from hwnas.networks.supernet import Supernet
+from hwnas.operations import DilatedDepthwise
+from hwnas.recipe import known_recipes
+from hwnas.search.loop import Search
+from hwnas.training.child import Trainer, train_child
+from hwnas.training.optimizers import make_optimizer
+
+METHODS = [
+    *(name for name in known_recipes() if name.startswith("nasbench201/")),
+    *(f"darts/{name}" for name in ("darts", "drnas-progressive", "pc-darts")),  # what NAS-Bench-201's have nothing of
+]
+STEPS = 3
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can use no CUDA GPU here")
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside, what learns is put on the pretended device."""
+    for module in (hwnas.search.loop, hwnas.training.child):
+        monkeypatch.setattr(module, "choose_device", lambda asked: DEVICE)
+    # As on the processor, to compare to the bit; tests/networks/test_wide.py compares what runs wide elsewhere.
+    together = wide._together
+    monkeypatch.setattr(wide, "_together", lambda mine, x: together(mine, torch.empty(0)))
+    monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)
+    with Accelerator():
+        yield
+
+
+def leaves(state: Any, name: str = "") -> dict[str, Any]:
+    """Every tensor (as the processor has it) and number of a state, by its path."""
+    pairs = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else None
+    if pairs is None:
+        return {name: state.held if isinstance(state, There) else state}
+    return {path: leaf for key, value in pairs for path, leaf in leaves(value, f"{name}/{key}").items()}
+
+
+def require_equal(found: Any, expected: Any) -> None:
+    mine, theirs = leaves(found), leaves(expected)
+    assert list(mine) == list(theirs)
+    for path, value in theirs.items():
+        if isinstance(value, Tensor | float):
+            torch.testing.assert_close(mine[path], value, rtol=0, atol=0, msg=lambda m, at=path: at + m)
+        else:
+            assert mine[path] == value, path
+
+
+def some_steps(recipe: str) -> tuple[Search, list[Counter[str]]]:
+    """A search, and how often each of its steps waited for the device."""
+    space = "darts" if recipe.startswith("darts/") else "nasbench201"
+    search = searching(space, recipe, epochs=4, drop_path=0.2)
+    waits = []
+    for _ in range(STEPS):
+        WAITS.clear()
+        search.take_step()
+        waits.append(Counter(WAITS))
+    return search, waits
+
+
+EXPECTED: dict[str, Any] = {}
+
+
+@pytest.fixture(params=METHODS)
+def recipe(request: pytest.FixtureRequest) -> str:
+    """A recipe whose search on the processor is known."""
+    EXPECTED[request.param] = some_steps(request.param)[0].state()
+    return str(request.param)
+
+
+def test_a_search_on_another_device_is_the_processors(recipe: str, there: None) -> None:
+    """To the bit: weights, statistics, logits, optimisers, multipliers and sums."""
+    search, waits = some_steps(recipe)
+    assert {parameter.device for parameter in search.weights} == {DEVICE}
+    require_equal(search.state(), EXPECTED.pop(recipe))
+    learns = search.recipe.learning.name
+    if search.logits_device == DEVICE:
+        assert search.recipe.runs.name == "all"
+        assert not any(waits[1:])  # in the first, the images' statistics and costs are put there
+    elif learns == "weights_only":
+        assert not any(waits[1:])
+    else:  # the gradients of what is drawn here come back, kind by kind
+        assert all(set(waited) <= {"_to_copy", "copy_"} for waited in waits[1:]), waits
+    (row,) = search.epoch_report()
+    assert math.isfinite(row["train_loss"])
+    if search.recipe.selection.name == "probable":
+        search.choose(search.targets[0])
+
+
+def test_a_searchs_state_goes_from_device_to_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = some_steps("nasbench201/drnas")
+    with monkeypatch.context() as patched, Accelerator():
+        patched.setattr(hwnas.search.loop, "choose_device", lambda asked: DEVICE)
+        start, _ = some_steps("nasbench201/drnas")
+        state = start.state()
+    state = torch.utils._pytree.tree_map_only(There, lambda tensor: tensor.held, state)  # as a checkpoint has it
+    back = searching("nasbench201", "nasbench201/drnas", epochs=4, drop_path=0.2)
+    back.load_state(state)
+    for search in (whole, back):
+        search.take_step()
+    require_equal(back.state(), whole.state())
+
+
+def test_the_device_is_seen_waited_for(there: None) -> None:
+    """What the tests above stand on: every kind of waiting is noticed."""
+    x = torch.arange(3.0).to(DEVICE, non_blocking=True)
+    WAITS.clear()
+    (x + 1).relu_().sum()
+    assert not WAITS
+    doings: list[Callable[[], object]] = [
+        lambda: float(x.sum()),
+        lambda: bool(x[0] > 0),
+        x.cpu,
+        x.tolist,
+        x.nonzero,
+        lambda: x[x > 0],
+        lambda: torch.ones(3).to(DEVICE),
+        lambda: x.copy_(torch.ones(3)),
+    ]
+    for number, do in enumerate(doings):
+        do()
+        assert len(WAITS) == number + 1, number
+    with pytest.raises(RuntimeError, match="two devices"):
+        x + torch.ones(3)
+    sent(torch.ones(3), DEVICE)
+    assert len(WAITS) == len(doings)
+
+
+def test_a_training_on_another_device_is_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recipe = recipe_of(epochs=2, auxiliary_weight=0.4, drop_path=0.2, cutout=4, ema=0.9)
+    expected = train_child(tiny_child(), DATA, recipe, tmp_path / "a", "a test", lambda *a: None)
+    monkeypatch.setattr(hwnas.training.child, "choose_device", lambda asked: DEVICE)
+    monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)  # as on the processor
+    with Accelerator():
+        child = tiny_child()
+        found = train_child(child, DATA, recipe, tmp_path / "b", "a test", lambda *a: None)
+        assert {parameter.device for parameter in child.parameters()} == {CPU}
+        # torch's moving averages look at how many they are.
+        trainer = Trainer(tiny_child(), DATA, recipe.model_copy(update={"ema": None}))
+        trainer.take_step()
+        WAITS.clear()
+        trainer.take_step()
+        assert not WAITS
+    require_equal([found.history, found.weights], [expected.history, expected.weights])
+
+
+def test_a_loss_that_is_no_number_is_told_and_not_saved(there: None) -> None:
+    search, _ = some_steps("nasbench201/darts")
+    with torch.no_grad():
+        search.weights[0].fill_(math.nan)
+    search.take_step()  # queued: not yet known
+    with pytest.raises(HwnasError, match="the loss became nan"):
+        search.state()
+    with pytest.raises(HwnasError, match="the loss became nan"):
+        search.epoch_report()
+
+
+def recorded_as_torch_does(calls: list[tuple[int, bool]]) -> Callable[..., nn.Module]:
+    """``torch.cuda.make_graphed_callables``, but for the graphs: warm-up passes, inputs, outputs and gradients that
+    stay in one place, and the parameters that wanted a gradient when it was called.
+    """
+
+    def record(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool = False) -> nn.Module:
+        parameters = tuple(module.parameters())
+        run, inputs = module.forward, (*samples, *parameters)
+        wanted = [value.requires_grad for value in inputs]
+        calls.append((len(samples), any(wanted[len(samples) :])))
+
+        def gradients(scores: Tensor, slope: Tensor) -> list[Tensor | None]:
+            asked = [value for value, wants in zip(inputs, wanted, strict=True) if wants]
+            got = iter(torch.autograd.grad(scores, asked, slope, allow_unused=allow_unused_input))
+            return [next(got) if wants else None for wants in wanted]
+
+        places: list[Tensor | None] = []
+        for _ in range(3):
+            scores = run(*samples)
+            places = gradients(scores, torch.ones_like(scores))
+
+        class Replayed(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *given: Tensor) -> Tensor:
+                for sample, value in zip(samples, given[: len(samples)], strict=True):
+                    sample.data.copy_(value)
+                with torch.enable_grad():
+                    # Parameters as they were recorded, not as they are now.
+                    before = [p.requires_grad for p in parameters]
+                    for p, wants in zip(parameters, wanted[len(samples) :], strict=True):
+                        p.requires_grad_(wants)
+                    ctx.scores = run(*samples)
+                    for p, wants in zip(parameters, before, strict=True):
+                        p.requires_grad_(wants)
+                return ctx.scores.detach()
+
+            @staticmethod
+            def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+                for place, value in zip(places, gradients(ctx.scores, slope), strict=True):
+                    if place is not None and value is not None:
+                        place.copy_(value)
+                return tuple(None if place is None else place.detach() for place in places)
+
+        module.forward = lambda *given: Replayed.apply(*given, *parameters)  # type: ignore[method-assign, assignment]
+        return module
+
+    return record
+
+
+@pytest.mark.parametrize("name", ["darts/snas", "darts/darts", "darts/darts-second", "darts/pc-darts", "darts/drnas"])
+def test_recorded_passes_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for CUDA graphs: which passes are recorded, with which arguments, and what recording leaves."""
+    expected = some_steps(name)[0].state()
+    calls: list[tuple[int, bool]] = []
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
+
+    class Recording(Passes):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.records = True
+
+    monkeypatch.setattr(hwnas.search.loop, "Passes", Recording)
+    require_equal(some_steps(name)[0].state(), expected)
+    arguments = 1 + 2 + (2 if name == "darts/pc-darts" else 0)  # images, a mixture a kind of cell (and its edges)
+    first = {"darts/snas": [(arguments + 1, True)], "darts/darts-second": [(arguments + 1, True), (arguments, True)]}
+    frozen_then_weights = [(arguments, False), (arguments + 1, True)]
+    kinds = first.get(name, frozen_then_weights)
+    assert calls[: len(kinds)] == kinds
+    assert len(calls) <= MOST
+
+
+def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, bool]] = []
+    heard: list[str] = []
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
+    search = searching("nasbench201", "nasbench201/snas")
+    passes = Passes(search.supernet, "float32", True, heard.append)
+    draw = search.draw(search.targets[0], "weights")
+    mixture, _ = search.runs(search.supernet, search.targets[0].distribution, draw)
+    for images in range(2, 2 + MOST + 3):
+        passes(torch.zeros(images, *search.data.shape), mixture, {}, None, False)
+    assert len(calls) == MOST
+    assert len(heard) == 1
+
+
+def test_a_pass_that_cannot_be_recorded_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, heard = some_steps("nasbench201/darts")[0].state(), []
+
+    def fails(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:
+        module(*samples)
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
+
+    class Recording(Passes):
+        def __init__(self, supernet: Supernet, precision: str, *others: Any) -> None:
+            super().__init__(supernet, precision, True, heard.append)
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", fails)
+    monkeypatch.setattr(hwnas.search.loop, "Passes", Recording)
+    require_equal(some_steps("nasbench201/darts")[0].state(), expected)
+    assert len(heard) == 1
+    assert "operation not permitted when stream is capturing" in heard[0]
+
+
+def test_what_is_asked_for_and_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(HwnasError, match="no CUDA GPU"):
+        choose_device("cuda")
+    with pytest.raises(HwnasError, match="tf32 is of GPUs"):
+        choose_precision("tf32", CPU)
+
+
+def test_depthwise_convolutions_are_channels_first_on_a_gpu() -> None:
+    gpu = torch.device("cuda", 0)
+    dense, depthwise = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4)
+    assert layout_on(gpu, dense) == layout_on(CPU, dense) == layout_on(CPU, depthwise) == torch.channels_last
+    assert layout_on(gpu, depthwise) == torch.contiguous_format
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["darts/snas", "darts/darts", "nasbench201/drnas"])
+def test_a_gpu_comes_near_and_is_never_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded passes against one operator after another; torch itself watches for waiting."""
+    replayed, plain = ({}, {})  # type: ignore[var-annotated]
+    for found, records in ((replayed, True), (plain, False)):
+        search, _ = some_steps(name)
+        assert search.device.type == "cuda"
+        search.passes.records = records
+        for _ in range(3):
+            search.take_step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            search.take_step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert search.passes.records == records  # it could be recorded
+        found.update(leaves(search.state()))
+    for path, value in plain.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            torch.testing.assert_close(replayed[path], value, rtol=1e-3, atol=1e-4)
+
+
+@needs_gpu
+def test_a_gpu_steps_all_parameters_at_once() -> None:
+    weights = [nn.Parameter(torch.ones(3, device="cuda"))]
+    assert make_optimizer(recipe_of().optimizer, weights).defaults["fused"]

@@ -1,0 +1,232 @@
+"""Operations that run wide, for several edges at once, change nothing: outputs, gradients, running statistics."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from test_mixture import ODD, step_of
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.naive_mixture import NaiveSupernet
+from hwnas.networks.fast import wide
+from hwnas.networks.supernet import Mixed, MixedCell, Supernet, drop_path
+from hwnas.operations import DilatedDepthwise
+from hwnas.spaces import SPACES
+from hwnas.training.processes import Processes, SharedBatchNorm
+
+CLOSE = {"atol": 1e-10, "rtol": 1e-8}
+KINDS = ("all", "dropped", "sampled", "some", "ghosts", "edges", "partial", "shared", "shared sampled")
+
+
+@pytest.fixture(autouse=True)
+def everything_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU."""
+    monkeypatch.setattr(wide, "_together", lambda mine, x: [tuple(mine)])
+
+
+def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[int, int] = (15, 17)) -> Supernet:
+    torch.manual_seed(0)
+    setting = replace(ODD[name], pool_norm=pool_norm, height=size[0], width=size[1])
+    if kind == "partial":
+        setting = replace(setting, channels=8, height=16, width=16)
+    net = Supernet(SPACES[name], setting, 2 if kind == "partial" else 1, kind.startswith("shared")).double()
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MixedCell, "plain", property(lambda cell: False))
+
+
+def mixture(name: str, kind: str) -> dict[str, Mixed]:
+    space, generator = SPACES[name], torch.Generator().manual_seed(1)
+    found = {}
+    for part, cell in space.cells.items():
+        edges, count = len(cell.edges), len(space.operations)
+        weights = torch.rand(edges, count, generator=generator, dtype=torch.float64).requires_grad_()
+        active = None
+        if kind.endswith("sampled") or kind == "ghosts":
+            active = torch.randint(count, (edges, 1), generator=generator).tolist()
+        elif kind == "some":
+            active = [torch.randperm(count, generator=generator)[: e % 4].tolist() for e in range(edges)]
+        by_edge = torch.rand(edges, generator=generator, dtype=torch.float64).requires_grad_()
+        found[part] = Mixed(weights, active, by_edge if kind in ("edges", "partial") else None, kind == "ghosts")
+    return found
+
+
+def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
+    """Everything that two steps leave, by name."""
+    mixed, size = mixture(name, kind), (net.setting.height, net.setting.width)
+    images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+    drop = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if kind == "dropped" else None
+    for _ in range(2):
+        scores = net(images, mixed, None, drop)
+        nn.functional.cross_entropy(10 * scores, torch.arange(6)).backward()
+    found: dict[str, Tensor | None] = {"scores": scores.detach(), "images": images.grad, **dict(net.named_buffers())}
+    for part, m in mixed.items():
+        found |= {f"{part} weights": m.weights.grad, f"{part} edges": None if m.edges is None else m.edges.grad}
+    return found | {key: parameter.grad for key, parameter in net.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_wide_is_one_by_one(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
+    net = supernet(name, kind)
+    other = copy.deepcopy(net)
+    mine = outcome(net, name, kind)
+    one_by_one(monkeypatch)
+    its = outcome(other, name, kind)
+    assert float(mine["scores"].std()) > 0  # type: ignore[union-attr]
+    for key, value in its.items():
+        torch.testing.assert_close(mine[key], value, **CLOSE, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize(("name", "pool_norm"), [("darts", True), ("darts", False), ("nasbench201", True)])
+def test_wide_is_naive(name: str, pool_norm: bool) -> None:
+    require_naive(supernet(name, pool_norm=pool_norm))
+
+
+def test_on_a_processor_the_grids_of_a_node_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For both dilated operations on all edges that leave it; five nodes have such."""
+    monkeypatch.undo()
+    own, made = DilatedDepthwise.grids, []
+    monkeypatch.setattr(DilatedDepthwise, "grids", lambda conv, x: made.append(own(conv, x)) or made[-1])  # type: ignore[func-returns-value]
+    net = supernet("darts", size=(16, 16))
+    require_naive(net)
+    assert len(made) == 5 * sum(isinstance(part, MixedCell) for part in net.parts)
+    assert all(grids is not None for grids in made)
+
+
+def require_naive(net: Supernet) -> None:
+    """Loss, gradients and running statistics are those of one candidate after the other."""
+    naive = NaiveSupernet(copy.deepcopy(net))
+    weights = {kind: mixed.weights.detach() for kind, mixed in mixture(net.space.name, "all").items()}
+    size = net.setting.height, net.setting.width
+    (loss, slopes), (expected, naive_slopes) = (step_of(n, weights, False, size) for n in (net, naive))
+    torch.testing.assert_close(loss, expected, **CLOSE)
+    for kind, slope in slopes.items():
+        torch.testing.assert_close(slope, naive_slopes[kind], **CLOSE)
+    theirs = dict(naive.supernet.named_parameters())
+    for key, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[key].grad, **CLOSE, msg=key)
+    torch.testing.assert_close(dict(net.named_buffers()), dict(naive.supernet.named_buffers()), **CLOSE)
+
+
+class Counted(TorchDispatchMode):
+    """How many operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = self.norms = self.all = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.convolutions += func is torch.ops.aten.convolution.default
+        self.norms += "batch_norm" in func.__name__ and "backward" not in func.__name__
+        self.all += 1
+        return func(*args, **(kwargs or {}))
+
+
+def counted(name: str) -> Counted:
+    net, mixed = supernet(name), mixture(name, "all")
+    cell = next(part for part in net.parts if isinstance(part, MixedCell))
+    inputs = [
+        torch.randn(2, module.in_channels if hasattr(module, "in_channels") else channels, 8, 8).double()
+        for module, channels in zip(cell.preprocess, [18, 18] if name == "darts" else [10], strict=True)
+    ]
+    with Counted() as count:
+        cell(next(iter(mixed.values())), *inputs).sum().backward()
+    return count
+
+
+# Two 1x1 convolutions in front; four convolutions of each separable one, two of each dilated one, five nodes are left.
+@pytest.mark.parametrize(
+    ("name", "convolutions", "norms", "alone", "norms_alone"),
+    [("darts", 2 + 5 * 12, 2 + 5 * 8, 2 + 14 * 12, 2 + 14 * 8), ("nasbench201", 3 * 2, 3 * 3, 6 * 2, 6 * 3)],
+)
+def test_one_operation_for_all_edges_from_a_node(
+    monkeypatch: pytest.MonkeyPatch, name: str, convolutions: int, norms: int, alone: int, norms_alone: int
+) -> None:
+    """Operators that run in a cell, forward."""
+    mine = counted(name)
+    assert (mine.convolutions, mine.norms) == (convolutions, norms)
+    one_by_one(monkeypatch)
+    its = counted(name)
+    assert (its.convolutions, its.norms) == (alone, norms_alone)
+    assert mine.all < its.all
+
+
+def test_what_leads_nowhere_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even zeros beside an edge that leads to the output: momentum and weight decay would change its weights."""
+    space = SPACES["nasbench201"]
+    net = supernet("nasbench201")
+    conv, none = (space.operations.index(op) for op in ("nor_conv_3x3", "none"))
+    chosen = {(0, 1): conv, (0, 2): conv, (2, 3): conv}  # nothing leaves node 1
+    active = [[chosen.get(edge, none)] for edge in space.cells["cell"].edges]
+    images = torch.randn(4, 3, 15, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    other = copy.deepcopy(net)
+    for n in (net, other):
+        n(images, {"cell": Mixed(torch.ones(6, 5), active)}).square().sum().backward()
+        one_by_one(monkeypatch)
+    theirs = dict(other.named_parameters())
+    for key, parameter in net.named_parameters():
+        assert (parameter.grad is None) == (theirs[key].grad is None), key
+    torch.testing.assert_close(dict(net.named_buffers()), dict(other.named_buffers()), **CLOSE)
+
+
+def test_a_mean_of_all_batches_is_kept_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms without momentum are as torch has them."""
+    net = supernet("darts")
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    other = copy.deepcopy(net)
+    mine = outcome(net, "darts", "all")
+    one_by_one(monkeypatch)
+    for key, value in outcome(other, "darts", "all").items():
+        torch.testing.assert_close(mine[key], value, **CLOSE)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_in_evaluation_nothing_is_wide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    net = supernet(name).eval()
+    mine = outcome(net, name, "all")
+    assert all(int(value) == 0 for key, value in net.named_buffers() if key.endswith("tracked"))
+    one_by_one(monkeypatch)
+    its = outcome(supernet(name).eval(), name, "all")
+    assert torch.equal(mine["scores"], its["scores"])  # type: ignore[arg-type]
+
+
+def test_norms_that_processes_share_run_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = supernet("nasbench201")
+    Processes(0, 2).share_norms(net)
+    ran = []
+    own = SharedBatchNorm.forward
+    monkeypatch.setattr(SharedBatchNorm, "forward", lambda norm, x: ran.append(norm) or own(norm, x))  # type: ignore[func-returns-value]
+    mixed = mixture("nasbench201", "all")
+    net(torch.randn(4, 3, 15, 17).double(), mixed).sum().backward()
+    assert set(ran) == {m for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
+
+
+def test_candidates_of_another_make_run_alone() -> None:
+    """One edge's convolution has another dilation: it has its own output, the others are wide."""
+    net = supernet("nasbench201")
+    cell = next(part for part in net.parts if isinstance(part, MixedCell))
+    conv = cell.candidate(1, "nor_conv_3x3")[1]  # type: ignore[index]
+    conv.dilation, conv.padding = (2, 2), (2, 2)
+    naive = NaiveSupernet(copy.deepcopy(net))
+    weights = {kind: mixed.weights.detach() for kind, mixed in mixture("nasbench201", "all").items()}
+    (loss, slopes), (expected, naive_slopes) = (step_of(n, weights, False) for n in (net, naive))
+    torch.testing.assert_close(loss, expected, **CLOSE)
+    torch.testing.assert_close(slopes, naive_slopes, **CLOSE)
+
+
+def test_second_derivatives_of_what_a_matrix_weighs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (3, 2), (2, 4, 3, 2), (2, 4, 3, 2)
+    tensors = tuple(torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes)
+    assert torch.autograd.gradcheck(wide._Weighed.apply, tensors)
+    assert torch.autograd.gradgradcheck(wide._Weighed.apply, tensors)

@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from hwnas.profiling.testing import ProfilerCase
+
+
+class TestOnnxRuntime(ProfilerCase):
+    device = "cpu"
+    packages: ClassVar[set[str]] = {"numpy", "onnxruntime"}
+
+
+class TestOpenvino(ProfilerCase):
+    device = "cpu+openvino"
+    packages: ClassVar[set[str]] = {"numpy", "openvino"}
+
+
+class TestNcnn(ProfilerCase):
+    device = "cpu+ncnn"
+    packages: ClassVar[set[str]] = {"numpy", "ncnn"}
+
+
+class TestTorch(ProfilerCase):
+    device = "cpu+torch"
+    packages: ClassVar[set[str]] = {"torch"}
+
+
+@pytest.fixture(scope="module")
+def needs_a_browser(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Chromium and onnxruntime-web: ``make browser`` installs them."""
+    case = TestBrowser()
+    result = case.call(tmp_path_factory.mktemp("nothing"), case.job([]))
+    if result.returncode and result.stderr.startswith("there is no "):
+        pytest.skip(result.stderr.strip())
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder with a short name: a browser keeps sockets below it."""
+    with tempfile.TemporaryDirectory(prefix="hwnas-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.mark.usefixtures("needs_a_browser")
+class TestBrowser(ProfilerCase):
+    device = "browser"
+    packages: ClassVar[set[str]] = set()
+
+    def start(self, folder: Path, temporary: Path) -> subprocess.Popen[str]:
+        """The profiler, after its first visit of very many."""
+        job = replace(self.job(["one"]), visits=["one"] * 100_000)
+        (folder / "job.json").write_text(json.dumps({**asdict(job), "first_visit": 0}))
+        process = subprocess.Popen(
+            [sys.executable, str(self.spec.made_by.program), str(folder / "job.json")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
+        assert process.stdout
+        while '"event": "visit"' not in process.stdout.readline():
+            assert process.poll() is None, process.communicate()
+        assert browsers(temporary)
+        return process
+
+    def test_the_page_has_a_fine_clock_and_tells_its_version(self, folder: Path) -> None:
+        start = self.events(folder, self.job([]))[0]
+        assert 0 < start["clock_ms"] <= 0.02
+        assert start["device"]["kind"] == "browser"
+        assert ", Chromium " in start["device"]["model"]
+
+    @pytest.mark.parametrize("end", ["terminated", "killed", "unheard"])
+    def test_the_browser_ends_with_the_profiler(self, folder: Path, temporary: Path, end: str) -> None:
+        process = self.start(folder, temporary)
+        assert process.stdout
+        assert process.stderr
+        if end == "unheard":
+            process.stdout.close()
+        else:
+            process.send_signal(signal.SIGTERM if end == "terminated" else signal.SIGKILL)
+        assert process.wait(timeout=30) != 0
+        give_up = time.monotonic() + 30
+        while browsers(temporary) or list(temporary.iterdir()):
+            assert time.monotonic() < give_up, "something is left"
+            time.sleep(0.1)
+        process.stdout.close()
+        process.stderr.close()
+
+    def test_a_page_that_dies_is_one_line(self, folder: Path, temporary: Path) -> None:
+        process = self.start(folder, temporary)
+        for number in pages(browsers(temporary)):
+            os.kill(number, signal.SIGKILL)
+        complaint = process.communicate(timeout=30)[1]
+        assert (process.returncode, complaint) == (1, "the page in the browser died\n")
+        assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("name", ["HWNAS_ONNXRUNTIME_WEB", "HWNAS_CHROMIUM"])
+def test_what_the_browser_profiler_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    case = TestBrowser()
+    (tmp_path / "ort.min.js").touch()
+    monkeypatch.setenv("HWNAS_ONNXRUNTIME_WEB", str(tmp_path))
+    monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    result = case.call(tmp_path, case.job([]))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert ("npm install" if "ONNX" in name else "apt-get install chromium") in result.stderr
+
+
+def browsers(temporary: Path) -> list[int]:
+    """The processes that name that folder: a browser with its profile there."""
+    return [number for number, command in commands() if str(temporary) in command]
+
+
+def pages(browser: list[int]) -> list[int]:
+    sessions = {os.getsid(number) for number in browser}
+    return [n for n, command in commands() if "--type=renderer" in command and os.getsid(n) in sessions]
+
+
+def commands() -> list[tuple[int, str]]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            found.append((int(place.name), (place / "cmdline").read_text(errors="replace")))
+        except OSError:  # it has ended
+            continue
+    return found

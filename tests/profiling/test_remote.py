@@ -1,0 +1,605 @@
+"""Devices over ssh: a real sshd on 127.0.0.1, connections cut in the middle, specs that try to smuggle something in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import venv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Run
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hwnas.errors import HwnasError
+from hwnas.files import shipped
+from hwnas.profiling import remote, session
+from hwnas.profiling.session import Job, ask, connect, run_job
+from hwnas.runtimes.device_spec import DeviceSpec, parse_device
+from hwnas.tables.io import read_table
+
+pytestmark = pytest.mark.alone
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin")
+USER = pwd.getpwuid(os.getuid()).pw_name
+needs_sshd = pytest.mark.skipif(
+    not (SSHD and shutil.which("ssh-keygen") and Path("/proc/self/cwd").exists()),
+    reason="no sshd is installed here (apt-get install openssh-server)",
+)
+
+
+@dataclass
+class Host:
+    """A machine to reach by ssh: this one, with a home of its own. ``HWNAS_SSH_CONFIG`` leads there."""
+
+    folder: Path
+    port: int
+    sshd: subprocess.Popen[bytes] | None = None
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def text(self) -> str:
+        return f"ssh://{USER}@127.0.0.1:{self.port}+onnxruntime?python={sys.executable}"
+
+    @property
+    def spec(self) -> DeviceSpec:
+        return parse_device(self.text)
+
+    def start(self) -> None:
+        assert SSHD
+        if os.getuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        log = (self.folder / "log").open("ab")
+        command = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        self.sshd = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        log.close()
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError((self.folder / "log").read_text())
+
+    def signal_sessions(self, number: signal.Signals) -> int:
+        """To whatever serves a connection at present; the sshd that waits for new ones lives on. Returns how many."""
+        assert self.sshd
+        reached = 0
+        for process in [process for process, parent in parents().items() if parent == self.sshd.pid]:
+            with contextlib.suppress(ProcessLookupError):  # one may end between the look and the signal
+                os.kill(process, number)
+                reached += 1
+        return reached
+
+    def stop(self) -> None:
+        assert self.sshd
+        self.signal_sessions(signal.SIGKILL)  # first, while they can be told by their parent
+        self.sshd.kill()
+        self.sshd.wait()
+
+    def leftovers(self) -> list[str]:
+        """Files in the home's cache, and processes that work in it."""
+        for _ in range(40):  # what was killed a moment ago may still be there
+            found = [str(path) for path in self.home.glob(".cache/hwnas/**/*")] + [
+                str(pid) for pid in parents() if working_folder(pid).startswith(str(self.home))
+            ]
+            if not found:
+                break
+            time.sleep(0.05)
+        return found
+
+
+def parents() -> dict[int, int]:
+    """Process -> parent, of all that run."""
+    found = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = file.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state not in "ZX":
+            found[int(file.parent.name)] = int(parent)
+    return found
+
+
+def working_folder(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    """Keys, configurations and a home, once for all tests."""
+    folder = tmp_path_factory.mktemp("ssh")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host = Host(folder, probe.getsockname()[1])
+    host.home.mkdir()
+    (host.home / ".bashrc").write_text("echo Welcome, stranger\necho 'you have mail' >&2\n")
+    for key in ("host_key", "key", "other_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
+    shutil.copy(folder / "key.pub", folder / "authorized_keys")
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{host.port} {(folder / 'host_key.pub').read_text()}")
+    (folder / "sshd_config").write_text(f"""
+        Port {host.port}
+        ListenAddress 127.0.0.1
+        HostKey {folder}/host_key
+        AuthorizedKeysFile {folder}/authorized_keys
+        SetEnv HOME={host.home}
+        PidFile none
+        StrictModes no
+        UsePAM no
+        PasswordAuthentication no
+        KbdInteractiveAuthentication no
+        PermitRootLogin yes
+        """)
+    config(host, "ssh_config")
+    return host
+
+
+def config(host: Host, name: str, key: str = "key", known_hosts: str = "known_hosts") -> Path:
+    file = host.folder / name
+    file.write_text(f"""
+        IdentityFile {host.folder}/{key}
+        IdentitiesOnly yes
+        IdentityAgent none
+        UserKnownHostsFile {host.folder}/{known_hosts}
+        GlobalKnownHostsFile none
+        """)
+    return file
+
+
+@pytest.fixture
+def host(made: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("HWNAS_SSH_CONFIG", str(made.folder / "ssh_config"))
+    made.start()
+    yield made
+    made.stop()
+    shutil.rmtree(made.home / ".cache", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write = parse_device("cpu").made_by.write
+    for size in (1, 3):
+        write(torch.nn.Conv2d(4, 4, size), [torch.zeros(1, 4, 8, 8)], folder / f"m{size}.onnx")
+    return folder
+
+
+@pytest.fixture
+def folder(models: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(models, tmp_path / "job")
+
+
+def job_of(visits: int, **changes: float) -> Job:
+    names = [("m1", "m3")[number % 2] for number in range(visits)]
+    job = Job("cpu", 1, 1, {"m1": "m1.onnx", "m3": "m3.onnx"}, names, pin=False, visit_ms=1)
+    return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def at(visit: int, do: Callable[[], None]) -> Callable[[int], None]:
+    """Do something once so many visits have come back."""
+    still = [True]
+
+    def on_visit(done: int) -> None:
+        if done >= visit and still:
+            still.clear()
+            do()
+
+    return on_visit
+
+
+def assert_whole(folder: Path, job: Job) -> None:
+    """The journal holds every visit once, in order."""
+    events = [json.loads(line) for line in (folder / "job.jsonl").read_text().splitlines()]
+    visits = [(event["visit"], event["model"]) for event in events if event["event"] == "visit"]
+    assert visits == list(enumerate(job.visits))
+
+
+@needs_sshd
+def test_a_device_says_what_it_is(host: Host) -> None:
+    there, here = ask(host.spec), ask(parse_device("cpu"))
+    assert (there.runtime, there.version, there.device) == (here.runtime, here.version, here.device)
+    assert not host.leftovers()
+
+
+@needs_sshd
+def test_visits_come_back_in_order_and_nothing_stays(host: Host, folder: Path) -> None:
+    job, seen, mode = job_of(200), [], 0
+    with connect(host.spec, folder) as lines:
+
+        def on_visit(done: int) -> None:
+            nonlocal mode
+            seen.append(done)
+            mode = next(host.home.glob(".cache/hwnas/*")).stat().st_mode if done == 100 else mode
+
+        recording = run_job(lines, job, folder, "job", on_visit)
+    assert [visit.model for visit in recording.visits] == job.visits
+    assert mode & 0o777 == 0o700
+    assert seen[-1] == 200
+    assert_whole(folder, job)
+    assert not host.leftovers()
+    assert sorted(file.name for file in folder.iterdir()) == ["job.json", "job.jsonl", "m1.onnx", "m3.onnx"]
+
+
+@needs_sshd
+def test_only_what_is_missing_or_different_is_sent(host: Host, folder: Path) -> None:
+    (folder / "m3.bin").write_bytes(b"a file that belongs to m3.onnx")
+    states = []
+    with connect(host.spec, folder) as lines:
+        for name in ("first", "second"):
+            run_job(lines, job_of(2), folder, name)
+            files = sorted(file for file in host.home.glob(".cache/hwnas/*/job/*"))
+            states.append({file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files})
+            (folder / "m3.bin").write_bytes(b"another of the same size: m3.o")
+    assert set(states[0]) == {"m1.onnx", "m3.onnx", "m3.bin", "first.json"}
+    assert {name for name in states[0] if states[1][name] == states[0][name]} == {"m1.onnx", "m3.onnx", "first.json"}
+
+
+@needs_sshd
+@pytest.mark.parametrize("end", ["session", "client"])
+def test_a_cut_connection_is_taken_up_again(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
+    job = job_of(200)
+
+    def cut() -> None:
+        if end == "session":
+            host.signal_sessions(signal.SIGKILL)
+        else:
+            for process, parent in parents().items():
+                if parent == os.getpid() and b"BatchMode" in command_of(process):
+                    os.kill(process, signal.SIGKILL)
+
+    with connect(host.spec, folder) as lines:
+        run_job(lines, job, folder, "job", at(70, cut))
+    assert json.loads((folder / "job.json").read_text())["first_visit"] >= 70
+    assert_whole(folder, job)
+    assert not host.leftovers()
+
+
+@needs_sshd
+def test_a_connection_that_falls_silent_is_taken_up_again(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The far side is stopped, not ended: the old profiler lives on there until the new connection ends it."""
+    monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
+    monkeypatch.setattr(remote, "ALIVE_S", 1)
+    job, stop = job_of(800), at(70, lambda: host.signal_sessions(signal.SIGSTOP))
+    old, new = set(), set()
+
+    def on_visit(done: int) -> None:
+        if done in (60, 700):
+            (new if done == 700 else old).update(p for p in parents() if b"onnxruntime_cpu.py" in command_of(p))
+        stop(done)
+
+    with connect(host.spec, folder) as lines:
+        run_job(lines, job, folder, "job", on_visit)
+    assert json.loads((folder / "job.json").read_text())["first_visit"] >= 70
+    assert (len(old), len(new), len(old & new)) == (1, 1, 0)
+    assert_whole(folder, job)
+    assert not host.leftovers()
+
+
+@needs_sshd
+def test_a_device_that_is_gone_for_good(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
+    job = job_of(200)
+    with pytest.raises(HwnasError, match=r"Connection refused.*the same command goes on from here") as caught:  # noqa: SIM117
+        with connect(host.spec, folder) as lines:
+            run_job(lines, job, folder, "job", at(70, host.stop))
+    (left,) = host.home.glob(".cache/hwnas/*")
+    assert f"~/.cache/hwnas/{left.name} is left on {USER}@127.0.0.1" in str(caught.value)
+    kept = (folder / "job.jsonl").read_text()
+    assert kept.count('"event": "visit"') >= 70
+    host.start()
+    with connect(host.spec, folder) as lines:
+        run_job(lines, job, folder, "job")
+    assert (folder / "job.jsonl").read_text().startswith(kept)
+    assert_whole(folder, job)
+    assert not host.leftovers()
+
+
+@needs_sshd
+def test_what_cannot_be_removed_is_named(
+    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The device goes away behind the last visit: what was measured counts, and a line says what is left there."""
+    monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
+    with connect(host.spec, folder) as lines:
+        run_job(lines, job_of(20), folder, "job", at(20, host.stop))
+    assert_whole(folder, job_of(20))
+    (left,) = host.home.glob(".cache/hwnas/*")
+    assert f"hwnas: ~/.cache/hwnas/{left.name} is left on {USER}@127.0.0.1" in capsys.readouterr().err
+
+
+@needs_sshd
+def test_ctrl_c_leaves_nothing_behind(host: Host, folder: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), connect(host.spec, folder) as lines:
+        run_job(lines, job_of(2000), folder, "job", at(70, interrupt))
+    assert not host.leftovers()
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("port", "Connection refused"),
+        ("key", "Permission denied"),
+        ("unknown host", "Host key verification failed"),
+        ("changed host key", "Host key verification failed"),
+        ("configuration", "no_such_file"),
+        ("no ssh", "ssh is not installed here; install OpenSSH's client"),
+    ],
+)
+def test_a_device_that_cannot_be_reached_is_one_clear_error(
+    host: Host, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
+) -> None:
+    other_key = (host.folder / "other_key.pub").read_text()
+    (host.folder / "changed_hosts").write_text(f"[127.0.0.1]:{host.port} {other_key}")
+    files = {
+        "key": config(host, "wrong_key_config", key="other_key"),
+        "unknown host": config(host, "unknown_host_config", known_hosts="no_such_file"),
+        "changed host key": config(host, "changed_host_config", known_hosts="changed_hosts"),
+        "configuration": host.folder / "no_such_file",
+    }
+    if fault in files:
+        monkeypatch.setenv("HWNAS_SSH_CONFIG", str(files[fault]))
+    if fault == "port":
+        host.stop()
+    if fault == "no ssh":
+        monkeypatch.setenv("PATH", "")
+    began = time.monotonic()
+    with pytest.raises(HwnasError, match=re.escape(words)) as caught:
+        ask(host.spec)
+    assert time.monotonic() - began < 5
+    assert "\n" not in str(caught.value)
+    if fault != "no ssh":
+        assert f"cannot connect to {USER}@127.0.0.1:{host.port}" in caught.value.problem
+        assert f"-p {host.port} {USER}@127.0.0.1 true`" in caught.value.mend
+    if fault == "port":
+        host.start()
+
+
+@needs_sshd
+@pytest.mark.parametrize("fault", ["corrupt", "missing", "no runtime", "no python"])
+def test_what_fails_there_is_one_clear_error(host: Host, folder: Path, tmp_path: Path, fault: str) -> None:
+    spec = host.spec
+    words = r"profiler onnxruntime_cpu.py failed on ssh://.*m1.onnx"
+    if fault == "corrupt":
+        (folder / "m1.onnx").write_bytes(b"this is no model")
+    elif fault == "missing":
+        (folder / "m1.onnx").unlink()
+    elif fault == "no runtime":
+        venv.create(tmp_path / "bare")
+        spec = replace(spec, python=str(tmp_path / "bare/bin/python"))
+        words = r"No module named 'numpy'; install it on .*python -m pip install numpy"
+    else:
+        spec = replace(spec, python="no/such/python")
+        words = r"cannot run no/such/python on .*; name an interpreter that is there with \?python=PATH"
+    starts = []
+    with pytest.raises(HwnasError, match=words) as caught, connect(spec, folder) as lines:
+        run_job(lambda file: starts.append(file) or lines(file), job_of(2), folder, "job")
+    assert "\n" not in str(caught.value)
+    assert len(starts) <= 1
+    assert not host.leftovers()
+
+
+@needs_sshd
+@pytest.mark.end_to_end
+def test_profile_over_ssh(host: Host, run: Run, tmp_path: Path) -> None:
+    """A table from over there, with a connection cut on the way."""
+    out = tmp_path / "t.json"
+
+    def cut() -> None:
+        visits, reached = 0, 0
+        while not (visits >= 150 and reached):
+            with contextlib.suppress(FileNotFoundError):  # journals go when the table is there
+                files = tmp_path.glob("t.json.partial/*/*.jsonl")
+                visits = sum(file.read_text().count('"event": "visit"') for file in files)
+            if visits >= 150:
+                reached = host.signal_sessions(signal.SIGKILL)
+            time.sleep(0.02)
+
+    threading.Thread(target=cut, daemon=True).start()
+    small = ("--space", "nasbench201", "--channels", 4, "--cells", 1, "--input", "3x16x16")
+    quick = ("--rounds", 8, "--fit-networks", 3, "--report-networks", 3)
+    result = run("profile", "--accept-noise", *small, *quick, "--out", out, "--device", host.text)
+    assert result.exit_code == 0, result.output
+    assert re.search("the connection to .* dropped; trying again in 1 s", result.output)
+    assert {entry.op for entry in read_table(out).entries} >= {"nor_conv_3x3", "avg_pool_3x3", "norm_relu_pool_linear"}
+    assert list(tmp_path.iterdir()) == [out]
+    assert not host.leftovers()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ssh://",
+        "ssh://-oProxyCommand=id",
+        "ssh://me@-oProxyCommand=id",
+        "ssh://-l@board",
+        "ssh://me@bo ard",
+        "ssh://me@board;id",
+        "ssh://me@$(id)",
+        "ssh://me@`id`",
+        "ssh://'me'@board",
+        'ssh://me"@board',
+        "ssh://me@board\n",
+        "ssh://me@board\nid",
+        "ssh://me@board:22:33",
+        "ssh://me@[::1",
+        "ssh://m%65@board",
+        "ssh://me@böard",
+        "ssh://me@board+onnxruntime?python=-c",
+        "ssh://me@board+onnxruntime?python=python3 -c id",
+        "ssh://me@board+onnxruntime?python=python3%20-c",
+        "ssh://me@board+onnxruntime?python=$(id)",
+        "ssh://me@board+onnxruntime?python=python3;id",
+        "ssh://me@board+onnxruntime?python=python3%3Bid",
+        "ssh://me@board+onnxruntime?python=python3%0Aid",
+        "ssh://me@board+onnxruntime?python=~/python",
+        "ssh://me@board+onnxruntime?python=pythön",
+        "ssh://me@board+onnxruntime?python=",
+        "ssh://me@board+onnxruntime?threads=1;id",
+    ],
+)
+def test_specs_that_could_be_read_as_something_else_are_refused(text: str) -> None:
+    with pytest.raises(HwnasError):
+        parse_device(text)
+
+
+tricky = st.text("ab3.-_/@:[]% '\"$(){};`\n&|<>\\~*?=#!^,+é٣", max_size=8)
+
+
+@given(tricky, tricky)
+@example("me@board:22", "venv/bin/python3")
+@example("[::1]:22", "python3.11")
+def test_what_is_accepted_is_plain(host: str, python: str) -> None:
+    try:
+        spec = parse_device(f"ssh://{host}+onnxruntime?python={python}")
+    except HwnasError:
+        return
+    assert re.fullmatch(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:\[\]-]*", spec.host)
+    assert re.fullmatch(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*", spec.python)
+    if spec.host:
+        *_, dashes, destination = remote.Remote(spec, Path(), Path()).destination
+        assert dashes == "--"
+        assert re.fullmatch(r"[A-Za-z0-9_.@:-]+", destination)
+        assert shlex.split(f"{spec.python} {remote.BOOT}") == [spec.python, *shlex.split(remote.BOOT)]
+
+
+def test_a_spec_made_without_parsing_is_checked_again(tmp_path: Path) -> None:
+    for wrong in ({"host": "-oProxyCommand=id"}, {"python": "$(id)"}):
+        spec = replace(parse_device("ssh://me@board"), **wrong)
+        with pytest.raises(HwnasError, match="not a device that can be reached"), connect(spec, tmp_path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "destination"),
+    [
+        ("board", [], "board"),
+        ("me@board.local:2222", ["-p", "2222"], "me@board.local"),
+        ("me@[fe80::1]:22", ["-p", "22"], "me@fe80::1"),
+        ("[::1]", [], "::1"),
+    ],
+)
+def test_hosts_are_handed_to_ssh(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, port: list[str], destination: str
+) -> None:
+    monkeypatch.delenv("HWNAS_SSH_CONFIG", raising=False)
+    there = remote.Remote(parse_device(f"ssh://{host}"), tmp_path, tmp_path)
+    assert there.destination == [*port, "--", destination]
+    assert re.fullmatch(r"[0-9a-f]{16}", there.id)
+    assert there.id == remote.Remote(there.spec, tmp_path, Path()).id
+    assert there.id != remote.Remote(there.spec, tmp_path / "other", Path()).id
+    monkeypatch.setenv("HWNAS_SSH_CONFIG", "my_config")
+    assert there.destination == ["-F", "my_config", *port, "--", destination]
+    assert {"-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3"} < set(there.ssh)
+    assert not any("StrictHostKeyChecking" in word for word in there.ssh)
+
+
+@pytest.mark.parametrize(("usual", "short"), [("/tmp/a", True), ("/tmp/" + 60 * "a", False), ("/tmp/100%h", False)])
+def test_the_path_of_the_socket_is_short_and_plain(monkeypatch: pytest.MonkeyPatch, usual: str, short: bool) -> None:
+    monkeypatch.setattr("tempfile.tempdir", usual)
+    assert remote._short_folder() == (usual if short else "/tmp")
+
+
+def far_end(home: Path, sent: bytes, **asked: object) -> subprocess.Popen[bytes]:
+    """over_ssh.py as it runs on a device, without ssh; it has been asked something and sent something."""
+    command = [sys.executable, *shlex.split(remote.BOOT)]
+    environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "7"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    assert process.stdin
+    program = (shipped("profilers") / "over_ssh.py").read_text(encoding="utf-8")
+    whole = {"id": "abc", "files": {}, "run": [], "remove": False, **asked}
+    process.stdin.write(f"{program!a}\n{json.dumps(whole)}\n".encode() + sent)
+    process.stdin.flush()
+    return process
+
+
+def answer(process: subprocess.Popen[bytes]) -> list[str]:
+    assert process.stdout
+    while not (line := process.stdout.readline()).startswith(remote.ANSWER):
+        assert line
+    return json.loads(line[len(remote.ANSWER) :])
+
+
+def test_an_interrupted_upload_goes_on(tmp_path: Path) -> None:
+    from hashlib import sha256
+
+    content = {f"job/{name}": os.urandom(3000) for name in "abc"}
+    files = {name: [len(value), sha256(value).hexdigest()] for name, value in content.items()}
+    first = far_end(tmp_path, content["job/a"] + content["job/b"][:1000], files=files)
+    assert answer(first) == ["job/a", "job/b", "job/c"]
+    first.communicate()
+    assert first.returncode == 1
+    second = far_end(tmp_path, content["job/b"] + content["job/c"], files=files)
+    assert answer(second) == ["job/b", "job/c"]
+    second.communicate()
+    assert second.returncode == 0
+    for name, value in content.items():
+        assert (tmp_path / ".cache/hwnas/abc" / name).read_bytes() == value
+    far_end(tmp_path, b"", remove=True).communicate()
+    assert not list(tmp_path.glob(".cache/hwnas*"))
+
+
+def test_what_an_earlier_connection_left_is_ended(tmp_path: Path) -> None:
+    """Only the one in the same folder, and only one that runs: the number in a stale file is nobody's."""
+    program = "import os, time; print(os.environ.get('OMP_NUM_THREADS')); print('runs', flush=True); time.sleep(60)"
+    first, other = (far_end(tmp_path, b"", run=["-c", program], id=name) for name in ("abc", "def"))
+    for process in (first, other):
+        answer(process)
+        assert process.stdout
+        assert process.stdout.readline() == b"None\n"
+        assert process.stdout.readline() == b"runs\n"
+    far_end(tmp_path, b"").communicate()
+    assert first.wait(10) == -signal.SIGKILL
+    assert other.poll() is None
+    (tmp_path / ".cache/hwnas/abc/lock").write_text(str(other.pid))
+    assert far_end(tmp_path, b"").wait(10) == 0
+    assert other.poll() is None
+    other.communicate()  # its connection ends, and so does it
+    assert other.returncode == -signal.SIGKILL
+
+
+def test_exit_codes_come_back_and_none_looks_like_a_failure_of_ssh(tmp_path: Path) -> None:
+    for code, seen in ((0, 0), (3, 3), (255, 254)):
+        process = far_end(tmp_path, b"", run=["-c", f"import os; os._exit({code})"])
+        answer(process)
+        assert process.wait(10) == seen
+    process = far_end(tmp_path, b"", run=["-c", "import os; os.kill(os.getpid(), 15)"])
+    answer(process)
+    assert process.wait(10) == 128 + 15

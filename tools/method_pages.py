@@ -1,0 +1,296 @@
+"""The pages in docs/methods, one a method, and their index: from docstrings, recipes and what a benchmark has measured.
+
+After a change in any of them, ``python -m tools.method_pages`` writes the pages anew; with ``--check`` it names
+those out of date and ends with exit code 1. They are of the checkout: the wheel has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import is_pydantic_dataclass
+
+from hwnas.benchmark.summary import FOOTNOTE, summary_table, summary_title
+from hwnas.files import read_json, write_text
+from hwnas.recipe import Choice, Recipe, known_recipes, read_recipe, recipe_of
+from hwnas.search import choices
+from hwnas.search.choices import CHOICES
+from hwnas.search.methods import METHODS
+from tools.format_page import default_words, type_words
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "methods"
+SUMMARY = ROOT / "benchmarks" / "results" / "nasbench201" / "summary.json"
+RECIPES = ("nasbench201", "darts", "short")
+BY_HAND = {"adding-a-method.md"}
+MADE = "Written by `python -m tools.method_pages`; do not edit."
+INDENTED = re.compile(r"^ {4}.*\n(?:\n* {4}.*\n)*", re.MULTILINE)
+# What makes methods of the same choices different.
+BESIDES = ("partial_channels", "stages", "shared_features", "without")
+
+
+def pages() -> dict[str, str]:
+    """The text of every generated page by its file name."""
+    measured = read_json(SUMMARY, "remove it") if SUMMARY.exists() else None
+    texts = {f"{method}.md": method_page(method, measured) for method in METHODS}
+    return {"README.md": index_page(measured), **texts}
+
+
+def out_of_date(wanted: Mapping[str, str]) -> list[str]:
+    """The names of pages that are missing, differ from those wanted, or are not wanted."""
+    there = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.md") if file.name not in BY_HAND}
+    return sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
+
+
+def method_page(method: str, measured: Mapping[str, Any] | None) -> str:
+    recipes = {folder: _recipe(f"{folder}/{method}") for folder in RECIPES}
+    relatives = [other for other in METHODS if other != method and METHODS[other] is METHODS[method]]
+    return joined(
+        f"# {method}",
+        MADE,
+        f"Described together with {', '.join(f'[{other}]({other}.md)' for other in relatives)}." if relatives else "",
+        markdown(METHODS[method]),
+        f"Code: [`{_file_of(METHODS[method])}`](../../{_file_of(METHODS[method])}).",
+        "## Choices",
+        "What its recipes compose ([all there are](README.md#choices)):",
+        *_choices(recipes.values()),
+        "## Recipes",
+        "What a recipe leaves out has its default (`hwnas/recipe.py`). `short` is for an hour at most on a few cores.",
+        _settings(recipes),
+        "\n".join(_remarks(method)),
+        "## How to run it",
+        *_how_to_run(method),
+        "## Measured",
+        *_measured(measured, method),
+    )
+
+
+def index_page(measured: Mapping[str, Any] | None) -> str:
+    recipes = {method: _recipe(f"nasbench201/{method}") for method in METHODS}
+    axes = [axis for axis in CHOICES if any(getattr(recipe, axis) for recipe in recipes.values())]
+    rows = []
+    for method, recipe in recipes.items():
+        title, paper = _title(METHODS[method])
+        written = [code(choice_words(getattr(recipe, axis))) for axis in axes]
+        besides = [code(name) for name in BESIDES if getattr(recipe, name) != Recipe.model_fields[name].default]
+        rows.append([f"[{method}]({method}.md)", paper, *written, ", ".join(besides) or "-", title])
+    return joined(
+        "# Search methods",
+        MADE,
+        "A method is a recipe that composes named choices on one search loop (`hwnas/search/loop.py`); these are "
+        "composed as for NAS-Bench-201 (`configs/search/nasbench201`).",
+        table(["method", "paper", *axes, "besides", "what it is"], rows),
+        "`hwnas search --method NAME` takes the recipe that fits space and images; each page says which. Whatever the "
+        "method, the network that is taken in the end is within its budget. [How to add a method](adding-a-method.md).",
+        "## Choices",
+        *_all_choices(),
+        "## Measured",
+        *_measured(measured),
+    )
+
+
+# What the pages are made of.
+
+
+def markdown(documented: ModuleType | Callable[..., Any]) -> str:
+    """A docstring as Markdown: its indented blocks stand between fences; ``x`` becomes `x`."""
+    text = (inspect.getdoc(documented) or "").replace("``", "`")
+    return INDENTED.sub(lambda found: fenced("text", dedent(found[0]).rstrip("\n")) + "\n", text + "\n").rstrip("\n")
+
+
+def _title(module: ModuleType) -> tuple[str, str]:
+    """What the first line of a method's docstring says, and the paper that it names."""
+    first = markdown(module).splitlines()[0].rstrip(".")
+    found = re.search(r" \(([^()]+ \d{4})\)", first)
+    return (first.replace(found[0], "", 1), found[1]) if found else (first, "-")
+
+
+def _file_of(module: ModuleType) -> str:
+    return Path(inspect.getfile(module)).relative_to(ROOT).as_posix()
+
+
+def _choices(recipes: Iterable[Recipe]) -> Iterator[str]:
+    """Every choice of these recipes with what its class says of it and of its options."""
+    recipes = list(recipes)
+    for axis, known in CHOICES.items():
+        named = dict.fromkeys(choice.name for recipe in recipes if (choice := getattr(recipe, axis)))
+        for name in named:
+            yield f"**{axis}: `{name}`.** {markdown(known[name])}"
+            yield "\n".join(f"- `{option}`: {words}" for option, words in options_of(known[name]).items())
+
+
+def _all_choices() -> Iterator[str]:
+    """Every choice that comes with hwnas, by its axis; not those of a plugin."""
+    for axis, meaning in re.findall(r"^(\w+)  +(.+)$", markdown(choices), re.MULTILINE):
+        yield f"**{axis}**: {meaning}"
+        known = {
+            name: choice for name, choice in sorted(CHOICES[axis].items()) if choice.__module__.startswith("hwnas.")
+        }
+        yield "\n".join(f"- `{name}`: {_first_sentence(choice)}" for name, choice in known.items())
+
+
+def _first_sentence(choice: Callable[..., Any]) -> str:
+    return re.split(r"(?<=\.)\s", markdown(choice))[0].replace("\n", " ")
+
+
+def options_of(choice: Callable[..., Any]) -> dict[str, str]:
+    """What a choice's options may be, in words: ``{"engines": "integer ≥ 1, by default 1"}``."""
+    if not is_pydantic_dataclass(choice):  # type: ignore[arg-type]
+        return {}
+    fields = TypeAdapter(choice).json_schema().get("properties", {})
+    return {name: f"{type_words(field)}, by default {default_words(field)}" for name, field in fields.items()}
+
+
+def _settings(recipes: Mapping[str, Recipe]) -> str:
+    """The recipes side by side: the choices, and every setting that one of them gives."""
+    whole = {folder: _flat(recipe.model_dump(exclude={"method"})) for folder, recipe in recipes.items()}
+    given = {name for recipe in recipes.values() for name in _flat(_set(recipe))}
+    given |= {name for values in whole.values() for name in CHOICES if values[name] != "-"}
+    names = [name for name in dict.fromkeys(name for values in whole.values() for name in values) if name in given]
+    rows = [[code(name), *(value_words(values.get(name)) for values in whole.values())] for name in names]
+    return table(["setting", *(f"`{folder}`" for folder in recipes)], rows)
+
+
+@cache
+def _recipe(name: str) -> Recipe:
+    return read_recipe(name, {})
+
+
+def _set(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says itself, or by its base."""
+    return recipe.model_dump(exclude_unset=True, exclude={"method"})
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names; a choice is one setting."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in CHOICES:
+            flat[name] = choice_words(Choice.model_validate(value) if value else None)
+        elif isinstance(value, dict):
+            flat |= _flat(value, f"{before}{name}.")
+        else:
+            flat[before + name] = value
+    return flat
+
+
+def _remarks(method: str) -> Iterator[str]:
+    """What every recipe of a method says of itself in its head."""
+    for name in sorted(known_recipes(), key=lambda name: ("/" not in name, name)):
+        if _recipe(name).method == method:
+            file = f"configs/search/{name}.yaml"
+            head = re.match(r"(#.*\n)*", (ROOT / file).read_text(encoding="utf-8"))
+            assert head
+            yield f"- [`{name}`](../../{file}): " + " ".join(line.lstrip("# ") for line in head[0].splitlines())
+
+
+def _how_to_run(method: str) -> list[str]:
+    here, images, darts = (
+        code(recipe_of(method, space, data))
+        for space, data in (("nasbench201", "digits"), ("nasbench201", "imagefolder"), ("darts", "imagefolder"))
+    )
+    search = f"hwnas search --method {method} --table cpu.json --data digits --budget moderate --out runs/{method}"
+    return [
+        "With [a table of your device](../tutorial.md#measure), `cpu.json`:",
+        *_as_tested(method),
+        fenced("sh", search),
+        f"The recipe is then {here}; with images of your own (`--data imagefolder:FOLDER`) it is {images}, with a "
+        f"table of the DARTS space {darts}. `--recipe` names another.",
+    ]
+
+
+def _as_tested(method: str) -> list[str]:
+    """How a test of the pages runs the search (docs/reference/pages.md): on few images, for an epoch."""
+    data = f'"imagefolder:$IMAGES?train=64&validation=20&test=20" --recipe short/{method}'
+    return [
+        '<!-- set-up\ncp "$CHECKOUT/tests/stand_ins/phone.json" cpu.json\n-->',
+        f"<!-- as tested\n--data digits => --data {data} --epochs 1 --child-epochs 0\n-->",
+    ]
+
+
+def _measured(measured: Mapping[str, Any] | None, method: str | None = None) -> list[str]:
+    """The benchmark's row of a method, or of all, and its references."""
+    chosen = [row for row in measured["methods"] if method in (None, row["method"])] if measured else []
+    if measured is None or not chosen:
+        return ["Nothing has been measured yet (`hwnas benchmark nasbench201`)."]
+    threads = sorted({number for row in chosen for number in row["threads"]})
+    return [
+        f"`hwnas benchmark nasbench201`: {summary_title(measured)}. Accuracies are those of the cells when others had "
+        "trained them in full, looked up when the searches had ended; regret is the best cell's accuracy minus that, "
+        f"in percentage points. Processor threads a search: {', '.join(map(str, threads))}; finished on "
+        f"{measured['finished']}. What to make of it: [benchmarks](../../benchmarks/README.md).",
+        table(*summary_table({**measured, "methods": chosen})),
+        f"{FOOTNOTE[0].upper()}{FOOTNOTE[1:]}.",
+    ]
+
+
+# Markdown.
+
+
+def choice_words(choice: Choice | None) -> str:
+    """``reinforce, samples 20, every 8``; of a choice that is not made, a dash."""
+    if choice is None:
+        return "-"
+    return ", ".join([choice.name, *(f"{name} {value_words(value)}" for name, value in choice.options.items())])
+
+
+def value_words(value: Any) -> str:
+    """A setting as a recipe writes it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {value_words(inner)}" for name, inner in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        mark = "; " if value and isinstance(value[0], Mapping) else ", "
+        return mark.join(map(value_words, value)) or "-"
+    return str(value)
+
+
+def fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def code(text: str) -> str:
+    return text if text == "-" else f"`{text}`"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
+
+
+def joined(*blocks: str) -> str:
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.method_pages", description="Write docs/methods.")
+    parser.add_argument("--check", action="store_true", help="name the pages out of date instead")
+    check = parser.parse_args(arguments).check
+    texts = pages()
+    stale = out_of_date(texts)
+    for name in stale:
+        if check:
+            print(f"docs/methods/{name} is out of date: run python -m tools.method_pages")
+        elif name in texts:
+            write_text(FOLDER / name, texts[name])
+        else:
+            (FOLDER / name).unlink()
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
