@@ -28,7 +28,7 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.search.loop import Goal, Search
+from hwnas.search.loop import Objective, Search
 from hwnas.spaces import get_space
 from hwnas.training.child import Trainer
 from hwnas.training.recipe import read_training
@@ -84,7 +84,7 @@ def main() -> None:
     rows = []
     for method in ("snas", "gdas"):
         recipe = read_recipe(f"nasbench201/{method}", {"batch_size": arguments.batch_size, "logits_warm_up": 0.0})
-        goal = Goal("none", Budget("none", {}), cost_models(SPACE, setting, None))
+        goal = Objective("none", Budget("none", {}), cost_models(SPACE, setting, None))
         rows.append(
             measure(f"search, {method}", Search(SPACE, setting, [goal], data, recipe).take_step, arguments.steps)
         )

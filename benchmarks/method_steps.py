@@ -28,7 +28,7 @@ from hwnas.files import write_json
 from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.search.loop import Goal, Search
+from hwnas.search.loop import Objective, Search
 from hwnas.spaces import get_space
 
 METHODS = ("darts", "entrannas", "entrannas-dst", "pc-darts", "gdas", "advantagenas", "random")
@@ -46,7 +46,7 @@ def make_search(method: str, arguments: argparse.Namespace, **more: str) -> Sear
     # One batch an epoch teaches the weights, so every step is one of a search under way, none the last of an epoch.
     changes = {"epochs": 10**6, "batch_size": arguments.batch_size, "logits_warm_up": 0.0, **more}
     recipe = read_recipe(f"{arguments.space}/{method}", changes)
-    goal = Goal("none", Budget("none", {}), cost_models(space, setting, None))
+    goal = Objective("none", Budget("none", {}), cost_models(space, setting, None))
     return Search(space, setting, [goal], data, recipe)
 
 

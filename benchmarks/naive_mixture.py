@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hwnas.networks.supernet import DropPath, Mixed, MixedCell, Supernet
 from hwnas.operations import DilatedDepthwise
-from hwnas.spaces import FixedPart
+from hwnas.spaces import FixedModule
 
 
 class NaiveSupernet(nn.Module):
@@ -38,7 +38,7 @@ class NaiveSupernet(nn.Module):
         values = {-1: x.contiguous()}
         for index, (part, module) in enumerate(zip(self.network.parts, self.supernet.parts, strict=True)):
             inputs = [values[source] for source in part.inputs]
-            if isinstance(part, FixedPart):
+            if isinstance(part, FixedModule):
                 values[index] = module(*inputs)
             else:
                 weights = (places or {}).get(index, mixture[part.kind]).weights

@@ -29,14 +29,14 @@ from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.benchmark.cost_meter import peak_memory_mb
 from hwnas.compute.device import describe
 from hwnas.files import write_json
-from hwnas.networks.fast.cuda_graphs import Passes
+from hwnas.networks.fast.cuda_graphs import GraphReplay
 from hwnas.networks.fast.kernels import kernels
 from hwnas.networks.supernet import Supernet
 from hwnas.profiling.session import ask
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.loop import Search
 from hwnas.training.optimizers import make_optimizer
-from hwnas.training.step_profile import lines_of, part, started, stop, table_of
+from hwnas.training.step_profile import lines_of, span, started, stop, table_of
 
 METHODS = ("snas", "darts", "drnas", "advantagenas", "entrannas")
 TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
@@ -47,7 +47,7 @@ def naive_search(arguments: argparse.Namespace) -> Search:
     search = make_search(arguments.method, arguments, precision="float32", kernels="torch", compute=arguments.compute)
     naive = NaiveSupernet(Supernet(search.space, search.setting)).to(search.device)
     search.supernet = naive  # type: ignore[assignment]
-    search.passes = Passes(naive, search.precision, False, print)  # type: ignore[arg-type]
+    search.passes = GraphReplay(naive, search.precision, False, print)  # type: ignore[arg-type]
     search.weights = list(naive.parameters())
     search.weight_optimizer = make_optimizer(search.recipe.weights, search.weights)
     return search
@@ -105,7 +105,7 @@ def work(arguments: argparse.Namespace) -> None:
 
     def take_turn() -> None:
         for _ in range(TURN):
-            with part("step"):
+            with span("step"):
                 search.take_step()
         if on_gpu:
             torch.cuda.synchronize()

@@ -1,13 +1,13 @@
-"""The one error that hwnas raises for anything a user can mend."""
+"""The one error that hwnas raises for anything a user can fix."""
 
 
 class HwnasError(Exception):
-    """What is wrong, and the command or change that mends it.
+    """What is wrong, and the command or change that fixes it.
 
     The command line prints it as one line and exits with code 2.
     """
 
-    def __init__(self, problem: str, mend: str = "") -> None:
+    def __init__(self, problem: str, fix: str = "") -> None:
         self.problem = problem
-        self.mend = mend
-        super().__init__(f"{problem}; {mend}" if mend else problem)
+        self.fix = fix
+        super().__init__(f"{problem}; {fix}" if fix else problem)

@@ -49,32 +49,32 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, mend: str, max_bytes: int = 64 << 20) -> Any:
+def read_json(path: Path, fix: str, max_bytes: int = 64 << 20) -> Any:
     """Parse a JSON file of at most ``max_bytes``; NaN, infinities and duplicate keys are refused.
 
-    Raises HwnasError, with ``mend`` as the advice, when it is missing, too large or not JSON.
+    Raises HwnasError, with ``fix`` as the advice, when it is missing, too large or not JSON.
     """
     try:
         if path.stat().st_size > max_bytes:
-            raise HwnasError(f"{path} is larger than {max_bytes >> 20} MiB", mend)
+            raise HwnasError(f"{path} is larger than {max_bytes >> 20} MiB", fix)
         data = path.read_bytes()
     except FileNotFoundError:
-        raise HwnasError(f"{path} does not exist", mend) from None
+        raise HwnasError(f"{path} does not exist", fix) from None
     except OSError as error:
-        raise HwnasError(f"cannot read {path}: {error.strerror}", mend) from error
-    return parse_json(data, str(path), mend)
+        raise HwnasError(f"cannot read {path}: {error.strerror}", fix) from error
+    return parse_json(data, str(path), fix)
 
 
-def parse_json(data: bytes, name: str, mend: str) -> Any:
+def parse_json(data: bytes, name: str, fix: str) -> Any:
     """What the JSON text ``data`` says; ``name`` is what an error calls it. Raises HwnasError as ``read_json`` does."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise HwnasError(f"{name} is not a text file", mend) from None
+        raise HwnasError(f"{name} is not a text file", fix) from None
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:
-        raise HwnasError(f"{name} is not valid JSON ({error})", mend) from None
+        raise HwnasError(f"{name} is not valid JSON ({error})", fix) from None
 
 
 def _refuse_constant(name: str) -> None:

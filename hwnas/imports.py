@@ -28,7 +28,7 @@ def import_object(path: str, what: str) -> Any:
     except Exception as error:
         raise HwnasError(
             f"{what} {path}: module {module} cannot be imported: {type(error).__name__}: {error}",
-            "mend it, or name its folder in PYTHONPATH",
+            "fix it, or name its folder in PYTHONPATH",
         ) from error
     if not hasattr(found, name):
         raise HwnasError(f"{what} {path}: module {module} has no {name}", "write package.module:NAME")

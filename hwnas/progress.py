@@ -60,7 +60,7 @@ class Progress:
             print(f"{stage}: {done}/{total}, {left:.0f} s left", file=sys.stderr, flush=True)
             self._started[stage] = (start, first, now + 10)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """One line above the bars."""
         if self.quiet:
             return

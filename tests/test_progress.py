@@ -20,7 +20,7 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(
                 clock[0] += 1
             progress("timing", 30, 30)
             clock[0] += 3600
-        progress.say("done")
+        progress.log("done")
     once = ["timing: 5/30, 25 s left", "timing: 15/30, 15 s left", "timing: 25/30, 5 s left", "timing: 30/30"]
     assert capsys.readouterr().err.splitlines() == [*once, *once, "done"]
 
@@ -28,5 +28,5 @@ def test_a_log_gets_a_line_now_and_then_with_the_time_left(
 def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(quiet=True) as progress:
         progress("timing", 1, 2)
-        progress.say("something")
+        progress.log("something")
     assert capsys.readouterr().err == ""

@@ -136,9 +136,9 @@ def _nats_rows(path: Path) -> list[list[str]]:
         import nats_bench
     except ImportError:
         raise HwnasError("the package nats_bench is not installed", "pip install 'hwnas[nats]'") from None
-    mend = "give NATS-Bench's NATS-tss-v1_0-3ffb9-simple folder, or its file"
+    fix = "give NATS-Bench's NATS-tss-v1_0-3ffb9-simple folder, or its file"
     if not path.exists():
-        raise HwnasError(f"{path} does not exist", mend)
+        raise HwnasError(f"{path} does not exist", fix)
     rows = []
     try:
         api = nats_bench.create(str(path), "tss", fast_mode=path.is_dir(), verbose=False)
@@ -150,7 +150,7 @@ def _nats_rows(path: Path) -> list[list[str]]:
             rows.append([api.arch(index), *(repr(float(value)) for value in means)])
             api.arch2infos_dict.pop(index)  # else a folder's architectures stay in memory
     except Exception as error:  # a pickle, and what it holds, can fail in any way
-        raise HwnasError(f"nats_bench cannot read {path} ({type(error).__name__}: {error})", mend) from None
+        raise HwnasError(f"nats_bench cannot read {path} ({type(error).__name__}: {error})", fix) from None
     return rows
 
 

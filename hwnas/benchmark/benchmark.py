@@ -52,7 +52,7 @@ PLACEHOLDER = "{method}"
 
 
 @dataclass(frozen=True)
-class Contest:
+class BenchmarkPlan:
     """What is asked: methods and seeds, on which images, at which sizes, and within which budget on a device, if any.
 
     ``recipe`` is a recipe's name or file, in which ``{method}`` stands for the method; ``changes`` are those of
@@ -92,7 +92,7 @@ class Searched:
     within: NDArray[np.bool_]
 
 
-def search_all(contest: Contest, folder: Path, jobs: int, progress: Progress) -> Searched:
+def search_all(contest: BenchmarkPlan, folder: Path, jobs: int, progress: Progress) -> Searched:
     """Run every search that has not ended yet, ``jobs`` at a time; an interrupted call goes on when it is made again.
 
     Raises HwnasError for any input that does not fit, and for a folder that holds another search, before any search
@@ -123,12 +123,12 @@ def search_all(contest: Contest, folder: Path, jobs: int, progress: Progress) ->
         runs.append(Run(method, seed, place, threads))
     left = [run for run in runs if not (run.place / "searched.json").exists()]
     if kept := len(runs) - len(left):
-        progress.say(f"{kept} of {len(runs)} searches have ended before")
+        progress.log(f"{kept} of {len(runs)} searches have ended before")
     run_processes(left, jobs, progress)
     return Searched(runs, budget, within)
 
 
-def read_recipes(contest: Contest) -> dict[tuple[str, int], Recipe]:
+def read_recipes(contest: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:
     """The recipe of every method and seed. Raises HwnasError where methods, seeds and recipes do not fit."""
     methods, seeds = contest.methods, contest.seeds
     if strange := next((m for m in methods if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", m)), None):
@@ -222,9 +222,9 @@ async def _run(run: Run, slots: asyncio.Semaphore, progress: Progress) -> None:
 def _hear(run: Run, message: dict[str, Any], progress: Progress) -> None:
     """Show what a search says."""
     if "problem" in message:
-        raise HwnasError(f"{run.name}: {message['problem']}", message["mend"])
+        raise HwnasError(f"{run.name}: {message['problem']}", message["fix"])
     if "epoch" in message:
-        progress.say(f"{run.name}: {epoch_line(message['epoch'])}")
+        progress.log(f"{run.name}: {epoch_line(message['epoch'])}")
     else:
         progress(run.name, message["done"], message["total"])
 

@@ -32,7 +32,7 @@ from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.recipe import Recipe
-from hwnas.search.loop import Goal, Search, run_search
+from hwnas.search.loop import Objective, Search, run_search
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
@@ -54,7 +54,7 @@ def main(folder: Path) -> int:
     try:
         search_one(folder, tell)
     except HwnasError as error:
-        tell({"problem": error.problem, "mend": error.mend})
+        tell({"problem": error.problem, "fix": error.fix})
         return 2
     return 0
 
@@ -71,7 +71,7 @@ def search_one(folder: Path, tell: Tell) -> None:
     recipe = Recipe.model_validate(asked["recipe"])
     table = read_table(folder / "table.json") if asked["table"] else None
     budget = Budget(asked["budget"]["text"], asked["budget"]["limits"])
-    goal = Goal(table.device.name if table else "no device", budget, cost_models(space, setting, table))
+    goal = Objective(table.device.name if table else "no device", budget, cost_models(space, setting, table))
     torch.manual_seed(recipe.seed)
     search = Search(space, setting, [goal], data, recipe)
     meter = Meter(folder / "costs.jsonl")

@@ -45,7 +45,7 @@ def read_measurements(path: Path, space: SearchSpace) -> tuple[NDArray[np.intp],
             architectures.append(space.parse(written or ""))
             latency_ms.append(_positive(text))
         except HwnasError as error:
-            raise HwnasError(f"{path}, line {number}: {error.problem}", error.mend) from None
+            raise HwnasError(f"{path}, line {number}: {error.problem}", error.fix) from None
     if len(lines) < LEAST:
         raise HwnasError(f"{path} holds {len(lines)} measurements, {LEAST} are the least", "measure more networks")
     return encode(space, architectures), np.array(latency_ms)

@@ -61,7 +61,7 @@ def nasbench201_command(
     cell found, in percentage points.
     """
     from hwnas.benchmark.accuracy import read_accuracy
-    from hwnas.benchmark.benchmark import Contest, judge, search_all
+    from hwnas.benchmark.benchmark import BenchmarkPlan, judge, search_all
     from hwnas.progress import Progress
     from hwnas.spaces.nasbench201 import NASBENCH201
 
@@ -74,7 +74,7 @@ def nasbench201_command(
     else:
         setting = NASBENCH201.setting(NASBENCH201.search_setting, channels=channels, depth=cells)
     changes = {"epochs": epochs, "batch_size": batch_size}
-    contest = Contest(method, _seeds(seeds), data, setting, recipe, changes, device, budget or "")
+    contest = BenchmarkPlan(method, _seeds(seeds), data, setting, recipe, changes, device, budget or "")
     with Progress() as progress:
         searched = search_all(contest, out, jobs, progress)
     summary = judge(searched, accuracies, out)

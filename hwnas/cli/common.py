@@ -68,7 +68,7 @@ DeviceName = Annotated[
 def command(
     group: typer.Typer, name: str, example: str, goes_on: bool = False, together: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command: its help ends in an example, what the user can mend is one line and exit code 2.
+    """Register a command: its help ends in an example, what the user can fix is one line and exit code 2.
 
     ``goes_on`` says that it takes up again what was interrupted, ``together`` that several processes can share it.
     """

@@ -12,7 +12,7 @@ from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.budgets.pareto import ParetoSet
-    from hwnas.runs.probabilities import Learnt, Searched
+    from hwnas.runs.probabilities import SearchProbabilities, TargetProbabilities
     from hwnas.spaces import Architecture
 
 
@@ -43,7 +43,7 @@ def derive_command(
     """
     from hwnas.budgets.budget import NAMES
     from hwnas.cost.devices import names_devices
-    from hwnas.runs.probabilities import read_learnt
+    from hwnas.runs.probabilities import read_probabilities
 
     by_device = any(map(names_devices, budget or []))
     if pareto is not None:
@@ -57,7 +57,7 @@ def derive_command(
             from hwnas.plotting import require_picture
 
             require_picture(plot)
-        learnt = read_learnt(folder, by_device or names_devices(pareto))
+        learnt = read_probabilities(folder, by_device or names_devices(pareto))
         names = {m.replace(long, short): m for m in learnt.costs for short, long in NAMES.items() if m.startswith(long)}
         metric = names.get(pareto, pareto)
         if metric not in learnt.costs:
@@ -70,10 +70,10 @@ def derive_command(
     number = 1 if top is None else top
     if number < 1:
         raise HwnasError(f"--top must be at least 1, not {number}")
-    _show_best(read_learnt(folder, by_device), budget or [], number, as_json)
+    _show_best(read_probabilities(folder, by_device), budget or [], number, as_json)
 
 
-def _show_best(learnt: Learnt, texts: list[str], number: int, as_json: bool) -> None:
+def _show_best(learnt: SearchProbabilities, texts: list[str], number: int, as_json: bool) -> None:
     from hwnas.budgets.budget import limits_of, parse_budget, preview, require_possible
     from hwnas.budgets.derive import derive_best
 
@@ -107,7 +107,9 @@ def _show_best(learnt: Learnt, texts: list[str], number: int, as_json: bool) -> 
         _show_rows(learnt, f"budget {budget.text}: {budget.describe()}{searched}{few}", described)
 
 
-def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plot: Path | None, as_json: bool) -> None:
+def _show_pareto(
+    learnt: SearchProbabilities, metric: str, text: str, points: int | None, plot: Path | None, as_json: bool
+) -> None:
     from hwnas.budgets.budget import Budget, limits_of, parse_budget, preview, require_possible
     from hwnas.budgets.pareto import pareto
     from hwnas.progress import Progress
@@ -117,7 +119,7 @@ def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plo
     limits = limits_of(previews, budget)
     if limits:
         require_possible(text, limits, learnt.inputs_per_node)
-    sets: list[tuple[Searched, ParetoSet]] = []
+    sets: list[tuple[TargetProbabilities, ParetoSet]] = []
     with Progress(quiet=as_json) as progress:
         for target in learnt.targets:
             stage = f"Pareto points of {target.budget.text}"
@@ -167,7 +169,9 @@ def _show_pareto(learnt: Learnt, metric: str, text: str, points: int | None, plo
         print(f"drawn into {plot}")
 
 
-def _describe(learnt: Learnt, target: Searched, architectures: list[Architecture]) -> list[dict[str, Any]]:
+def _describe(
+    learnt: SearchProbabilities, target: TargetProbabilities, architectures: list[Architecture]
+) -> list[dict[str, Any]]:
     """What is known of each architecture, as JSON has it."""
     from hwnas.budgets.derive import scores
     from hwnas.calibration.intervals import LEVEL, half_intervals
@@ -194,7 +198,7 @@ def _describe(learnt: Learnt, target: Searched, architectures: list[Architecture
     ]
 
 
-def _show_rows(learnt: Learnt, title: str, rows: list[dict[str, Any]]) -> None:
+def _show_rows(learnt: SearchProbabilities, title: str, rows: list[dict[str, Any]]) -> None:
     from hwnas.budgets.budget import format_amount
     from hwnas.calibration.intervals import LEVEL
 

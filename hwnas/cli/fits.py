@@ -25,7 +25,9 @@ from hwnas.cli.common import (
 if TYPE_CHECKING:
     from hwnas.tables.schema import LatencyTable
 
-Shelf = Annotated[str, typer.Option("--shelf", help="What devices are like: a folder or URL of tables, or shipped.")]
+TableRegistry = Annotated[
+    str, typer.Option("--shelf", help="What devices are like: a folder or URL of tables, or shipped.")
+]
 
 
 @command(table_app, "fit", "hwnas table fit --space nasbench201 --measurements phone.csv --out phone.json")
@@ -116,7 +118,7 @@ def table_fit(
 
 @command(table_app, "design", "hwnas table design --space nasbench201 --shelf shipped -n 10 --out phone.csv")
 def table_design(
-    shelf: Shelf,
+    shelf: TableRegistry,
     space: SpaceName = "nasbench201",
     number: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="How many.")] = 10,
     out: Annotated[Path | None, typer.Option(help="A CSV file to fill in: architecture,latency_ms.")] = None,

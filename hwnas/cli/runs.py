@@ -96,7 +96,7 @@ def search_command(
     """
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe, recipe_of
-    from hwnas.runs.search import Question, answer
+    from hwnas.runs.search import SearchRequest, answer
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
@@ -113,7 +113,7 @@ def search_command(
     settings = read_recipe(recipe or recipe_of(method or "snas", alike, data), changes)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
-    question = Question(chosen, sizes, tables, data, budget or ["moderate"], settings, verify, plugin)
+    question = SearchRequest(chosen, sizes, tables, data, budget or ["moderate"], settings, verify, plugin)
     with Progress() as progress:
         rows = answer(question, out, progress, profile)
     if as_json:

@@ -40,7 +40,7 @@ def layout_on(device: torch.device, network: nn.Module) -> torch.memory_format:
     return torch.contiguous_format if depthwise and device.type == "cuda" else torch.channels_last
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on ``device``; neither waits for the other (from pinned memory a copy is queued like any work)."""
     if tensor.device == device:
         return tensor

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hwnas.spaces import CellPlace, Network, Workload
+from hwnas.spaces import CellInstance, Network, Workload
 
 Rewrite = Literal["share", "fuse"]
 Family = Literal["conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum"]
@@ -55,6 +55,6 @@ def ends_in_conv(workload: Workload) -> bool:
 
 def pieces(network: Network) -> list[Workload]:
     """What candidates begin with, once each, sorted: what a table needs beside the network's workloads."""
-    places = [part for part in network.parts if isinstance(part, CellPlace)]
+    places = [part for part in network.parts if isinstance(part, CellInstance)]
     timed = {w for place in places for candidates in place.candidates for w in candidates.values() if w}
     return sorted({piece_of(workload) for workload in timed} - timed)

@@ -35,8 +35,8 @@ from hwnas.spaces import (
     NONE,
     Architecture,
     Cell,
-    CellPlace,
-    FixedPart,
+    CellInstance,
+    FixedModule,
     Network,
     SearchSpace,
     Setting,
@@ -363,7 +363,7 @@ def _cost_model(
 
 
 def _written(
-    network: Network, cell: Cell, places: Sequence[CellPlace], entries: Mapping[Workload, Entry], field: str
+    network: Network, cell: Cell, places: Sequence[CellInstance], entries: Mapping[Workload, Entry], field: str
 ) -> Array:
     """CellCost.written: what wrote each input of a cell, weighed by what a ReLU of that input costs."""
     result = np.zeros((cell.num_inputs, 2))
@@ -377,7 +377,7 @@ def _written(
             before, prepared = network.parts[place.inputs[number]], place.preprocess[number]
             if prepared:
                 result[number, 0] += weight * ends_in_conv(prepared)
-            elif isinstance(before, FixedPart):
+            elif isinstance(before, FixedModule):
                 result[number, 0] += weight  # a stem and a reduction end in a convolution
             elif len(cell.outputs) == 1 and before.kind == place.kind:
                 result[number, 1] += weight

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from hwnas.cost.layers import layers
 from hwnas.cost.memory import VALUE_BYTES
 from hwnas.cost.model import Array, encode, live_edges
-from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
+from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, Network, SearchSpace, Setting, Workload
 
 PEAK_MEMORY = "peak_activation_bytes"
 FREE = -1  # in a pattern: an edge of which nothing is known
@@ -40,7 +40,7 @@ class Site:
     of them later parts read, too; ``elsewhere_bytes`` is what later parts read of earlier ones beside these.
     """
 
-    part: FixedPart | CellPlace
+    part: FixedModule | CellInstance
     inputs: tuple[int, ...]
     input_bytes: tuple[int, ...]
     kept: tuple[bool, ...]
@@ -225,9 +225,10 @@ def peak_model(space: SearchSpace, setting: Setting) -> PeakModel:
     """The peak memory of the networks of a space at some sizes; no table is needed."""
     sites = _sites(space.network(setting))
     cells = {
-        kind: tuple(s for s in sites if isinstance(s.part, CellPlace) and s.part.kind == kind) for kind in space.cells
+        kind: tuple(s for s in sites if isinstance(s.part, CellInstance) and s.part.kind == kind)
+        for kind in space.cells
     }
-    fixed = [_fixed_bytes(site, site.part.workload) for site in sites if isinstance(site.part, FixedPart)]
+    fixed = [_fixed_bytes(site, site.part.workload) for site in sites if isinstance(site.part, FixedModule)]
     return PeakModel(space, PEAK_MEMORY, max(fixed, default=0), cells)
 
 
@@ -248,17 +249,17 @@ def _sites(network: Network) -> list[Site]:
         )
         if site not in found:
             found.append(site)
-        ends = part.workload if isinstance(part, FixedPart) else part.concat or part.node_sum
+        ends = part.workload if isinstance(part, FixedModule) else part.concat or part.node_sum
         sizes[index] = VALUE_BYTES * layers(ends)[-1].written_values
         last.setdefault(index, index)
     return found
 
 
-def _without_inputs(part: FixedPart | CellPlace) -> FixedPart | CellPlace:
+def _without_inputs(part: FixedModule | CellInstance) -> FixedModule | CellInstance:
     """The part as it is anywhere in a network."""
-    if isinstance(part, FixedPart):
-        return FixedPart("", part.workload, ())
-    return CellPlace(part.kind, part.preprocess, part.candidates, part.node_sum, part.concat, ())
+    if isinstance(part, FixedModule):
+        return FixedModule("", part.workload, ())
+    return CellInstance(part.kind, part.preprocess, part.candidates, part.node_sum, part.concat, ())
 
 
 def _fixed_bytes(site: Site, workload: Workload) -> int:
@@ -274,7 +275,7 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
     goes into. Only zeros could vanish; they are counted where a node certainly has no input.
     """
     place = site.part
-    assert isinstance(place, CellPlace)
+    assert isinstance(place, CellInstance)
     schedule = _Schedule(list(site.input_bytes))
     nodes: list[int | None] = [schedule.run(w, x) for w, x in zip(place.preprocess, site.inputs, strict=True)]
     live = cell.live_edges(tuple(op or NONE for op in chosen))
@@ -307,14 +308,14 @@ def _bytes_at(site: Site, schedule: _Schedule, *outputs: int) -> int:
 
 def _tensors(site: Site, edge: int, op: str) -> tuple[tuple[tuple[int, ...], int], ...]:
     """What each layer of an operation reads and how much it writes; nothing for an identity."""
-    assert isinstance(site.part, CellPlace)
+    assert isinstance(site.part, CellInstance)
     workload = site.part.candidates[edge][op]
     return tuple((layer.reads, layer.written_values) for layer in layers(workload)) if workload else ()
 
 
 def _workspace(site: Site, edge: int, op: str) -> int:
     """The most bytes that an operation holds on its own, its input among them; none for ``none`` and an identity."""
-    assert isinstance(site.part, CellPlace)
+    assert isinstance(site.part, CellInstance)
     workload = site.part.candidates[edge][op]
     if workload is None:
         return 0

@@ -112,7 +112,7 @@ def _streamed(spec: str, asked: str | None, train: int, validation: int, fit: Fi
         return False
     why = "as asked" if asked else f"in memory they would take {size / 1e9:.3g} of {memory / 1e9:.3g} GB"
     sampled = f"; mean and deviation are of {SAMPLED:,} training images" if train > SAMPLED else ""
-    progress.say(f"{spec}: images are decoded when they are needed ({why}){sampled}")
+    progress.log(f"{spec}: images are decoded when they are needed ({why}){sampled}")
     return True
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwnas.compute.device import CPU, sent
+from hwnas.compute.device import CPU, to_device
 from hwnas.data.files import ImageFiles
 from hwnas.data.imagenet import ImagenetAugmentation
 from hwnas.data.loader import Decoder, Job, Stream, decode_ahead
@@ -130,7 +130,7 @@ class ImageData:
     def _scale(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation [1, C, 1, 1]."""
         mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        return sent(mean, self.device), sent(std, self.device)
+        return to_device(mean, self.device), to_device(std, self.device)
 
     def train_batch(
         self,
@@ -153,11 +153,11 @@ class ImageData:
         """
         chosen = choose_batch(len(self.train), step, batch_size, seed, part)
         count, chosen = len(chosen), chosen[share]
-        numbers = sent(chosen, self.device)
+        numbers = to_device(chosen, self.device)
         if isinstance(self.train.images, Tensor) and augment == "shift-flip":
             images = self.train.images[numbers]
         else:
-            images = sent(self._stream(batch_size, seed, part, augment, share).batch(step), self.device)
+            images = to_device(self._stream(batch_size, seed, part, augment, share).batch(step), self.device)
         if augment == "shift-flip":
             images = self._augment(images, torch.Generator().manual_seed(seed_of(seed, 2, step)), count, share)
         return self.normalise(images), self.train.targets[numbers]
@@ -211,7 +211,10 @@ class ImageData:
             flipped = torch.rand(count, generator=generator)[share] < 0.5
             columns = torch.where(flipped[:, None], columns.flip(-1), columns)
         every, channels = (torch.arange(size, device=self.device) for size in (own, images.shape[1]))
-        rows, columns = sent(rows, self.device)[:, None, :, None], sent(columns, self.device)[:, None, None, :]
+        rows, columns = (
+            to_device(rows, self.device)[:, None, :, None],
+            to_device(columns, self.device)[:, None, None, :],
+        )
         return padded[every[:, None, None, None], channels[:, None, None], rows, columns]
 
     def batches(self, split: Split, batch_size: int, which: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
@@ -220,7 +223,7 @@ class ImageData:
         """
         targets = split.targets.split(batch_size)[which]
         for images, theirs in zip(_in_order(split.images, batch_size, which), targets, strict=True):
-            yield self.normalise(sent(images, self.device)), theirs
+            yield self.normalise(to_device(images, self.device)), theirs
 
 
 def _in_order(images: Tensor | ImageFiles, batch_size: int, which: slice = slice(None)) -> Iterator[Tensor]:

@@ -86,7 +86,7 @@ def _call(spec: str, name: str, function: Callable[[], Any]) -> Any:
     except HwnasError:
         raise
     except Exception as error:
-        raise HwnasError(f"data {spec}: {name} failed: {type(error).__name__}: {error}", "mend the function") from error
+        raise HwnasError(f"data {spec}: {name} failed: {type(error).__name__}: {error}", "fix the function") from error
 
 
 def _chosen(spec: str, data: ImageData, some: Choose) -> ImageData:

@@ -17,7 +17,7 @@ from hwnas.files import atomic_path
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.runtimes.int8 import FLOAT32, INT8
 from hwnas.runtimes.onnx_model import OPSET, write_onnx
-from hwnas.spaces import CellPlace, Setting
+from hwnas.spaces import CellInstance, Setting
 
 NETWORK_FILES = {FLOAT32: "network.onnx", INT8: "network_int8.onnx"}  # by precision
 PARITY_IMAGES = 64
@@ -55,7 +55,7 @@ def export_cells(child: ChildNetwork, folder: Path) -> None:
         for index, (part, module) in enumerate(zip(child.network.parts, child.parts, strict=True)):
             given = [values[source] for source in part.inputs]
             values[index] = module(*given)
-            if isinstance(part, CellPlace) and part.kind not in modules:
+            if isinstance(part, CellInstance) and part.kind not in modules:
                 assert isinstance(module, ChildCell)
                 modules[part.kind], inputs[part.kind] = module, given
     for kind, cell in modules.items():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
-from hwnas.spaces import CellPlace
+from hwnas.spaces import CellInstance
 
 HIDDEN, FEATURES = 128, 768
 WINDOW, KERNEL = 5, 2
@@ -49,7 +49,7 @@ def auxiliary_head(child: ChildNetwork) -> tuple[AuxiliaryHead, int]:
     Raises HwnasError when the images are too small for one.
     """
     setting = child.network.setting
-    cells = [(index, part) for index, part in enumerate(child.network.parts) if isinstance(part, CellPlace)]
+    cells = [(index, part) for index, part in enumerate(child.network.parts) if isinstance(part, CellInstance)]
     index, place = cells[2 * len(cells) // 3]
     output = place.concat or place.node_sum
     imagenet = setting.stem == "imagenet"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.operations import build_operation
-from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, SearchSpace, Setting, Workload
+from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, SearchSpace, Setting, Workload
 
 Build = Callable[[Workload | None], nn.Module]
 Drop = Callable[[Tensor], Tensor]
@@ -18,7 +18,7 @@ class ChildCell(nn.Module):
     """One occurrence of a cell with one operation an edge. Edges that choose ``none`` have no module."""
 
     def __init__(
-        self, cell: Cell, place: CellPlace, operations: tuple[str, ...], prune: bool, build: Build = build_operation
+        self, cell: Cell, place: CellInstance, operations: tuple[str, ...], prune: bool, build: Build = build_operation
     ) -> None:
         super().__init__()
         kept = cell.live_edges(operations) if prune else tuple(op != NONE for op in operations)
@@ -81,7 +81,7 @@ class ChildNetwork(nn.Module):
         chosen = dict(zip(space.cells, architecture.cells, strict=True))
         self.parts = nn.ModuleList(
             build(part.workload)
-            if isinstance(part, FixedPart)
+            if isinstance(part, FixedModule)
             else ChildCell(space.cells[part.kind], part, chosen[part.kind], prune, build)
             for part in self.network.parts
         )

@@ -10,14 +10,14 @@ from functools import cached_property, reduce
 import torch
 from torch import Tensor, nn
 
-from hwnas.compute.device import CPU, sent
+from hwnas.compute.device import CPU, to_device
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.networks.fast.mixture import Term, branches, mix, usable
 from hwnas.networks.fast.steps import Firsts, Steps, steps_of
 from hwnas.networks.fast.wide import Layers, compact, weighed_sums
 from hwnas.operations import build_operation
-from hwnas.spaces import NONE, Architecture, Cell, CellPlace, FixedPart, Network, SearchSpace, Setting, Workload
+from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, Network, SearchSpace, Setting, Workload
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Mixed:
 
     def on(self, device: torch.device) -> Mixed:
         """The same for a supernet on ``device``."""
-        edges = None if self.edges is None else sent(self.edges, device)
-        return replace(self, weights=sent(self.weights, device), edges=edges)
+        edges = None if self.edges is None else to_device(self.edges, device)
+        return replace(self, weights=to_device(self.weights, device), edges=edges)
 
 
 class MixedCell(nn.Module):
@@ -50,7 +50,7 @@ class MixedCell(nn.Module):
     """
 
     def __init__(
-        self, cell: Cell, place: CellPlace, operations: tuple[str, ...], partial: int = 1, shared: bool = False
+        self, cell: Cell, place: CellInstance, operations: tuple[str, ...], partial: int = 1, shared: bool = False
     ) -> None:
         super().__init__()
         self.cell, self.operations, self.partial = cell, operations, partial
@@ -263,7 +263,7 @@ def shuffled(x: Tensor, groups: int) -> Tensor:
 def require_divisible(network: Network, partial: int) -> None:
     """Raises HwnasError when a supernet with 1/``partial`` of the channels in its mixtures cannot be built."""
     for part in network.parts:
-        for candidates in part.candidates if isinstance(part, CellPlace) else ():
+        for candidates in part.candidates if isinstance(part, CellInstance) else ():
             for workload in candidates.values():
                 _narrow(workload, partial)
 
@@ -312,7 +312,7 @@ def drop_path(
     """
     keep = 1 - probability
     drawn = torch.rand(edges, images, generator=generator)[:, share]
-    return DropPath(sent((drawn < keep).double() / keep, device))
+    return DropPath(to_device((drawn < keep).double() / keep, device))
 
 
 class Supernet(nn.Module):
@@ -327,7 +327,7 @@ class Supernet(nn.Module):
         self.network = space.network(setting)
         self.parts = nn.ModuleList(
             build_operation(part.workload)
-            if isinstance(part, FixedPart)
+            if isinstance(part, FixedModule)
             else MixedCell(space.cells[part.kind], part, space.operations, partial, shared)
             for part in self.network.parts
         )
@@ -345,7 +345,7 @@ class Supernet(nn.Module):
         places = {index: mixed.on(x.device) for index, mixed in (places or {}).items()}
         for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
             inputs = [values[source] for source in part.inputs]
-            if isinstance(part, FixedPart):
+            if isinstance(part, FixedModule):
                 values[index] = module(*inputs)
             else:
                 values[index] = module(places.get(index, mixture[part.kind]), *inputs, drop=drop)
@@ -375,7 +375,7 @@ class Supernet(nn.Module):
         child = ChildNetwork(self.space, architecture, self.setting, prune=True)
         chosen = dict(zip(self.space.cells, architecture.cells, strict=True))
         for part, mine, its in zip(self.network.parts, self.parts, child.parts, strict=True):
-            if isinstance(part, FixedPart):
+            if isinstance(part, FixedModule):
                 its.load_state_dict(mine.state_dict())
                 continue
             assert isinstance(mine, MixedCell)

@@ -54,7 +54,7 @@ def remote_lines(spec: DeviceSpec, folder: Path) -> Iterator[Lines]:
         finally:
             left = remote.leave()
             if left and failure:
-                raise HwnasError(f"{failure.problem} ({left})", failure.mend) from failure
+                raise HwnasError(f"{failure.problem} ({left})", failure.fix) from failure
             if left:
                 print(f"hwnas: {left}", file=sys.stderr)
 
@@ -175,12 +175,12 @@ class Remote:
                     f"the connection to {host} dropped{why}", "the same command goes on from here"
                 )
             by_hand = shlex.join(["ssh", *(word for word in self.destination if word != "--"), "true"])
-            mend = f"`{by_hand}` must work without a question (a known host, a key of yours there)"
-            raise HwnasError(f"cannot connect to {host}: {last or 'no answer'}", mend)
+            fix = f"`{by_hand}` must work without a question (a known host, a key of yours there)"
+            raise HwnasError(f"cannot connect to {host}: {last or 'no answer'}", fix)
         if answered and running:
             raise profiler_failed(self.spec, code, complaints)
-        mend = "name an interpreter that is there with ?python=PATH" if code in (126, 127) else ""
-        raise HwnasError(f"cannot run {self.spec.python} on {host}: {last or f'no answer, exit code {code}'}", mend)
+        fix = "name an interpreter that is there with ?python=PATH" if code in (126, 127) else ""
+        raise HwnasError(f"cannot run {self.spec.python} on {host}: {last or f'no answer, exit code {code}'}", fix)
 
 
 def _start(command: list[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:

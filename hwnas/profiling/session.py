@@ -164,8 +164,8 @@ def profiler_failed(spec: DeviceSpec, code: int, complaints: str) -> HwnasError:
     last = next((line for line in reversed(complaints.splitlines()) if line.strip()), f"exit code {code}")
     package = last.rpartition("No module named ")[2].strip("'\"") if "No module named" in last else ""
     where = f" on {spec.host}" if spec.host else ""
-    mend = f"install it{where} (python -m pip install {package})" if package else f"run it by hand{where} to see more"
-    return HwnasError(f"profiler {spec.made_by.profiler} failed on {spec.text}: {last.strip()}", mend)
+    fix = f"install it{where} (python -m pip install {package})" if package else f"run it by hand{where} to see more"
+    return HwnasError(f"profiler {spec.made_by.profiler} failed on {spec.text}: {last.strip()}", fix)
 
 
 def ask(spec: DeviceSpec) -> Start:

@@ -10,7 +10,7 @@ from hwnas.profiling.plan import ProfilePlan
 from hwnas.profiling.profile import profile
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
-from hwnas.runs.search import Question, answer
+from hwnas.runs.search import SearchRequest, answer
 from hwnas.spaces import get_space
 from hwnas.tables.io import read_table
 
@@ -27,17 +27,17 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
     setting = space.setting("cifar", channels=CHANNELS, depth=CELLS)
     path = out / "profile.json"
     if path.exists():
-        progress.say(f"using the latency table {path}")
+        progress.log(f"using the latency table {path}")
     else:
-        progress.say("measuring this machine")
+        progress.log("measuring this machine")
         plan = ProfilePlan(parse_device("cpu"), space, setting, fit_networks=20, report_networks=20, accept_noise=True)
         profile(plan, path, progress)
     table = read_table(path)  # its hash is the file's, so that the same command finds the same run
     report = next(iter(table.quality.additivity.values()))
-    progress.say(
+    progress.log(
         f"{table.describe()}: {len(table.entries)} workloads, mean error {report.mape:.1f} % on whole networks"
     )
     if warning := table.noise_warning:
-        progress.say(warning)
+        progress.log(warning)
     recipe = read_recipe("snas-short", {})
-    return answer(Question(space, setting, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress)
+    return answer(SearchRequest(space, setting, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress)

@@ -20,7 +20,7 @@ from hwnas.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Searched:
+class TargetProbabilities:
     """One target of a search: ``log_probability[kind]`` is [E, K], ``chosen`` what the run derived from it."""
 
     budget: Budget
@@ -29,7 +29,7 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class SearchProbabilities:
     """A finished search: its targets, its space and tables, and how many inputs its rules give every node.
 
     ``tables`` go by the metric that each tells: ``latency_ms``, or ``latency_ms@phone`` and so on.
@@ -40,10 +40,10 @@ class Learnt:
     tables: Mapping[str, LatencyTable]
     costs: Mapping[str, Metric]
     inputs_per_node: int | None
-    targets: list[Searched]
+    targets: list[TargetProbabilities]
 
 
-def read_learnt(folder: Path, by_device: bool = False) -> Learnt:
+def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabilities:
     """Read a run of ``hwnas search``, or one budget's folder in it (then that target alone).
 
     With ``by_device``, and where a budget of the search names devices, the costs are those on all of the run's devices,
@@ -82,7 +82,7 @@ def read_learnt(folder: Path, by_device: bool = False) -> Learnt:
             log_probability = {k: log_p[k].numpy().reshape(len(cell.edges), -1) for k, cell in space.cells.items()}
         except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
             raise HwnasError(f"checkpoint {run / 'checkpoint.pt'} is not of {target.place} ({error})", again) from None
-        targets.append(Searched(target.budget, log_probability, target.architecture))
+        targets.append(TargetProbabilities(target.budget, log_probability, target.architecture))
     costs: Mapping[str, Metric]
     if by_device or joint:
         named = {device: read_table(run / table_file(devices, device)) for device in devices}
@@ -90,4 +90,4 @@ def read_learnt(folder: Path, by_device: bool = False) -> Learnt:
         tables = {latency_on(device): table for device, table in named.items()}
     else:
         tables, costs = {LATENCY: next(iter(finished[0].tables.values()))}, finished[0].cost_models()
-    return Learnt(space, setting, tables, costs, inputs_per_node, targets)
+    return SearchProbabilities(space, setting, tables, costs, inputs_per_node, targets)

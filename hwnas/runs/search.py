@@ -40,7 +40,7 @@ from hwnas.networks.fast.kernels import kernels
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
 from hwnas.runs.plots import draw_run
-from hwnas.search.loop import Goal, Search, Target, run_search
+from hwnas.search.loop import Objective, Search, Target, run_search
 from hwnas.runs.select import settle
 from hwnas.spaces import SearchSpace, Setting
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
@@ -48,13 +48,13 @@ from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import accuracy, recalibrate, train_child
 from hwnas.compute.precision import choose_precision
-from hwnas.training.processes import Processes, goes_on_alone, these
+from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import training_of
 from hwnas.training.step_profile import StepProfile
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchRequest:
     """What a user asks for: a space at some size, devices' tables by name, images, budgets, and how to search.
 
     Every budget is asked of every device, except those that name devices: these are one network's on all of them.
@@ -70,7 +70,7 @@ class Question:
     plugin: Path | None = None
 
 
-def answer(question: Question, folder: Path, progress: Progress, profile: bool = False) -> list[dict[str, Any]]:
+def answer(question: SearchRequest, folder: Path, progress: Progress, profile: bool = False) -> list[dict[str, Any]]:
     """Search, derive, train, export and, on request, time again; returns the rows of ``summary.json``.
 
     With ``profile``, DIR/profile tells where the time of some steps goes. Several processes (hwnas.training.processes)
@@ -79,7 +79,7 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
     Raises HwnasError for any input that does not fit, before anything is trained; an interrupted call goes on when it
     is made again.
     """
-    processes = these()
+    processes = process_group()
     space = question.space
     if question.verify:
         for table in question.tables.values():
@@ -96,7 +96,7 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
         spreads = everywhere if joint else previews[devices[0]]
         budget = parse_budget(text, spreads)
         costs = joint_models({device: models[device] for device in devices}) if joint else models[devices[0]]
-        goals.append(Goal(", ".join(devices), budget, costs))
+        goals.append(Objective(", ".join(devices), budget, costs))
         of = f"{devices[0]}, " if len(question.tables) > 1 and not joint else ""
         lines.append(of + describe_budget(budget, spreads))
     places = [_place(question, goal) for goal in goals]
@@ -107,20 +107,20 @@ def answer(question: Question, folder: Path, progress: Progress, profile: bool =
     if processes.leads:
         _write_manifest(question, asked, digest, computed, folder)
     for line in lines:
-        progress.say(line)
+        progress.log(line)
 
-    progress.say(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
+    progress.log(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
     torch.manual_seed(question.recipe.seed)
-    search = Search(space, setting, goals, data, question.recipe, processes, progress.say)
+    search = Search(space, setting, goals, data, question.recipe, processes, progress.log)
     many = len(question.tables) > 1
-    with StepProfile(folder / "profile", progress.say, processes.leads) if profile else nullcontext() as looks:
-        run_search(search, folder, digest, progress, lambda row: progress.say(epoch_line(row, many)), looks)
+    with StepProfile(folder / "profile", progress.log, processes.leads) if profile else nullcontext() as looks:
+        run_search(search, folder, digest, progress, lambda row: progress.log(epoch_line(row, many)), looks)
     if not processes.alone:
         for target in search.targets:  # what is judged for it is judged by all
             search.choose(target)
         if not processes.leads:
             return []
-        search.processes = goes_on_alone()
+        search.processes = leave_group()
     search.data.stop_decoding()
 
     rows = []
@@ -166,7 +166,7 @@ def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
     )
 
 
-def _asked(question: Question, setting: Setting, data: ImageData) -> dict[str, Any]:
+def _asked(question: SearchRequest, setting: Setting, data: ImageData) -> dict[str, Any]:
     """What the run is made from."""
     return {
         "space": question.space.name,
@@ -183,7 +183,7 @@ def _asked(question: Question, setting: Setting, data: ImageData) -> dict[str, A
 
 
 def _write_manifest(
-    question: Question, asked: dict[str, Any], digest: str, computed: dict[str, str], folder: Path
+    question: SearchRequest, asked: dict[str, Any], digest: str, computed: dict[str, str], folder: Path
 ) -> None:
     """Write what the run is made from, or check that the folder holds this very run."""
     manifest = folder / "manifest.json"
@@ -219,18 +219,18 @@ def _computed(recipe: Recipe, processes: Processes) -> dict[str, str]:
     return {"on": describe(device), "precision": choose_precision(recipe.precision, device)[0], "kernels": words}
 
 
-def _hashes(question: Question) -> dict[str, str]:
+def _hashes(question: SearchRequest) -> dict[str, str]:
     return {device: table.sha256 for device, table in question.tables.items()}
 
 
-def _place(question: Question, goal: Goal) -> str:
+def _place(question: SearchRequest, goal: Objective) -> str:
     """The folder of a goal's network in the run."""
     budget = goal.budget
     return f"{goal.device}_" * (len(question.tables) > 1 and not names_devices(budget.text)) + budget.name
 
 
 def _finish(
-    question: Question,
+    question: SearchRequest,
     search: Search,
     target: Target,
     setting: Setting,

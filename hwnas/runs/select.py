@@ -60,7 +60,7 @@ def settle(
         def tell(attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
             for metric, bound in budget_ms.items():
                 timed, on = attempt.measured_ms[metric], device_of(metric)
-                progress.say(
+                progress.log(
                     f"budget {target.budget.text}: timed at {timed:.4g} ms{f' on {on}' if on else ''}, "
                     f"{'over' if timed > bound else 'within'} {bound:.4g} ms; "
                     f"deriving again with a bound of {bounds[metric]:.4g} ms"

@@ -21,7 +21,7 @@ from hwnas.progress import Progress
 from hwnas.spaces import Setting
 from hwnas.training.child import HISTORY, PURPOSES, Trained, accuracy, best_of, train_child
 from hwnas.compute.precision import choose_precision
-from hwnas.training.processes import Processes, goes_on_alone, these
+from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import AS_SEARCHED, Training
 
 
@@ -37,7 +37,7 @@ def train_run(
     Several processes (hwnas.training.processes) train each network together; the first alone writes, and the others
     return no rows.
     """
-    processes = these()
+    processes = process_group()
     if not recipe.epochs:
         raise HwnasError(f"recipe {name} trains for no epoch", "give --epochs")
     device = choose_device(recipe.compute)
@@ -47,16 +47,16 @@ def train_run(
     with processes.leader_first():  # it may fetch them
         data = load_data(data_spec or targets[0].content["data"], progress)
     wanted = [_wanted(target, name, recipe, data) for target in targets]
-    progress.say(f"recipe {name}: {recipe.epochs} epochs in {precision} ({why})")
+    progress.log(f"recipe {name}: {recipe.epochs} epochs in {precision} ({why})")
     steps = recipe.epochs * data.steps_an_epoch(recipe.batch_size)
     if recipe.ema is not None and steps * (1 - recipe.ema) < 1:
-        progress.say(
+        progress.log(
             f"the average of the weights looks back over some {1 / (1 - recipe.ema):,.0f} steps, "
             f"but there are {steps:,}: it stays close to the first weights"
         )
     for target, new in zip(targets, wanted, strict=True):
         if not new.claims_budget:
-            progress.say(f"{target.budget.text}: {_no_claim(target, new)}")
+            progress.log(f"{target.budget.text}: {_no_claim(target, new)}")
     there = data.on(device)
     jobs = [
         (target, new, *_train(target, new, recipe, there, progress, processes))
@@ -65,7 +65,7 @@ def train_run(
     if not processes.leads:
         return []
     if not processes.alone:
-        goes_on_alone()
+        leave_group()
     rows = []
     for target, new, child, trained, before, checkpoint in jobs:  # only now: a stopped call trains nothing twice
         result = {
@@ -139,7 +139,7 @@ def _train(
     folder = new.place / f"training-{start[:12]}"
 
     def report(row: dict[str, Any]) -> None:
-        progress.say(training_line(target.budget.text, row))
+        progress.log(training_line(target.budget.text, row))
 
     def told(stage: str, done: int, total: int) -> None:
         progress(f"training {target.budget.text}", done, total)

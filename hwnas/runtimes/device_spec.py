@@ -69,8 +69,8 @@ def parse_device(text: str) -> DeviceSpec:
     if runtime not in RUNTIMES:
         raise HwnasError(f"unknown runtime {runtime!r} in device {text!r}", f"use one of {', '.join(RUNTIMES)}")
     if not re.fullmatch(RUNTIMES[runtime].hardware, hardware):
-        mend = f"use {hardware}+{DEFAULT_RUNTIME[hardware.split(':')[0]]}"
-        raise HwnasError(f"runtime {runtime} does not run on {hardware}", mend)
+        fix = f"use {hardware}+{DEFAULT_RUNTIME[hardware.split(':')[0]]}"
+        raise HwnasError(f"runtime {runtime} does not run on {hardware}", fix)
     spec = DeviceSpec(hardware, runtime, host=host)
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name in ("threads", "batch"):

@@ -85,7 +85,7 @@ def run_ncnn(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _mended(graph: str, shapes: Sequence[Sequence[int]]) -> str:
-    """The graph with the sizes of its inputs, which the profiler reads, and with two of pnnx's mistakes mended.
+    """The graph with the sizes of its inputs, which the profiler reads, and with two of pnnx's mistakes fixed.
 
     In a graph of nothing but concatenations pnnx cannot tell that the first axis is the batch, and counts it in the
     axis, which ncnn does not. And a window that overhangs an image without padding is divided by what lies inside.

@@ -75,4 +75,4 @@ def load_plugin(path: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise HwnasError(f"plugin {path} failed: {said}", "mend the file") from error
+        raise HwnasError(f"plugin {path} failed: {said}", "fix the file") from error

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwnas.compute.device import sent
+from hwnas.compute.device import to_device
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
@@ -19,7 +19,7 @@ from hwnas.spaces import NONE, SearchSpace
 
 
 @dataclass(frozen=True)
-class Moment:
+class DrawContext:
     """When something is drawn: the random numbers, the temperature, and the share of the epochs gone by (0 to 1)."""
 
     generator: torch.Generator
@@ -81,7 +81,7 @@ class Distribution(nn.Module):
             known = self._listed[kind] = mask, mask._version, listed
         return known[2]
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         raise NotImplementedError
 
     def probabilities(self) -> dict[str, Tensor]:
@@ -127,7 +127,7 @@ class Softmax(EdgeLogits):
 
     final_zeros = True
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         return Draw({kind: torch.softmax(v / moment.temperature, dim=-1) for kind, v in self.scores().items()})
 
 
@@ -137,15 +137,15 @@ class Categorical(EdgeLogits):
 
     pathwise = False
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         chosen = {kind: (v.detach() + gumbel_like(v, moment)).argmax(dim=-1) for kind, v in self.scores().items()}
         return Draw({kind: one_hot(c, self.logits[kind]) for kind, c in chosen.items()}, chosen)
 
 
-def gumbel_like(values: Tensor, moment: Moment) -> Tensor:
+def gumbel_like(values: Tensor, moment: DrawContext) -> Tensor:
     """G = -log(-log U) of a tensor's shape and type."""
     uniform = torch.rand(values.shape, generator=moment.generator).clamp_(1e-9, 1 - 1e-7)
-    return sent(-torch.log(-torch.log(uniform)).to(values.dtype), values.device)
+    return to_device(-torch.log(-torch.log(uniform)).to(values.dtype), values.device)
 
 
 def one_hot(chosen: Tensor, like: Tensor) -> Tensor:

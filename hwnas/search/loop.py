@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import hwnas.search.methods  # noqa: F401  registers what recipes name
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import Limits
-from hwnas.compute.device import CPU, choose_device, layout_on, sent
+from hwnas.compute.device import CPU, choose_device, layout_on, to_device
 from hwnas.compute.precision import choose_precision, multiply_in
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.metrics import Metric
@@ -30,21 +30,21 @@ from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
-from hwnas.networks.fast.cuda_graphs import Passes
+from hwnas.networks.fast.cuda_graphs import GraphReplay
 from hwnas.networks.supernet import Supernet, drop_path, require_divisible
 from hwnas.networks.widen import widen
 from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
-from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, entropy
+from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits, entropy
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.resources import ResourcePenalty
-from hwnas.search.selection import Probable, first_not_in
+from hwnas.search.selection import Probable, first_excluding
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
 from hwnas.training.processes import ALONE, Processes
-from hwnas.training.step_profile import StepProfile, part
+from hwnas.training.step_profile import StepProfile, span
 
 Progress = Callable[[str, int, int], None]
 VALIDATION_IMAGES = 2000  # watched after every epoch; the first of the validation split
@@ -54,7 +54,7 @@ PURPOSES = {"weights": 5, "logits": 6, "samples": 7, "selection": 8, "widening":
 
 
 @dataclass(frozen=True)
-class Goal:
+class Objective:
     """What one network is to keep: a budget on a device, whose costs the models tell.
 
     ``device`` is "phone, cpu" where the budget names several.
@@ -71,7 +71,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """What one batch gave, scalars where the supernet is: the task's loss, and how many images were told right."""
 
     task: Tensor
@@ -86,7 +86,7 @@ class Target:
     why its logits learn no more.
     """
 
-    goal: Goal
+    goal: Objective
     distribution: Distribution
     multipliers: Tensor
     expected: dict[str, ExpectedCost]
@@ -149,14 +149,14 @@ class Search:
         self,
         space: SearchSpace,
         setting: Setting,
-        goals: list[Goal],
+        goals: list[Objective],
         data: ImageData,
         recipe: Recipe,
         processes: Processes = ALONE,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.space, self.setting, self.recipe = space, setting, recipe
-        self.processes, self.say = processes, say
+        self.processes, self.log = processes, say
         self.device = choose_device(recipe.compute)
         self.data = data.on(self.device)
         self.runs, self.learning = build("runs", recipe.runs), build("learning", recipe.learning)
@@ -222,7 +222,7 @@ class Search:
     def _forget_passes(self) -> None:
         # Where the draw says what runs, hardly a pass is like another; where processes share batch norms, they talk.
         records = self.logits_device.type == "cuda" and self.processes.alone
-        self.passes = Passes(self.supernet, self.precision, records, self.say)
+        self.passes = GraphReplay(self.supernet, self.precision, records, self.log)
 
     def _forget_epoch(self) -> None:
         self.sums: list[dict[str, float | Tensor]] = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
@@ -259,18 +259,18 @@ class Search:
         first, length = starts[self.stage], starts[self.stage + 1] - starts[self.stage]
         return epoch >= first + self.recipe.logits_warm_up * length
 
-    def moment(self, purpose: str, generator: torch.Generator | None = None) -> Moment:
+    def moment(self, purpose: str, generator: torch.Generator | None = None) -> DrawContext:
         """Random numbers of their own for what a step does (all processes have the same), and how far the search is."""
         temperature, last = self.recipe.temperature, max(self.recipe.epochs - 1, 1)
         progress = min(self.epoch / last, 1.0)
         generator = generator or torch.Generator().manual_seed(seed_of(self.recipe.seed, PURPOSES[purpose], self.step))
-        return Moment(generator, temperature.start + (temperature.end - temperature.start) * progress, progress)
+        return DrawContext(generator, temperature.start + (temperature.end - temperature.start) * progress, progress)
 
     def draw(self, target: Target, purpose: str) -> Draw:
         return self._draw(target, self.moment(purpose))
 
-    def _draw(self, target: Target, moment: Moment) -> Draw:
-        with part("sampling"):
+    def _draw(self, target: Target, moment: DrawContext) -> Draw:
+        with span("sampling"):
             return target.distribution.draw(moment)
 
     def task_loss(
@@ -280,7 +280,7 @@ class Search:
         kind: str,
         generator: torch.Generator | None = None,
         frozen: bool = False,
-    ) -> Outcome:
+    ) -> BatchResult:
         """Cross entropy of a draw on this step's batch of "weights" or "logits" images.
 
         ``generator`` gives the random numbers of drop path, which only the weights' batches know. ``frozen`` says that
@@ -291,10 +291,10 @@ class Search:
         recipe, chosen = self.recipe, self.parts[kind]
         total = self.data.images_a_step(recipe.batch_size, chosen)
         share = self.processes.share(total)
-        with part("data"):
+        with span("data"):
             images, classes = self.data.train_batch(self.step, recipe.batch_size, recipe.seed, chosen, share=share)
             images = images.to(self.weights[0].dtype).contiguous(memory_format=self.layout)
-        with part("forward"), self.processes.one_batch(total):
+        with span("forward"), self.processes.one_batch(total):
             mixture, places = self.runs(self.supernet, target.distribution, draw)
             drop = None
             if recipe.drop_path and generator:
@@ -302,12 +302,12 @@ class Search:
             scores = self.passes(images, mixture, places, drop, frozen).to(images.dtype)
             task = nn.functional.cross_entropy(scores, classes)
             right = (scores.detach().argmax(dim=1) == classes).sum()
-            return Outcome(*self.processes.whole(task, right))
+            return BatchResult(*self.processes.whole(task, right))
 
     def penalty(self, target: Target, draw: Draw) -> tuple[Tensor, Tensor]:
         """What the logits' loss has besides the task, and E[C]/B of every limit in it."""
         penalty = self.recipe.penalty
-        with part("constraint"):
+        with span("constraint"):
             p = target.distribution.probabilities()
             relative = relative_costs(p, target.expected, target.goal.penalised)
             total = penalty_of(target.multipliers, relative, self.damping)
@@ -317,7 +317,7 @@ class Search:
                 total = total + self.regulariser(target.distribution, self.moment("logits").progress)
             return total, relative
 
-    def loss(self, target: Target) -> tuple[Tensor, Outcome]:
+    def loss(self, target: Target) -> tuple[Tensor, BatchResult]:
         """The whole loss of one step on one batch, task and penalty.
 
         Exactly what single-level learning back-propagates; a test compares its gradient with finite differences.
@@ -327,7 +327,7 @@ class Search:
         outcome = self.task_loss(target, draw, "weights", moment.generator)
         return outcome.task + self._beside(outcome.task, self.penalty(target, draw)[0]), outcome
 
-    def weights_loss(self, target: Target) -> Outcome:
+    def weights_loss(self, target: Target) -> BatchResult:
         """The task's loss on the weights' batch; nothing flows back to the logits but by the draw."""
         moment = self.moment("weights")
         return self.task_loss(target, self._draw(target, moment), "weights", moment.generator)
@@ -340,9 +340,9 @@ class Search:
 
     def _beside(self, task: Tensor, penalty: Tensor) -> Tensor:
         """The penalty where and as the task's loss is."""
-        return sent(penalty.to(task.dtype), task.device)
+        return to_device(penalty.to(task.dtype), task.device)
 
-    def weights_step(self, target: Target) -> Outcome:
+    def weights_step(self, target: Target) -> BatchResult:
         """The weights learn from their batch with a draw of the target's distribution."""
         moment = self.moment("weights")
         with torch.no_grad():
@@ -354,14 +354,14 @@ class Search:
         return outcome
 
     def backward(self, loss: Tensor) -> None:
-        with part("backward"):
+        with span("backward"):
             loss.backward()
 
     def gradients(self, loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
         """d loss / d parameter of each, zeros where the loss does not depend on one; the same in all processes."""
         if not loss.requires_grad:
             return [torch.zeros_like(p) for p in parameters]
-        with part("backward"):
+        with span("backward"):
             found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
         # A recorded pass has its gradients in one place, where the next one has its own.
         own = [g.clone() if g is not None and self.passes.records else g for g in found]
@@ -385,7 +385,7 @@ class Search:
 
     def _step(self, optimizer: torch.optim.Optimizer, learnt: list[nn.Parameter], clip_norm: float) -> None:
         self.processes.average([parameter.grad for parameter in learnt if parameter.grad is not None])
-        with part("optimiser"):
+        with span("optimiser"):
             nn.utils.clip_grad_norm_(learnt, clip_norm)
             optimizer.step()
 
@@ -416,7 +416,7 @@ class Search:
             set_learning_rate(logit_optimizer, recipe.logits, epoch, recipe.epochs)
         if not self.supernet.training:
             self.supernet.train()
-        with part("constraint"):
+        with span("constraint"):
             relative = target.relative_costs().detach()
         outcome = self.learning.learn(self, target)
         if self.constrains(epoch):
@@ -465,7 +465,7 @@ class Search:
         """The best architecture within ``limits`` that is not ``excluded`` and what the method gives for it; None where
         there is none.
         """
-        return first_not_in(self.selection.best(self, target, limits), excluded)
+        return first_excluding(self.selection.best(self, target, limits), excluded)
 
     def choose(self, target: Target) -> Architecture:
         """The architecture that the method takes in the end (never over the budget)."""

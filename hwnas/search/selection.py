@@ -49,7 +49,7 @@ class BestOf:
     samples: int = Field(default=100, ge=1)
 
     def best(self, search: Search, target: Target, limits: Limits) -> Iterator[tuple[Architecture, float]]:
-        return judged_or(search, target, limits, lambda: self._judge(search, target, limits))
+        return best_scored(search, target, limits, lambda: self._judge(search, target, limits))
 
     def _judge(self, search: Search, target: Target, limits: Limits) -> None:
         search.judge(target, self._draws(search, target, limits))
@@ -71,7 +71,7 @@ class BestOf:
         return at_random(search, target.limits, search.moment("selection").generator)
 
 
-def judged_or(
+def best_scored(
     search: Search, target: Target, limits: Limits, judge: Callable[[], None]
 ) -> Iterator[tuple[Architecture, float]]:
     """Those judged already that keep the limits, the best first; where there are none, ``judge`` finds some."""
@@ -111,7 +111,7 @@ def at_random(search: Search, limits: Limits, generator: torch.Generator) -> Arc
     return derive(search.space, noise, limits, recipe.inputs_per_node)
 
 
-def first_not_in(
+def first_excluding(
     best: Iterator[tuple[Architecture, float]], excluded: Collection[Architecture]
 ) -> tuple[Architecture, float] | None:
     return next((found for found in best if found[0] not in excluded), None)

@@ -44,11 +44,11 @@ def name_is_valid(name: str) -> bool:
     return bool(_NAME.fullmatch(name)) and ".." not in name and name.casefold() != "index"
 
 
-def check_name(name: str, mend: str = "") -> str:
+def check_name(name: str, fix: str = "") -> str:
     """``name``, which is then safe as a file's name. Raises HwnasError when it is not."""
     if not name_is_valid(name):
         reason = "'index' is the shelf's own" if name.casefold() == "index" else NAME_RULE
-        raise HwnasError(f"{printable(name)[:120]!r} cannot name a table ({reason})", mend)
+        raise HwnasError(f"{printable(name)[:120]!r} cannot name a table ({reason})", fix)
     return name
 
 
@@ -130,26 +130,26 @@ class Index(Checked):
 Model = TypeVar("Model", Record, Index)
 
 
-def parse_record(data: bytes, where: str, mend: str = "") -> Record:
+def parse_record(data: bytes, where: str, fix: str = "") -> Record:
     """The record that ``data`` is the text of; ``where`` is what an error calls it.
 
     Raises HwnasError when it is too large or not a record of a version that this hwnas reads.
     """
-    return _parse(Record, data, RECORD_FORMAT, MAX_RECORD_BYTES, where, mend)
+    return _parse(Record, data, RECORD_FORMAT, MAX_RECORD_BYTES, where, fix)
 
 
-def parse_index(data: bytes, where: str, mend: str = "") -> Index:
+def parse_index(data: bytes, where: str, fix: str = "") -> Index:
     """As ``parse_record``, of a shelf's index."""
-    return _parse(Index, data, INDEX_FORMAT, MAX_INDEX_BYTES, where, mend)
+    return _parse(Index, data, INDEX_FORMAT, MAX_INDEX_BYTES, where, fix)
 
 
-def _parse(model: type[Model], data: bytes, form: str, limit: int, where: str, mend: str) -> Model:
+def _parse(model: type[Model], data: bytes, form: str, limit: int, where: str, fix: str) -> Model:
     if len(data) > limit:
-        raise HwnasError(f"{where} is larger than {limit >> 10} KiB", mend)
-    check_values(data, MAX_INDEX_VALUES, where, mend)
-    content: Any = parse_json(data, where, mend)
+        raise HwnasError(f"{where} is larger than {limit >> 10} KiB", fix)
+    check_values(data, MAX_INDEX_VALUES, where, fix)
+    content: Any = parse_json(data, where, fix)
     if not isinstance(content, dict) or content.get("format") != form:
-        raise HwnasError(f"{where} does not have the format {form}", mend)
+        raise HwnasError(f"{where} does not have the format {form}", fix)
     if content.get("version") != VERSION:
         version = printable(str(content.get("version"))[:20])
         raise HwnasError(f"{where} has version {version}, this hwnas reads {VERSION}", "update hwnas")
@@ -158,13 +158,13 @@ def _parse(model: type[Model], data: bytes, form: str, limit: int, where: str, m
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = printable(".".join(str(step)[:100] for step in first["loc"][:10])) or "records"
-        raise HwnasError(f"{where} is not valid: {field}: {printable(first['msg'][:300])}", mend) from None
+        raise HwnasError(f"{where} is not valid: {field}: {printable(first['msg'][:300])}", fix) from None
 
 
-def check_values(data: bytes, most: int, where: str, mend: str) -> None:
+def check_values(data: bytes, most: int, where: str, fix: str) -> None:
     """Raises HwnasError for JSON text of more than about ``most`` values: parsed, "[],[]," takes 30 times its room."""
     if sum(map(data.count, (b",", b"[", b"{"))) > most:
-        raise HwnasError(f"{where} holds more than {most:,} values", mend)
+        raise HwnasError(f"{where} holds more than {most:,} values", fix)
 
 
 def record_text(record: Record) -> bytes:

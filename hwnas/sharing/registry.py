@@ -18,7 +18,7 @@ from hwnas.files import parse_json, sha256_of_file, unwritable
 from hwnas.sharing import records, transport
 from hwnas.sharing.records import Description, Index, Record, check_name, printable
 from hwnas.sharing.signing import TrustedKey, check_index, check_trust, sign, signer
-from hwnas.sharing.transport import Shelf, open_shelf
+from hwnas.sharing.transport import TableRegistry, open_shelf
 from hwnas.tables.io import MAX_BYTES, REMEASURE, check_table_content
 from hwnas.tables.schema import LatencyTable, today
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 USER_SHELF = "HWNAS_SHELF"
-_REMOVE = "remove it from the shelf, or mend it"
+_REMOVE = "remove it from the shelf, or fix it"
 _TELL = "do not use it, and tell whoever keeps the shelf"
 
 
@@ -115,7 +115,7 @@ def push(
         published, warnings = rebuild_index(shelf, key)
     except HwnasError as error:
         problem = f"{record.name} is on the shelf, but not in its index: {error.problem}"
-        raise HwnasError(problem, "run the same command again, which mends it") from error
+        raise HwnasError(problem, "run the same command again, which fixes it") from error
     # Where a backend cannot give a name to one writer only, the last one has it: whoever lost it is told here.
     if not any(_publishes(found, record) for found in published):
         raise HwnasError(
@@ -126,14 +126,14 @@ def push(
 
 
 def _read_file(file: Path) -> bytes:
-    mend = REMEASURE.format(file)
+    fix = REMEASURE.format(file)
     try:
         with file.open("rb") as opened:
             return transport.read_at_most(opened, MAX_BYTES + 1)
     except FileNotFoundError:
-        raise HwnasError(f"{file} does not exist", mend) from None
+        raise HwnasError(f"{file} does not exist", fix) from None
     except OSError as error:
-        raise HwnasError(f"cannot read {file}: {error.strerror}", mend) from error
+        raise HwnasError(f"cannot read {file}: {error.strerror}", fix) from error
 
 
 def make_record(data: bytes, name: str, where: str) -> Record:
@@ -149,19 +149,19 @@ def make_record(data: bytes, name: str, where: str) -> Record:
     )
 
 
-def _parse(data: bytes, where: str, mend: str) -> tuple[LatencyTable, str]:
+def _parse(data: bytes, where: str, fix: str) -> tuple[LatencyTable, str]:
     """The table that ``data`` is the text of, and the sha256 that it states: of a table that is older than a field, the
     latter is not that of what is read.
     """
     if len(data) > MAX_BYTES:
-        raise HwnasError(f"{where} is larger than {MAX_BYTES >> 20} MiB", mend)
-    records.check_values(data, records.MAX_TABLE_VALUES, where, mend)
+        raise HwnasError(f"{where} is larger than {MAX_BYTES >> 20} MiB", fix)
+    records.check_values(data, records.MAX_TABLE_VALUES, where, fix)
     try:
-        content = parse_json(data, where, mend)
+        content = parse_json(data, where, fix)
         stated = content.get("sha256") if isinstance(content, dict) else None
-        return check_table_content(content, where, mend), str(stated)
+        return check_table_content(content, where, fix), str(stated)
     except HwnasError as error:
-        raise HwnasError(printable(error.problem), error.mend) from None
+        raise HwnasError(printable(error.problem), error.fix) from None
 
 
 def _record_path(name: str) -> str:
@@ -172,7 +172,7 @@ def _table_path(record: Record) -> str:
     return f"tables/{record.file_sha256}.json"
 
 
-def _named(shelf: Shelf, data: bytes, file: str) -> Record:
+def _named(shelf: TableRegistry, data: bytes, file: str) -> Record:
     """The record in a file of ``records/``. Raises HwnasError when it is none, or one of another name."""
     where = printable(shelf.name_of(f"records/{file}"))
     record = records.parse_record(data, where)
@@ -181,7 +181,7 @@ def _named(shelf: Shelf, data: bytes, file: str) -> Record:
     return record
 
 
-def _same(shelf: Shelf, there: bytes, record: Record) -> Record | None:
+def _same(shelf: TableRegistry, there: bytes, record: Record) -> Record | None:
     """The record that is there, if it already publishes what ``record`` would."""
     try:
         existing = _named(shelf, there, f"{record.name}.json")
@@ -199,22 +199,22 @@ def _publishes(existing: Record, record: Record) -> bool:
     return signed and (existing.name, existing.file_sha256) == (record.name, record.file_sha256)
 
 
-def _taken(shelf: Shelf, there: bytes, record: Record) -> HwnasError:
-    mend = "give --replace to put this one in its place, or another --name"
+def _taken(shelf: TableRegistry, there: bytes, record: Record) -> HwnasError:
+    fix = "give --replace to put this one in its place, or another --name"
     try:
         existing = _named(shelf, there, f"{record.name}.json")
         signer(existing)
     except HwnasError as error:
-        return HwnasError(error.problem, mend)
+        return HwnasError(error.problem, fix)
     if existing.file_sha256 == record.file_sha256:
-        return HwnasError(f"{shelf.shown} has {record.name}, the same table, but not signed with this key", mend)
+        return HwnasError(f"{shelf.shown} has {record.name}, the same table, but not signed with this key", fix)
     what = existing.description
     known = printable(f"{what.device}, {what.runtime} {what.runtime_version}, pushed {existing.pushed}")
     problem = f"{shelf.shown} has another table named {record.name} ({known}, sha256 {existing.table_sha256[:12]})"
-    return HwnasError(problem, mend)
+    return HwnasError(problem, fix)
 
 
-def _check_room(shelf: Shelf, record: Record) -> None:
+def _check_room(shelf: TableRegistry, record: Record) -> None:
     """A shelf whose index readers would refuse takes no more."""
     size = len(records.record_text(record))
     sizes = (transport.list_files(shelf, "records") or {}).values()
@@ -223,7 +223,7 @@ def _check_room(shelf: Shelf, record: Record) -> None:
         raise HwnasError(f"shelf {shelf.shown} is full ({len(taken)} tables)", "push to another one")
 
 
-def _put_table(shelf: Shelf, record: Record, data: bytes) -> None:
+def _put_table(shelf: TableRegistry, record: Record, data: bytes) -> None:
     path = _table_path(record)
     there = transport.read(shelf, path, len(data))
     if there is None:
@@ -232,7 +232,7 @@ def _put_table(shelf: Shelf, record: Record, data: bytes) -> None:
         transport.replace(shelf, path, data)
 
 
-def _is_indexed(shelf: Shelf, record: Record) -> bool:
+def _is_indexed(shelf: TableRegistry, record: Record) -> bool:
     data = transport.read(shelf, INDEX, records.MAX_INDEX_BYTES)
     try:
         return data is not None and record in records.parse_index(data, INDEX).records
@@ -240,7 +240,7 @@ def _is_indexed(shelf: Shelf, record: Record) -> bool:
         return False
 
 
-def rebuild_index(shelf: Shelf, key: Ed25519PrivateKey | None = None) -> tuple[list[Record], list[str]]:
+def rebuild_index(shelf: TableRegistry, key: Ed25519PrivateKey | None = None) -> tuple[list[Record], list[str]]:
     """Write the index from the records, signed where there is a key; returns them, and a line on each that had to be
     left out.
 
@@ -261,7 +261,7 @@ def rebuild_index(shelf: Shelf, key: Ed25519PrivateKey | None = None) -> tuple[l
         found = again
 
 
-def read_records(shelf: Shelf) -> tuple[list[Record], list[str]]:
+def read_records(shelf: TableRegistry) -> tuple[list[Record], list[str]]:
     """The records of a shelf, sorted by name, and a line on each file among them that is none."""
     found: list[Record] = []
     problems: list[str] = []
@@ -313,7 +313,7 @@ def pull(name: str, address: str, trusted: list[TrustedKey], out: Path | None = 
     return Pulled(file, record, table, "pulled", remark, index_remark)
 
 
-def _find(index: Index, shelf: Shelf, name: str, address: str) -> Record:
+def _find(index: Index, shelf: TableRegistry, name: str, address: str) -> Record:
     published = {record.name: record for record in index.records}
     if name in published:
         return published[name]
@@ -323,7 +323,7 @@ def _find(index: Index, shelf: Shelf, name: str, address: str) -> Record:
     raise HwnasError(f"shelf {shelf.shown} has no table named {name}{alike}", f"see all of them with {command}")
 
 
-def read_index(shelf: Shelf) -> Index:
+def read_index(shelf: TableRegistry) -> Index:
     """A shelf's index. Raises HwnasError when there is none, it is not one, or its signature does not belong to it."""
     data = transport.read(shelf, INDEX, records.MAX_INDEX_BYTES)
     if data is None:
@@ -358,7 +358,7 @@ def _occupied(file: Path) -> HwnasError:
     return HwnasError(f"{file} is another file", "give --force to overwrite it, or another --out FILE")
 
 
-def _fetch(shelf: Shelf, record: Record) -> bytes:
+def _fetch(shelf: TableRegistry, record: Record) -> bytes:
     """The bytes of a table, of which no more than its record states are read."""
     where, size = shelf.name_of(_table_path(record)), record.file_bytes
     data = transport.read(shelf, _table_path(record), size)
@@ -411,7 +411,7 @@ def read_shelf(address: str, trusted: list[TrustedKey]) -> dict[str, LatencyTabl
     return dict(sorted(found.items()))
 
 
-def _list_file(shelf: Shelf, file: str) -> Listed:
+def _list_file(shelf: TableRegistry, file: str) -> Listed:
     name = file.removesuffix(".json")
     try:
         data = transport.read(shelf, file, MAX_BYTES)

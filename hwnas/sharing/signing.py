@@ -77,26 +77,26 @@ def read_key(file: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    mend = f"make one with 'hwnas table keygen {file}'"
+    fix = f"make one with 'hwnas table keygen {file}'"
     try:
-        key = load_pem_private_key(_read_small(file, mend), password=None)
+        key = load_pem_private_key(_read_small(file, fix), password=None)
     except TypeError:
         raise HwnasError(f"key {file} has a passphrase", "give --key a key without one") from None
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise HwnasError(f"{file} is not an Ed25519 private key in PEM", mend)
+        raise HwnasError(f"{file} is not an Ed25519 private key in PEM", fix)
     return key
 
 
-def _read_small(file: Path, mend: str) -> bytes:
+def _read_small(file: Path, fix: str) -> bytes:
     try:
         with file.open("rb") as opened:
             return opened.read(MAX_FILE_BYTES)
     except FileNotFoundError:
-        raise HwnasError(f"key {file} does not exist", mend) from None
+        raise HwnasError(f"key {file} does not exist", fix) from None
     except OSError as error:
-        raise HwnasError(f"cannot read key {file}: {error.strerror}", mend) from error
+        raise HwnasError(f"cannot read key {file}: {error.strerror}", fix) from error
 
 
 def _public(key: Ed25519PrivateKey) -> str:
@@ -171,13 +171,13 @@ def trusted_keys(given: list[str]) -> list[TrustedKey]:
 def _read_public(text: str, said_in: str) -> bytes:
     if key := _decode(text.strip(), KEY_BYTES):
         return key
-    mend = "give the file .pub that 'hwnas table keygen' wrote, or the line in it"
+    fix = "give the file .pub that 'hwnas table keygen' wrote, or the line in it"
     if not Path(text).is_file():
-        raise HwnasError(f"{text[:200]!r} ({said_in}) is neither a public key nor a file", mend)
-    line = _read_small(Path(text), mend).decode("utf-8", errors="replace").strip()
+        raise HwnasError(f"{text[:200]!r} ({said_in}) is neither a public key nor a file", fix)
+    line = _read_small(Path(text), fix).decode("utf-8", errors="replace").strip()
     if key := _decode(line, KEY_BYTES):
         return key
-    raise HwnasError(f"{text} does not hold a public key", mend)
+    raise HwnasError(f"{text} does not hold a public key", fix)
 
 
 def _decode(text: str, size: int) -> bytes | None:

@@ -26,7 +26,7 @@ EXTRAS = {"s3": "hwnas[s3]", "s3a": "hwnas[s3]", "hf": "hwnas[hf]", "http": "fss
 
 
 @dataclass(frozen=True)
-class Shelf:
+class TableRegistry:
     """An opened shelf: ``shown`` is its address without passwords, ``root`` where it begins in ``filesystem``."""
 
     shown: str
@@ -51,7 +51,7 @@ class Shelf:
         return f"{self.shown.rstrip('/')}/{path}"
 
 
-def open_shelf(address: str) -> Shelf:
+def open_shelf(address: str) -> TableRegistry:
     """The shelf at a folder or an fsspec URL; nothing is read yet.
 
     Raises HwnasError when no installed package speaks the URL's protocol.
@@ -72,12 +72,12 @@ def open_shelf(address: str) -> Shelf:
         raise HwnasError(f"the package that reads {protocol}:// shelves is not installed ({shown})", how) from None
     except ValueError as error:
         if "Protocol not known" in str(error):
-            mend = "use a folder, https://, s3://, hf:// or another protocol of fsspec"
-            raise HwnasError(f"no package knows the protocol of shelf {shown}", mend) from None
+            fix = "use a folder, https://, s3://, hf:// or another protocol of fsspec"
+            raise HwnasError(f"no package knows the protocol of shelf {shown}", fix) from None
         raise unreachable(shown, error) from error
     except Exception as error:
         raise unreachable(shown, error) from error
-    return Shelf(shown, filesystem, str(root), protocol)
+    return TableRegistry(shown, filesystem, str(root), protocol)
 
 
 def _options(protocol: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _options(protocol: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout, "trust_env": True, **plain}}  # trust_env: proxies
 
 
-def read(shelf: Shelf, path: str, limit: int) -> bytes | None:
+def read(shelf: TableRegistry, path: str, limit: int) -> bytes | None:
     """The first ``limit`` + 1 bytes of a file, so that a longer one can be told; None when there is no such file.
 
     Raises HwnasError when the shelf cannot be reached or the answer breaks off.
@@ -122,7 +122,7 @@ def read_at_most(stream: BinaryIO, size: int) -> bytes:
     return bytes(data)
 
 
-def read_many(shelf: Shelf, paths: list[str], limit: int) -> list[bytes | None]:
+def read_many(shelf: TableRegistry, paths: list[str], limit: int) -> list[bytes | None]:
     """As ``read``, several at once where the backend can."""
     with _one_line(shelf):
         answers = shelf.filesystem.cat_ranges([shelf.at(path) for path in paths], 0, limit + 1, on_error="return")
@@ -132,7 +132,7 @@ def read_many(shelf: Shelf, paths: list[str], limit: int) -> list[bytes | None]:
     return [None if isinstance(answer, Exception) else answer for answer in answers]
 
 
-def list_files(shelf: Shelf, folder: str) -> dict[str, int] | None:
+def list_files(shelf: TableRegistry, folder: str) -> dict[str, int] | None:
     """Names and sizes of the ``.json`` files in a folder of the shelf as it is now; None when there is no such folder.
 
     Raises HwnasError when the shelf cannot be reached.
@@ -148,7 +148,7 @@ def list_files(shelf: Shelf, folder: str) -> dict[str, int] | None:
     return {name: size for name, size in sorted(files.items()) if name.endswith(".json") and name[0] != "."}
 
 
-def check_writable(shelf: Shelf) -> None:
+def check_writable(shelf: TableRegistry) -> None:
     """Raises HwnasError for a shelf that can only be read."""
     if not shelf.can_list:
         raise HwnasError(
@@ -157,7 +157,7 @@ def check_writable(shelf: Shelf) -> None:
         )
 
 
-def create(shelf: Shelf, path: str, data: bytes) -> bool:
+def create(shelf: TableRegistry, path: str, data: bytes) -> bool:
     """Write a file that is not there yet; False, and nothing is touched, when it is.
 
     Raises HwnasError when it cannot be written.
@@ -181,7 +181,7 @@ def create(shelf: Shelf, path: str, data: bytes) -> bool:
     return True
 
 
-def replace(shelf: Shelf, path: str, data: bytes) -> None:
+def replace(shelf: TableRegistry, path: str, data: bytes) -> None:
     """Write a file whole, in one step, over what is there. Raises HwnasError when it cannot be written."""
     with _one_line(shelf, writing=True):
         if shelf.folder:
@@ -191,7 +191,7 @@ def replace(shelf: Shelf, path: str, data: bytes) -> None:
             shelf.filesystem.pipe_file(shelf.at(path), data)
 
 
-def _make_folders(shelf: Shelf, path: str) -> None:
+def _make_folders(shelf: TableRegistry, path: str) -> None:
     """The shelf's folder and the one in it that ``path`` lies in; not its parents, which a mistyped address lacks."""
     Path(shelf.root).mkdir(exist_ok=True)
     Path(shelf.at(path)).parent.mkdir(exist_ok=True)
@@ -234,7 +234,7 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _one_line(shelf: Shelf, writing: bool = False) -> Iterator[None]:
+def _one_line(shelf: TableRegistry, writing: bool = False) -> Iterator[None]:
     """Lets FileNotFoundError through when reading; every other failure becomes one HwnasError.
 
     Every backend has error classes of its own (aiohttp's, botocore's, …), so all are caught; nothing but calls of the
@@ -253,16 +253,16 @@ def _one_line(shelf: Shelf, writing: bool = False) -> Iterator[None]:
 
 
 def unreachable(shown: str, error: Exception, writing: bool = False) -> HwnasError:
-    """One line on why a shelf cannot be read or written, and what mends it."""
+    """One line on why a shelf cannot be read or written, and what fixes it."""
     kind = type(error).__name__
     said = error.strerror if isinstance(error, OSError) and error.strerror else f"{kind}: {error}".removesuffix(": ")
     text = without_password(printable(" ".join(said.split()))[:200])
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
-        mend = (
+        fix = (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), or FSSPEC_S3_ANON=true to read a "
             "public bucket"
         )
-        return HwnasError(f"shelf {shown}: no credentials found", mend)
+        return HwnasError(f"shelf {shown}: no credentials found", fix)
     if isinstance(error, PermissionError):
         return HwnasError(f"shelf {shown}: access denied ({text})", "check your rights there and your credentials")
     if isinstance(error, FileNotFoundError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hwnas.spaces.space import NONE, Cell, CellPlace, FixedPart, Network, Setting, Workload
+from hwnas.spaces.space import NONE, Cell, CellInstance, FixedModule, Network, Setting, Workload
 
 SKIP = "skip_connect"
 RESIDUAL = "residual_reduction"
@@ -34,7 +34,7 @@ class NetworkBuilder:
 
     def __init__(self, setting: Setting, operations: Mapping[str, str]) -> None:
         self.setting, self.operations = setting, operations
-        self.parts: list[FixedPart | CellPlace] = []
+        self.parts: list[FixedModule | CellInstance] = []
         self.image = Written(-1, setting.image_channels, setting.height, setting.width)
         self.history: list[Written] = []
 
@@ -42,7 +42,7 @@ class NetworkBuilder:
         """A part that is not searched."""
         last = self.history[-1] if self.history else self.image
         workload = Workload(op, last.channels, out_channels, last.height, last.width, stride)
-        self._add(FixedPart(name, workload, (last.part,)), out_channels, _strided(last.size, stride))
+        self._add(FixedModule(name, workload, (last.part,)), out_channels, _strided(last.size, stride))
 
     def cell(self, kind: str, cell: Cell, channels: int, stride: int = 1, prepare: bool = True) -> None:
         """A cell whose edges that leave its inputs have this stride.
@@ -54,7 +54,7 @@ class NetworkBuilder:
         size = _strided(last.size, stride)
         from_input, from_node = self._candidates(channels, last.size, stride), self._candidates(channels, size, 1)
         outputs = len(cell.outputs)
-        place = CellPlace(
+        place = CellInstance(
             kind=kind,
             preprocess=tuple(_preprocess(x, last, channels, prepare) for x in inputs),
             candidates=tuple(from_input if source < cell.num_inputs else from_node for source, _ in cell.edges),
@@ -67,7 +67,7 @@ class NetworkBuilder:
     def network(self) -> Network:
         return Network(self.setting, tuple(self.parts))
 
-    def _add(self, part: FixedPart | CellPlace, channels: int, size: tuple[int, int]) -> None:
+    def _add(self, part: FixedModule | CellInstance, channels: int, size: tuple[int, int]) -> None:
         self.history.append(Written(len(self.parts), channels, *size))
         self.parts.append(part)
 

@@ -103,7 +103,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class FixedPart:
+class FixedModule:
     """A part that is not searched (stem, reduction block, head). ``inputs`` are part indices, -1 is the image."""
 
     name: str
@@ -112,7 +112,7 @@ class FixedPart:
 
 
 @dataclass(frozen=True)
-class CellPlace:
+class CellInstance:
     """One occurrence of a cell kind in a network.
 
     ``candidates[e][op]`` is the workload of operation ``op`` on edge ``e`` here, or None where it computes nothing
@@ -132,15 +132,15 @@ class Network:
     """The parts of a network in the order in which they run; the last one gives the class scores."""
 
     setting: Setting
-    parts: tuple[FixedPart | CellPlace, ...]
+    parts: tuple[FixedModule | CellInstance, ...]
 
-    def places(self, kind: str) -> list[CellPlace]:
-        return [part for part in self.parts if isinstance(part, CellPlace) and part.kind == kind]
+    def places(self, kind: str) -> list[CellInstance]:
+        return [part for part in self.parts if isinstance(part, CellInstance) and part.kind == kind]
 
     def fixed_workloads(self) -> Iterator[Workload]:
         """Every workload that runs whatever the architecture, as often as it runs."""
         for part in self.parts:
-            if isinstance(part, FixedPart):
+            if isinstance(part, FixedModule):
                 yield part.workload
             else:
                 yield from (workload for workload in (*part.preprocess, part.concat) if workload)
@@ -149,7 +149,7 @@ class Network:
         """Every workload that some architecture needs, once, sorted."""
         needed = set(self.fixed_workloads())
         for part in self.parts:
-            if isinstance(part, CellPlace):
+            if isinstance(part, CellInstance):
                 needed.add(part.node_sum)
                 for candidates in part.candidates:
                     needed.update(workload for workload in candidates.values() if workload)

@@ -22,21 +22,21 @@ def read_table(path: Path) -> LatencyTable:
     Raises HwnasError, naming the file and the field, when it is missing, not a table of a version that this hwnas
     reads, incomplete, holds NaN or negative latencies, or was changed after it was written.
     """
-    mend = REMEASURE.format(path)
-    return check_table_content(read_json(path, mend, MAX_BYTES), str(path), mend)
+    fix = REMEASURE.format(path)
+    return check_table_content(read_json(path, fix, MAX_BYTES), str(path), fix)
 
 
-def parse_table(data: bytes, name: str, mend: str) -> LatencyTable:
+def parse_table(data: bytes, name: str, fix: str) -> LatencyTable:
     """The table that ``data`` is the text of, checked as ``read_table`` does; ``name`` is what an error calls it."""
     if len(data) > MAX_BYTES:
-        raise HwnasError(f"{name} is larger than {MAX_BYTES >> 20} MiB", mend)
-    return check_table_content(parse_json(data, name, mend), name, mend)
+        raise HwnasError(f"{name} is larger than {MAX_BYTES >> 20} MiB", fix)
+    return check_table_content(parse_json(data, name, fix), name, fix)
 
 
-def check_table_content(content: Any, name: str, mend: str) -> LatencyTable:
+def check_table_content(content: Any, name: str, fix: str) -> LatencyTable:
     """The table that parsed JSON holds. Raises HwnasError as ``read_table`` does."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise HwnasError(f"{name} is not a latency table", mend)
+        raise HwnasError(f"{name} is not a latency table", fix)
     if content.get("version") not in VERSIONS:
         raise HwnasError(
             f"{name} has table format version {str(content.get('version'))[:20]}, "
@@ -49,9 +49,9 @@ def check_table_content(content: Any, name: str, mend: str) -> LatencyTable:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step)[:100] for step in first["loc"][:10]) or "entries"
-        raise HwnasError(f"{name} is not a valid latency table: {where}: {first['msg'][:300]}", mend) from None
+        raise HwnasError(f"{name} is not a valid latency table: {where}: {first['msg'][:300]}", fix) from None
     if stated != sha256_of(content):
-        raise HwnasError(f"{name} was changed after it was written: its sha256 does not match", mend)
+        raise HwnasError(f"{name} was changed after it was written: its sha256 does not match", fix)
     return table
 
 

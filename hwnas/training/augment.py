@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hwnas.compute.device import sent
+from hwnas.compute.device import to_device
 
 
 def cutout(
@@ -25,4 +25,4 @@ def cutout(
     in_rows = (rows >= tops) & (rows < tops + length)
     in_columns = (columns >= lefts) & (columns < lefts + length)
     hole = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return images.masked_fill(sent(hole, images.device), 0.0)
+    return images.masked_fill(to_device(hole, images.device), 0.0)

@@ -40,7 +40,7 @@ class Checkpoint:
 
         Raises HwnasError when the file is damaged or belongs to a run with other settings.
         """
-        mend = f"remove it to start over: rm {self.path}"
+        fix = f"remove it to start over: rm {self.path}"
         if not self.path.exists():
             return None
         try:
@@ -56,10 +56,10 @@ class Checkpoint:
             pickle.UnpicklingError,
             zipfile.BadZipFile,
         ):
-            raise HwnasError(f"checkpoint {self.path} is truncated or not a checkpoint", mend) from None
+            raise HwnasError(f"checkpoint {self.path} is truncated or not a checkpoint", fix) from None
         if digest != self.digest:
             raise HwnasError(
                 f"checkpoint {self.path} belongs to a run with other settings, data or budgets",
-                f"give another folder with --out, or {mend}",
+                f"give another folder with --out, or {fix}",
             )
         return state

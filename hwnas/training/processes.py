@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.rendezvous import rendezvous
 
 from hwnas.errors import HwnasError
-from hwnas.training.step_profile import part
+from hwnas.training.step_profile import span
 
 PATIENCE_S = 10.0  # for the process that says what went wrong to say it; then the launcher ends the others
 
@@ -84,7 +84,7 @@ class Processes:
         """The mean of each over all processes."""
         if self.alone or not tensors:
             return tensors
-        with part("averaging"):
+        with span("averaging"):
             flat = self._sum(torch.cat([tensor.flatten() for tensor in tensors])) / self.count
             flats = flat.split([tensor.numel() for tensor in tensors])
             return [mean.view_as(tensor).to(tensor.dtype) for mean, tensor in zip(flats, tensors, strict=True)]
@@ -234,12 +234,12 @@ class _Valued(torch.autograd.Function):
         return slope, None
 
 
-def these() -> Processes:
+def process_group() -> Processes:
     """Those that this one has joined."""
     return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
 
 
-def goes_on_alone() -> Processes:
+def leave_group() -> Processes:
     """Of the first process, as the others leave: it has their threads on this machine to itself."""
     torch.set_num_threads(torch.get_num_threads() * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return ALONE

@@ -19,7 +19,7 @@ OPERATORS = 10  # the dearest of torch's own, which the table names
 PREFIX = "hwnas: "
 
 
-def part(name: str) -> record_function:
+def span(name: str) -> record_function:
     """Inside, time is counted for that part of a step; parts lie side by side."""
     return record_function(PREFIX + name)
 
@@ -32,7 +32,7 @@ class StepProfile:
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None], writes: bool = True) -> None:
-        self.folder, self.say, self.writes = folder, say, writes
+        self.folder, self.log, self.writes = folder, say, writes
         self.seen: dict[str, int] = {}
         self.tables: dict[str, Any] = {}
         self._kind, self._profiler = "", profile()
@@ -44,7 +44,7 @@ class StepProfile:
         if self._kind and not failure:
             self._stop()
         if not (self.tables or failure):
-            self.say(f"too few steps to profile one: {WARM_UP + 1} of a kind are needed")
+            self.log(f"too few steps to profile one: {WARM_UP + 1} of a kind are needed")
 
     def step(self, kind: str, take: Callable[[], None], evaluate: Callable[[], object]) -> None:
         """Take a step. ``evaluate`` is called once a kind, to be timed."""
@@ -56,10 +56,10 @@ class StepProfile:
         if not self._kind:
             take()
             return
-        with part("step"):
+        with span("step"):
             take()
         if seen == WARM_UP + STEPS:
-            with part("evaluation"):
+            with span("evaluation"):
                 evaluate()
             self._stop()
 
@@ -77,7 +77,7 @@ class StepProfile:
             self.tables[kind]["trace"] = trace.name
             write_json(self.folder / "steps.json", self.tables)
             for line in lines_of(kind, self.tables[kind]):
-                self.say(line)
+                self.log(line)
 
 
 def started() -> profile:

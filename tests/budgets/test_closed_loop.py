@@ -28,7 +28,7 @@ from hwnas.export.verify import Measured
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.runs.select import settle
-from hwnas.search.loop import Goal, Search, Target
+from hwnas.search.loop import Objective, Search, Target
 from hwnas.spaces import Architecture, Setting, get_space
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ COSTS = build_metrics(TABLE, SPACE, SIZES)
 
 def searched(bound_ms: float) -> tuple[Search, Target]:
     """As a search leaves it."""
-    goal = Goal("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
+    goal = Objective("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
     search = Search(SPACE, SIZES, [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
     (target,) = search.targets
     target.logits["cell"].data = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))

@@ -33,8 +33,8 @@ from hwnas.spaces import (
     NONE,
     Architecture,
     Cell,
-    CellPlace,
-    FixedPart,
+    CellInstance,
+    FixedModule,
     Network,
     SearchSpace,
     Setting,
@@ -62,7 +62,7 @@ CELLS = {  # small spaces like DARTS: 3 operations, two kinds of cell
 def build_tiny(setting: Setting, cell: Cell, operations: tuple[str, ...]) -> Network:
     """A normal cell, a reduction cell, a normal cell; every cell reads the part before it twice."""
     c, size = setting.channels, setting.height
-    parts: list[FixedPart | CellPlace] = [FixedPart("stem", Workload("stem_conv_3x3", 3, c, size, size), (-1,))]
+    parts: list[FixedModule | CellInstance] = [FixedModule("stem", Workload("stem_conv_3x3", 3, c, size, size), (-1,))]
     width = c
     for kind in ("normal", "reduce", "normal"):
         stride = 2 if kind == "reduce" else 1
@@ -77,7 +77,7 @@ def build_tiny(setting: Setting, cell: Cell, operations: tuple[str, ...]) -> Net
             return {NONE: None, **timed}
 
         parts.append(
-            CellPlace(
+            CellInstance(
                 kind=kind,
                 preprocess=(before, before),
                 candidates=tuple(candidates(source) for source, _ in cell.edges),
@@ -87,7 +87,7 @@ def build_tiny(setting: Setting, cell: Cell, operations: tuple[str, ...]) -> Net
             )
         )
         width, size = 2 * c, small
-    parts.append(FixedPart("head", Workload("pool_linear", width, 10, size, size), (len(parts) - 1,)))
+    parts.append(FixedModule("head", Workload("pool_linear", width, 10, size, size), (len(parts) - 1,)))
     return Network(setting, tuple(parts))
 
 

@@ -22,7 +22,7 @@ from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.model import encode, every_choice
 from hwnas.errors import HwnasError
 from hwnas.export.verify import Measured
-from hwnas.search.loop import Goal
+from hwnas.search.loop import Objective
 from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import parse_table, table_text, write_table
 
@@ -107,7 +107,7 @@ def test_memory_is_limited_beside_the_latencies_of_both_devices() -> None:
     chosen = encode(SPACE, [derive(SPACE, {"cell": log_p}, limits_of(PREVIEWS, budget))])[0]
     scores = log_p[np.arange(SPACE.num_edges), CHOICES].sum(axis=1)
     assert log_p[np.arange(SPACE.num_edges), chosen].sum() == pytest.approx(scores[kept].max())
-    goal = Goal("phone, server", budget, joint_models(MODELS))
+    goal = Objective("phone, server", budget, joint_models(MODELS))
     assert set(goal.penalised) == {*latencies, "memory_access_bytes"}
 
 

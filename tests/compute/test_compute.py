@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 import hwnas.search.loop
 import hwnas.training.child
-from hwnas.compute.device import CPU, choose_device, layout_on, sent
+from hwnas.compute.device import CPU, choose_device, layout_on, to_device
 from hwnas.compute.precision import choose_precision
 from hwnas.errors import HwnasError
 from hwnas.networks.fast import wide
-from hwnas.networks.fast.cuda_graphs import MOST, Passes
+from hwnas.networks.fast.cuda_graphs import MOST, GraphReplay
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
 from hwnas.recipe import known_recipes
@@ -148,7 +148,7 @@ def test_the_device_is_seen_waited_for(there: None) -> None:
         assert len(WAITS) == number + 1, number
     with pytest.raises(RuntimeError, match="two devices"):
         x + torch.ones(3)
-    sent(torch.ones(3), DEVICE)
+    to_device(torch.ones(3), DEVICE)
     assert len(WAITS) == len(doings)
 
 
@@ -237,12 +237,12 @@ def test_recorded_passes_change_nothing(name: str, monkeypatch: pytest.MonkeyPat
     calls: list[tuple[int, bool]] = []
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
 
-    class Recording(Passes):
+    class Recording(GraphReplay):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             self.records = True
 
-    monkeypatch.setattr(hwnas.search.loop, "Passes", Recording)
+    monkeypatch.setattr(hwnas.search.loop, "GraphReplay", Recording)
     require_equal(some_steps(name)[0].state(), expected)
     arguments = 1 + 2 + (2 if name == "darts/pc-darts" else 0)  # images, a mixture a kind of cell (and its edges)
     first = {"darts/snas": [(arguments + 1, True)], "darts/darts-second": [(arguments + 1, True), (arguments, True)]}
@@ -257,7 +257,7 @@ def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.Monk
     heard: list[str] = []
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
     search = searching("nasbench201", "nasbench201/snas")
-    passes = Passes(search.supernet, "float32", True, heard.append)
+    passes = GraphReplay(search.supernet, "float32", True, heard.append)
     draw = search.draw(search.targets[0], "weights")
     mixture, _ = search.runs(search.supernet, search.targets[0].distribution, draw)
     for images in range(2, 2 + MOST + 3):
@@ -273,12 +273,12 @@ def test_a_pass_that_cannot_be_recorded_runs_and_says_so(monkeypatch: pytest.Mon
         module(*samples)
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more")
 
-    class Recording(Passes):
+    class Recording(GraphReplay):
         def __init__(self, supernet: Supernet, precision: str, *others: Any) -> None:
             super().__init__(supernet, precision, True, heard.append)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", fails)
-    monkeypatch.setattr(hwnas.search.loop, "Passes", Recording)
+    monkeypatch.setattr(hwnas.search.loop, "GraphReplay", Recording)
     require_equal(some_steps("nasbench201/darts")[0].state(), expected)
     assert len(heard) == 1
     assert "operation not permitted when stream is capturing" in heard[0]

@@ -36,8 +36,8 @@ from hwnas.operations import REGISTRY, FactorizedReduce, build_operation, num_in
 from hwnas.spaces import (
     SPACES,
     Architecture,
-    CellPlace,
-    FixedPart,
+    CellInstance,
+    FixedModule,
     Network,
     SearchSpace,
     Setting,
@@ -379,8 +379,8 @@ def test_a_part_of_a_pattern_is_not_above_any_pattern_that_has_it(name: str, num
 def test_what_a_later_part_reads_is_alive_while_others_run() -> None:
     """image > narrow > wide > narrow again, and the two narrow ones added: the first is held to the end."""
     wide, narrow = (Workload("nor_conv_1x1", a, b, 8, 8) for a, b in ((4, 16), (16, 4)))
-    parts = [FixedPart(str(n), w, (n - 1,)) for n, w in enumerate((Workload("relu", 4, 4, 8, 8), wide, narrow))]
-    last = FixedPart("sum", Workload("sum", 4, 4, 8, 8), (0, 2))
+    parts = [FixedModule(str(n), w, (n - 1,)) for n, w in enumerate((Workload("relu", 4, 4, 8, 8), wide, narrow))]
+    last = FixedModule("sum", Workload("sum", 4, 4, 8, 8), (0, 2))
     setting = Setting(channels=4, depth=1, image_channels=4, height=8, width=8)
     chain = replace(NB201, build_network=lambda setting: Network(setting, tuple(parts)))
     added = replace(NB201, build_network=lambda setting: Network(setting, (*parts, last)))
@@ -403,8 +403,8 @@ def small_darts() -> SearchSpace:
     """DARTS with six edges a cell and five operations: few enough to try each, too many to enumerate them all."""
     operations = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "sep_conv_5x5")
 
-    def smaller(part: FixedPart | CellPlace) -> FixedPart | CellPlace:
-        if isinstance(part, FixedPart):
+    def smaller(part: FixedModule | CellInstance) -> FixedModule | CellInstance:
+        if isinstance(part, FixedModule):
             return part
         return replace(part, candidates=tuple({o: part.candidates[e][o] for o in operations} for e in KEPT_EDGES))
 

@@ -17,7 +17,7 @@ from hwnas.data import load_data
 from hwnas.recipe import read_recipe
 from hwnas.search import selection
 from hwnas.search.choices import CHOICES, load_plugin
-from hwnas.search.loop import Goal, Search
+from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import Setting, get_space
 from tools import method_pages
@@ -134,7 +134,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_search(recipe: str, changes: dict[str, Any]) -> Search:
     space, sizes = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
     costs = build_metrics(make_table(space, sizes), space, sizes)
-    goal = Goal("table", parse_budget("moderate", preview(costs)), costs)
+    goal = Objective("table", parse_budget("moderate", preview(costs)), costs)
     return Search(space, sizes, [goal], load_data("digits?size=16"), read_recipe(recipe, changes))
 
 
@@ -171,4 +171,4 @@ def test_what_the_page_names_is_there() -> None:
     search = make_search("short/darts", {})
     for owner, name in set(re.findall(r"`(search|target)\.(\w+)", PAGE)):
         assert hasattr({"search": search, "target": search.targets[0]}[owner], name), name
-    assert all(hasattr(selection, name) for name in ("within", "at_random", "judged_or"))
+    assert all(hasattr(selection, name) for name in ("within", "at_random", "best_scored"))

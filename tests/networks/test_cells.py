@@ -17,11 +17,11 @@ from hwnas.errors import HwnasError
 from hwnas.networks.supernet import Mixed, MixedCell, Supernet, shuffled
 from hwnas.networks.widen import widen
 from hwnas.recipe import read_recipe
-from hwnas.search.distribution import Draw, Moment
+from hwnas.search.distribution import Draw, DrawContext
 from hwnas.search.loop import Search
 from hwnas.search.methods.entrannas import EngineTransit, Thresholded
 from hwnas.search.methods.pcdarts import SoftmaxEdges
-from hwnas.spaces import SPACES, CellPlace, SearchSpace
+from hwnas.spaces import SPACES, CellInstance, SearchSpace
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
@@ -106,9 +106,9 @@ def test_transit_cells_run_what_is_derived_and_engine_cells_the_mixture(engines:
     recipe = read_recipe("short/entrannas", {"logits_mean": 0.0, "logits_std": 1.0, "without": ()})
     search = make_search("nasbench201", recipe)
     distribution = search.targets[0].distribution.double()
-    draw = distribution.draw(Moment(torch.Generator()))
+    draw = distribution.draw(DrawContext(torch.Generator()))
     mixture, places = EngineTransit(engines)(net, distribution, draw)
-    cells = [i for i, part in enumerate(net.network.parts) if isinstance(part, CellPlace)]
+    cells = [i for i, part in enumerate(net.network.parts) if isinstance(part, CellInstance)]
     where = {1: [3], 2: [1, 4], 5: [0, 1, 3, 4, 5]}[engines]  # of six cells: (2 n + 1) 6 / (2 engines), rounded down
     assert list(places) == [cells[i] for i in where]
     p = torch.softmax(distribution.logits["cell"], dim=1)
@@ -139,7 +139,7 @@ def top_two(space: SearchSpace, p: np.ndarray, kind: str) -> list[str]:
 def test_transit_cells_in_the_darts_space_take_the_two_strongest_edges() -> None:
     search = make_search("darts", read_recipe("darts/entrannas", {"logits_std": 1.0}))
     distribution, space = search.targets[0].distribution, search.space
-    mixture, _ = search.runs(search.supernet, distribution, distribution.draw(Moment(torch.Generator())))
+    mixture, _ = search.runs(search.supernet, distribution, distribution.draw(DrawContext(torch.Generator())))
     for kind, p in distribution.probabilities().items():
         expected = top_two(space, p.detach().double().numpy(), kind)
         assert [[space.operations[o] for o in row] for row in mixture[kind].active] == [[op] for op in expected]
@@ -163,7 +163,7 @@ def test_the_engine_of_the_last_epoch_is_what_is_derived(name: str, seed: int, s
         values.data = spread * torch.randn(values.shape, generator=generator)
     for values in distribution.thresholds.values():
         values.data = threshold + torch.randn(values.shape, generator=generator)
-    draw = distribution.draw(Moment(generator, progress=1.0))
+    draw = distribution.draw(DrawContext(generator, progress=1.0))
     graph = []
     for kind, cell in space.cells.items():
         support = draw.support[kind]  # type: ignore[index]
@@ -195,7 +195,7 @@ def test_thresholded_weights_are_those_of_the_equations(
         values.data = torch.from_numpy(spread * generator.normal(size=values.shape)).float()
     for values in distribution.thresholds.values():
         values.data = torch.from_numpy(threshold + generator.normal(size=values.shape)).float()
-    draw = distribution.draw(Moment(torch.Generator(), progress=progress))
+    draw = distribution.draw(DrawContext(torch.Generator(), progress=progress))
     real = [o for o, op in enumerate(space.operations) if op != "none"]
     for kind, cell in space.cells.items():
         logits = distribution.logits[kind].detach().double().numpy()[:, real]
@@ -369,7 +369,7 @@ def test_a_widened_candidate_is_the_old_one_on_copied_channels(op: str) -> None:
     narrow = supernet(space, before, channels=channels)
     wide = widen(narrow, after, {}, torch.Generator().manual_seed(0)).double()
     kind = list(space.cells)[-1]
-    index = next(i for i, p in enumerate(narrow.network.parts) if isinstance(p, CellPlace) and p.kind == kind)
+    index = next(i for i, p in enumerate(narrow.network.parts) if isinstance(p, CellInstance) and p.kind == kind)
     old, new = (net.parts[index].candidate(0, op) for net in (narrow, wide))  # type: ignore[operator]
     pairs = [(a, b) for a, b in zip(old.modules(), new.modules(), strict=True) if isinstance(a, nn.Conv2d)]
     copies: list[int] = []  # of every new incoming channel the old one

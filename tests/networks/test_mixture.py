@@ -20,7 +20,7 @@ from hwnas.networks.fast.kernels import kernels
 from hwnas.networks.fast.mixture import Term, branches, mix
 from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.recipe import read_recipe
-from hwnas.search.distribution import Moment
+from hwnas.search.distribution import DrawContext
 from hwnas.search.loop import Search
 from hwnas.spaces import SPACES, SearchSpace
 
@@ -192,7 +192,7 @@ def test_cold_samples_need_not_run_what_they_round_to_zero(name: str) -> None:
     for final in (True, False):
         search = make_search(name, read_recipe("snas-short", {"batch_size": 8}))
         target = search.targets[0]
-        draw = target.distribution.draw(Moment(torch.Generator().manual_seed(0), temperature=0.02))
+        draw = target.distribution.draw(DrawContext(torch.Generator().manual_seed(0), temperature=0.02))
         mixture, _ = search.runs(search.supernet, target.distribution, draw)
         if not final:
             mixture = {kind: Mixed(mixed.weights) for kind, mixed in mixture.items()}

@@ -387,7 +387,7 @@ def test_a_device_that_cannot_be_reached_is_one_clear_error(
     assert "\n" not in str(caught.value)
     if fault != "no ssh":
         assert f"cannot connect to {USER}@127.0.0.1:{host.port}" in caught.value.problem
-        assert f"-p {host.port} {USER}@127.0.0.1 true`" in caught.value.mend
+        assert f"-p {host.port} {USER}@127.0.0.1 true`" in caught.value.fix
     if fault == "port":
         host.start()
 

@@ -15,7 +15,7 @@ import hwnas.search.methods  # noqa: F401  registers the distributions
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.search.choices import CHOICES, build
-from hwnas.search.distribution import Distribution, EdgeLogits, Moment
+from hwnas.search.distribution import Distribution, DrawContext, EdgeLogits
 from hwnas.search.methods.enas import Controller
 from hwnas.spaces import SPACES, Cell
 
@@ -40,7 +40,7 @@ def made(name: str, **changes: object) -> Distribution:
 
 def draws(distribution: Distribution, temperature: float = 1.0) -> np.ndarray:
     """Mixtures [N, E, K]."""
-    moment = Moment(torch.Generator().manual_seed(2), temperature)
+    moment = DrawContext(torch.Generator().manual_seed(2), temperature)
     with torch.no_grad():
         return np.stack([distribution.draw(moment).mixture["cell"].double().numpy() for _ in range(DRAWS)])
 
@@ -144,7 +144,7 @@ def test_draws_follow_from_the_generator_alone(name: str) -> None:
     distribution = made(name)
 
     def drawn(seed: int) -> torch.Tensor:
-        return distribution.draw(Moment(torch.Generator().manual_seed(seed))).mixture["cell"].detach()
+        return distribution.draw(DrawContext(torch.Generator().manual_seed(seed))).mixture["cell"].detach()
 
     torch.manual_seed(0)
     first, state = drawn(3), torch.get_rng_state()

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from hwnas.networks.supernet import Mixed
 from hwnas.recipe import read_recipe
-from hwnas.search.distribution import Draw, Moment, one_hot
+from hwnas.search.distribution import Draw, DrawContext, one_hot
 from hwnas.search.lagrangian import relative_costs
-from hwnas.search.loop import Outcome, Search, batch_statistics
+from hwnas.search.loop import BatchResult, Search, batch_statistics
 from hwnas.search.methods.advantagenas import Advantage
 from hwnas.search.methods.darts import Unrolled
 from hwnas.search.methods.drnas import DirichletEdges, DirichletKL
 from hwnas.search.methods.enas import Controller, Reinforce
-from hwnas.spaces import SPACES, CellPlace
+from hwnas.spaces import SPACES, CellInstance
 
 NB201 = SPACES["nasbench201"]
 THREE = ("none", "skip_connect", "nor_conv_1x1")  # of nasbench201's five operations these
@@ -95,7 +95,7 @@ def estimates(search: Search, toy: Toy, before: Callable[[], None]) -> tuple[Ten
     exact gradient of the expected loss, by differentiating the sum over all of P(Z) L(Z).
     """
     target = still(search).targets[0]
-    search.task_loss = lambda target, draw, part: Outcome(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
+    search.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
     columns = [NB201.operations.index(op) for op in THREE]
     logits = target.logits["cell"]
     p = torch.softmax(logits[:, columns], dim=1)
@@ -154,7 +154,7 @@ def test_the_score_function_remembers_the_mean_loss() -> None:
     search = still(searching("advantagenas"))
     search.learning = Advantage(credit="loss")
     losses = iter([3.0, 5.0, 1.0])
-    search.task_loss = lambda target, draw, part: Outcome(  # type: ignore[method-assign]
+    search.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
         next(losses) + 0 * draw.mixture["cell"].sum(), 0
     )
     for mean in (3.0, 3.0 + 0.05 * 2, 3.1 + 0.05 * (1 - 3.1)):
@@ -190,7 +190,7 @@ def test_a_drawn_none_gets_the_worst_credit_of_its_edge() -> None:
     search = still(searching("advantagenas", without=()))
     search.learning = Advantage(zero_credit=True)
     target, toy, none = search.targets[0], Toy(none_gives_nothing=True), NB201.operations.index("none")
-    search.task_loss = lambda target, draw, part: Outcome(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
+    search.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
     p = target.distribution.probabilities()["cell"].detach()
     table = np.zeros((6, 5))
     generator = torch.Generator().manual_seed(1)
@@ -303,7 +303,7 @@ def test_reinforce_estimates_the_gradient_of_the_expected_reward(monkeypatch: py
         parameter.data = 10 * parameter.data
     right = np.random.default_rng(0).integers(0, 9, len(SEQUENCES))
     number = {tuple(s): n for n, s in enumerate(SEQUENCES.tolist())}
-    search.task_loss = lambda target, draw, part: Outcome(  # type: ignore[method-assign]
+    search.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
         torch.zeros(()), int(right[number[tuple(draw.chosen["cell"].tolist())]])
     )
     forced(monkeypatch, SEQUENCES)
@@ -368,7 +368,7 @@ def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_relaxed_s
     distribution = search.targets[0].distribution
     logits, temperature = search.targets[0].logits["cell"], 2.5
     worth = torch.randn(6, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    draw = distribution.draw(Moment(torch.Generator().manual_seed(4), temperature))
+    draw = distribution.draw(DrawContext(torch.Generator().manual_seed(4), temperature))
     z = draw.mixture["cell"]
     torch.testing.assert_close(z.detach(), one_hot(draw.chosen["cell"], z), atol=1e-15, rtol=0)  # type: ignore[index]
     (worth * z).sum().backward()
@@ -404,7 +404,7 @@ def test_ghosts_learn_as_if_their_outputs_were_ones(space: str) -> None:
     search = searching("gdas", space)
     supernet, target = search.supernet, search.targets[0]
     kind, none = next(iter(search.space.cells)), search.space.operations.index("none")
-    chosen = target.distribution.draw(Moment(torch.Generator().manual_seed(0), 1.0)).chosen
+    chosen = target.distribution.draw(DrawContext(torch.Generator().manual_seed(0), 1.0)).chosen
     assert chosen is not None
     chosen[kind][1] = none
     weights = {k: one_hot(c, target.logits[k]).requires_grad_() for k, c in chosen.items()}
@@ -424,7 +424,7 @@ def test_ghosts_learn_as_if_their_outputs_were_ones(space: str) -> None:
         other = next(o for o in range(len(search.space.operations)) if o not in (k, none))
         both[kind][e].append(other)
         for part, cell in zip(supernet.network.parts, supernet.parts, strict=True):
-            if isinstance(part, CellPlace) and part.kind == kind:
+            if isinstance(part, CellInstance) and part.kind == kind:
                 op = search.space.operations[other]
                 cell.edges[e][op] = Ones(cell.candidate(e, op))  # type: ignore[index,operator]
     expected = torch.autograd.grad(loss(both, False), weights[kind])[0]
@@ -460,7 +460,7 @@ def test_the_pathwise_gradient_of_dirichlet_samples_is_that_of_the_expectation()
     expectation = ((covariance + torch.outer(mean, mean)) * square).sum() + mean @ linear
     exact = torch.autograd.grad(expectation, eta)[0]
     edges = dirichlet(60_000)
-    theta = edges.draw(Moment(torch.Generator().manual_seed(1))).mixture["cell"]
+    theta = edges.draw(DrawContext(torch.Generator().manual_seed(1))).mixture["cell"]
     f = torch.einsum("nk,kl,nl->n", theta, square, theta) + theta @ linear
     slopes = torch.autograd.grad(f.sum(), edges.logits["cell"])[0]
     error = slopes.std(dim=0) / len(slopes) ** 0.5
@@ -493,7 +493,7 @@ def test_pruned_operations_are_never_drawn_and_the_others_sum_to_one() -> None:
     edges = dirichlet(5000)
     edges.prune(3)
     left = sorted(np.argsort(ETA.numpy())[-3:].tolist())
-    theta = edges.draw(Moment(torch.Generator().manual_seed(2))).mixture["cell"].detach()
+    theta = edges.draw(DrawContext(torch.Generator().manual_seed(2))).mixture["cell"].detach()
     assert (theta > 0).all(dim=0).nonzero().flatten().tolist() == left
     assert not theta[:, [k for k in range(5) if k not in left]].any()
     torch.testing.assert_close(theta.sum(dim=1), torch.ones(5000, dtype=torch.float64))

@@ -22,7 +22,7 @@ from hwnas.data.images import Split
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
-from hwnas.search.loop import Goal, Search, Target, batch_statistics, run_search
+from hwnas.search.loop import Objective, Search, Target, batch_statistics, run_search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import SPACES, Architecture
 from hwnas.training.checkpoint import Checkpoint
@@ -50,7 +50,7 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
         costs = build_metrics(make_table(SPACES[space], sizes), SPACES[space], sizes)
     previews = PREVIEWS[space] if costs is COSTS[space] else preview(costs)
     asked = [b if isinstance(b, Budget) else parse_budget(b, previews) for b in budgets or ("moderate",)]
-    return Search(SPACES[space], sizes, [Goal("table", budget, costs) for budget in asked], FEW, settings)
+    return Search(SPACES[space], sizes, [Objective("table", budget, costs) for budget in asked], FEW, settings)
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -277,7 +277,7 @@ def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
     space, sizes = SPACES["nasbench201"], replace(SIZES["nasbench201"], channels=8)
     costs = build_metrics(make_table(space, sizes), space, sizes)
     settings = read_recipe(recipe, {"epochs": 10})
-    search = Search(space, sizes, [Goal("table", Budget("none", {}), costs)], DATA, settings)
+    search = Search(space, sizes, [Objective("table", Budget("none", {}), costs)], DATA, settings)
     while not search.over:
         search.take_step()
     (target,) = search.targets

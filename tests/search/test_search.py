@@ -25,9 +25,9 @@ from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.runs.search import epoch_line
-from hwnas.search.distribution import Moment
+from hwnas.search.distribution import DrawContext
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
-from hwnas.search.loop import Goal, Search, batch_statistics
+from hwnas.search.loop import Objective, Search, batch_statistics
 from hwnas.search.methods.snas import Concrete
 from hwnas.search.resources import ResourcePenalty
 from hwnas.spaces import SPACES, Setting, get_space
@@ -46,7 +46,7 @@ def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate
     space, sizes = SPACES[name], SIZES[name]
     costs = build_metrics(make_table(space, sizes), space, sizes)
     previews = preview(costs)
-    return Search(space, sizes, [Goal("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe)
+    return Search(space, sizes, [Objective("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe)
 
 
 def plain_recipe(**changes: object) -> Recipe:
@@ -254,12 +254,12 @@ def test_concrete_samples_choose_as_often_as_the_probabilities_say() -> None:
     concrete = Concrete(SPACES["nasbench201"], read_recipe("snas-short", {}), torch.Generator())
     concrete.logits["cell"] = torch.nn.Parameter(torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]]).repeat(20_000, 1))
     concrete.allowed_cell = concrete.allowed_cell[:1].expand(20_000, -1)
-    sample = concrete.draw(Moment(torch.Generator().manual_seed(0), 0.5)).mixture["cell"].detach()
+    sample = concrete.draw(DrawContext(torch.Generator().manual_seed(0), 0.5)).mixture["cell"].detach()
     torch.testing.assert_close(sample.sum(dim=1), torch.ones(20_000))
     counts = torch.bincount(sample.argmax(dim=1), minlength=5).numpy()
     expected = torch.softmax(concrete.logits["cell"][0].detach(), dim=0).double().numpy()
     assert chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-3
-    cold = concrete.draw(Moment(torch.Generator().manual_seed(0), 0.01)).mixture["cell"]
+    cold = concrete.draw(DrawContext(torch.Generator().manual_seed(0), 0.01)).mixture["cell"]
     assert float((cold.max(dim=1).values > 0.99).float().mean()) > 0.95
 
 
@@ -337,7 +337,7 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     worth = {kind: torch.from_numpy(edges / edges.max()).float() for kind, edges in model.linear()[1].items()}
     for step in range(steps):
         start, end = recipe.temperature.start, recipe.temperature.end
-        sample = concrete.draw(Moment(generator, start + (end - start) * step / (steps - 1))).mixture
+        sample = concrete.draw(DrawContext(generator, start + (end - start) * step / (steps - 1))).mixture
         noisy = {kind: w + 0.1 * torch.randn(w.shape, generator=generator) for kind, w in worth.items()}
         task = -pull * torch.stack([(sample[kind] * noisy[kind]).sum() / len(worth[kind]) for kind in worth]).sum()
         relative = relative_costs(concrete.probabilities(), costs, {"latency_ms": bound})

@@ -314,7 +314,7 @@ def test_a_name_taken_between_look_and_write_is_told(
     """The moment that two processes seldom hit: the record is not there yet when it is looked for."""
     before, read, hidden = (folder / "records/cpu.json").read_bytes(), transport.read, ["records/cpu.json"]
 
-    def blind_once(opened: transport.Shelf, path: str, limit: int) -> bytes | None:
+    def blind_once(opened: transport.TableRegistry, path: str, limit: int) -> bytes | None:
         return (hidden.remove(path), None)[1] if path in hidden else read(opened, path, limit)
 
     monkeypatch.setattr(transport, "read", blind_once)
@@ -331,7 +331,7 @@ def test_a_record_that_comes_while_the_index_is_written_is_in_it(
     """Another push adds its record after this one has listed, and is killed before it writes an index."""
     replace = transport.replace
 
-    def late(opened: transport.Shelf, path: str, data: bytes) -> None:
+    def late(opened: transport.TableRegistry, path: str, data: bytes) -> None:
         if path == "index.json" and not (folder / "records/late.json").exists():
             (folder / "records/late.json").write_text(json.dumps(record_of(folder) | {"name": "late"}))
         replace(opened, path, data)
@@ -383,7 +383,7 @@ def test_a_backend_that_lets_both_write_a_name_tells_the_one_that_lost(
     address = f"memory://{uuid.uuid4()}"
     create = transport.create
 
-    def both(opened: transport.Shelf, path: str, data: bytes) -> bool:
+    def both(opened: transport.TableRegistry, path: str, data: bytes) -> bool:
         done = create(opened, path, data)
         if path == "records/cpu.json":
             theirs = registry.make_record(other.read_bytes(), "cpu", "other")

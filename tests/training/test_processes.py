@@ -23,14 +23,14 @@ from hwnas.budgets.budget import parse_budget
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
-from hwnas.runs.search import Question, answer
+from hwnas.runs.search import SearchRequest, answer
 from hwnas.runs.train import train_run
-from hwnas.search.loop import Goal, Search
+from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import SPACES
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.child import Trainer
-from hwnas.training.processes import ALONE, Processes, joined, these
+from hwnas.training.processes import ALONE, Processes, joined, process_group
 from hwnas.training.recipe import read_training
 
 SEARCHES = [*(("nasbench201", method) for method in METHODS), ("darts", "entrannas-dst")]
@@ -53,7 +53,7 @@ def searching(space: str, method: str, processes: Processes) -> Search:
         **({"selection": {"name": "evolution", "population": 3, "generations": 2}} if method == "single-path" else {}),
     }
     recipe = read_recipe(f"{'short' if space == 'nasbench201' else space}/{method}", changes)
-    goal = Goal("table", parse_budget("moderate", PREVIEWS[space]), COSTS[space])
+    goal = Objective("table", parse_budget("moderate", PREVIEWS[space]), COSTS[space])
     search = Search(SPACES[space], SIZES[space], [goal], FEW, recipe, processes)
     search.supernet.double()
     search.targets[0].distribution.double()
@@ -74,7 +74,7 @@ def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
 def one_of_them(folder: Path, table: Path) -> None:
     """What a process does in the test: some steps of every search, and a whole search in a folder of its own."""
     with joined():
-        processes = these()
+        processes = process_group()
         states = {f"{space} {method}": some_steps(space, method, processes) for space, method in SEARCHES}
         torch.save(states, folder / f"{processes.rank}.pt")
         torch.save(a_child(processes), folder / f"child{processes.rank}.pt")
@@ -99,10 +99,12 @@ def trained(run: Path) -> list[dict[str, Any]]:
     return train_run(run, "quick", recipe, None, Progress(quiet=True))
 
 
-def question(table: Path) -> Question:
+def question(table: Path) -> SearchRequest:
     recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
     space, sizes = SPACES["nasbench201"], SIZES["nasbench201"]
-    return Question(space, sizes, {"table": read_table(table)}, "digits?size=16", ["moderate"], recipe, verify=False)
+    return SearchRequest(
+        space, sizes, {"table": read_table(table)}, "digits?size=16", ["moderate"], recipe, verify=False
+    )
 
 
 def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:

@@ -33,7 +33,7 @@ from hwnas.networks.supernet import DropPath, drop_path
 from hwnas.profiling.session import ask
 from hwnas.recipe import known_recipes
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.spaces import CellPlace, Setting, get_space
+from hwnas.spaces import CellInstance, Setting, get_space
 from hwnas.tables.io import write_table
 from hwnas.training import child as training
 from hwnas.training.augment import cutout
@@ -248,7 +248,7 @@ def test_drop_path_meets_every_edge_but_identities() -> None:
     these leaves an input of a reduction.
     """
     child, dropped = tiny_child(), Counter[int]()
-    kinds = [part.kind for part in child.network.parts if isinstance(part, CellPlace)]
+    kinds = [part.kind for part in child.network.parts if isinstance(part, CellInstance)]
     assert kinds == ["normal", "reduce", "reduce"]
 
     def spy(x: Tensor) -> Tensor:

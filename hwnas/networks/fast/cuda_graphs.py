@@ -18,14 +18,14 @@ from hwnas.networks.supernet import DropPath, Mixed, Supernet
 MOST = 4  # recordings: each holds the memory of a pass
 
 
-class Passes:
-    """Passes over ``supernet`` in training, in one precision.
+class GraphReplay:
+    """GraphReplay over ``supernet`` in training, in one precision.
 
     ``records``: whether to record at all. ``say`` hears why a pass that should be recorded cannot be.
     """
 
     def __init__(self, supernet: Supernet, precision: str, records: bool, say: Callable[[str], None]) -> None:
-        self.supernet, self.precision, self.records, self.say = supernet, precision, records, say
+        self.supernet, self.precision, self.records, self.log = supernet, precision, records, say
         self._recorded: dict[object, _Pass] = {}
 
     def __call__(
@@ -43,7 +43,7 @@ class Passes:
             if key in self._recorded or len(self._recorded) < MOST:
                 return self._replayed(key, images, mixture, drop, frozen)
             self.records = False
-            self.say(f"passes over the supernet are of more than {MOST} kinds: they are not replayed")
+            self.log(f"passes over the supernet are of more than {MOST} kinds: they are not replayed")
         with computing(self.precision, images.device):
             return self.supernet(images, mixture, places, drop)
 
@@ -67,7 +67,7 @@ class Passes:
             torch.cuda.make_graphed_callables(one, samples, allow_unused_input=True)  # from now on ``one`` replays it
         except RuntimeError as error:
             self.records = False
-            self.say(
+            self.log(
                 f"CUDA graphs cannot record the supernet ({str(error).splitlines()[0]}): its operators run one by one"
             )
         finally:

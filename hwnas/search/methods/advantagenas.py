@@ -34,7 +34,7 @@ from hwnas.search.methods.darts import set_gradients
 from hwnas.spaces import NONE
 
 if TYPE_CHECKING:
-    from hwnas.search.loop import Outcome, Search, Target
+    from hwnas.search.loop import BatchResult, Search, Target
 
 NEW = 0.05  # the weight of what is new in the moving averages
 
@@ -53,7 +53,7 @@ class Advantage:
         if not isinstance(distribution, Categorical):
             raise HwnasError("learning advantage needs one drawn operation an edge", "use distribution: categorical")
 
-    def learn(self, search: Search, target: Target) -> Outcome:
+    def learn(self, search: Search, target: Target) -> BatchResult:
         if not search.logits_learn:
             return search.weights_step(target)
         if not self.alternate or search.step // len(search.targets) % 2 == 0:
@@ -62,7 +62,7 @@ class Advantage:
                 return outcome
         return search.weights_step(target)
 
-    def _logits_step(self, search: Search, target: Target) -> Outcome:
+    def _logits_step(self, search: Search, target: Target) -> BatchResult:
         draw = search.draw(target, "logits")
         gates = {kind: a.clone().requires_grad_() for kind, a in draw.mixture.items()}
         outcome = search.task_loss(target, draw.with_mixture(gates), "logits")

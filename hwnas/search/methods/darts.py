@@ -27,7 +27,7 @@ from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution
 
 if TYPE_CHECKING:
-    from hwnas.search.loop import Outcome, Search, Target
+    from hwnas.search.loop import BatchResult, Search, Target
 
 LENGTH = 0.01  # of the finite difference's step, as published
 
@@ -40,7 +40,7 @@ class Alternating:
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
 
-    def learn(self, search: Search, target: Target) -> Outcome:
+    def learn(self, search: Search, target: Target) -> BatchResult:
         if search.logits_learn:
             search.zero_grad(target)
             task, penalty = search.logits_loss(target)
@@ -57,7 +57,7 @@ class Unrolled:
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
 
-    def learn(self, search: Search, target: Target) -> Outcome:
+    def learn(self, search: Search, target: Target) -> BatchResult:
         if search.logits_learn:
             search.zero_grad(target)
             self._gradients(search, target)

@@ -27,7 +27,7 @@ from torch.distributions import Dirichlet, kl_divergence
 
 from hwnas.errors import HwnasError
 from hwnas.search.choices import register
-from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment
+from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits
 
 
 @register("distribution", "dirichlet")
@@ -38,7 +38,7 @@ class DirichletEdges(EdgeLogits):
         """beta [E, K] of every cell kind."""
         return {kind: torch.nn.functional.elu(eta) + 1 for kind, eta in self.logits.items()}
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         mixture = {}
         for kind, beta in self.concentration().items():
             with torch.random.fork_rng(devices=[]):  # torch.distributions takes no generator

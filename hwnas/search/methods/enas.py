@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
-from hwnas.search.distribution import Distribution, Draw, Moment, one_hot
+from hwnas.search.distribution import Distribution, Draw, DrawContext, one_hot
 from hwnas.search.lagrangian import relative_costs
 from hwnas.spaces import NONE, SearchSpace
 
 if TYPE_CHECKING:
-    from hwnas.search.loop import Outcome, Search, Target
+    from hwnas.search.loop import BatchResult, Search, Target
 
 HIDDEN = 32
 TANH = 1.1  # logits are kept within these bounds, as in the published controller
@@ -98,7 +98,7 @@ class Controller(Distribution):
     def _target(self, kind: str, e: int) -> int:
         return self.space.cells[kind].edges[e][1]
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         with torch.no_grad():
             picks = self.sample(1, moment.generator)[0]
         chosen = {kind: values[0] for kind, values in picks.items()}
@@ -123,7 +123,7 @@ class Reinforce:
         if not isinstance(distribution, Controller):
             raise HwnasError("learning reinforce teaches a controller", "use distribution: controller")
 
-    def learn(self, search: Search, target: Target) -> Outcome:
+    def learn(self, search: Search, target: Target) -> BatchResult:
         outcome = search.weights_step(target)
         turn = search.step // len(search.targets)
         if search.logits_learn and turn % self.every == self.every - 1:

@@ -42,9 +42,9 @@ from torch import Tensor, nn
 from hwnas.networks.supernet import Mixed, Supernet
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
-from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment
+from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits
 from hwnas.search.execution import Running, mixed_of
-from hwnas.spaces import NONE, CellPlace, SearchSpace
+from hwnas.spaces import NONE, CellInstance, SearchSpace
 
 SHARPNESS = 10.0
 
@@ -64,7 +64,7 @@ class EngineTransit:
         for kind, weights in draw.mixture.items():
             active = draw.support[kind] if draw.support else self._strongest(distribution, kind, log_probability[kind])
             transit[kind] = Mixed(torch.ones_like(weights), active)
-            parts = [i for i, p in enumerate(supernet.network.parts) if isinstance(p, CellPlace) and p.kind == kind]
+            parts = [i for i, p in enumerate(supernet.network.parts) if isinstance(p, CellInstance) and p.kind == kind]
             number = min(self.engines, len(parts))
             for n in range(number):
                 places[parts[(2 * n + 1) * len(parts) // (2 * number)]] = mixed_of(distribution, draw, kind)
@@ -109,7 +109,7 @@ class Thresholded(EdgeLogits):
         nodes = torch.tensor([target - cell.num_inputs for _, target in cell.edges])
         return torch.sigmoid(self.thresholds[kind])[nodes]
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         mixture, support = {}, {}
         for kind in self.logits:
             ratios = self.ratios(kind)

@@ -3,8 +3,8 @@
 The supernet's weights learn with uniformly drawn paths, as in hwnas.search.methods.random_search. Then evolution
 looks for the architecture with which the supernet is most accurate on validation images: ``population`` architectures
 within the budget; in each of ``generations`` the ``parents`` best so far bring forth half of the next population by
-crossover (every edge from one of two parents) and half by mutation (every edge anew with probability ``mutation``); what is over
-the budget is born again, what was judged before is not judged again. The settings are the paper's.
+crossover (every edge from one of two parents) and half by mutation (every edge anew with probability ``mutation``);
+what is over the budget is born again, what was judged before is not judged again. The settings are the paper's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from hwnas.budgets.derive import Limits
 from hwnas.search.choices import register
-from hwnas.search.selection import TRIES, at_random, judged_or, within
+from hwnas.search.selection import TRIES, at_random, best_scored, within
 from hwnas.spaces import Architecture
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Evolution:
     mutation: float = Field(default=0.1, gt=0, le=1)
 
     def best(self, search: Search, target: Target, limits: Limits) -> Iterator[tuple[Architecture, float]]:
-        return judged_or(search, target, limits, lambda: self._evolve(search, target, limits))
+        return best_scored(search, target, limits, lambda: self._evolve(search, target, limits))
 
     def _evolve(self, search: Search, target: Target, limits: Limits) -> None:
         generator = search.moment("selection").generator

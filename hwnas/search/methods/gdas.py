@@ -14,14 +14,14 @@ from __future__ import annotations
 import torch
 
 from hwnas.search.choices import register
-from hwnas.search.distribution import Draw, EdgeLogits, Moment, gumbel_like, one_hot
+from hwnas.search.distribution import Draw, DrawContext, EdgeLogits, gumbel_like, one_hot
 
 
 @register("distribution", "straight_through")
 class StraightThrough(EdgeLogits):
     """A one-hot sample whose gradient is that of the relaxed one."""
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         mixture, chosen = {}, {}
         for kind, scores in self.scores().items():
             logs = torch.log_softmax(scores, dim=-1)

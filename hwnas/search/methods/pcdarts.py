@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
-from hwnas.search.distribution import Draw, EdgeLogits, Moment
+from hwnas.search.distribution import Draw, DrawContext, EdgeLogits
 from hwnas.spaces import SearchSpace
 
 
@@ -40,7 +40,7 @@ class SoftmaxEdges(EdgeLogits):
             result[kind] = torch.exp(beta - torch.logsumexp(others, dim=-1))
         return result
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         return Draw(self.probabilities(), edges=self.gamma())
 
     def log_probability(self) -> dict[str, NDArray[np.float64]]:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
-from hwnas.search.distribution import Distribution, Draw, Moment, one_hot, uniform_choice
+from hwnas.search.distribution import Distribution, Draw, DrawContext, one_hot, uniform_choice
 from hwnas.spaces import NONE, SearchSpace
 
 if TYPE_CHECKING:
-    from hwnas.search.loop import Outcome, Search, Target
+    from hwnas.search.loop import BatchResult, Search, Target
 
 
 @register("distribution", "uniform")
@@ -32,7 +32,7 @@ class Uniform(Distribution):
         super().__init__(space, recipe, generator)
         self.inputs_per_node, self.without = recipe.inputs_per_node, recipe.without
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         chosen = uniform_choice(self.space, self.inputs_per_node, moment.generator, self.without)
         like = torch.zeros(len(self.space.operations))
         return Draw({kind: one_hot(c, like) for kind, c in chosen.items()}, chosen)
@@ -57,5 +57,5 @@ class Uniform(Distribution):
 class WeightsOnly:
     """Only the supernet's weights learn."""
 
-    def learn(self, search: Search, target: Target) -> Outcome:
+    def learn(self, search: Search, target: Target) -> BatchResult:
         return search.weights_step(target)

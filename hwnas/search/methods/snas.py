@@ -26,11 +26,11 @@ import torch
 from pydantic.dataclasses import dataclass
 
 from hwnas.search.choices import register
-from hwnas.search.distribution import Distribution, Draw, EdgeLogits, Moment, gumbel_like
+from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits, gumbel_like
 from hwnas.search.methods.darts import require_pathwise
 
 if TYPE_CHECKING:
-    from hwnas.search.loop import Outcome, Search, Target
+    from hwnas.search.loop import BatchResult, Search, Target
 
 
 @register("distribution", "concrete")
@@ -39,7 +39,7 @@ class Concrete(EdgeLogits):
 
     final_zeros = True
 
-    def draw(self, moment: Moment) -> Draw:
+    def draw(self, moment: DrawContext) -> Draw:
         return Draw(
             {
                 kind: torch.softmax((values + gumbel_like(values, moment)) / moment.temperature, dim=-1)
@@ -56,7 +56,7 @@ class SameBatch:
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
 
-    def learn(self, search: Search, target: Target) -> Outcome:
+    def learn(self, search: Search, target: Target) -> BatchResult:
         loss, outcome = search.loss(target)
         search.zero_grad(target)
         search.backward(loss)
