@@ -1,0 +1,1 @@
+"""A run's folder: search, select, write, verify, evaluate, train, quantize."""
