@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
+from hwnas.imports import require_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +23,19 @@ DASHES = ("-", "--", ":", "-.")
 
 
 def require_picture(out: Path) -> None:
-    """Raise HwnasError when a file's name does not end like a picture's."""
+    """Raise HwnasError when a file name does not end in a picture's suffix or matplotlib is not installed."""
     if out.suffix not in SUFFIXES:
         raise HwnasError(f"cannot tell a kind of picture from {out.name!r}", f"let it end in {' or '.join(SUFFIXES)}")
+    require_extra("matplotlib", "report", "drawing pictures")
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """How pictures look; draw and save inside of it. Letters that the font lacks become boxes, without a warning."""
+    """Apply the style of all pictures; draw and save inside. Letters that the font lacks become boxes, silently.
+
+    Raises HwnasError when matplotlib is not installed.
+    """
+    require_extra("matplotlib", "report", "drawing pictures")
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "hwnas", "font.size": 8}), warnings.catch_warnings():

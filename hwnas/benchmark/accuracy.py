@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hwnas.cost.model import Array, decode, encode, every_choice
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
+from hwnas.imports import require_extra
 from hwnas.spaces import Architecture
 from hwnas.spaces.nasbench201 import NASBENCH201
 
@@ -132,10 +133,7 @@ def _percentage(name: str, number: int, text: str) -> float:
 
 def _nats_rows(path: Path) -> list[list[str]]:
     """Test accuracies after 200 epochs, the mean over the seeds, of every architecture of a NATS-Bench benchmark."""
-    try:
-        import nats_bench
-    except ImportError:
-        raise HwnasError("the package nats_bench is not installed", "pip install 'hwnas[nats]'") from None
+    nats_bench = require_extra("nats_bench", "nats", "reading NATS-Bench's files")
     fix = "give NATS-Bench's NATS-tss-v1_0-3ffb9-simple folder, or its file"
     if not path.exists():
         raise HwnasError(f"{path} does not exist", fix)

@@ -30,6 +30,10 @@ def report_command(
     The page needs no network and nothing else. Its figures, its numbers and what its commands to reproduce read are
     written as files, too.
     """
+    from hwnas.imports import require_extra
+
+    for module in ("altair", "jinja2", "vl_convert"):
+        require_extra(module, "report", "writing a report")
     from hwnas.report.write import write_report
 
     folder = figures or out.with_name(f"{out.stem}_files")

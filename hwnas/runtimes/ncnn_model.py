@@ -6,14 +6,13 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
+from hwnas.imports import require_extra
 
 MAX_ERROR = 1e-3  # of the largest output; Winograd convolutions in single precision err by 1e-5
 ATTEMPTS = 5  # pnnx 20261020 crashes now and then: on some TorchScript files, which it reads too, one time in four
@@ -30,8 +29,8 @@ def convert_onnx(source: Path, path: Path) -> None:
     """
     import onnxruntime
 
-    pnnx = _require("pnnx")
-    _require("ncnn")
+    pnnx = require_extra("pnnx", "ncnn", "writing models for ncnn")
+    require_extra("ncnn", "ncnn", "writing models for ncnn")
     session = onnxruntime.InferenceSession(str(source), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     given = {}
@@ -69,7 +68,7 @@ def _run_pnnx(program: str, folder: Path, shapes: Sequence[Sequence[int]]) -> No
 
 def run_ncnn(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What ncnn computes for a model and its inputs, on one thread in single precision."""
-    ncnn = _require("ncnn")
+    ncnn = require_extra("ncnn", "ncnn", "running models in ncnn")
     net = ncnn.Net()
     net.opt.num_threads = 1
     for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
@@ -102,10 +101,3 @@ def _mended(graph: str, shapes: Sequence[Sequence[int]]) -> str:
             line = line.replace(" 6=1", " 6=0")
         lines.append(line)
     return "\n".join(lines) + "\n"
-
-
-def _require(package: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError:
-        raise HwnasError(f"package {package} is not installed", "pip install 'hwnas[ncnn]'") from None

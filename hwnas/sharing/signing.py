@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json
+from hwnas.imports import require_extra
 from hwnas.sharing.records import Index, Record, Signature, printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def make_keys(file: Path) -> str:
 
     Returns the public key. Raises HwnasError when either file is there or cannot be written; neither is then left.
     """
+    require_extra("cryptography", "share", "making keys")
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -73,6 +75,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 
 def read_key(file: Path) -> Ed25519PrivateKey:
     """The private key in a PEM file. Raises HwnasError when it is missing or not an Ed25519 key without passphrase."""
+    require_extra("cryptography", "share", "signing tables")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -121,11 +124,12 @@ def signer(signed: Record | Index) -> bytes | None:
 
     Raises HwnasError when the signature does not belong to what it says.
     """
+    if signed.signature is None:
+        return None
+    require_extra("cryptography", "share", "checking a signature")
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    if signed.signature is None:
-        return None
     key, value = _decode(signed.signature.key, KEY_BYTES), _decode(signed.signature.value, SIGNATURE_BYTES)
     try:
         if key is None or value is None:

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hwnas.errors import HwnasError
+from hwnas.imports import require_extra
 from hwnas.sharing.records import printable
 
 CHUNK_BYTES = 1 << 20
 # Seconds for a whole answer, for a connection, and between two pieces of an answer.
 TOTAL_S, CONNECT_S, READ_S = 600.0, 20.0, 60.0
 
-EXTRAS = {"s3": "hwnas[s3]", "s3a": "hwnas[s3]", "hf": "hwnas[hf]", "http": "fsspec[http]", "https": "fsspec[http]"}
+EXTRAS = {"s3": "hwnas[s3]", "s3a": "hwnas[s3]", "hf": "hwnas[hf]", "http": "hwnas[share]", "https": "hwnas[share]"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ def open_shelf(address: str) -> TableRegistry:
         raise HwnasError(f"{shown!r} is not a shelf", "give a folder or one URL such as s3://bucket/tables")
     protocol = split_protocol(address)[0] or "file"
     protocol = "file" if protocol == "local" else protocol
+    options = _options(protocol)
     try:
         # A new instance each time: those that fsspec keeps remember listings and what the environment said before.
-        filesystem, root = url_to_fs(address, skip_instance_cache=True, **_options(protocol))
+        filesystem, root = url_to_fs(address, skip_instance_cache=True, **options)
     except ImportError as error:
         package = EXTRAS.get(protocol)
         how = f"pip install '{package}'" if package else " ".join(str(error).split())
@@ -83,7 +85,7 @@ def open_shelf(address: str) -> TableRegistry:
 def _options(protocol: str) -> dict[str, Any]:
     if protocol not in ("http", "https"):
         return {}
-    import aiohttp
+    aiohttp = require_extra("aiohttp", "share", "reading tables over http")
 
     timeout = aiohttp.ClientTimeout(total=TOTAL_S, sock_connect=CONNECT_S, sock_read=READ_S)
     # Bytes as they are stored: hashes and sizes are of these, and nothing can unfold into gigabytes.

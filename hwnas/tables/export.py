@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path, canonical_json
+from hwnas.imports import require_extra
 from hwnas.tables.schema import LatencyTable
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]], same: dict[str, Any])
 
 
 def _write_parquet(path: Path, rows: Sequence[dict[str, Any]], same: dict[str, Any]) -> None:
+    require_extra("pyarrow", "report", "writing a Parquet file")
     import pyarrow
     from pyarrow import parquet
 

@@ -103,7 +103,7 @@ def test_torch_layers_compute_what_the_module_does(name: str, tmp_path: Path, mo
 @pytest.mark.parametrize("package", ["pnnx", "ncnn"])
 def test_ncnn_models_need_two_packages(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(HwnasError, match=rf"{package} is not installed; pip install 'hwnas\[ncnn\]'"):
+    with pytest.raises(HwnasError, match=rf"needs {package}, which is not installed; pip install 'hwnas\[ncnn\]'"):
         RUNTIMES["ncnn"].write(nn.ReLU(), [torch.zeros(1, 8, 4, 4)], tmp_path / "model.ncnn.param")
 
 
