@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hwnas.runtimes.device_spec import parse_device
 from hwnas.profiling.plan import ProfilePlan
 from hwnas.profiling.profile import profile
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.runs.search import SearchRequest, answer
+from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import get_space
 from hwnas.tables.io import read_table
 
@@ -40,4 +40,6 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
     if warning := table.noise_warning:
         progress.log(warning)
     recipe = read_recipe("snas-short", {})
-    return answer(SearchRequest(space, setting, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress)
+    return answer(
+        SearchRequest(space, setting, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress
+    )

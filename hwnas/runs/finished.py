@@ -14,7 +14,6 @@ from hwnas.budgets.budget import Budget
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.devices import LATENCY, device_of, joint_models, latency_on, names_devices, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
-from hwnas.tables.network_key import network_key
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.network import (
@@ -32,14 +31,15 @@ from hwnas.export.quantize import quantize_network
 from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import read_json, sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
-from hwnas.runtimes.int8 import FLOAT32, INT8
-from hwnas.runtimes.device_spec import DeviceSpec
-from hwnas.runtimes.runtime import RUNTIMES
 from hwnas.progress import Progress
 from hwnas.runs.plots import draw_run
+from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.int8 import FLOAT32, INT8
+from hwnas.runtimes.runtime import RUNTIMES
 from hwnas.spaces import Architecture, SearchSpace, Setting
 from hwnas.spaces.space_copy import kept_space
 from hwnas.tables.io import read_table
+from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.evaluation import evaluate_scores, scores_of, write_confusion
 

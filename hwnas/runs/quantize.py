@@ -8,17 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hwnas.tables.network_key import network_key
 from hwnas.data import ImageData
 from hwnas.errors import HwnasError
 from hwnas.export.network import onnx_accuracy
 from hwnas.export.quantize import CALIBRATION_IMAGES, quantize_network
 from hwnas.export.verify import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import write_json
-from hwnas.runs.finished import QUANTIZATION_FILE, Finished, data_of, read_targets
-from hwnas.runtimes.int8 import FLOAT32, INT8, SETTINGS
-from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.progress import Progress
+from hwnas.runs.finished import QUANTIZATION_FILE, Finished, data_of, read_targets
+from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.int8 import FLOAT32, INT8, SETTINGS
+from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable, today
 
 ACCEPTED_LOSS = 0.01  # of accuracy; more is said plainly

@@ -26,8 +26,9 @@ from typing import Any
 import torch
 
 from hwnas import __version__
-from hwnas.compute.device import CPU, choose_device, describe
 from hwnas.budgets.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
+from hwnas.compute.device import CPU, choose_device, describe
+from hwnas.compute.precision import choose_precision
 from hwnas.cost.devices import joint_models, names_devices, table_file, targets_of
 from hwnas.cost.metrics import build_metrics
 from hwnas.cost.peak import PeakModel
@@ -35,19 +36,18 @@ from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.export.verify import require_its_device
 from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json, write_text
-from hwnas.runs.finished import Derived, fit_setting, verify_run, write_child
 from hwnas.networks.fast.kernels import kernels
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
+from hwnas.runs.finished import Derived, fit_setting, verify_run, write_child
 from hwnas.runs.plots import draw_run
-from hwnas.search.loop import Objective, Search, Target, run_search
 from hwnas.runs.select import settle
+from hwnas.search.loop import Objective, Search, Target, run_search
 from hwnas.spaces import SearchSpace, Setting
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.child import accuracy, recalibrate, train_child
-from hwnas.compute.precision import choose_precision
 from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import training_of
 from hwnas.training.step_profile import StepProfile

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.budgets.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
-from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.calibration.intervals import error_scales
+from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.model import ENUMERABLE, encode
-from hwnas.tables.network_key import network_key
 from hwnas.data import ImageData
 from hwnas.export.network import export_network
 from hwnas.export.quantize import quantize_network
 from hwnas.export.verify import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
 from hwnas.networks.child import ChildNetwork
-from hwnas.runtimes.int8 import INT8
 from hwnas.progress import Progress
+from hwnas.runtimes.int8 import INT8
 from hwnas.search.loop import Search, Target
 from hwnas.spaces import Architecture
+from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable
 
 STEP = 0.5  # scales of the error between the bounds at which a space is looked at that cannot be enumerated

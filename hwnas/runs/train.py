@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from hwnas.compute.device import choose_device
+from hwnas.compute.precision import choose_precision
 from hwnas.data import ImageData, load_data
 from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
-from hwnas.runs.finished import WEIGHTS, Derived, Finished, fit_setting, read_targets, update_summary, write_child
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
+from hwnas.runs.finished import WEIGHTS, Derived, Finished, fit_setting, read_targets, update_summary, write_child
 from hwnas.spaces import Setting
 from hwnas.training.child import HISTORY, PURPOSES, Trained, accuracy, best_of, train_child
-from hwnas.compute.precision import choose_precision
 from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import AS_SEARCHED, Training
 
