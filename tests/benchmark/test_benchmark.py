@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, Run, assert_one_clear_line, hwnas_process
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +30,8 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.spaces import SPACES, Setting
 from hwnas.tables.io import read_table
+from support.command import Run, assert_one_clear_line, hwnas_process
+from support.paths import SHARED
 
 SPACE = SPACES["nasbench201"]
 PUBLISHED = SHARED / "nb201_accuracy.csv.gz"

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
@@ -30,6 +29,8 @@ from hwnas.recipe import read_recipe
 from hwnas.runs.select import settle
 from hwnas.search.loop import Objective, Search, Target
 from hwnas.spaces import Architecture, Setting, get_space
+from support.paths import SHARED
+from support.tables import make_table
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = "latency_ms"
@@ -137,15 +138,15 @@ def test_a_clock_that_rounds_is_allowed_for() -> None:
     assert taken.candidate.value == world.value[world.predicted < 1.875].max()
 
 
-SPACE, SIZES = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
-TABLE = make_table(SPACE, SIZES)
-COSTS = build_metrics(TABLE, SPACE, SIZES)
+SPACE, SMALL = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
+TABLE = make_table(SPACE, SMALL)
+COSTS = build_metrics(TABLE, SPACE, SMALL)
 
 
 def searched(bound_ms: float) -> tuple[Search, Target]:
     """As a search leaves it."""
     goal = Objective("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
-    search = Search(SPACE, SIZES, [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
+    search = Search(SPACE, SMALL, [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
     (target,) = search.targets
     target.logits["cell"].data = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     return search, target

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -46,6 +45,8 @@ from hwnas.tables.io import write_table
 from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import CellCosts, Correction, EdgeCosts, Entry, LatencyTable
 from hwnas.training.checkpoint import Checkpoint
+from support.command import Run, assert_one_clear_line
+from support.tables import make_table
 
 NB201 = get_space("nasbench201")
 SETTINGS = {"nasbench201": Setting(channels=4, depth=1, height=16, width=16)}
@@ -534,7 +535,7 @@ def test_derive_refuses_what_means_nothing(run: Run, searched: Path, tmp_path: P
     assert not (copy / "checkpoint.pt").exists()
 
 
-SIZES = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+SMALL = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 
 
 def test_preview_names_limits_that_contradict_each_other(run: Run, table_file: Path) -> None:
@@ -544,7 +545,7 @@ def test_preview_names_limits_that_contradict_each_other(run: Run, table_file: P
     # The fewest parameters among architectures that are slow enough to be told from the quick ones.
     least = {m: c.min() for m, c in costs.items()}
     fewest = costs["params"][costs["latency_ms"] <= least["latency_ms"] * 1.0001].min()
-    preview_of = ("space", "preview", "--table", table_file, *SIZES)
+    preview_of = ("space", "preview", "--table", table_file, *SMALL)
     budget = f"{quick}ms,{fewest:.0f}params"
     fine = run(*preview_of, "--budget", budget)
     assert fine.exit_code == 0, fine.output
@@ -574,7 +575,7 @@ def contradictory_table() -> LatencyTable:
 
 def test_contradictory_budgets_are_one_line_with_what_can_be_had(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "t.json", contradictory_table())
-    preview_of = ("space", "preview", "--table", tmp_path / "t.json", *SIZES)
+    preview_of = ("space", "preview", "--table", tmp_path / "t.json", *SMALL)
     result = run(*preview_of, "--budget", "2ms,500params,1M-macs")
     # One edge from the input to the output is all it takes: 1.5 ms with 1,010 parameters, or 6 ms with 20.
     assert_one_clear_line(result, "latency_ms <= 2 ms and params <= 500 params contradict each other")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -25,13 +24,15 @@ from hwnas.export.verify import Measured
 from hwnas.search.loop import Objective
 from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import parse_table, table_text, write_table
+from support.command import Run, assert_one_clear_line
+from support.tables import make_table
 
-SPACE, SIZES = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
+SPACE, SMALL = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
 TABLES = {
-    name: parse_table(table_text(make_table(SPACE, SIZES, seed)).encode(), name, "")
+    name: parse_table(table_text(make_table(SPACE, SMALL, seed)).encode(), name, "")
     for seed, name in enumerate(("phone", "server"))
 }
-MODELS = {name: build_metrics(table, SPACE, SIZES) for name, table in TABLES.items()}
+MODELS = {name: build_metrics(table, SPACE, SMALL) for name, table in TABLES.items()}
 CHOICES = every_choice(SPACE)
 MS = {name: models["latency_ms"].predict_many(CHOICES) for name, models in MODELS.items()}
 PREVIEWS = preview(joint_models(MODELS))

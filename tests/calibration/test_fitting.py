@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, Run, assert_one_clear_line
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
@@ -31,42 +30,19 @@ from hwnas.calibration.fit import Origin, fit_table
 from hwnas.calibration.intervals import half_intervals
 from hwnas.calibration.prior import generic_prior, pool_prior
 from hwnas.calibration.regression import Prior, fit_posterior
-from hwnas.cost.model import Array, build_cost_models, decode, encode, every_choice
+from hwnas.cost.model import build_cost_models, decode, encode, every_choice
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import LatencyTable
+from support.command import Run, assert_one_clear_line
+from support.fitting import CIFAR, fitted, made_up_device, predictions, timed
+from support.paths import SHARED
 
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
-CIFAR = NB201.setting("cifar")
 SMALL_DARTS = Setting(channels=4, depth=3, height=16, width=16)
 LATENCIES = SHARED / "nb201_latency_ms.csv.gz"
-
-
-def made_up_device(seed: int, dead_edges_are_free: bool = False, usual: tuple[float, ...] = (2, 5, 15, 3)) -> Array:
-    """Edge costs [F] in ms: each operation costs about the same on all edges, in relations that vary by device."""
-    generator = np.random.default_rng(seed)
-    ops = np.array(usual) * generator.lognormal(0, 0.25, size=4) / 10
-    cost = ops * generator.lognormal(0, 0.1, size=(6, 4))
-    always, live = np.zeros((6, 5)), np.zeros((6, 5))
-    used = [NB201.operations.index(op) for op in NB201.operations if op != "none"]
-    (live if dead_edges_are_free else always)[:, used] = cost
-    return flat(NB201, generator.uniform(1, 4), {"cell": (always, live)}) * generator.lognormal(0, 1)
-
-
-def timed(costs: Array, choices: np.ndarray, scatter: float, seed: int = 0) -> Array:
-    exact = design_matrix(NB201, choices) @ costs
-    return np.asarray(exact * np.random.default_rng(seed).lognormal(0, scatter, size=len(choices)))
-
-
-def fitted(choices: np.ndarray, latency_ms: Array, prior: Prior | None = None, name: str = "made up") -> LatencyTable:
-    known = prior or generic_prior(NB201)
-    return fit_table(NB201, CIFAR, choices, latency_ms, known, Origin(name), lambda *_: None)
-
-
-def predictions(table: LatencyTable, choices: np.ndarray) -> Array:
-    return build_cost_models(table, NB201, CIFAR)["latency_ms"].predict_many(choices)
 
 
 @cache

@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerator import DEVICE, WAITS, Accelerator, There
-from test_methods import searching
-from test_training import DATA, recipe_of, tiny_child
 from torch import Tensor, nn
 
 import hwnas.search.loop
@@ -32,6 +29,9 @@ from hwnas.recipe import known_recipes
 from hwnas.search.loop import Search
 from hwnas.training.child import Trainer, train_child
 from hwnas.training.optimizers import make_optimizer
+from support.accelerator import DEVICE, WAITS, Accelerator, There
+from support.searches import searching
+from support.training import DATA, recipe_of, tiny_child
 
 METHODS = [
     *(name for name in known_recipes() if name.startswith("nasbench201/")),

@@ -12,11 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_networks import SMALL
-from test_spaces import architectures, live_by_paths
 
 from hwnas.budgets.budget import NAMED, Budget, all_choices, parse_budget, preview, share_within
 from hwnas.budgets.derive import derive
@@ -27,6 +24,9 @@ from hwnas.spaces import SPACES, Architecture, SearchSpace, Setting, get_space
 from hwnas.tables.io import write_table
 from hwnas.tables.network_key import choose_network, network_key, networks_of, profile_command
 from hwnas.tables.schema import Correction, LatencyTable
+from support.command import Run, assert_one_clear_line
+from support.spaces import SMALL, architectures, live_by_paths
+from support.tables import make_table
 
 NB201 = get_space("nasbench201")
 

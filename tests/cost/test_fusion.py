@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import make_table
 
 from hwnas.cost.fusion import pieces
 from hwnas.cost.model import decode, encode, family_sums
@@ -18,6 +17,7 @@ from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Whole
 from hwnas.spaces import Architecture, get_space
 from hwnas.tables.schema import Entry, LatencyTable
+from support.tables import make_table
 
 SPACE = get_space("nasbench201")
 SETTING = SPACE.setting("cifar", channels=16, depth=3)

@@ -11,12 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fitting import CIFAR, fitted, made_up_device, timed
-from test_networks import SMALL
-from test_spaces import architectures
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -45,6 +41,10 @@ from hwnas.spaces import (
     get_space,
 )
 from hwnas.tables.io import write_table
+from support.command import Run, assert_one_clear_line
+from support.fitting import CIFAR, fitted, made_up_device, timed
+from support.spaces import SMALL, architectures
+from support.tables import make_table
 
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -238,7 +238,7 @@ def test_relative_budgets_of_memory_access() -> None:
     assert parse_budget("mild-memory-access", previews).limits == {MEMORY_ACCESS: np.percentile(spread.costs, 75)}
 
 
-SIZES = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+SIZE_OPTIONS = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ SIZES = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
     ],
 )
 def test_budgets_in_bytes_that_mean_nothing_are_refused(run: Run, table_file: Path, text: str, words: str) -> None:
-    result = run("space", "preview", "--table", table_file, *SIZES, f"--budget={text}")
+    result = run("space", "preview", "--table", table_file, *SIZE_OPTIONS, f"--budget={text}")
     assert_one_clear_line(result, words)
 
 

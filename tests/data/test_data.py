@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +18,7 @@ from PIL import Image
 from hwnas.data import ImageData, Split, load_data
 from hwnas.data.images import divide
 from hwnas.errors import HwnasError
+from support.command import Run, assert_one_clear_line
 
 
 def write_images(

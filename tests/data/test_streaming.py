@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table
 from PIL import Image
 from scipy.stats import kstest
 from torch import Tensor
@@ -32,6 +31,8 @@ from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import write_table
 from hwnas.training.child import Trainer
 from hwnas.training.recipe import read_training
+from support.command import Run, assert_one_clear_line
+from support.tables import make_table
 
 
 def make_images(place: Path, count: int = 20, side: int | None = None) -> Path:

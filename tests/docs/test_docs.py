@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from blocks import ROOT, Block, PageError, Reader, agrees, blocks_of, shell, warm_hwnas
-from chromium import Chromium, find_chromium
+
+from support.blocks import ROOT, Block, PageError, Reader, agrees, blocks_of, shell, warm_hwnas
+from support.chromium import Chromium, find_chromium
 
 SPEC = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
 assert SPEC

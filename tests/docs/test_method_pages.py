@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_table
 
 from hwnas.budgets.budget import parse_budget, preview
 from hwnas.cost.metrics import build_metrics
@@ -20,6 +19,7 @@ from hwnas.search.choices import CHOICES, load_plugin
 from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import Setting, get_space
+from support.tables import make_table
 from tools import method_pages
 
 PAGE = (method_pages.FOLDER / "adding-a-method.md").read_text(encoding="utf-8")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_search import SIZES, make_search
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
@@ -22,6 +21,8 @@ from hwnas.search.loop import Search
 from hwnas.search.methods.entrannas import EngineTransit, Thresholded
 from hwnas.search.methods.pcdarts import SoftmaxEdges
 from hwnas.spaces import SPACES, CellInstance, SearchSpace
+from support.searches import make_search
+from support.spaces import SMALL
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
@@ -34,7 +35,7 @@ def random_weights(space: SearchSpace, seed: int = 0) -> dict[str, Tensor]:
 
 def supernet(space: SearchSpace, partial: int = 1, shared: bool = False, channels: int = 4) -> Supernet:
     torch.manual_seed(0)
-    return Supernet(space, replace(SIZES[space.name], channels=channels), partial, shared).double()
+    return Supernet(space, replace(SMALL[space.name], channels=channels), partial, shared).double()
 
 
 def by_hand(net: Supernet, x: Tensor, cell_of: Callable[[int, MixedCell, list[Tensor]], Tensor]) -> Tensor:
@@ -102,7 +103,7 @@ def test_transit_cells_run_what_is_derived_and_engine_cells_the_mixture(engines:
     """Five cells of NAS-Bench-201 a stage; the network put together by hand. The engines are spread evenly."""
     space = SPACES["nasbench201"]
     torch.manual_seed(0)
-    net = Supernet(space, replace(SIZES["nasbench201"], depth=2), shared=True).double()
+    net = Supernet(space, replace(SMALL["nasbench201"], depth=2), shared=True).double()
     recipe = read_recipe("short/entrannas", {"logits_mean": 0.0, "logits_std": 1.0, "without": ()})
     search = make_search("nasbench201", recipe)
     distribution = search.targets[0].distribution.double()
@@ -404,7 +405,7 @@ def test_a_search_in_stages_widens_prunes_and_carries_momentum(
     space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channels, before, after = stages(space)
-    monkeypatch.setitem(SIZES, space.name, replace(SIZES[space.name], channels=channels))
+    monkeypatch.setitem(SMALL, space.name, replace(SMALL[space.name], channels=channels))
     changes = {"epochs": 2, "batch_size": 8, "logits_warm_up": 0.0}
     search = make_search(space.name, read_recipe(f"{space.name}/drnas-progressive", changes))
     assert search.supernet.partial == before

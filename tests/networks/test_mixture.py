@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run
-from test_search import SIZES, SMALL_SEARCH, make_search
 from torch import Tensor, nn
 
 from benchmarks.naive_mixture import NaiveSupernet
@@ -18,36 +16,22 @@ from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.networks.fast.kernels import kernels
 from hwnas.networks.fast.mixture import Term, branches, mix
-from hwnas.networks.supernet import Mixed, Supernet, drop_path
+from hwnas.networks.supernet import Mixed, Supernet
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
 from hwnas.search.loop import Search
 from hwnas.spaces import SPACES, SearchSpace
+from support.command import Run
+from support.mixtures import ODD, step_of
+from support.searches import SMALL_SEARCH, make_search
+from support.spaces import SMALL
 
 needs_compiler = pytest.mark.skipif(kernels().library is None, reason=kernels().reason)
-# Sizes that fill no vector, odd images, and pooling with and without a norm.
-ODD = {
-    "darts": replace(SIZES["darts"], channels=6, height=15, width=17),
-    "nasbench201": replace(SIZES["nasbench201"], channels=10, height=15, width=17),
-}
 
 
 @pytest.fixture(params=[pytest.param("compiled", marks=needs_compiler), "torch"])
 def arithmetic(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def step_of(
-    net: nn.Module, weights: dict[str, Tensor], drop: bool, size: tuple[int, int] = (15, 17)
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of a batch and the gradient of the mixture's weights; those of the parameters stay in the network."""
-    images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    mine = {kind: w.clone().requires_grad_() for kind, w in weights.items()}
-    dropping = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if drop else None
-    scores = net(images, {kind: Mixed(w) for kind, w in mine.items()}, None, dropping)
-    loss = nn.functional.cross_entropy(10 * scores, torch.arange(6))
-    loss.backward()
-    return loss.detach(), {kind: w.grad for kind, w in mine.items()}  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +136,7 @@ def test_statistics_far_from_zero(outlier: bool) -> None:
 @needs_compiler
 def test_second_derivatives_are_refused() -> None:
     """Autograd would take the kernels' gradients for constants."""
-    net = Supernet(SPACES["nasbench201"], SIZES["nasbench201"])
+    net = Supernet(SPACES["nasbench201"], SMALL["nasbench201"])
     net.compute_with(compiled=True)
     scores = net(torch.randn(4, 3, 16, 16), {"cell": Mixed(torch.ones(6, 5))})
     with pytest.raises(HwnasError, match="no second derivatives"):
@@ -163,7 +147,7 @@ def test_second_derivatives_are_refused() -> None:
 def test_what_weighs_exactly_nothing_does_not_run(arithmetic: str, space: SearchSpace) -> None:
     """Its output would not be finite, and its norms see no batch; where its weight is to learn it does run."""
     torch.manual_seed(0)
-    net = Supernet(space, SIZES[space.name])
+    net = Supernet(space, SMALL[space.name])
     net.compute_with(arithmetic == "compiled")
     weights = {kind: torch.ones(len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
     zero = {"darts": "dil_conv_5x5", "nasbench201": "nor_conv_3x3"}[space.name]

@@ -9,10 +9,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import Run, make_table
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_spaces import ALL_CONV, architectures
 
 from hwnas.cost.model import build_cost_models, decode
 from hwnas.export.network import export_cells, export_network, open_session
@@ -23,11 +21,9 @@ from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.web_model import convert_for_web
 from hwnas.spaces import SPACES, Architecture, Setting, Workload, get_space
-
-SMALL = {
-    "nasbench201": Setting(channels=4, depth=1, height=16, width=16),
-    "darts": Setting(channels=4, depth=3, height=16, width=16, pool_norm=True),
-}
+from support.command import Run
+from support.spaces import ALL_CONV, SMALL, architectures
+from support.tables import make_table
 
 
 def supernet_with_statistics(name: str) -> Supernet:

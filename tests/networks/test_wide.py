@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_mixture import ODD, step_of
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -17,6 +16,7 @@ from hwnas.networks.supernet import Mixed, MixedCell, Supernet, drop_path
 from hwnas.operations import DilatedDepthwise
 from hwnas.spaces import SPACES
 from hwnas.training.processes import Processes, SharedBatchNorm
+from support.mixtures import ODD, step_of
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-8}
 KINDS = ("all", "dropped", "sampled", "some", "ghosts", "edges", "partial", "shared", "shared sampled")

@@ -17,11 +17,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, hwnas_process, make_table, profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_networks import SMALL
-from test_spaces import architectures
 
 from hwnas.calibration.correction import fit_correction
 from hwnas.calibration.residual import fit_residual
@@ -43,6 +40,9 @@ from hwnas.spaces import SPACES, Architecture, Workload
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import Correction, Entry, LatencyTable, MeasuredNetwork, Quality
+from support.command import Run, assert_one_clear_line, hwnas_process, profile
+from support.spaces import SMALL, architectures
+from support.tables import make_table
 
 pytestmark = pytest.mark.alone
 

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Run
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -32,6 +31,7 @@ from hwnas.profiling import remote, session
 from hwnas.profiling.session import Job, ask, connect, run_job
 from hwnas.runtimes.device_spec import DeviceSpec, parse_device
 from hwnas.tables.io import read_table
+from support.command import Run
 
 pytestmark = pytest.mark.alone
 

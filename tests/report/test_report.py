@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import Chromium
-from conftest import Run, assert_one_clear_line, make_table
-from pages import EVIL, SCRIPT, Page, check_pictures, check_tame, needs_browser, report
 from typer.testing import CliRunner
 
 from hwnas.cli import app
@@ -25,6 +22,10 @@ from hwnas.report.table_section import HELD_OUT, table_part
 from hwnas.search.choices import CHOICES
 from hwnas.spaces import Setting, get_space
 from hwnas.tables.io import read_table, write_table
+from support.chromium import Chromium
+from support.command import Run, assert_one_clear_line
+from support.pages import EVIL, SCRIPT, Page, check_pictures, check_tame, needs_browser, report
+from support.tables import make_table
 
 SPACE = get_space("nasbench201")
 SETTING = Setting(channels=4, depth=1, height=16, width=16)

@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import SHARED, Run, hwnas_process, profile
+
+from support.command import Run, hwnas_process, profile
+from support.paths import SHARED
 
 ROOT = Path(__file__).parents[2]
 

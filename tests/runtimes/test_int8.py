@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table, profile
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -29,6 +28,8 @@ from hwnas.runtimes.int8 import quantize_onnx, random_feeds
 from hwnas.spaces import SPACES, Setting, Workload, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.merge import merge_tables
+from support.command import Run, assert_one_clear_line, profile
+from support.tables import make_table
 
 DATA = load_data("digits?size=16")
 SMALL = Setting(channels=8, depth=1, height=16, width=16)

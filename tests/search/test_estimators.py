@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_search import make_search
 from torch import Tensor, nn
 
 from hwnas.networks.supernet import Mixed
@@ -22,6 +21,7 @@ from hwnas.search.methods.darts import Unrolled
 from hwnas.search.methods.drnas import DirichletEdges, DirichletKL
 from hwnas.search.methods.enas import Controller, Reinforce
 from hwnas.spaces import SPACES, CellInstance
+from support.searches import make_search
 
 NB201 = SPACES["nasbench201"]
 THREE = ("none", "skip_connect", "nor_conv_1x1")  # of nasbench201's five operations these

@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table
-from test_search import DATA, SIZES
 
-from hwnas.budgets.budget import Budget, parse_budget, preview
+from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import cheapest, keeps_rules
 from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import every_choice
-from hwnas.data import ImageData
-from hwnas.data.images import Split
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
@@ -27,30 +23,12 @@ from hwnas.search.methods import METHODS
 from hwnas.spaces import SPACES, Architecture
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
+from support.command import Run, assert_one_clear_line
+from support.searches import COSTS, DATA, FEW, PREVIEWS, searching, unlike
+from support.spaces import SMALL
+from support.tables import make_table
 
-FEW = ImageData(
-    DATA.name,
-    DATA.labels,
-    Split(DATA.train.images[:100], DATA.train.targets[:100]),
-    Split(DATA.validation.images[:60], DATA.validation.targets[:60]),
-    DATA.load_test,
-    DATA.flip,
-)
 POOL = ("enas", "random", "single-path")  # these take one of the architectures they judged
-COSTS = {name: build_metrics(make_table(SPACES[name], SIZES[name]), SPACES[name], SIZES[name]) for name in SPACES}
-PREVIEWS = {name: preview(costs) for name, costs in COSTS.items()}
-
-
-def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object) -> Search:
-    """A search of few images at 4 channels, or 12 where stages need them."""
-    settings = read_recipe(recipe, {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **changes})
-    sizes, costs = SIZES[space], COSTS[space]
-    if settings.stages and space == "darts":
-        sizes = replace(sizes, channels=12)
-        costs = build_metrics(make_table(SPACES[space], sizes), SPACES[space], sizes)
-    previews = PREVIEWS[space] if costs is COSTS[space] else preview(costs)
-    asked = [b if isinstance(b, Budget) else parse_budget(b, previews) for b in budgets or ("moderate",)]
-    return Search(SPACES[space], sizes, [Objective("table", budget, costs) for budget in asked], FEW, settings)
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -102,20 +80,6 @@ WHOLE = [
     *((space, method) for space in ("nasbench201",) for method in METHODS),
     *(("darts", method) for method in ("advantagenas", "drnas-progressive", "entrannas-dst", "pc-darts")),
 ]
-
-
-def unlike(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two states differ in a bit."""
-    if isinstance(one, torch.Tensor):
-        return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
-    if isinstance(one, dict):
-        if list(one) != list(other):
-            return [f"{path}: {list(one)} and {list(other)}"]
-        return [where for key in one for where in unlike(one[key], other[key], f"{path}.{key}")]
-    if isinstance(one, list | tuple):
-        pairs = zip(one, other, strict=True)
-        return [where for n, (a, b) in enumerate(pairs) for where in unlike(a, b, f"{path}.{n}")]
-    return [] if one == other else [f"{path}: {one} and {other}"]
 
 
 @pytest.mark.parametrize(("space", "method"), WHOLE)
@@ -274,7 +238,7 @@ def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
     """On validation images, after ten epochs of real training: the supernet's with a draw, and the child's with the
     supernet's weights as they are.
     """
-    space, sizes = SPACES["nasbench201"], replace(SIZES["nasbench201"], channels=8)
+    space, sizes = SPACES["nasbench201"], replace(SMALL["nasbench201"], channels=8)
     costs = build_metrics(make_table(space, sizes), space, sizes)
     settings = read_recipe(recipe, {"epochs": 10})
     search = Search(space, sizes, [Objective("table", Budget("none", {}), costs)], DATA, settings)

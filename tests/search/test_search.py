@@ -12,41 +12,27 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, hwnas_process, make_table, profile
 from safetensors.torch import load_file
 
-from hwnas.budgets.budget import Budget, parse_budget, preview
+from hwnas.budgets.budget import Budget, preview
 from hwnas.cost.expectation import ExpectedCost
-from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import CostModel, build_cost_models
-from hwnas.data import load_data
 from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
-from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.runs.search import epoch_line
 from hwnas.search.distribution import DrawContext
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
-from hwnas.search.loop import Objective, Search, batch_statistics
+from hwnas.search.loop import Search, batch_statistics
 from hwnas.search.methods.snas import Concrete
 from hwnas.search.resources import ResourcePenalty
-from hwnas.spaces import SPACES, Setting, get_space
+from hwnas.spaces import SPACES, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.optimizers import make_optimizer
-
-DATA = load_data("digits?size=16")
-SIZES = {
-    "nasbench201": Setting(channels=4, depth=1, height=16, width=16),
-    "darts": Setting(channels=4, depth=3, height=16, width=16, pool_norm=True),
-}
-SMALL_SEARCH = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short")
-
-
-def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",)) -> Search:
-    space, sizes = SPACES[name], SIZES[name]
-    costs = build_metrics(make_table(space, sizes), space, sizes)
-    previews = preview(costs)
-    return Search(space, sizes, [Objective("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe)
+from support.command import Run, assert_one_clear_line, hwnas_process, profile
+from support.searches import DATA, RUN, SMALL_SEARCH, fingerprint, make_search
+from support.spaces import SMALL
+from support.tables import make_table
 
 
 def plain_recipe(**changes: object) -> Recipe:
@@ -147,7 +133,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
     weight = 0.3 if form == "log" else 1e-3
     search, before, with_cost = step_with_resources(name, form, costs_of, weight)
     _, _, without = step_with_resources(name, form, costs_of, 0.0)
-    network = search.space.network(SIZES[name])
+    network = search.space.network(SMALL[name])
     generator = torch.Generator().manual_seed(seed_of(search.recipe.seed, 5, 0))
     uniform = {k: torch.rand(v.shape, generator=generator).double().numpy() for k, v in before.items()}
     temperature = search.recipe.temperature.start
@@ -280,7 +266,7 @@ def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
 
 def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
     """A task that always wants the same operation more; E[C] must settle at the budget."""
-    space, sizes = get_space("nasbench201"), SIZES["nasbench201"]
+    space, sizes = get_space("nasbench201"), SMALL["nasbench201"]
     model = build_cost_models(make_table(space, sizes), space, sizes)["latency_ms"]
     bound = preview({"latency_ms": model})["latency_ms"].percentile(25)
     logits = torch.zeros(6, 5, requires_grad=True)
@@ -324,7 +310,7 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     The budget is ``share`` of the way from the least to the greatest latency.
     """
     seed = 0
-    space, sizes, recipe = SPACES[name], SIZES[name], read_recipe(shipped, {})
+    space, sizes, recipe = SPACES[name], SMALL[name], read_recipe(shipped, {})
     model = build_cost_models(make_table(space, sizes, seed), space, sizes)["latency_ms"]
     spread = preview({"latency_ms": model})["latency_ms"]
     bound = spread.least + share * (spread.greatest - spread.least)
@@ -460,19 +446,6 @@ def test_every_shipped_recipe_reads() -> None:
         assert read_recipe(name, {}).inputs_per_node is None
 
 
-RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mild", "--budget", "aggressive,80%-params")
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Hashes of everything a search makes that must not depend on interruptions."""
-    names = ["metrics.jsonl"]
-    for target in ("mild", "aggressive_80pct-params"):
-        names += [
-            f"{target}/{n}" for n in ("architecture.json", "weights.safetensors", "network.onnx", "cells/cell.onnx")
-        ]
-    return {name: sha256_of_file(folder / name) for name in names}
-
-
 @pytest.mark.end_to_end
 def test_search_killed_again_and_again_ends_bit_identical(tmp_path: Path, table_file: Path) -> None:
     def arguments(out: Path) -> tuple[object, ...]:
@@ -544,7 +517,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
 @pytest.mark.end_to_end
 def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     """Two tables, two budgets: four networks from one supernet, each within its budget by its own table."""
-    space, sizes = SPACES["nasbench201"], SIZES["nasbench201"]
+    space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     tables = {name: make_table(space, sizes, seed) for seed, name in enumerate(("phone", "server"))}
     for name, table in tables.items():
         write_table(tmp_path / f"{name}.json", table)
@@ -574,7 +547,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     assert_one_clear_line(run("verify", out), "which this machine is not")
     twice = (*base, "--table", tmp_path / "phone.json", "--out", tmp_path / "other")
     assert_one_clear_line(run(*twice), "same file name")
-    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SIZES["darts"]))
+    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SMALL["darts"]))
     apart = (*base, "--table", tmp_path / "darts.json", "--space", "nasbench201", "--out", tmp_path / "other")
     assert_one_clear_line(run(*apart), "lacks")
     assert not (tmp_path / "other").exists()
@@ -582,7 +555,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.end_to_end
 def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp_path: Path) -> None:
-    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SIZES["darts"]))
+    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SMALL["darts"]))
     arguments = ("--space", "darts", "--data", "digits?size=16", "--channels", 4, "--layers", 3)
     small = ("--recipe", "snas-short", "--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
     result = run("search", "--table", tmp_path / "darts.json", *arguments, *small, "--out", tmp_path / "run")
@@ -601,7 +574,7 @@ def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp
 
 @pytest.mark.end_to_end
 def test_a_network_for_the_browser_is_written_as_its_runtime_likes_it(run: Run, tmp_path: Path) -> None:
-    table = make_table(SPACES["nasbench201"], SIZES["nasbench201"])
+    table = make_table(SPACES["nasbench201"], SMALL["nasbench201"])
     web = table.runtime.model_copy(update={"name": "onnxruntime-web"})
     write_table(tmp_path / "web.json", table.model_copy(update={"runtime": web}))
     base = ("search", "--table", tmp_path / "web.json", *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0)

@@ -20,9 +20,6 @@ from typing import Any
 
 import fsspec.registry
 import pytest
-from conftest import Run, assert_one_clear_line, hwnas_process, make_table
-from test_networks import SMALL
-from test_spaces import NB201
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
@@ -31,6 +28,9 @@ from hwnas.sharing.records import Record
 from hwnas.sharing.signing import TrustedKey
 from hwnas.tables.io import MAX_BYTES, read_table, table_text, write_table
 from hwnas.tables.schema import Additivity, LatencyTable, Quality
+from support.command import Run, assert_one_clear_line, hwnas_process
+from support.spaces import NB201, SMALL
+from support.tables import make_table
 
 Files = dict[str, bytes]
 

@@ -7,24 +7,17 @@ import gzip
 import json
 
 import pytest
-from conftest import SHARED, Run, assert_one_clear_line
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
-from hwnas.spaces import SPACES, Architecture, Cell, get_space
+from hwnas.spaces import SPACES, Architecture
 from hwnas.spaces.darts import is_top2
-
-NB201, DARTS = get_space("nasbench201"), get_space("darts")
-ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-
-
-def architectures(name: str) -> st.SearchStrategy[Architecture]:
-    space = SPACES[name]
-    cells = [st.tuples(*[st.sampled_from(space.operations)] * len(cell.edges)) for cell in space.cells.values()]
-    return st.builds(lambda *chosen: space.architecture(chosen), *cells)
+from support.command import Run, assert_one_clear_line
+from support.paths import SHARED
+from support.spaces import ALL_CONV, DARTS, NB201, architectures, live_by_paths
 
 
 @pytest.mark.parametrize(
@@ -131,22 +124,6 @@ def test_malformed_nasbench201_strings_are_refused(run: Run, text: str) -> None:
 )
 def test_malformed_genotypes_are_refused(run: Run, text: str) -> None:
     assert_one_clear_line(run("space", "count", "--space", "darts", "--architecture", text))
-
-
-def live_by_paths(cell: Cell, operations: tuple[str, ...]) -> tuple[bool, ...]:
-    """Liveness by listing every path from an input to an output: slow and plain."""
-    live: set[int] = set()
-
-    def walk(node: int, path: list[int]) -> None:
-        if node in cell.outputs:
-            live.update(path)
-        for e in cell.edges_from(node):
-            if operations[e] != "none":
-                walk(cell.edges[e][1], [*path, e])
-
-    for node in range(cell.num_inputs):
-        walk(node, [])
-    return tuple(e in live for e in range(len(cell.edges)))
 
 
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))

@@ -14,7 +14,6 @@ import onnx
 import pytest
 import torch
 import yaml
-from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,6 +33,8 @@ from hwnas.spaces.convolutions import Convolution, read_convolution
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.network_key import choose_network, network_key
 from hwnas.tables.schema import Correction
+from support.command import Run, assert_one_clear_line
+from support.tables import make_table
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/own-space.md").read_text()
 OWN: dict[str, Any] = {

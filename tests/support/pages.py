@@ -10,9 +10,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from chromium import find_chromium
-from conftest import Run
 from PIL import Image
+
+from support.chromium import find_chromium
+from support.command import Run
 
 EVIL = "<img src=x onerror=window.hacked=1>"
 SCRIPT = "<script>window.hacked=1</script>"

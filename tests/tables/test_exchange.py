@@ -15,13 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, make_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
-from test_networks import SMALL
-from test_spaces import NB201
 from torch import nn
 
 from hwnas.errors import HwnasError
@@ -46,12 +43,15 @@ from hwnas.tables.schema import (
     MeasuredNetwork,
     Quality,
 )
+from support.command import Run, assert_one_clear_line
+from support.paths import FROZEN_TABLES
+from support.spaces import NB201, SMALL
+from support.tables import make_table
 
-FROZEN = Path(__file__).parents[1] / "support" / "tables"
-SIZES = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+SIZE_OPTIONS = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 KEY = network_key(NB201, SMALL["nasbench201"])
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-V1, V2 = read_table(FROZEN / "v1.json"), read_table(FROZEN / "v2.json")
+V1, V2 = read_table(FROZEN_TABLES / "v1.json"), read_table(FROZEN_TABLES / "v2.json")
 NETWORK = "nasbench201/16x5/3x32x32/10"
 
 
@@ -127,11 +127,11 @@ def by_key(table: LatencyTable) -> dict[str, Entry]:
 def test_a_whole_table_is_in_order_and_nothing_is_timed(run: Run, tmp_path: Path) -> None:
     table = make_table(NB201, SMALL["nasbench201"])
     file = save(tmp_path / "t.json", table)
-    result = run("table", "check", file, *SIZES)
+    result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 0, result.output
     assert f"complete for {KEY}" in result.stdout
     assert "not timed again: a fitted table" in result.stdout
-    told = json.loads(run("table", "check", file, *SIZES, "--json").stdout)
+    told = json.loads(run("table", "check", file, *SIZE_OPTIONS, "--json").stdout)
     assert (told["fine"], told["describes"], told["slowdown"], told["entries"]) == (True, None, None, [])
     assert told["contents"]["coverage"] == [
         {"network": KEY, "needed": 16, "missing": [], "command": told["contents"]["coverage"][0]["command"]}
@@ -163,13 +163,13 @@ def test_missing_workloads_are_listed_with_the_command(run: Run, tmp_path: Path,
     for key in covered["missing"]:
         assert key in result.stdout
     assert f"hwnas profile --space nasbench201 --channels 4 --layers 1 --input 3x16x16 --out {file}" in result.stdout
-    complete = run("table", "check", save(file, table.model_copy(update={"correction": {}})), *SIZES)
+    complete = run("table", "check", save(file, table.model_copy(update={"correction": {}})), *SIZE_OPTIONS)
     assert complete.exit_code == 0
 
 
 def test_costs_by_edge_cover_their_network(run: Run, tmp_path: Path) -> None:
-    assert run("table", "check", FROZEN / "v2.json").exit_code == 0
-    assert run("table", "check", FROZEN / "v2.json", "--space", "darts").exit_code == 1
+    assert run("table", "check", FROZEN_TABLES / "v2.json").exit_code == 0
+    assert run("table", "check", FROZEN_TABLES / "v2.json", "--space", "darts").exit_code == 1
     costs = V2.edge_costs[NETWORK]
     other = ["none", "skip_connect", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3"]
     swapped = costs.model_copy(update={"operations": other})
@@ -247,12 +247,12 @@ def test_twenty_thousand_entries_of_one_operation_are_gone_through() -> None:
 def test_a_table_whose_contents_fail_is_not_timed(run: Run, tmp_path: Path) -> None:
     table = make_table(NB201, SMALL["nasbench201"]).model_copy(update={"provenance": "measured"})
     file = save(tmp_path / "t.json", table.model_copy(update={"entries": table.entries[1:]}))
-    result = run("table", "check", file, *SIZES)
+    result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 1
     assert "not timed again: its contents come first" in result.stdout
     # Whole, it would be timed, but it does not say how fast its machine was.
-    assert_one_clear_line(run("table", "check", save(file, table), *SIZES), "how fast its machine was")
-    assert run("table", "check", file, *SIZES, "--contents").exit_code == 0
+    assert_one_clear_line(run("table", "check", save(file, table), *SIZE_OPTIONS), "how fast its machine was")
+    assert run("table", "check", file, *SIZE_OPTIONS, "--contents").exit_code == 0
 
 
 # --- diff
@@ -260,7 +260,7 @@ def test_a_table_whose_contents_fail_is_not_timed(run: Run, tmp_path: Path) -> N
 
 def test_the_same_table_does_not_differ(run: Run) -> None:
     for version in (1, 2):
-        file = FROZEN / f"v{version}.json"
+        file = FROZEN_TABLES / f"v{version}.json"
         result = run("table", "diff", file, file)
         assert result.exit_code == 0
         assert "nothing differs" in result.stdout
@@ -323,7 +323,7 @@ def test_costs_by_edge_are_compared_by_their_place(run: Run, tmp_path: Path) -> 
     live[2][2] += 0.01  # within
     changed = costs.model_copy(update={"base_ms": 0.6, "cells": {"cell": cell.model_copy(update={"live_ms": live})}})
     b = save(tmp_path / "b.json", V2.model_copy(update={"edge_costs": {NETWORK: changed}}))
-    result = run("table", "diff", FROZEN / "v2.json", b, "--json")
+    result = run("table", "diff", FROZEN_TABLES / "v2.json", b, "--json")
     assert result.exit_code == 1
     told = json.loads(result.stdout)
     assert [d["name"] for d in told["differing"]] == [
@@ -370,7 +370,7 @@ def test_tables_of_one_device_become_one(run: Run, tmp_path: Path) -> None:
     assert by_key(merged) == by_key(whole)
     assert merged.version == 1
     assert read_table(files[0]).sha256[:12] in merged.source
-    assert run("table", "check", tmp_path / "c.json", *SIZES).exit_code == 0
+    assert run("table", "check", tmp_path / "c.json", *SIZE_OPTIONS).exit_code == 0
 
 
 UNLIKE: dict[str, Callable[[LatencyTable], LatencyTable]] = {
@@ -622,7 +622,7 @@ def test_parquet_and_csv_hold_the_same(tmp_path: Path, table: LatencyTable) -> N
 
 
 def test_costs_by_edge_are_a_row_an_edge_and_operation(run: Run, tmp_path: Path) -> None:
-    result = run("table", "export", FROZEN / "v2.json", "--out", tmp_path / "t.parquet", "--json")
+    result = run("table", "export", FROZEN_TABLES / "v2.json", "--out", tmp_path / "t.parquet", "--json")
     assert json.loads(result.stdout)["rows"] == 30
     rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()
     (row,) = [r for r in rows if (r["edge"], r["op"]) == (5, "nor_conv_3x3")]
@@ -648,7 +648,7 @@ def test_costs_by_edge_are_a_row_an_edge_and_operation(run: Run, tmp_path: Path)
 )
 def test_export_refuses_in_one_line(run: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     source, option, out = arguments
-    assert_one_clear_line(run("table", "export", FROZEN / source, option, tmp_path / out), *words)
+    assert_one_clear_line(run("table", "export", FROZEN_TABLES / source, option, tmp_path / out), *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -1091,7 +1091,7 @@ def test_a_table_is_drawn_as_png_and_svg(run: Run, tmp_path: Path) -> None:
 
 
 def test_costs_by_edge_are_drawn_and_printed(run: Run, tmp_path: Path) -> None:
-    result = run("table", "show", FROZEN / "v2.json", "--plot", tmp_path / "t.svg")
+    result = run("table", "show", FROZEN_TABLES / "v2.json", "--plot", tmp_path / "t.svg")
     assert result.exit_code == 0
     assert "0.4141 ± 0.0156" in result.stdout  # 2→3, nor_conv_3x3: live 0.40625, always 0.0078125
     assert "2→3" in result.stdout
@@ -1163,7 +1163,7 @@ def test_many_sizes_go_below_each_other(tmp_path: Path) -> None:
 )
 def test_tables_are_exchanged_without_torch_and_numpy(arguments: list[str], tmp_path: Path) -> None:
     for version in (1, 2):
-        (tmp_path / f"v{version}.json").write_bytes((FROZEN / f"v{version}.json").read_bytes())
+        (tmp_path / f"v{version}.json").write_bytes((FROZEN_TABLES / f"v{version}.json").read_bytes())
     export_table(V1, tmp_path / "t.csv")
     write_table(tmp_path / "t.json", V1)
     code = (

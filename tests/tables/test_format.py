@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run, assert_one_clear_line
 from jsonschema import Draft202012Validator
 
 from hwnas.files import sha256_of, shipped
 from hwnas.tables.io import read_table, table_text
 from hwnas.tables.schema import VERSIONS
+from support.command import Run, assert_one_clear_line
+from support.paths import FROZEN_TABLES
 from tools.format_page import SCHEMA_FILE, field_rows, schema_text
 
-FROZEN = Path(__file__).parents[1] / "support" / "tables"
 PAGE = (shipped("latency_tables") / "FORMAT.md").read_text(encoding="utf-8")
 VALIDATOR = Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 # Of files that were written once and are never written again. A format that changes these has broken old tables.
@@ -33,7 +33,7 @@ SHIPPED = sorted(shipped("latency_tables").glob("*.json"))
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_files_of_every_version_read_and_keep_their_hash(version: int) -> None:
-    file = FROZEN / f"v{version}.json"
+    file = FROZEN_TABLES / f"v{version}.json"
     table = read_table(file)
     assert table.version == version
     assert json.loads(file.read_text())["sha256"] == HASHES[version]
@@ -42,7 +42,7 @@ def test_files_of_every_version_read_and_keep_their_hash(version: int) -> None:
 
 
 def test_frozen_files_hold_what_was_put_in() -> None:
-    first, second = read_table(FROZEN / "v1.json"), read_table(FROZEN / "v2.json")
+    first, second = read_table(FROZEN_TABLES / "v1.json"), read_table(FROZEN_TABLES / "v2.json")
     (network,) = first.correction
     assert network == "nasbench201/16x5/3x32x32/10"
     assert first.correction[network].factors == {"pool": 0.96875}
@@ -66,7 +66,7 @@ def test_the_schema_is_a_schema_and_the_command_prints_it(run: Run) -> None:
     Draft202012Validator.check_schema(json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("file", [*SHIPPED, *FROZEN.glob("*.json")], ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*SHIPPED, *FROZEN_TABLES.glob("*.json")], ids=lambda file: file.name)
 def test_tables_satisfy_the_schema(file: Path) -> None:
     VALIDATOR.validate(json.loads(file.read_text(encoding="utf-8")))
 
@@ -119,7 +119,7 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG.keys())
 def test_the_schema_and_the_reader_refuse_wrong_tables(change: Callable[[Any], None], run: Run, tmp_path: Path) -> None:
-    content = json.loads((FROZEN / "v1.json").read_text())
+    content = json.loads((FROZEN_TABLES / "v1.json").read_text())
     assert VALIDATOR.is_valid(content)
     change(content)
     assert not VALIDATOR.is_valid(content)
@@ -134,7 +134,7 @@ def test_the_schema_and_the_reader_refuse_wrong_tables(change: Callable[[Any], N
 
 def test_costs_by_edge_of_a_wrong_shape_are_refused(run: Run, tmp_path: Path) -> None:
     """What the schema cannot say, the reader does."""
-    content = json.loads((FROZEN / "v2.json").read_text())
+    content = json.loads((FROZEN_TABLES / "v2.json").read_text())
     del content["sha256"]
     (costs,) = content["edge_costs"].values()
     changes: dict[str, Callable[[Any], None]] = {
@@ -150,7 +150,7 @@ def test_costs_by_edge_of_a_wrong_shape_are_refused(run: Run, tmp_path: Path) ->
         file = tmp_path / "wrong.json"
         file.write_text(json.dumps({**wrong, "sha256": sha256_of(wrong)}))
         assert_one_clear_line(run("table", "show", file), "wrong.json", words)
-    assert costs == json.loads((FROZEN / "v2.json").read_text())["edge_costs"]["nasbench201/16x5/3x32x32/10"]
+    assert costs == json.loads((FROZEN_TABLES / "v2.json").read_text())["edge_costs"]["nasbench201/16x5/3x32x32/10"]
 
 
 # --- the page
@@ -178,7 +178,7 @@ def test_the_page_knows_every_version() -> None:
     listed = re.findall(r"^\| (\d+) \| hwnas", PAGE, flags=re.MULTILINE)
     assert [int(version) for version in listed] == list(VERSIONS)
     for version in VERSIONS:
-        assert (FROZEN / f"v{version}.json").is_file()
+        assert (FROZEN_TABLES / f"v{version}.json").is_file()
 
 
 def test_the_example_of_the_page_reads(tmp_path: Path) -> None:
@@ -189,7 +189,9 @@ def test_the_example_of_the_page_reads(tmp_path: Path) -> None:
     VALIDATOR.validate(json.loads(example[1]))
 
 
-@pytest.mark.parametrize("file", [SHIPPED[0], FROZEN / "v1.json", FROZEN / "v2.json"], ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", [SHIPPED[0], FROZEN_TABLES / "v1.json", FROZEN_TABLES / "v2.json"], ids=lambda file: file.name
+)
 def test_the_command_of_the_page_checks_a_file_without_hwnas(file: Path, tmp_path: Path) -> None:
     command = re.search(r"```sh\npython3 -c \"(.*)\" table\.json\n```", PAGE)
     assert command
@@ -210,6 +212,6 @@ def test_the_command_of_the_page_checks_a_file_without_hwnas(file: Path, tmp_pat
 
 
 def test_a_newer_version_is_refused_with_advice(run: Run, tmp_path: Path) -> None:
-    content = json.loads((FROZEN / "v2.json").read_text()) | {"version": max(VERSIONS) + 1}
+    content = json.loads((FROZEN_TABLES / "v2.json").read_text()) | {"version": max(VERSIONS) + 1}
     (tmp_path / "newer.json").write_text(json.dumps(content))
     assert_one_clear_line(run("table", "show", tmp_path / "newer.json"), f"version {max(VERSIONS) + 1}", "update hwnas")

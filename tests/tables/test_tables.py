@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, assert_one_clear_line, make_table
-from test_networks import SMALL
-from test_spaces import ALL_CONV, NB201
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.tables.io import read_table, write_table
+from support.command import Run, assert_one_clear_line
+from support.spaces import ALL_CONV, NB201, SMALL
+from support.tables import make_table
 
-SIZES = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+SIZE_OPTIONS = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 
 
 def test_a_table_reads_back_and_has_one_entry_a_line(table_file: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_table_that_lacks_workloads_lists_them_and_the_command(run: Run, table
 def test_predict_answers_a_line_an_architecture(run: Run, table_file: Path, tmp_path: Path) -> None:
     file = tmp_path / "cells.txt"
     file.write_text(f"{ALL_CONV}\n\n{ALL_CONV.replace('nor_conv_3x3~2', 'none~2')}\n")
-    result = run("table", "predict", table_file, "--architectures", file, *SIZES, "--json")
+    result = run("table", "predict", table_file, "--architectures", file, *SIZE_OPTIONS, "--json")
     whole, less = json.loads(result.stdout)
     assert set(whole) == {
         "architecture",
@@ -94,7 +94,7 @@ def test_predict_answers_a_line_an_architecture(run: Run, table_file: Path, tmp_
     assert less["latency_ms"] < whole["latency_ms"]
     assert less["params"] < whole["params"]
     assert less["memory_access_bytes"] < whole["memory_access_bytes"]
-    shown = run("table", "predict", table_file, "--architectures", file, *SIZES)
+    shown = run("table", "predict", table_file, "--architectures", file, *SIZE_OPTIONS)
     assert shown.exit_code == 0
     assert "conv_linear" in shown.stdout
 
@@ -109,7 +109,7 @@ def test_predict_refuses_bad_architecture_files(
     file = tmp_path / "cells.txt"
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert_one_clear_line(run("table", "predict", table_file, "--architectures", file, *SIZES), words)
+    assert_one_clear_line(run("table", "predict", table_file, "--architectures", file, *SIZE_OPTIONS), words)
 
 
 def test_show_prints_every_entry(run: Run, table_file: Path) -> None:

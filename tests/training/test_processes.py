@@ -14,9 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Run, make_table
-from test_methods import COSTS, FEW, PREVIEWS, SIZES, unlike
-from test_training import DATA, recipe_of, tiny_child
 from torch.distributed import TCPStore
 
 from hwnas.budgets.budget import parse_budget
@@ -32,6 +29,11 @@ from hwnas.tables.io import read_table, write_table
 from hwnas.training.child import Trainer
 from hwnas.training.processes import ALONE, Processes, joined, process_group
 from hwnas.training.recipe import read_training
+from support.command import Run
+from support.searches import COSTS, FEW, PREVIEWS, SMALL_SEARCH, unlike
+from support.spaces import SMALL
+from support.tables import make_table
+from support.training import DATA, recipe_of, tiny_child
 
 SEARCHES = [*(("nasbench201", method) for method in METHODS), ("darts", "entrannas-dst")]
 STEPS = 2
@@ -54,7 +56,7 @@ def searching(space: str, method: str, processes: Processes) -> Search:
     }
     recipe = read_recipe(f"{'short' if space == 'nasbench201' else space}/{method}", changes)
     goal = Objective("table", parse_budget("moderate", PREVIEWS[space]), COSTS[space])
-    search = Search(SPACES[space], SIZES[space], [goal], FEW, recipe, processes)
+    search = Search(SPACES[space], SMALL[space], [goal], FEW, recipe, processes)
     search.supernet.double()
     search.targets[0].distribution.double()
     return search
@@ -101,7 +103,7 @@ def trained(run: Path) -> list[dict[str, Any]]:
 
 def question(table: Path) -> SearchRequest:
     recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
-    space, sizes = SPACES["nasbench201"], SIZES["nasbench201"]
+    space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     return SearchRequest(
         space, sizes, {"table": read_table(table)}, "digits?size=16", ["moderate"], recipe, verify=False
     )
@@ -129,7 +131,7 @@ def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have left what they found."""
     folder = tmp_path_factory.mktemp("together")
-    write_table(folder / "table.json", make_table(SPACES["nasbench201"], SIZES["nasbench201"]))
+    write_table(folder / "table.json", make_table(SPACES["nasbench201"], SMALL["nasbench201"]))
     both = started(__file__, folder, folder / "table.json")
     outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
@@ -213,15 +215,14 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-SMALL = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short")
-SMALL = (*SMALL, "--epochs", 2, "--child-epochs", 0, "--batch-size", 99)
+SHORT_SEARCH = (*SMALL_SEARCH, "--epochs", 2, "--child-epochs", 0, "--batch-size", 99)
 
 
 @pytest.mark.end_to_end
 def test_what_ends_one_process_ends_all_and_the_search_goes_on(run: Run, tmp_path: Path, alone: Path) -> None:
     """One of torchrun's two is killed; then one of two is interrupted; then a single process ends the search."""
     out = tmp_path / "run"
-    command = ("-m", "hwnas", "search", "--table", alone / "table.json", *SMALL, "--out", out)
+    command = ("-m", "hwnas", "search", "--table", alone / "table.json", *SHORT_SEARCH, "--out", out)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, command)]
     launcher = subprocess.Popen(torchrun, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for(out / "checkpoint.pt", launcher)

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Run
-from test_search import RUN, SMALL_SEARCH, fingerprint
 
 from hwnas.training.step_profile import PARTS, STEPS
+from support.command import Run
+from support.searches import RUN, SMALL_SEARCH, fingerprint
 
 
 @pytest.mark.end_to_end

@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import Run, assert_one_clear_line, hwnas_process, make_table
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 from torch import Tensor, nn
@@ -41,31 +40,11 @@ from hwnas.training.child import Trainer, train_child
 from hwnas.training.evaluation import calibration_error, evaluate_scores
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training, read_training
+from support.command import Run, assert_one_clear_line, hwnas_process
+from support.tables import make_table
+from support.training import DATA, recipe_of, tiny_child
 
 DARTS = get_space("darts")
-TINY = Setting(channels=4, depth=3)  # its last cell, at two thirds of the depth, makes 8x8 maps as 20 cells do
-
-
-def random_images(count: int, side: int = 32, classes: int = 10) -> Split:
-    generator = torch.Generator().manual_seed(count)
-    images = torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
-    return Split(images, torch.arange(count) % classes)
-
-
-def no_test() -> Split:
-    raise AssertionError("training read the test images")
-
-
-DATA = ImageData("random", tuple("0123456789"), random_images(24), random_images(20), no_test)
-
-
-def tiny_child(setting: Setting = TINY, written: str = "DARTS_V2", seed: int = 0) -> ChildNetwork:
-    torch.manual_seed(seed)
-    return ChildNetwork(DARTS, DARTS.parse(written), setting, prune=True)
-
-
-def recipe_of(name: str = "darts-cifar10", **changes: object) -> Training:
-    return read_training(name, {"epochs": 5, "batch_size": 8, **changes})
 
 
 def parameters(module: nn.Module) -> int:

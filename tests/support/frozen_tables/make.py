@@ -1,7 +1,7 @@
 """How v1.json and v2.json were made: once, by the writer of their time. They never change: a table that was written
 must be read for ever. A new version of the format gets a file of its own beside them.
 
-    python tests/support/tables/make.py FOLDER
+    python tests/support/frozen_tables/make.py FOLDER
 """
 
 from __future__ import annotations

@@ -1,0 +1,5 @@
+"""Helpers that several test files share."""
+
+import pytest
+
+pytest.register_assert_rewrite("support")

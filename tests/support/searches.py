@@ -1,0 +1,88 @@
+"""Small searches on digits, with made-up tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwnas.budgets.budget import Budget, parse_budget, preview
+from hwnas.cost.metrics import build_metrics
+from hwnas.data import ImageData, load_data
+from hwnas.data.images import Split
+from hwnas.files import sha256_of_file
+from hwnas.recipe import Recipe, read_recipe
+from hwnas.search.loop import Objective, Search
+from hwnas.spaces import SPACES
+from support.spaces import SMALL
+from support.tables import make_table
+
+DATA = load_data("digits?size=16")
+
+
+SMALL_SEARCH = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short")
+
+
+RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mild", "--budget", "aggressive,80%-params")
+
+
+def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",)) -> Search:
+    """Build a search on all digits at 4 channels with one target a budget."""
+    space, sizes = SPACES[name], SMALL[name]
+    costs = build_metrics(make_table(space, sizes), space, sizes)
+    previews = preview(costs)
+    return Search(space, sizes, [Objective("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe)
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Return the hashes of all files of a search that must not depend on interruptions."""
+    names = ["metrics.jsonl"]
+    for target in ("mild", "aggressive_80pct-params"):
+        names += [
+            f"{target}/{n}" for n in ("architecture.json", "weights.safetensors", "network.onnx", "cells/cell.onnx")
+        ]
+    return {name: sha256_of_file(folder / name) for name in names}
+
+
+FEW = ImageData(
+    DATA.name,
+    DATA.labels,
+    Split(DATA.train.images[:100], DATA.train.targets[:100]),
+    Split(DATA.validation.images[:60], DATA.validation.targets[:60]),
+    DATA.load_test,
+    DATA.flip,
+)
+
+
+COSTS = {name: build_metrics(make_table(SPACES[name], SMALL[name]), SPACES[name], SMALL[name]) for name in SPACES}
+
+
+PREVIEWS = {name: preview(costs) for name, costs in COSTS.items()}
+
+
+def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object) -> Search:
+    """Build a search on few images at 4 channels, or 12 where stages need them."""
+    settings = read_recipe(recipe, {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **changes})
+    sizes, costs = SMALL[space], COSTS[space]
+    if settings.stages and space == "darts":
+        sizes = replace(sizes, channels=12)
+        costs = build_metrics(make_table(SPACES[space], sizes), SPACES[space], sizes)
+    previews = PREVIEWS[space] if costs is COSTS[space] else preview(costs)
+    asked = [b if isinstance(b, Budget) else parse_budget(b, previews) for b in budgets or ("moderate",)]
+    return Search(SPACES[space], sizes, [Objective("table", budget, costs) for budget in asked], FEW, settings)
+
+
+def unlike(one: Any, other: Any, path: str = "") -> list[str]:
+    """Return the paths at which two states differ in a bit."""
+    if isinstance(one, torch.Tensor):
+        return [] if one.dtype == other.dtype and torch.equal(one, other) else [path]
+    if isinstance(one, dict):
+        if list(one) != list(other):
+            return [f"{path}: {list(one)} and {list(other)}"]
+        return [where for key in one for where in unlike(one[key], other[key], f"{path}.{key}")]
+    if isinstance(one, list | tuple):
+        pairs = zip(one, other, strict=True)
+        return [where for n, (a, b) in enumerate(pairs) for where in unlike(a, b, f"{path}.{n}")]
+    return [] if one == other else [f"{path}: {one} and {other}"]
