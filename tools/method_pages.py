@@ -213,7 +213,7 @@ def _as_tested(method: str) -> list[str]:
     """How a test of the pages runs the search (docs/reference/pages.md): on few images, for an epoch."""
     data = f'"imagefolder:$IMAGES?train=64&validation=20&test=20" --recipe short/{method}'
     return [
-        '<!-- set-up\ncp "$CHECKOUT/tests/stand_ins/phone.json" cpu.json\n-->',
+        '<!-- set-up\ncp "$CHECKOUT/tests/support/stand_ins/phone.json" cpu.json\n-->',
         f"<!-- as tested\n--data digits => --data {data} --epochs 1 --child-epochs 0\n-->",
     ]
 

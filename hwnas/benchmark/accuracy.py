@@ -1,9 +1,9 @@
-"""Accuracy tables: what every cell of NAS-Bench-201 reaches when it is trained in full.
+"""Read accuracy tables: the published accuracy of every NAS-Bench-201 cell after full training.
 
-Two forms are read: a CSV file, or one in gzip, with the columns ``arch`` and a data set each, such as
-``arch,cifar10,cifar100,imagenet16_120``; and behind ``nats:``, a benchmark of the nats_bench package (Dong et al.,
-TPAMI 2021), its file or its folder, through the package itself. The latter are pickles, which can run any program as
-they are opened: hence the prefix.
+Two forms are read: a CSV file, optionally gzipped, with the column ``arch`` and one column a data set, such as
+``arch,cifar10,cifar100,imagenet16_120``; and, with the prefix ``nats:``, a file or folder of NATS-Bench (Dong et al.,
+TPAMI 2021), read by the nats_bench package. The latter are pickles, which can run any program when opened; the prefix
+makes that choice explicit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FORM = "give a CSV file with the columns arch and a data set each, one row a cel
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """``values[data set]`` [N] are accuracies in percent, in the order of ``every_choice`` of NAS-Bench-201."""
+    """Accuracies in percent: ``values[data set]`` [N], in the order of ``every_choice`` of NAS-Bench-201."""
 
     values: Mapping[str, Array]
 
@@ -47,28 +47,28 @@ class AccuracyTable:
 
     @property
     def sha256(self) -> str:
-        """Of the numbers, whatever file they came in."""
+        """Hash of the numbers, independent of the file they came in."""
         return sha256_of({data_set: values.tolist() for data_set, values in self.values.items()})
 
     def accuracy(self, data_set: str, cell: Architecture) -> float:
-        """In percent."""
-        return float(self.values[data_set][_place(cell)])
+        """Return the accuracy of a cell in percent."""
+        return float(self.values[data_set][_row_index(cell)])
 
     def best(self, data_set: str, within: NDArray[np.bool_] | None = None) -> float:
-        """The best accuracy in percent, of all cells or of those that the mask ``within`` [N] lets in."""
+        """Return the best accuracy in percent of all cells, or of those selected by the mask ``within`` [N]."""
         values = self.values[data_set]
         return float((values if within is None else values[within]).max())
 
     def regret(self, data_set: str, cell: Architecture, within: NDArray[np.bool_] | None = None) -> float:
-        """How far a cell is below the best one, in percentage points."""
+        """Return the distance of a cell from the best one, in percentage points."""
         return self.best(data_set, within) - self.accuracy(data_set, cell)
 
 
 def read_accuracy(source: str) -> AccuracyTable:
-    """Read a CSV file (perhaps in gzip) or, behind ``nats:``, a benchmark of nats_bench, which is a pickle.
+    """Read a CSV file (optionally gzipped) or, with the prefix ``nats:``, a NATS-Bench pickle.
 
-    Raises HwnasError for a file that cannot be read, is damaged or too large, for a wrong header, for cells that are
-    missing, foreign or there twice, and for numbers that are no percentage.
+    Raises HwnasError for a file that is unreadable, damaged or too large, a wrong header, missing, unknown or repeated
+    cells, and numbers that are not percentages.
     """
     if source.startswith(NATS):
         return _table("nats_bench's benchmark", NATS_DATA_SETS, _nats_rows(Path(source.removeprefix(NATS))))
@@ -82,7 +82,7 @@ def read_accuracy(source: str) -> AccuracyTable:
     if header[:1] != ["arch"] or not data_sets or len(set(data_sets)) < len(data_sets):
         raise HwnasError(f"{path} does not begin with the columns arch and a data set each", FORM)
     if strange := next((name for name in data_sets if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name)), None):
-        raise HwnasError(f"{path} has a column {strange[:80]!r}, which is no data set's name", FORM)
+        raise HwnasError(f"{path} has a column {strange[:80]!r}, which is not a valid data set name", FORM)
     return _table(str(path), data_sets, rows[1:])
 
 
@@ -103,21 +103,21 @@ def _text(path: Path) -> str:
 
 
 def _table(name: str, data_sets: Iterable[str], rows: Iterable[Sequence[str]]) -> AccuracyTable:
-    """Check rows of an architecture and a number a data set; a table only if every cell is there exactly once."""
+    """Check rows of an architecture and one number a data set; every cell must appear exactly once."""
     choices = every_choice(NASBENCH201)
     cells = [NASBENCH201.format(decode(NASBENCH201, choice)) for choice in choices]
-    places = {cell: place for place, cell in enumerate(cells)}
+    index_of = {cell: index for index, cell in enumerate(cells)}
     names = list(data_sets)
     values = np.full((len(cells), len(names)), np.nan)
     for number, row in enumerate(rows, start=2):
         if len(row) != 1 + len(names):
             raise HwnasError(f"{name}: row {number} has {len(row)} columns, not {1 + len(names)}", FORM)
-        place = places.get(row[0])
-        if place is None:
+        index = index_of.get(row[0])
+        if index is None:
             raise HwnasError(f"{name}: row {number}: {row[0][:120]!r} is not a NAS-Bench-201 cell", FORM)
-        if not np.isnan(values[place, 0]):
-            raise HwnasError(f"{name}: row {number}: cell {row[0]} is there twice", FORM)
-        values[place] = [_percentage(name, number, text) for text in row[1:]]
+        if not np.isnan(values[index, 0]):
+            raise HwnasError(f"{name}: row {number}: cell {row[0]} appears twice", FORM)
+        values[index] = [_percentage(name, number, text) for text in row[1:]]
     missing = np.flatnonzero(np.isnan(values[:, 0]))
     if len(missing):
         raise HwnasError(f"{name} lacks {len(missing):,} of {len(cells):,} cells, such as {cells[missing[0]]}", FORM)
@@ -126,13 +126,13 @@ def _table(name: str, data_sets: Iterable[str], rows: Iterable[Sequence[str]]) -
 
 def _percentage(name: str, number: int, text: str) -> float:
     value = float(text) if re.fullmatch(r"\d+(\.\d*)?(e[+-]?\d+)?", text, re.ASCII) else math.nan
-    if not 0 <= value <= 100:  # NaN, too
+    if not 0 <= value <= 100:  # rejects NaN too
         raise HwnasError(f"{name}: row {number}: {text[:40]!r} is not a percentage from 0 to 100", FORM)
     return value
 
 
 def _nats_rows(path: Path) -> list[list[str]]:
-    """Test accuracies after 200 epochs, the mean over the seeds, of every architecture of a NATS-Bench benchmark."""
+    """Read the test accuracy after 200 epochs, averaged over seeds, of every architecture in a NATS-Bench file."""
     nats_bench = require_extra("nats_bench", "nats", "reading NATS-Bench's files")
     fix = "give NATS-Bench's NATS-tss-v1_0-3ffb9-simple folder, or its file"
     if not path.exists():
@@ -146,15 +146,15 @@ def _nats_rows(path: Path) -> list[list[str]]:
                 for data_set in NATS_DATA_SETS.values()
             )
             rows.append([api.arch(index), *(repr(float(value)) for value in means)])
-            api.arch2infos_dict.pop(index)  # else a folder's architectures stay in memory
-    except Exception as error:  # a pickle, and what it holds, can fail in any way
+            api.arch2infos_dict.pop(index)  # frees memory: a folder is loaded one architecture at a time
+    except Exception as error:  # a pickle can fail in any way
         raise HwnasError(f"nats_bench cannot read {path} ({type(error).__name__}: {error})", fix) from None
     return rows
 
 
-def _place(cell: Architecture) -> int:
-    """Where a cell stands in ``every_choice``."""
-    place = 0
+def _row_index(cell: Architecture) -> int:
+    """Return the index of a cell in ``every_choice``."""
+    index = 0
     for choice in encode(NASBENCH201, [cell])[0]:
-        place = place * len(NASBENCH201.operations) + int(choice)
-    return place
+        index = index * len(NASBENCH201.operations) + int(choice)
+    return index

@@ -1,4 +1,4 @@
-"""What a search has cost: seconds and memory, added up over its interruptions."""
+"""Measure the cost of a search: seconds and memory, summed over interruptions."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from hwnas.files import append_lines, write_text
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock and of all processors, and the most resident memory of a process in MB (10^6 bytes)."""
+    """Wall-clock seconds, processor seconds, and peak resident memory of the process in MB (10^6 bytes)."""
 
     wall_s: float = 0.0
     processor_s: float = 0.0
     peak_memory_mb: float = 0.0
 
 
-class Meter:
-    """Writes the cost so far to a file, a line a step; what follows a checkpoint that is taken up again is forgotten.
+class CostMeter:
+    """Log of the cost so far, one line a step.
 
-    So every step counts once, however often the search was killed. It starts to count as it is made.
+    Lines after the checkpoint that a search resumes from are dropped, so every step counts once however often the
+    search was interrupted. Counting starts when the object is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,16 +36,16 @@ class Meter:
         self._before = Cost()
         self._write: Callable[[str], None] | None = None
 
-    def lap(self, step: int) -> None:
-        """Call it after every step, with the number of steps so far."""
+    def record(self, step: int) -> None:
+        """Append the cost so far; ``step`` is the number of steps taken."""
         if self._write is None:
-            self._write = self._go_on(step - 1)
+            self._write = self._resume(step - 1)
         self._write(json.dumps({"step": step, **asdict(self._cost())}))
 
     def total(self, step: int) -> Cost:
-        """The cost of a search that has made ``step`` steps, up to now."""
+        """Return the cost up to now of a search that has taken ``step`` steps."""
         if self._write is None:
-            self._write = self._go_on(step)
+            self._write = self._resume(step)
         return self._cost()
 
     def _cost(self) -> Cost:
@@ -54,29 +55,29 @@ class Meter:
             max(self._before.peak_memory_mb, peak_memory_mb()),
         )
 
-    def _go_on(self, step: int) -> Callable[[str], None]:
-        """Read what ``step`` steps have cost, and forget later ones."""
-        kept = []
+    def _resume(self, step: int) -> Callable[[str], None]:
+        """Read the cost of the first ``step`` steps and drop later lines."""
+        lines = []
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
             try:
                 row = json.loads(line)
             except ValueError:
-                break  # a torn line is the last one
+                break  # a torn line can only be the last
             if row["step"] > step:
                 break
-            kept.append(line)
-        last = json.loads(kept[-1]) if kept else {"step": 0}
+            lines.append(line)
+        last = json.loads(lines[-1]) if lines else {"step": 0}
         if last.pop("step") != step:
-            raise HwnasError(f"{self.path} does not say what {step} steps have cost", f"remove {self.path.parent}")
+            raise HwnasError(f"{self.path} has no line for step {step}", f"remove {self.path.parent}")
         self._before = Cost(**last)
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
         return append_lines(self.path)
 
 
 def peak_memory_mb() -> float:
-    """The most resident memory that this process has had.
+    """Return the peak resident memory of this process in MB.
 
-    Not ``ru_maxrss`` where Linux tells it otherwise: that one begins with what the parent process had.
+    On Linux ``ru_maxrss`` starts at the parent's value, so /proc is read where it exists.
     """
     status = Path("/proc/self/status")
     if status.exists():

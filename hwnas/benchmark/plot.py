@@ -1,4 +1,4 @@
-"""The picture of a benchmark: how far every method's cells are below the best one, and what its searches cost."""
+"""Plot a benchmark: regret and search cost of every method."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def draw_benchmark(summary: Mapping[str, Any], results: Sequence[Mapping[str, Any]], outs: Sequence[Path]) -> None:
-    """A panel a data set and one of processor minutes: a point a seed, a bar at the mean; from the rows of
-    ``summary.json`` and every ``result.json``.
+    """Plot regret for each data set, and processor minutes: a point for each seed and a bar at the mean.
+
+    ``summary`` is the content of ``summary.json``, ``results`` those of every ``result.json``.
     """
     from matplotlib.figure import Figure
 
@@ -45,11 +46,11 @@ def draw_benchmark(summary: Mapping[str, Any], results: Sequence[Mapping[str, An
 
 
 def _draw_methods(axis: Axes, methods: Sequence[str], values: Sequence[tuple[str, float]], also: float = 0.0) -> None:
-    """Points and bars from 0 on; ``also`` is to be in sight."""
-    for place, method in enumerate(methods):
+    """Plot points and bars on an axis that starts at 0 and includes ``also``."""
+    for row, method in enumerate(methods):
         own = [value for name, value in values if name == method]
-        axis.plot(own, [place] * len(own), "o", color=COLOURS[place % len(COLOURS)], ms=5, alpha=0.7, clip_on=False)
-        axis.plot([sum(own) / len(own)], [place], "|", color="#333333", ms=12, mew=2)
+        axis.plot(own, [row] * len(own), "o", color=COLOURS[row % len(COLOURS)], ms=5, alpha=0.7, clip_on=False)
+        axis.plot([sum(own) / len(own)], [row], "|", color="#333333", ms=12, mew=2)
     axis.set_xlim(0, 1.07 * max(also, *(value for _, value in values)) or 1.0)
     axis.grid(alpha=0.25)
     without_frame(axis)

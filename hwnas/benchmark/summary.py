@@ -1,4 +1,4 @@
-"""A benchmark's ``summary.json`` in words: for the command line, and for the methods' pages."""
+"""Format a benchmark's ``summary.json`` for the command line and the method pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FOOTNOTE = "mean ± standard deviation over a method's seeds; of the random cell
 
 
 def summary_title(summary: Mapping[str, Any]) -> str:
-    """What was searched, within which budget, on which images, at which sizes."""
+    """Return one line that names space, budget, images and network sizes."""
     within = f"{summary['cells_within_budget']:,} cells"
     if summary["budget"]["limits"]:
         within += f" within {summary['budget']['text']}"
@@ -19,7 +19,7 @@ def summary_title(summary: Mapping[str, Any]) -> str:
 
 
 def summary_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Columns, and a row a method, by regret on the first data set, and two of the accuracy table's own."""
+    """Return columns and rows: one row a method, sorted by regret on the first data set, then the references."""
     data_sets = summary["data_sets"]
     columns = ["method", "seeds", "epochs"]
     for name in data_sets:

@@ -1,12 +1,12 @@
 """One search of a benchmark, in a process of its own: ``python -m hwnas.benchmark.worker FOLDER``.
 
-It is told what FOLDER/manifest.json says (and FOLDER/table.json, under a budget), and nothing of any accuracy table.
-It leaves checkpoint.pt and metrics.jsonl, as every search does; costs.jsonl, what the search has cost; and at its end
-searched.json. Its standard output is for the benchmark: a line of JSON each. It ends as its standard input does, so
-that it does not outlive a benchmark that was killed.
+The worker reads FOLDER/manifest.json (and FOLDER/table.json if there is a budget); it has no access to an accuracy
+table. It writes checkpoint.pt and metrics.jsonl as every search does, costs.jsonl with the cost of the search, and
+finally searched.json. It sends messages to the benchmark on standard output, one JSON object a line, and exits when
+its standard input closes, so that it never outlives a benchmark that was killed.
 
-What counts as the search's cost: its steps, the look at the validation images after every epoch, checkpoints, and the
-derivation; not the start of Python, the reading of the images and the building of the supernet.
+The cost of a search includes its steps, validation after every epoch, checkpoints and derivation. It excludes starting
+Python, reading the images and building the supernet.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from hwnas.benchmark.cost_meter import Meter
+from hwnas.benchmark.cost_meter import CostMeter
 from hwnas.budgets.budget import Budget
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metrics import Metric, build_metrics
@@ -39,61 +39,64 @@ from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
 WITHOUT_PARAMETERS = (NONE, SKIP, "avg_pool_3x3")
-Tell = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]
 
 
 def main(folder: Path) -> int:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the benchmark, which ends its searches
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark handles Ctrl-C and stops its workers
+    threading.Thread(target=_exit_with_stdin, daemon=True).start()
     lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no line of ours
+    os.dup2(2, 1)  # libraries print to standard error
 
-    def tell(message: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=lines, flush=True)
 
     try:
-        search_one(folder, tell)
+        search_one(folder, send)
     except HwnasError as error:
-        tell({"problem": error.problem, "fix": error.fix})
+        send({"problem": error.problem, "fix": error.fix})
         return 2
     return 0
 
 
-def search_one(folder: Path, tell: Tell) -> None:
-    """Search as the folder's manifest says, from its checkpoint if there is one, and write ``searched.json``."""
+def search_one(folder: Path, send: Send) -> None:
+    """Run the search of the folder's manifest, from its checkpoint if there is one, and write ``searched.json``.
+
+    Raises HwnasError when the images differ from those of the manifest.
+    """
     manifest = read_json(folder / "manifest.json", "run 'hwnas benchmark nasbench201'")
-    asked = manifest["settings"]
+    settings = manifest["settings"]
     torch.set_num_threads(manifest["threads"])
-    data = load_data(asked["data"])
-    if data.fingerprint != asked["data_fingerprint"]:
-        raise HwnasError(f"the images of {asked['data']} have changed", "give another folder with --out")
-    space, setting = NASBENCH201, Setting(**asked["setting"])
-    recipe = Recipe.model_validate(asked["recipe"])
-    table = read_table(folder / "table.json") if asked["table"] else None
-    budget = Budget(asked["budget"]["text"], asked["budget"]["limits"])
-    goal = Objective(table.device.name if table else "no device", budget, cost_models(space, setting, table))
+    data = load_data(settings["data"])
+    if data.fingerprint != settings["data_fingerprint"]:
+        raise HwnasError(f"the images of {settings['data']} have changed", "give another folder with --out")
+    space, setting = NASBENCH201, Setting(**settings["setting"])
+    recipe = Recipe.model_validate(settings["recipe"])
+    table = read_table(folder / "table.json") if settings["table"] else None
+    budget = Budget(settings["budget"]["text"], settings["budget"]["limits"])
+    objective = Objective(table.device.name if table else "no device", budget, cost_models(space, setting, table))
     torch.manual_seed(recipe.seed)
-    search = Search(space, setting, [goal], data, recipe)
-    meter = Meter(folder / "costs.jsonl")
+    search = Search(space, setting, [objective], data, recipe)
+    cost_meter = CostMeter(folder / "costs.jsonl")
 
     def progress(stage: str, done: int, total: int) -> None:
-        meter.lap(search.step)
-        tell({"done": done, "total": total})
+        cost_meter.record(search.step)
+        send({"done": done, "total": total})
 
-    def report(row: dict[str, Any]) -> None:
-        meter.lap(search.step)
-        tell({"epoch": row})
+    def on_epoch(row: dict[str, Any]) -> None:
+        cost_meter.record(search.step)
+        send({"epoch": row})
 
-    run_search(search, folder, manifest["digest"], progress, report)
+    run_search(search, folder, manifest["digest"], progress, on_epoch)
     architecture = search.choose(search.targets[0])
-    cost = meter.total(search.step)
+    cost = cost_meter.total(search.step)
     write_json(
         folder / "searched.json",
         {
             "architecture": space.format(architecture),
             "validation_accuracy": search.validate(architecture),
             "search": asdict(cost),
-            "network": {metric: model.predict(architecture) for metric, model in goal.costs.items()},
+            "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
             "collapse": collapse(architecture),
             "torch": torch.__version__,
             "threads": manifest["threads"],
@@ -103,14 +106,14 @@ def search_one(folder: Path, tell: Tell) -> None:
 
 
 def cost_models(space: SearchSpace, setting: Setting, table: LatencyTable | None) -> dict[str, Metric]:
-    """Every metric of a table; without one, those that need none."""
+    """Return the cost model of every metric of a table, or without one those of the network alone."""
     if table:
         return build_metrics(table, space, setting)
     return count_metrics(space, setting)
 
 
 def collapse(architecture: Architecture) -> dict[str, float]:
-    """The shares of the edges that are a ``skip_connect``, and that have no parameters."""
+    """Return the share of edges that are a ``skip_connect`` and the share without parameters."""
     edges = [op for cell in architecture.cells for op in cell]
     return {
         "skip_connect": edges.count(SKIP) / len(edges),
@@ -118,7 +121,7 @@ def collapse(architecture: Architecture) -> dict[str, float]:
     }
 
 
-def _end_with_input() -> None:
+def _exit_with_stdin() -> None:
     while os.read(0, 4096):
         pass
     os._exit(1)

@@ -61,7 +61,8 @@ def nasbench201_command(
     cell found, in percentage points.
     """
     from hwnas.benchmark.accuracy import read_accuracy
-    from hwnas.benchmark.benchmark import BenchmarkPlan, judge, search_all
+    from hwnas.benchmark.benchmark import evaluate, search_all
+    from hwnas.benchmark.plan import BenchmarkPlan
     from hwnas.progress import Progress
     from hwnas.spaces.nasbench201 import NASBENCH201
 
@@ -74,10 +75,10 @@ def nasbench201_command(
     else:
         setting = NASBENCH201.setting(NASBENCH201.search_setting, channels=channels, depth=cells)
     changes = {"epochs": epochs, "batch_size": batch_size}
-    contest = BenchmarkPlan(method, _seeds(seeds), data, setting, recipe, changes, device, budget or "")
+    plan = BenchmarkPlan(method, _seeds(seeds), data, setting, recipe, changes, device, budget or "")
     with Progress() as progress:
-        searched = search_all(contest, out, jobs, progress)
-    summary = judge(searched, accuracies, out)
+        prepared = search_all(plan, out, jobs, progress)
+    summary = evaluate(prepared, accuracies, out)
     if as_json:
         show_json(summary)
     else:

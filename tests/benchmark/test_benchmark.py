@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hwnas.benchmark.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_accuracy
-from hwnas.benchmark.benchmark import cores
-from hwnas.benchmark.cost_meter import Meter
+from hwnas.benchmark.cost_meter import CostMeter
+from hwnas.benchmark.plan import available_cores
 from hwnas.benchmark.worker import collapse, cost_models
 from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import decode, every_choice
@@ -255,29 +255,29 @@ def test_a_pickle_without_its_prefix_is_not_opened(tmp_path: Path, monkeypatch: 
 def test_a_step_counts_once_however_often_a_search_is_killed(tmp_path: Path) -> None:
     """Two processes: the first is killed after step 5, with a line half written, the second begins at step 3."""
     file = tmp_path / "costs.jsonl"
-    first = Meter(file)
+    first = CostMeter(file)
     for step in (1, 2, 3, 3, 4, 5):  # 3 is the end of an epoch
-        first.lap(step)
+        first.record(step)
     written = [json.loads(line) for line in file.read_text().splitlines()]
     with file.open("a") as torn:
         torn.write('{"step": 6, "wal')
-    second = Meter(file)
-    second.lap(4)
+    second = CostMeter(file)
+    second.record(4)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 3, 4]
     assert rows[:4] == written[:4]
     for name in ("wall_s", "processor_s", "peak_memory_mb"):
         assert rows[4][name] >= rows[3][name]
-    ended = Meter(file).total(4)  # killed after its last step
+    ended = CostMeter(file).total(4)  # killed after its last step
     assert ended.wall_s > rows[4]["wall_s"]
-    assert Meter(tmp_path / "new.jsonl").total(0).wall_s > 0
-    with pytest.raises(HwnasError, match="does not say what 9 steps have cost"):
-        Meter(file).total(9)
+    assert CostMeter(tmp_path / "new.jsonl").total(0).wall_s > 0
+    with pytest.raises(HwnasError, match="has no line for step 9"):
+        CostMeter(file).total(9)
 
 
 def test_seconds_are_those_of_the_work(tmp_path: Path) -> None:
     """Sleeping takes time by the clock, and no processor."""
-    meter = Meter(tmp_path / "costs.jsonl")
+    meter = CostMeter(tmp_path / "costs.jsonl")
     time.sleep(0.2)
     slept = meter.total(0)
     began = time.process_time()
@@ -349,7 +349,7 @@ def searches_in(folder: Path) -> list[int]:
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked for in /proc")
 def test_a_benchmark_killed_twice_ends_the_same(tmp_path: Path) -> None:
     """kill -9 twice, two searches side by side, a thread each. No search outlives its benchmark."""
-    asked = ("--epochs", 2, "--jobs", max(2, cores()))
+    asked = ("--epochs", 2, "--jobs", max(2, available_cores()))
     whole = hwnas_process(*bench(tmp_path / "whole", *asked))
     output = whole.communicate()[0]
     assert whole.returncode == 0, output
@@ -496,7 +496,7 @@ def test_methods_are_compared(run: Run, tmp_path: Path, published: AccuracyTable
     assert (out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     assert "percentage points" in (out / "benchmark.svg").read_text()
     again = run(*bench(out, *asked, "--epochs", 1))
-    assert "6 of 6 searches have ended before" in again.stderr
+    assert "6 of 6 searches are already finished" in again.stderr
     assert {**read_json(out / "summary.json", ""), "finished": None} == {**summary, "finished": None}
     assert again.stdout == first.stdout
     other = run(*bench(out, *asked, "--epochs", 2))
@@ -516,7 +516,7 @@ def test_what_does_not_fit_is_refused_before_any_search(run: Run, tmp_path: Path
         (bench(out, "--seeds", "0,0"), ("given twice",)),
         (bench(out, "--method", "snas"), ("given twice",)),
         (bench(out, "--method", "other"), ("2 methods", "{method}")),
-        (bench(out, "--method", "../up", "--recipe", "snas-short"), ("no method's name",)),
+        (bench(out, "--method", "../up", "--recipe", "snas-short"), ("not the name of a method",)),
         (bench(out, "--method", "other", "--recipe", "snas-short"), ("of method snas, not other",)),
         (bench(out, "--method", "snas", "--recipe", "none-such"), ("unknown recipe",)),
     ]
@@ -539,7 +539,7 @@ def test_a_search_that_fails_says_which_and_why(run: Run, tmp_path: Path) -> Non
 @pytest.mark.end_to_end
 def test_control_c_ends_the_searches(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = hwnas_process(*bench(out, "--epochs", 50, "--jobs", max(2, cores())))
+    process = hwnas_process(*bench(out, "--epochs", 50, "--jobs", max(2, available_cores())))
     while process.poll() is None and not (out / "snas/seed0/checkpoint.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
