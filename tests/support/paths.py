@@ -5,5 +5,5 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT / "shared" / "data"  # recorded accuracies and latencies that are not part of the repository
+SHARED = ROOT.parent / "shared" / "data"  # published accuracies, latencies and images, beside the checkout
 FROZEN_TABLES = ROOT / "tests" / "support" / "frozen_tables"  # one table of each version of the format
