@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do budgets hold, and what do they cost in accuracy? An oracle study on devices whose every network has been timed.
+"""Measure whether budgets hold and what they cost in accuracy: an oracle study on devices with all networks timed.
 
     python -m benchmarks.budgets --accuracy FILE.csv.gz --latency FILE.csv.gz [--json] [--out FILE] [--seed N]
 
@@ -86,11 +86,11 @@ class Case:
 
     @cached_property
     def best(self) -> float:
-        """The accuracy of the best architecture that truly keeps the budget."""
+        """Return the accuracy of the best architecture that truly keeps the budget."""
         return float(self.accuracy[self.usable & (self.measured_ms <= self.budget_ms)].max())
 
     def logits(self, bound_ms: float, excluded: Collection[int] = ()) -> dict[str, np.ndarray] | None:
-        """What stands for a search under a bound; None where nothing is predicted to be within it."""
+        """Return stand-in logits of a search under a bound; None where nothing is predicted to be within it."""
         allowed = self.usable & (self.predicted_ms <= bound_ms)
         allowed[list(excluded)] = False
         if not allowed.any():
@@ -103,7 +103,7 @@ class Case:
         return {"cell": log_softmax(points.reshape(centre.size, -1), axis=1)}
 
     def derived(self, logits: Mapping[str, np.ndarray], bound_ms: float, excluded: Collection[int] = ()) -> int | None:
-        """The number of the most probable architecture that is predicted to be within the bound."""
+        """Return the index of the most probable architecture predicted to be within the bound."""
         unusable = np.flatnonzero(CONNECTED & ~self.usable)
         passed_over = {decode(SPACE, CHOICES[n]) for n in (*unusable, *excluded)}
         limits = {"latency_ms": (self.model, bound_ms)}
@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def read_columns(file: Path) -> dict[str, np.ndarray]:
-    """Every column but `arch`, [15625] in the order of CHOICES; NaN where there is no row or no number."""
+    """Read every column but `arch`, [15625] in the order of CHOICES; NaN where there is no row or no number."""
     with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
         rows = list(csv.DictReader(lines))
     numbers = numbers_of(encode(SPACE, [SPACE.parse(row["arch"]) for row in rows]))
@@ -152,12 +152,12 @@ def read_columns(file: Path) -> dict[str, np.ndarray]:
 
 
 def numbers_of(choices: np.ndarray) -> np.ndarray:
-    """Where rows stand in CHOICES."""
+    """Return the index of every row in CHOICES."""
     return np.asarray(choices @ len(SPACE.operations) ** np.arange(choices.shape[1] - 1, -1, -1))
 
 
 def judge(device: str, accuracy: np.ndarray, read_ms: np.ndarray, generator: np.random.Generator) -> list[dict]:
-    """All variants on one device under its three budgets."""
+    """Run all variants on one device under its three budgets."""
     known = np.flatnonzero(np.isfinite(read_ms) & (read_ms > 0))
     chosen = generator.choice(known, min(FITTED, len(known)), replace=False)
     asked = (SPACE, SETTING, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), Origin(device))
@@ -188,7 +188,7 @@ def judge(device: str, accuracy: np.ndarray, read_ms: np.ndarray, generator: np.
 
 
 def choose(case: Case, generator: np.random.Generator) -> dict[str, tuple[int, int]]:
-    """By variant, the architecture that is taken, and how many were measured to find it."""
+    """Return, for each variant, the selected architecture and the number of measurements used."""
     budget_ms = case.budget_ms
     logits = case.logits(budget_ms)
     assert logits
@@ -229,7 +229,7 @@ def penalised(case: Case) -> int:
 
 
 def closed(case: Case, one_search: Mapping[str, np.ndarray] | None) -> tuple[int, int]:
-    """The closed loop, with a search for every bound or with that of the budget alone."""
+    """Run the closed loop, with a search for every bound or with that of the budget alone."""
 
     def propose(bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
         passed_over = [int(n) for n in numbers_of(encode(SPACE, list(excluded)))] if excluded else []
@@ -252,7 +252,7 @@ def closed(case: Case, one_search: Mapping[str, np.ndarray] | None) -> tuple[int
 
 
 def summarise(cases: list[dict]) -> dict:
-    """Over all cases of a variant; regret in points of accuracy."""
+    """Summarise all cases of a variant; regret in points of accuracy."""
     regrets = [case["regret"] for case in cases]
     return {
         "cases": len(cases),

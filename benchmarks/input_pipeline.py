@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The share of a step that its images take: chosen, augmented, normalised. Random images of CIFAR-10's size and number
+"""Measure the share of a step spent on images: selection, augmentation, normalisation. Random images of CIFAR-10's size and number
 in memory.
 
     python -m benchmarks.input_pipeline --out result.json
@@ -39,7 +39,7 @@ CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0
 
 
 class Watched(ImageData):
-    """Images that tell how long their batches take."""
+    """Images that record how long their batches take."""
 
     seconds = 0.0
 
@@ -59,7 +59,7 @@ def images() -> ImageData:
 
 
 def measure(name: str, step: Callable[[], None], steps: int) -> dict[str, Any]:
-    """Medians over the steps after a first one."""
+    """Return medians over the steps after the first one."""
     whole, inputs = [], []
     for number in range(steps + 1):
         before, start = Watched.seconds, time.perf_counter()

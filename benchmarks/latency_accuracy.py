@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How far is a latency table off? Whole networks timed end to end, by code that shares nothing with the profilers.
+"""Measure the error of a latency table: whole networks timed end to end, by code independent of the profilers.
 
     python benchmarks/latency_accuracy.py TABLE --networks 100 --out result.json
 
@@ -37,7 +37,7 @@ REFERENCE, ANCHORS = "reference", 10
 
 
 def load(runtime: str, path: Path, threads: int) -> Callable[[], object]:
-    """A function that runs the model once on random images."""
+    """Return a function that runs the model once on random images."""
     if runtime == "torch":
         import torch
 
@@ -153,7 +153,7 @@ const random = () => (state = (state * 48271) % 2147483647) / 2147483647;
 
 
 def measure_in_browser(folder: Path, threads: int, seed: int) -> None:
-    """The same in headless Chromium; onnxruntime-web lies in node_modules here."""
+    """Measure in headless Chromium; onnxruntime-web is in node_modules."""
     import http.server
     import os
     import threading
@@ -313,7 +313,7 @@ def judge(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 
 
 def flattened(module: object) -> object:
-    """The module as one graph of layers, without the containers around them."""
+    """Return the module as one graph of layers, without containers."""
     import torch
     import torch.fx
 
@@ -333,7 +333,7 @@ def flattened(module: object) -> object:
 
 
 def write(folder: Path, chosen: list, space: object, setting: object, runtime: str, batch: int) -> None:
-    """The networks, as a user gets them, and the reference model: eight 3x3 convolutions, 32 channels at 16x16."""
+    """Build the networks, as users get them, and the reference model: eight 3x3 convolutions, 32 channels at 16x16."""
     import torch
     from torch import nn
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does `hwnas profile` take as long as `--plan` says? And how long does a table take without whole networks?
+"""Compare the time of `hwnas profile` with its `--plan`, and measure the time of a table without whole networks.
 
     python benchmarks/latency_plan.py --device cpu --out result.json
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def run(command: list[str]) -> tuple[float, str]:
-    """How long a command took, and what it printed."""
+    """Return the seconds a command took, and its output."""
     began = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return time.monotonic() - began, done.stdout

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The recorded results of latency_accuracy.py as one table.
+"""Print the recorded results of latency_accuracy.py as one table.
 
 python benchmarks/latency_summary.py benchmarks/results/latency_tables
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does a busy machine ever make a bad latency table in silence? Profiles under load, judged when it is quiet again.
+"""Check that a busy machine never makes a bad latency table silently: profile under load, evaluate when quiet.
 
     python benchmarks/latency_under_load.py --out result.json
 
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 
 
 class Load:
-    """So many programs that only compute, as long as ``busy(seconds since the start)`` says."""
+    """Run that many compute-bound programs while ``busy(seconds since the start)`` is true."""
 
     def __init__(self, programs: int, busy: Callable[[float], bool]) -> None:
         self.programs, self.busy, self.ended = programs, busy, threading.Event()

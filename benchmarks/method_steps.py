@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a step of each search method costs against that of first-order DARTS, which runs every candidate everywhere.
+"""Compare the cost of a step of each search method with first-order DARTS, which runs every candidate everywhere.
 
     python -m benchmarks.method_steps --space darts --batch-size 64 --out result.json
 
@@ -35,7 +35,7 @@ METHODS = ("darts", "entrannas", "entrannas-dst", "pc-darts", "gdas", "advantage
 
 
 def make_search(method: str, arguments: argparse.Namespace, **more: str) -> Search:
-    """A search that is past its warm-up; ``more`` changes its recipe."""
+    """Build a search that is past its warm-up; ``more`` changes its recipe."""
     space = get_space(arguments.space)
     setting = space.setting(space.search_setting, channels=arguments.channels, depth=arguments.depth)
     size, count = (setting.image_channels, setting.height, setting.width), 4 * arguments.batch_size

@@ -1,4 +1,4 @@
-"""The naive reference: a supernet that runs every candidate on every edge, one after the other, as published code does.
+"""Naive reference: a supernet that runs every candidate on every edge, one after the other, as published code does.
 
 Default layout; ``none`` multiplies by zero; what an edge gives is ``sum(w * op(x))``. What the tool saves is measured
 against this. It takes its modules from a supernet of the tool, so both have the same weights.
@@ -18,7 +18,7 @@ from hwnas.spaces import FixedModule
 
 
 class NaiveSupernet(nn.Module):
-    """The same function as that of ``supernet`` where all candidates run: images [N, C, H, W] -> scores."""
+    """The function of ``supernet`` with all candidates run: images [N, C, H, W] -> scores."""
 
     def __init__(self, supernet: Supernet) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def naive_edge(cell: MixedCell, e: int, weights: Tensor, x: Tensor) -> Tensor:
 
 
 def naive_operation(module: nn.Module, x: Tensor) -> Tensor:
-    """Dilated convolutions as torch has them."""
+    """Use torch's own dilated convolutions."""
     if isinstance(module, DilatedDepthwise):
         return nn.Conv2d.forward(module, x)
     if isinstance(module, nn.Sequential):

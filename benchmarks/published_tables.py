@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tables in latency_tables/ of devices that others measured: fitted on published latencies of whole networks.
+"""Fit the tables in latency_tables/ of published devices on the published latencies of whole networks.
 
     python benchmarks/published_tables.py LATENCIES.csv.gz latency_tables
 

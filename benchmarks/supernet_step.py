@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What a step of a search costs against that of a naive supernet, which runs every candidate on every edge.
+"""Compare the cost of a search step with that of a naive supernet, which runs every candidate on every edge.
 
     python -m benchmarks.supernet_step --space darts --method snas --batch-size 64 --json
 
@@ -43,7 +43,7 @@ TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
 
 
 def naive_search(arguments: argparse.Namespace) -> Search:
-    """The method with the naive supernet."""
+    """Replace the supernet of a search by the naive one."""
     search = make_search(arguments.method, arguments, precision="float32", kernels="torch", compute=arguments.compute)
     naive = NaiveSupernet(Supernet(search.space, search.setting)).to(search.device)
     search.supernet = naive  # type: ignore[assignment]
@@ -62,7 +62,7 @@ MAKE = {"own": own_search, "naive": naive_search}
 
 
 class Worker:
-    """A process that takes steps of one kind when it is told to."""
+    """A process that takes steps of one kind on request."""
 
     def __init__(self, kind: str) -> None:
         command = [sys.executable, "-m", "benchmarks.supernet_step", *sys.argv[1:], "--worker", kind]
@@ -162,7 +162,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def batches_s(search: Search, batch_size: int) -> float:
-    """Seconds for the images of a step: one batch for every part of the training images that it reads."""
+    """Return the seconds for the images of a step: one batch for every subset of the training images that it reads."""
     parts = {id(images): images for images in search.parts.values()}.values()
     start = time.perf_counter()
     for step in range(10):

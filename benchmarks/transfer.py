@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How good is a latency table of a new device from ten measurements of whole networks, and tables of other devices?
+"""Evaluate latency tables of a new device made from few measurements of whole networks and tables of other devices.
 
     python benchmarks/transfer.py LATENCIES.csv.gz --out result.json
 
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def fitted(name: str, chosen: np.ndarray, prior: object) -> LatencyTable:
-            """Written and read back, as a user's is."""
+            """Write and read back a table, as a user would."""
             path = Path(folder) / "table.json"
             kept = (SPACE, SETTING, choices[chosen], latency_ms[name][chosen], prior, Origin(name))
             write_table(path, fit_table(*kept, lambda *_: None))  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def judge(table: LatencyTable, choices: np.ndarray, latency_ms: np.ndarray) -> dict[str, float]:
-    """Against the latencies of all architectures; errors without readings of under 5 % of the median (broken ones)."""
+    """Compare with the latencies of all architectures; errors without readings of under 5 % of the median (broken ones)."""
     predicted = build_cost_models(table, SPACE, SETTING)["latency_ms"].predict_many(choices)
     half = half_intervals(table, SPACE, SETTING, choices)
     if half is None:
@@ -115,7 +115,7 @@ def describe(result: dict[str, float]) -> str:
 
 
 def summarise(results: list[dict]) -> list[dict]:
-    """Means over the devices of a kind."""
+    """Average over the devices of a kind."""
     rows = []
     for kind in ("unseen", "left out"):
         for number in sorted({r["measurements"] for r in results}):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What networks for the browser gain by max(x, 0) in place of ReLUs: both forms timed in turns, in one process.
+"""Measure the gain of max(x, 0) over ReLU in networks for the browser: both timed in alternation, in one process.
 
     python benchmarks/web_relu.py --out result.json
 
