@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Measure the share of a step spent on images: selection, augmentation, normalisation. Random images of CIFAR-10's size and number
-in memory.
+"""Measure the share of a step spent on images: selection, augmentation, normalisation.
+
+Images are random, in memory, of CIFAR-10's size and number.
 
     python -m benchmarks.input_pipeline --out result.json
 

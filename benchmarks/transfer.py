@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def judge(table: LatencyTable, choices: np.ndarray, latency_ms: np.ndarray) -> dict[str, float]:
-    """Compare with the latencies of all architectures; errors without readings of under 5 % of the median (broken ones)."""
+    """Compare with the latencies of all architectures, without broken readings (below 5 % of the median)."""
     predicted = build_cost_models(table, SPACE, SETTING)["latency_ms"].predict_many(choices)
     half = half_intervals(table, SPACE, SETTING, choices)
     if half is None:
