@@ -12,7 +12,7 @@ from typing import Any
 from hwnas.benchmark.plan import BenchmarkRun
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
-from hwnas.runs.search import epoch_line
+from hwnas.search.epoch_row import EpochRow
 
 
 def run_processes(runs: Sequence[BenchmarkRun], jobs: int, progress: Progress) -> None:
@@ -60,6 +60,6 @@ def _handle_message(run: BenchmarkRun, message: dict[str, Any], progress: Progre
     if "problem" in message:
         raise HwnasError(f"{run.name}: {message['problem']}", message["fix"])
     if "epoch" in message:
-        progress.log(f"{run.name}: {epoch_line(message['epoch'])}")
+        progress.log(f"{run.name}: {EpochRow.model_validate(message["epoch"]).describe()}")
     else:
         progress(run.name, message["done"], message["total"])

@@ -32,6 +32,7 @@ from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.recipe import Recipe
+from hwnas.search.epoch_row import EpochRow
 from hwnas.search.loop import Objective, Search, run_search
 from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
 from hwnas.spaces.nasbench201 import NASBENCH201
@@ -83,9 +84,9 @@ def search_one(folder: Path, send: Send) -> None:
         cost_meter.record(search.step)
         send({"done": done, "total": total})
 
-    def on_epoch(row: dict[str, Any]) -> None:
+    def on_epoch(row: EpochRow) -> None:
         cost_meter.record(search.step)
-        send({"epoch": row})
+        send({"epoch": row.to_json()})
 
     run_search(search, folder, manifest["digest"], progress, on_epoch)
     architecture = search.choose(search.targets[0])

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat
 
 from hwnas.cost.devices import table_file
 from hwnas.cost.metrics import build_metrics
@@ -17,37 +17,11 @@ from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.report.validation import Loose, checked, checked_setting
+from hwnas.search.epoch_row import EpochRow
 from hwnas.spaces import Architecture, SearchSpace, Setting
 from hwnas.spaces.space_copy import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
-
-Number = float | None  # None where a search has diverged
-
-
-class Epoch(Loose):
-    """A line of ``metrics.jsonl``. ``probabilities[kind]`` is [E, K]; None in runs that did not write them.
-    ``stopped`` says why the logits learn no more.
-    """
-
-    epoch: int
-    device: str
-    budget: str
-    train_loss: Number
-    validation_accuracy: Number
-    expected_cost: dict[str, Number]
-    expected_over_budget: dict[str, Number]
-    multipliers: dict[str, Number] = Field(alias="lambda")
-    entropy: Number
-    architecture: str
-    probabilities: dict[str, list[list[FiniteFloat]]] | None = None
-    stopped: str = ""
-
-    @model_validator(mode="after")
-    def _of_the_same_limits(self) -> Epoch:
-        if self.expected_over_budget.keys() != self.multipliers.keys():
-            raise ValueError("lambda and expected_over_budget are not of the same metrics")
-        return self
 
 
 class Timing(Loose):
@@ -125,7 +99,7 @@ class Target:
     row: Row
     timings: tuple[Timing, ...]
     architecture: Architecture
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochRow, ...]
 
     @property
     def kept(self) -> bool | None:
@@ -225,7 +199,7 @@ def _read_tables(folder: Path, manifest: Manifest, targets: list[Target], again:
     return tables
 
 
-def _read_epochs(path: Path, space: SearchSpace, again: str) -> list[Epoch]:
+def _read_epochs(path: Path, space: SearchSpace, again: str) -> list[EpochRow]:
     shapes = {kind: (len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
     try:
         lines = path.read_bytes().splitlines()
@@ -234,7 +208,7 @@ def _read_epochs(path: Path, space: SearchSpace, again: str) -> list[Epoch]:
     epochs = []
     for number, line in enumerate(lines, start=1):
         where = f"line {number} of {path}"
-        epoch = checked(Epoch, _parse_line(line, where, again), where, again)
+        epoch = checked(EpochRow, _parse_line(line, where, again), where, again)
         if epoch.probabilities is not None:
             found = {kind: (len(p), *{len(row) for row in p}) for kind, p in epoch.probabilities.items()}
             if found != shapes:

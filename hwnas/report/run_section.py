@@ -11,10 +11,11 @@ from hwnas.cost.devices import names_devices
 from hwnas.report.cell_graph import cell_graph
 from hwnas.report.charts import lines, probabilities, verification
 from hwnas.report.edges import Edge, edges_of
-from hwnas.report.run_content import Epoch, RunContent, Target, Timing
+from hwnas.report.run_content import RunContent, Target, Timing
 from hwnas.report.svg import GREY, Figure, colours
 from hwnas.report.table_section import TablePart, table_part
 from hwnas.runs.plots import search_lines
+from hwnas.search.epoch_row import EpochRow
 from hwnas.spaces import NONE
 
 MOST_PATH_POINTS = 75_000  # of all areas of a page's probabilities together
@@ -277,7 +278,7 @@ def _learnt(
 
 def _charts(run: RunContent, labels: Sequence[str], prefix: str) -> list[Figure]:
     """How the search went, over its epochs."""
-    told: dict[str, tuple[str, str, bool, Callable[[Epoch], float | None]]] = {
+    told: dict[str, tuple[str, str, bool, Callable[[EpochRow], float | None]]] = {
         "loss": ("training loss, cross-entropy", "loss", False, lambda epoch: epoch.train_loss),
         "validation": (
             "validation accuracy of the epoch's network, with the supernet's weights",

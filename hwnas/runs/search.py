@@ -114,7 +114,7 @@ def answer(question: SearchRequest, folder: Path, progress: Progress, profile: b
     search = Search(space, setting, goals, data, question.recipe, processes, progress.log)
     many = len(question.tables) > 1
     with StepProfile(folder / "profile", progress.log, processes.leads) if profile else nullcontext() as looks:
-        run_search(search, folder, digest, progress, lambda row: progress.log(epoch_line(row, many)), looks)
+        run_search(search, folder, digest, progress, lambda row: progress.log(row.describe(many)), looks)
     if not processes.alone:
         for target in search.targets:  # what is judged for it is judged by all
             search.choose(target)
@@ -149,20 +149,6 @@ def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
     return (
         f"budget {budget.text}: {budget.describe()}; {number} architectures keep it "
         f"(the space: {format_amount(metric, spread.least)} to {format_amount(metric, spread.greatest)}){note}"
-    )
-
-
-def epoch_line(row: dict[str, Any], with_device: bool = False) -> str:
-    over = ", ".join(f"E[{m}]/B {v:.3f}" for m, v in row["expected_over_budget"].items()) or "no limit in the loss"
-    multipliers = ", ".join(f"{v:.3f}" for v in row["lambda"].values()) or "-"
-    stopped = f"; logits stopped: {row['stopped']}" if "stopped" in row else ""
-    device = f"{row['device']} " * (with_device and not names_devices(row["budget"]))
-    if "resource_penalty" in row:
-        multipliers = f"none, resource penalty {row['resource_penalty']:.4g}"
-    entropy = f"{row['entropy']:.2f}{stopped}"
-    return (
-        f"epoch {row['epoch']:>3} {device}{row['budget']:<12} loss {row['train_loss']:.3f}  "
-        f"validation {row['validation_accuracy']:.1%}  {over}  lambda {multipliers}  entropy {entropy}"
     )
 
 

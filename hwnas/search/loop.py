@@ -36,6 +36,7 @@ from hwnas.networks.widen import widen
 from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
 from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits, entropy
+from hwnas.search.epoch_row import EpochRow
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_excluding
@@ -57,12 +58,14 @@ PURPOSES = {"weights": 5, "logits": 6, "samples": 7, "selection": 8, "widening":
 class Objective:
     """What one network is to keep: a budget on a device, whose costs the models tell.
 
-    ``device`` is "phone, cpu" where the budget names several.
+    ``device`` is "phone, cpu" where the budget names several. ``target`` is the id of the target in its run, empty
+    where there is no run.
     """
 
     device: str
     budget: Budget
     costs: Mapping[str, Metric]
+    target: str = ""
 
     @property
     def penalised(self) -> dict[str, float]:
@@ -499,42 +502,42 @@ class Search:
         """What is done for a target at the end of an epoch: take an architecture, and validate it."""
         return self.validate(self.selection.watched(self, self.targets[0]))
 
-    def epoch_report(self) -> list[dict[str, Any]]:
-        """One record a target for the epoch that has just ended."""
+    def epoch_report(self) -> list[EpochRow]:
+        """Return one row for each target, for the epoch that has just ended."""
         self._require_finite()
-        rows = []
-        for target, sums in zip(self.targets, self.sums, strict=True):
-            p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
-            relative = relative_costs(p, target.expected, target.goal.penalised)
-            architecture = self.selection.watched(self, target)
-            skips = share_of_skips(self.space, architecture)
-            self._watch_skips(target, skips)
-            resources = target.resources(p).item() if target.resources else None
-            limits = enumerate(target.goal.penalised.items())
-            rows.append(
-                {
-                    "epoch": self.epoch,
-                    "step": self.step,
-                    "device": target.goal.device,
-                    "budget": target.budget.text,
-                    "train_loss": float(sums["loss"] / max(sums["count"], 1)),
-                    "train_accuracy": float(sums["correct"] / max(sums["count"], 1)),
-                    "validation_accuracy": self.validate(architecture),
-                    "expected_cost": {m: float(relative[i]) * bound for i, (m, bound) in limits},
-                    "expected_over_budget": dict(zip(target.goal.penalised, relative.tolist(), strict=True)),
-                    "lambda": dict(zip(target.goal.penalised, target.multipliers.tolist(), strict=True)),
-                    **({"resource_penalty": resources} if target.resources else {}),
-                    "entropy": entropy(p),
-                    "skip_share": skips,
-                    **({"stopped": target.stopped} if target.stopped else {}),
-                    "architecture": self.space.format(architecture, all_edges=True),
-                    "probabilities": {
-                        kind: [[round(v, 6) for v in row] for row in values.tolist()] for kind, values in p.items()
-                    },
-                }
-            )
+        rows = [self._epoch_row(target, sums) for target, sums in zip(self.targets, self.sums, strict=True)]
         self._forget_epoch()
         return rows
+
+    def _epoch_row(self, target: Target, sums: Mapping[str, float | Tensor]) -> EpochRow:
+        p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
+        penalised = target.goal.penalised
+        relative = relative_costs(p, target.expected, penalised).tolist()
+        architecture = self.selection.watched(self, target)
+        skips = share_of_skips(self.space, architecture)
+        self._watch_skips(target, skips)
+        rounded = {kind: [[round(v, 6) for v in row] for row in values.tolist()] for kind, values in p.items()}
+        known = {"target": target.goal.target, "stopped": target.stopped}
+        optional: dict[str, Any] = {name: text for name, text in known.items() if text}
+        if target.resources:
+            optional["resource_penalty"] = target.resources(p).item()
+        return EpochRow(
+            epoch=self.epoch,
+            step=self.step,
+            device=target.goal.device,
+            budget=target.budget.text,
+            train_loss=float(sums["loss"] / max(sums["count"], 1)),
+            train_accuracy=float(sums["correct"] / max(sums["count"], 1)),
+            validation_accuracy=self.validate(architecture),
+            expected_cost={m: share * bound for share, (m, bound) in zip(relative, penalised.items(), strict=True)},
+            expected_over_budget=dict(zip(penalised, relative, strict=True)),
+            multipliers=dict(zip(penalised, target.multipliers.tolist(), strict=True)),
+            entropy=entropy(p),
+            skip_share=skips,
+            architecture=self.space.format(architecture, all_edges=True),
+            probabilities=rounded,
+            **optional,
+        )
 
     def _watch_skips(self, target: Target, skips: float) -> None:
         """Stop a target's logits, as they were an epoch ago, when its cell collapses to ``skip_connect``."""
@@ -614,7 +617,7 @@ def run_search(
     folder: Path,
     digest: str,
     progress: Progress,
-    report: Callable[[dict[str, Any]], None],
+    report: Callable[[EpochRow], None],
     profile: StepProfile | None = None,
 ) -> None:
     """Run to the end, from the checkpoint in ``folder`` if there is one; ``metrics.jsonl`` gets a line an epoch and
@@ -639,7 +642,7 @@ def run_search(
         if search.step % search.steps_an_epoch == 0:
             for row in search.epoch_report():
                 if leads:
-                    write(json.dumps(row))
+                    write(json.dumps(row.to_json()))
                 report(row)
         if leads and (checkpoint.due() or search.over):
             checkpoint.save(search.state())

@@ -108,7 +108,7 @@ def test_a_search_on_another_device_is_the_processors(recipe: str, there: None) 
     else:  # the gradients of what is drawn here come back, kind by kind
         assert all(set(waited) <= {"_to_copy", "copy_"} for waited in waits[1:]), waits
     (row,) = search.epoch_report()
-    assert math.isfinite(row["train_loss"])
+    assert math.isfinite(row.train_loss)
     if search.recipe.selection.name == "probable":
         search.choose(search.targets[0])
 

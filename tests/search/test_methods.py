@@ -18,6 +18,7 @@ from hwnas.cost.model import every_choice
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
+from hwnas.search.epoch_row import EpochRow
 from hwnas.search.loop import Objective, Search, Target, batch_statistics, run_search
 from hwnas.search.methods import METHODS
 from hwnas.spaces import SPACES, Architecture
@@ -287,7 +288,7 @@ def test_a_collapse_to_skips_stops_the_logits_as_they_were(tmp_path: Path, monke
     changes = {"learning": "falls", "most_skips": 0.9, "epochs": 6, "logits_std": 1.0}
     search, kept = searching("nasbench201", "short/snas", "100%", "99%", **changes), []
 
-    def report(row: dict[str, Any]) -> None:
+    def report(row: EpochRow) -> None:
         kept.append([{k: v.detach().clone() for k, v in t.logits.items()} for t in search.targets])
 
     run_search(search, tmp_path, "digest", lambda *_: None, report)
@@ -324,8 +325,8 @@ def test_skips_while_logits_wait_are_no_collapse(tmp_path: Path) -> None:
     with torch.no_grad():
         search.targets[0].logits["cell"][:, search.space.operations.index("skip_connect")] += 5.0
     run_search(search, tmp_path, "digest", lambda *_: None, rows.append)
-    assert [row["skip_share"] for row in rows[:2]] == [1.0, 1.0]
-    assert ["stopped" in row for row in rows] == [False, False, True]
+    assert [row.skip_share for row in rows[:2]] == [1.0, 1.0]
+    assert [bool(row.stopped) for row in rows] == [False, False, True]
 
 
 # What does not fit.

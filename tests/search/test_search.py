@@ -20,7 +20,6 @@ from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe, read_recipe
-from hwnas.runs.search import epoch_line
 from hwnas.search.distribution import DrawContext
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.loop import Search, batch_statistics
@@ -207,8 +206,8 @@ def test_the_paper_s_penalty_pulls_without_regard_to_the_budget() -> None:
         moved.append(search.targets[0].logits["cell"].detach())
     assert torch.equal(*moved)
     (row,) = search.epoch_report()
-    assert row["resource_penalty"] > 0
-    assert "resource penalty" in epoch_line(row)
+    assert row.resource_penalty > 0
+    assert "resource penalty" in row.describe()
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
@@ -403,7 +402,7 @@ def test_a_search_never_reads_the_test_images() -> None:
     search.data = type(DATA)(DATA.name, DATA.labels, DATA.train, DATA.validation, forbidden, DATA.flip)  # type: ignore[arg-type]
     while search.step < search.total_steps:
         search.take_step()
-    assert search.epoch_report()[0]["validation_accuracy"] > 0
+    assert search.epoch_report()[0].validation_accuracy > 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_search() -> None:

@@ -70,7 +70,7 @@ def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
     state = {**search.state(), "sums": [dict(sums) for sums in search.sums]}
     search.supernet.float()  # as the images that judge it are; the state stays as it was
     (row,) = search.epoch_report()
-    return {**state, "row": row, "chosen": search.space.format(search.choose(search.targets[0]))}
+    return {**state, "row": row.to_json(), "chosen": search.space.format(search.choose(search.targets[0]))}
 
 
 def one_of_them(folder: Path, table: Path) -> None:
