@@ -49,13 +49,13 @@ from hwnas.calibration.design_matrix import connected
 from hwnas.calibration.fit import BROKEN, Origin, fit_table
 from hwnas.calibration.intervals import ERROR_DEGREES, error_scales
 from hwnas.calibration.prior import generic_prior
-from hwnas.cost.model import CostModel, build_cost_models, decode, encode, every_choice
+from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.files import write_json
-from hwnas.spaces import Architecture, get_space
-from hwnas.tables.network_key import network_key
+from hwnas.spaces import Architecture, SizedSpace, get_space
+from hwnas.spaces.encoding import decode, encode, every_choice
 
 SPACE = get_space("nasbench201")
-SETTING = SPACE.setting("cifar")
+SIZED = SizedSpace.named(SPACE, "cifar")
 CHOICES = every_choice(SPACE)
 CONNECTED = connected(SPACE, CHOICES)
 FITTED, EVALUATIONS = 900, 100
@@ -160,13 +160,13 @@ def judge(device: str, accuracy: np.ndarray, read_ms: np.ndarray, generator: np.
     """Run all variants on one device under its three budgets."""
     known = np.flatnonzero(np.isfinite(read_ms) & (read_ms > 0))
     chosen = generator.choice(known, min(FITTED, len(known)), replace=False)
-    asked = (SPACE, SETTING, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), Origin(device))
+    asked = (SIZED, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), Origin(device))
     table = fit_table(*asked, lambda *_: None)
-    model = build_cost_models(table, SPACE, SETTING)["latency_ms"]
+    model = build_cost_models(table, SIZED)["latency_ms"]
     predicted_ms = model.predict_many(CHOICES)
-    error_ms = error_scales(table, SPACE, SETTING, CHOICES)
+    error_ms = error_scales(table, SIZED, CHOICES)
     assert error_ms is not None
-    step_ms = table.edge_costs[network_key(SPACE, SETTING)].scatter_ms * np.sqrt(12)  # of rounding
+    step_ms = table.edge_costs[SIZED.key].scatter_ms * np.sqrt(12)  # of rounding
     measured_ms = np.where(read_ms > BROKEN * np.nanmedian(read_ms), read_ms, np.nan)
     rows = []
     for budget, percentile in NAMED.items():

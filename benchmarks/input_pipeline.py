@@ -30,7 +30,7 @@ from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.loop import Objective, Search
-from hwnas.spaces import get_space
+from hwnas.spaces import SizedSpace, get_space
 from hwnas.training.child import Trainer
 from hwnas.training.recipe import read_training
 
@@ -81,20 +81,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     data = images()
-    setting = SPACE.setting("cifar", channels=arguments.channels, depth=arguments.depth)
+    sized = SizedSpace.named(SPACE, "cifar", channels=arguments.channels, depth=arguments.depth)
     rows = []
     for method in ("snas", "gdas"):
         recipe = read_recipe(f"nasbench201/{method}", {"batch_size": arguments.batch_size, "logits_warm_up": 0.0})
-        goal = Objective("none", Budget("none", {}), cost_models(SPACE, setting, None))
-        rows.append(
-            measure(f"search, {method}", Search(SPACE, setting, [goal], data, recipe).take_step, arguments.steps)
-        )
+        goal = Objective("none", Budget("none", {}), cost_models(sized, None))
+        rows.append(measure(f"search, {method}", Search(sized, [goal], data, recipe).take_step, arguments.steps))
     for augment in ("shift-flip", "imagenet"):
         recipe = read_training("nasbench201", {"batch_size": arguments.batch_size, "augment": augment})
-        child = ChildNetwork(SPACE, SPACE.parse(CONVOLUTIONS), setting, prune=True)
+        child = ChildNetwork(sized, SPACE.parse(CONVOLUTIONS), prune=True)
         rows.append(measure(f"training, {augment}", Trainer(child, data, recipe).take_step, arguments.steps))
     result = {
-        "setting": setting.describe(),
+        "setting": sized.setting.describe(),
         "batch_size": arguments.batch_size,
         "images": IMAGES,
         "threads": torch.get_num_threads(),

@@ -225,13 +225,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from hwnas.calibration.residual import fit_residual
-    from hwnas.cost.model import build_cost_models, encode
+    from hwnas.cost.model import build_cost_models
+    from hwnas.spaces.encoding import encode
     from hwnas.tables.io import read_table
-    from hwnas.tables.network_key import choose_network, network_key
+    from hwnas.tables.network_key import choose_network
 
     table = read_table(arguments.table)
-    space, setting = choose_network(table, arguments.space, arguments.setting)
-    key = network_key(space, setting)
+    sized = choose_network(table, arguments.space, arguments.setting)
+    space, key = sized.space, sized.key
     seen = {network.architecture for network in table.networks.get(key, [])}
     shuffler = random.Random(arguments.seed)
     chosen: list = []
@@ -245,7 +246,7 @@ def main() -> None:
     timed = [*chosen, *(space.parse(network.architecture) for network in anchors)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write(folder, timed, space, setting, table.runtime.name, table.runtime.batch)
+        write(folder, timed, sized, table.runtime.name, table.runtime.batch)
         times = []
         processes = PROCESSES.get(table.runtime.name, 4)
         for number in range(processes):
@@ -265,8 +266,8 @@ def main() -> None:
     reference_ms = float(np.percentile([statistics.median(t[REFERENCE]) for t in times], 20))
     slowdown = reference_ms / table.quality.sentinel_ms if table.quality.sentinel_ms else 1.0
     choices = encode(space, chosen)
-    predicted = build_cost_models(table, space, setting)["latency_ms"].predict_many(choices)
-    with_residual = fit_residual(table, space, setting).predict_many(choices)
+    predicted = build_cost_models(table, sized)["latency_ms"].predict_many(choices)
+    with_residual = fit_residual(table, sized).predict_many(choices)
     halves = np.median(by_process[::2], axis=0) / np.median(by_process[1::2], axis=0) - 1
     floor_tau = kendalltau(np.median(by_process[::2], axis=0), np.median(by_process[1::2], axis=0)).statistic
     result = {
@@ -287,7 +288,7 @@ def main() -> None:
         "speed_by_known_networks_divided_out": judge(predicted, measured / anchored),
         "with_residual_predictor": judge(with_residual, measured / anchored),
         "macs_only_kendall_tau": float(
-            kendalltau(build_cost_models(table, space, setting)["macs"].predict_many(choices), measured).statistic
+            kendalltau(build_cost_models(table, sized)["macs"].predict_many(choices), measured).statistic
         ),
     }
     print(json.dumps(result, indent=2))
@@ -332,7 +333,7 @@ def flattened(module: object) -> object:
     return torch.fx.GraphModule(root, graph)
 
 
-def write(folder: Path, chosen: list, space: object, setting: object, runtime: str, batch: int) -> None:
+def write(folder: Path, chosen: list, sized: object, runtime: str, batch: int) -> None:
     """Build the networks, as users get them, and the reference model: eight 3x3 convolutions, 32 channels at 16x16."""
     import torch
     from torch import nn
@@ -344,10 +345,10 @@ def write(folder: Path, chosen: list, space: object, setting: object, runtime: s
     torch.set_num_threads(1)
     layers = [(nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)) for _ in range(8)]
     models = {REFERENCE: (nn.Sequential(*(layer for block in layers for layer in block)), (32, 16, 16))}
+    setting = sized.setting
     shape = (setting.image_channels, setting.height, setting.width)
     models |= {
-        f"network{n}": (ChildNetwork(space, architecture, setting, prune=True), shape)
-        for n, architecture in enumerate(chosen)
+        f"network{n}": (ChildNetwork(sized, architecture, prune=True), shape) for n, architecture in enumerate(chosen)
     }
     files = {}
     for name, (module, shape) in models.items():

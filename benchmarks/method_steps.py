@@ -29,7 +29,7 @@ from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.loop import Objective, Search
-from hwnas.spaces import get_space
+from hwnas.spaces import SizedSpace, get_space
 
 METHODS = ("darts", "entrannas", "entrannas-dst", "pc-darts", "gdas", "advantagenas", "random")
 
@@ -46,8 +46,8 @@ def make_search(method: str, arguments: argparse.Namespace, **more: str) -> Sear
     # One batch an epoch teaches the weights, so every step is one of a search under way, none the last of an epoch.
     changes = {"epochs": 10**6, "batch_size": arguments.batch_size, "logits_warm_up": 0.0, **more}
     recipe = read_recipe(f"{arguments.space}/{method}", changes)
-    goal = Objective("none", Budget("none", {}), cost_models(space, setting, None))
-    return Search(space, setting, [goal], data, recipe)
+    goal = Objective("none", Budget("none", {}), cost_models(SizedSpace(space, setting), None))
+    return Search(SizedSpace(space, setting), [goal], data, recipe)
 
 
 def main() -> None:
@@ -94,7 +94,7 @@ def main() -> None:
     ]
     result = {
         "space": arguments.space,
-        "setting": searches["darts"].setting.describe(),
+        "setting": searches["darts"].sized.setting.describe(),
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
         "threads": torch.get_num_threads(),

@@ -45,7 +45,7 @@ TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
 def naive_search(arguments: argparse.Namespace) -> Search:
     """Replace the supernet of a search by the naive one."""
     search = make_search(arguments.method, arguments, precision="float32", kernels="torch", compute=arguments.compute)
-    naive = NaiveSupernet(Supernet(search.space, search.setting)).to(search.device)
+    naive = NaiveSupernet(Supernet(search.sized)).to(search.device)
     search.supernet = naive  # type: ignore[assignment]
     search.passes = GraphReplay(naive, search.precision, False, print)  # type: ignore[arg-type]
     search.weights = list(naive.parameters())
@@ -94,7 +94,7 @@ def work(arguments: argparse.Namespace) -> None:
     search = MAKE[arguments.worker](arguments)
     on_gpu = search.device.type == "cuda"
     about = {
-        "setting": search.setting.describe(),
+        "setting": search.sized.setting.describe(),
         "computed_on": describe(search.device),
         "precision": search.precision,
         "kernels": kernels().describe() if search.recipe.kernels == "compiled" else "plain torch",

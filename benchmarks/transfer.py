@@ -27,9 +27,10 @@ from hwnas.calibration.experiment_design import choose_architectures
 from hwnas.calibration.fit import Origin, fit_table
 from hwnas.calibration.intervals import LEVEL, half_intervals
 from hwnas.calibration.prior import generic_prior, pool_prior
-from hwnas.cost.model import build_cost_models, encode
+from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
-from hwnas.spaces import get_space
+from hwnas.spaces import SizedSpace, get_space
+from hwnas.spaces.encoding import encode
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import LatencyTable
 
@@ -40,7 +41,7 @@ POOL = (
 UNSEEN = ("titanx_1", "titanx_32", "titanx_256", "gold_6240")
 NUMBERS = (3, 5, 10, 20, 100)
 SPACE = get_space("nasbench201")
-SETTING = SPACE.setting("cifar")
+SIZED = SizedSpace.named(SPACE, "cifar")
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
         def fitted(name: str, chosen: np.ndarray, prior: object) -> LatencyTable:
             """Write and read back a table, as a user would."""
             path = Path(folder) / "table.json"
-            kept = (SPACE, SETTING, choices[chosen], latency_ms[name][chosen], prior, Origin(name))
+            kept = (SIZED, choices[chosen], latency_ms[name][chosen], prior, Origin(name))
             write_table(path, fit_table(*kept, lambda *_: None))  # type: ignore[arg-type]
             return read_table(path)
 
@@ -73,7 +74,7 @@ def main() -> None:
                   f"{time.monotonic() - began:.1f} s", flush=True)  # fmt: skip
         for name in latency_ms:
             pool = {other: devices[other] for other in POOL if other != name}
-            prior = pool_prior(pool, SPACE, SETTING)
+            prior = pool_prior(pool, SIZED)
             designed = choose_architectures(SPACE, prior, max(NUMBERS))
             order = np.array([number_of[tuple(row)] for row in designed.tolist()])
             for number in (*NUMBERS, len(choices)):
@@ -93,8 +94,8 @@ def main() -> None:
 
 def judge(table: LatencyTable, choices: np.ndarray, latency_ms: np.ndarray) -> dict[str, float]:
     """Compare with the latencies of all architectures, without broken readings (below 5 % of the median)."""
-    predicted = build_cost_models(table, SPACE, SETTING)["latency_ms"].predict_many(choices)
-    half = half_intervals(table, SPACE, SETTING, choices)
+    predicted = build_cost_models(table, SIZED)["latency_ms"].predict_many(choices)
+    half = half_intervals(table, SIZED, choices)
     if half is None:
         raise HwnasError("the table has no error bars")
     whole = latency_ms > 0.05 * np.median(latency_ms)

@@ -22,7 +22,7 @@ import torch
 from hwnas.networks.child import ChildNetwork
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.web_model import convert_for_web
-from hwnas.spaces import get_space
+from hwnas.spaces import SizedSpace, get_space
 
 ROUNDS, RUNS = 30, 5
 LIBRARY = Path("node_modules/onnxruntime-web/dist/ort.wasm.min.mjs")
@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number, architecture in enumerate(chosen):
-            child = ChildNetwork(space, architecture, setting, prune=True).eval()
+            child = ChildNetwork(SizedSpace(space, setting), architecture, prune=True).eval()
             write_onnx(child, [torch.zeros(1, 3, 32, 32)], folder / f"{number}-relu.onnx")
             convert_for_web(folder / f"{number}-relu.onnx", folder / f"{number}-max.onnx")
         (folder / "program.mjs").write_text(PROGRAM)

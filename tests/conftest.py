@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hwnas.cli import app
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from support.chromium import Chromium, find_chromium
 from support.command import Run
@@ -20,7 +20,9 @@ from support.tables import make_table
 def table_file(tmp_path: Path) -> Path:
     """A table of nasbench201 at 4 channels, one cell a stage, 3x16x16 images, 10 classes."""
     space = get_space("nasbench201")
-    write_table(tmp_path / "table.json", make_table(space, Setting(channels=4, depth=1, height=16, width=16)))
+    write_table(
+        tmp_path / "table.json", make_table(SizedSpace(space, Setting(channels=4, depth=1, height=16, width=16)))
+    )
     return tmp_path / "table.json"
 
 

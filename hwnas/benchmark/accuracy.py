@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.model import Array, decode, encode, every_choice
+from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.imports import require_extra
 from hwnas.spaces import Architecture
+from hwnas.spaces.encoding import decode, encode, every_choice
 from hwnas.spaces.nasbench201 import NASBENCH201
 
 NATS = "nats:"

@@ -27,9 +27,9 @@ from hwnas.benchmark.plan import BenchmarkPlan, BenchmarkRun, PreparedBenchmark,
 from hwnas.benchmark.plot import draw_benchmark
 from hwnas.benchmark.processes import run_processes
 from hwnas.benchmark.worker import WITHOUT_PARAMETERS
-from hwnas.cost.model import every_choice
 from hwnas.files import read_json, write_json
 from hwnas.progress import Progress
+from hwnas.spaces.encoding import every_choice
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.schema import today
 

@@ -21,9 +21,9 @@ from hwnas.files import read_json, sha256_of, unwritable, write_json
 from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe, read_recipe
-from hwnas.runs.finished import fit_setting
+from hwnas.runs.finished import fit_to_data
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.spaces import Setting
+from hwnas.spaces import SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
@@ -42,7 +42,7 @@ class BenchmarkPlan:
     methods: Sequence[str]
     seeds: Sequence[int]
     data_spec: str
-    setting: Setting
+    sized: SizedSpace
     recipe: str
     changes: Mapping[str, Any]
     table: LatencyTable | None = None
@@ -83,14 +83,14 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
     """
     recipes = read_recipes(plan)
     data = load_data(plan.data_spec, progress)
-    setting = fit_setting(plan.setting, data)
-    budget, within = cells_within_budget(plan, setting)
+    sized = fit_to_data(plan.sized, data)
+    budget, within = cells_within_budget(plan, sized)
     machine = ask(parse_device("cpu")).device.model_dump(mode="json")
     runs = []
     for (method, seed), recipe in recipes.items():
         settings = {
-            "space": NASBENCH201.name,
-            "setting": asdict(setting),
+            "space": sized.space.name,
+            "setting": asdict(sized.setting),
             "data": plan.data_spec,
             "data_fingerprint": data.fingerprint,
             "table": plan.table.sha256 if plan.table else None,
@@ -103,11 +103,11 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
     return PreparedBenchmark(runs, budget, within)
 
 
-def cells_within_budget(plan: BenchmarkPlan, setting: Setting) -> tuple[Budget, NDArray[np.bool_]]:
+def cells_within_budget(plan: BenchmarkPlan, sized: SizedSpace) -> tuple[Budget, NDArray[np.bool_]]:
     """Return the plan's budget and a mask [N] of the cells within it; without a budget all cells are."""
     if not plan.table:
         return Budget("none", {}), np.ones(NASBENCH201.num_architectures, dtype=bool)
-    previews = preview(build_metrics(plan.table, NASBENCH201, setting))
+    previews = preview(build_metrics(plan.table, sized))
     budget = parse_budget(plan.budget, previews)
     return budget, np.logical_and.reduce([previews[metric].costs <= bound for metric, bound in budget.limits.items()])
 

@@ -34,7 +34,7 @@ from hwnas.files import read_json, write_json
 from hwnas.recipe import Recipe
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.loop import Objective, Search, run_search
-from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
+from hwnas.spaces import NONE, Architecture, Setting, SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
@@ -71,13 +71,13 @@ def search_one(folder: Path, send: Send) -> None:
     data = load_data(settings["data"])
     if data.fingerprint != settings["data_fingerprint"]:
         raise HwnasError(f"the images of {settings['data']} have changed", "give another folder with --out")
-    space, setting = NASBENCH201, Setting(**settings["setting"])
+    sized = SizedSpace(NASBENCH201, Setting(**settings["setting"]))
     recipe = Recipe.model_validate(settings["recipe"])
     table = read_table(folder / "table.json") if settings["table"] else None
     budget = Budget(settings["budget"]["text"], settings["budget"]["limits"])
-    objective = Objective(table.device.name if table else "no device", budget, cost_models(space, setting, table))
+    objective = Objective(table.device.name if table else "no device", budget, cost_models(sized, table))
     torch.manual_seed(recipe.seed)
-    search = Search(space, setting, [objective], data, recipe)
+    search = Search(sized, [objective], data, recipe)
     cost_meter = CostMeter(folder / "costs.jsonl")
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -94,7 +94,7 @@ def search_one(folder: Path, send: Send) -> None:
     write_json(
         folder / "searched.json",
         {
-            "architecture": space.format(architecture),
+            "architecture": sized.space.format(architecture),
             "validation_accuracy": search.validate(architecture),
             "search": asdict(cost),
             "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
@@ -106,11 +106,11 @@ def search_one(folder: Path, send: Send) -> None:
     )
 
 
-def cost_models(space: SearchSpace, setting: Setting, table: LatencyTable | None) -> dict[str, Metric]:
+def cost_models(sized: SizedSpace, table: LatencyTable | None) -> dict[str, Metric]:
     """Return the cost model of every metric of a table, or without one those of the network alone."""
     if table:
-        return build_metrics(table, space, setting)
-    return count_metrics(space, setting)
+        return build_metrics(table, sized)
+    return count_metrics(sized)
 
 
 def collapse(architecture: Architecture) -> dict[str, float]:

@@ -15,10 +15,11 @@ from hwnas.budgets.infeasible import contradiction
 from hwnas.cost.devices import LATENCY, devices_of, latency_on, quantity_of
 from hwnas.cost.memory import MEMORY_ACCESS
 from hwnas.cost.metrics import Metric
-from hwnas.cost.model import ENUMERABLE, Array, every_choice
+from hwnas.cost.model import Array
 from hwnas.cost.peak import PEAK_MEMORY, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
+from hwnas.spaces.encoding import ENUMERABLE, every_choice
 
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
 SAMPLES = 20_000

@@ -42,10 +42,11 @@ from scipy.sparse import csr_array
 from hwnas.budgets.integer_program import CellVariables, Program, addition_rows, shared_rows
 from hwnas.calibration.design_matrix import connected
 from hwnas.cost.metrics import Metric
-from hwnas.cost.model import ENUMERABLE, Array, CostModel, decode, every_choice
+from hwnas.cost.model import Array, CostModel
 from hwnas.cost.peak import Cover, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
+from hwnas.spaces.encoding import ENUMERABLE, decode, every_choice
 
 Limits = Mapping[str, tuple[Metric, float]]
 LEAST_LOG_PROBABILITY = -60.0
@@ -152,10 +153,9 @@ def _enumerate(
 
 def keeps_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
     """Which architectures [N] have a path from an input to an output in every cell, and the nodes' number of inputs."""
-    allowed, start = connected(space, choices), 0
-    for cell in space.cells.values():
-        used = choices[:, start : start + len(cell.edges)] != space.operations.index(NONE)
-        start += len(cell.edges)
+    allowed = connected(space, choices)
+    for kind, chosen in space.by_cell(choices).items():
+        cell, used = space.cells[kind], chosen != space.operations.index(NONE)
         if inputs_per_node is not None:
             allowed &= np.all([used[:, cell.edges_into(n)].sum(axis=1) == inputs_per_node for n in cell.inner_nodes], 0)
     return allowed
@@ -231,7 +231,7 @@ def _integer_program(
                 "give a slightly smaller or larger one",
             )
         _add_covers(program, cells, [cover for model, bound in peaks for cover in model.find_covers(choices, bound)])
-        chosen = _chosen_columns(cells, choices)
+        chosen = _chosen_columns(space, cells, choices)
         program.add(dict.fromkeys(chosen, 1.0), upper=len(chosen) - 1)
     yield from (architecture for _, _, architecture in sorted(waiting))
 
@@ -338,11 +338,8 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _chosen_columns(cells: Mapping[str, CellVariables], choices: np.ndarray) -> list[int]:
+def _chosen_columns(space: SearchSpace, cells: Mapping[str, CellVariables], choices: NDArray[np.intp]) -> list[int]:
     columns: list[int] = []
-    start = 0
-    for variables in cells.values():
-        edges = len(variables.choose)
-        columns += variables.choose[np.arange(edges), choices[start : start + edges]].tolist()
-        start += edges
+    for kind, chosen in space.by_cell(choices).items():
+        columns += cells[kind].choose[np.arange(len(chosen)), chosen].tolist()
     return columns

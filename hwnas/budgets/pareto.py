@@ -14,8 +14,9 @@ import numpy as np
 
 from hwnas.budgets.derive import Limits, cheapest, derive, keeps_rules, scores
 from hwnas.cost.metrics import Metric
-from hwnas.cost.model import ENUMERABLE, Array, decode, encode, every_choice
+from hwnas.cost.model import Array
 from hwnas.spaces import Architecture, SearchSpace
+from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice
 
 APART = 1e-5  # costs that differ by a smaller share of themselves count as equal where the space cannot be enumerated
 SAME_SCORE = 1e-9  # what adding up in another order may change; the integer program is exact to SAME_OPTIMUM

@@ -10,7 +10,7 @@ from scipy.optimize import lsq_linear
 
 from hwnas.cost.fusion import FAMILIES, Rewrite
 from hwnas.cost.model import family_sums
-from hwnas.spaces import SearchSpace, Setting
+from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import Correction, LatencyTable
 
 REWRITES: tuple[tuple[Rewrite, ...], ...] = ((), ("share",), ("fuse",), ("share", "fuse"))
@@ -21,8 +21,7 @@ Array = NDArray[np.float64]
 
 def fit_correction(
     table: LatencyTable,
-    space: SearchSpace,
-    setting: Setting,
+    sized: SizedSpace,
     choices: NDArray[np.intp],
     measured_ms: Array,
     rewrites: Sequence[Rewrite] | None = None,
@@ -35,7 +34,7 @@ def fit_correction(
     """
     best: tuple[float, Correction] | None = None
     for chosen in REWRITES if rewrites is None else [rewrites]:
-        sums = family_sums(table, space, setting, choices, chosen)
+        sums = family_sums(table, sized, choices, chosen)
         for strength in STRENGTHS:
             fits = [_fit(sums, measured_ms, chosen, strength, leave) for leave in range(len(choices))]
             error = np.mean([abs(_predict(fit, sums)[n] / measured_ms[n] - 1) for n, fit in enumerate(fits)])

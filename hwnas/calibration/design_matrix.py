@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.model import Array, every_choice, live_edges
+from hwnas.cost.model import Array
 from hwnas.spaces import NONE, SearchSpace
+from hwnas.spaces.encoding import every_choice, live_edges
 
 REFERENCE = 2_000  # networks that stand for a space
 CANDIDATES = 20_000  # of a space that is larger, so many are looked at
@@ -21,9 +22,8 @@ def design_matrix(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
     edge has, both one column an edge and operation other than ``none``. The order of EdgeCosts.covariance.
     """
     columns: list[Array] = [np.ones((len(choices), 1))]
-    for start, kind in _starts(space):
+    for kind, chosen in space.by_cell(choices).items():
         cell = space.cells[kind]
-        chosen = choices[:, start : start + len(cell.edges)]
         used = chosen != space.operations.index(NONE)
         has = np.stack([chosen == o for o in _operations(space)], axis=2)  # [N, E, K - 1]
         for kept in (used, live_edges(cell, used)):
@@ -34,7 +34,7 @@ def design_matrix(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
 def grids(space: SearchSpace, values: Array) -> tuple[float, dict[str, tuple[Array, Array]]]:
     """The first of ``values`` [F], and for every cell kind what is paid always and what for live edges, [E, K] each."""
     result, at = {}, 1
-    for _, kind in _starts(space):
+    for kind in space.cells:
         edges, found = len(space.cells[kind].edges), []
         for _part in range(2):
             grid = np.zeros((edges, len(space.operations)))
@@ -49,7 +49,7 @@ def grids(space: SearchSpace, values: Array) -> tuple[float, dict[str, tuple[Arr
 def flat(space: SearchSpace, base: float, cells: dict[str, tuple[Array, Array]]) -> Array:
     """What ``grids`` takes apart."""
     rows = [np.array([base])]
-    for _, kind in _starts(space):
+    for kind in space.cells:
         rows += [grid[:, _operations(space)].ravel() for grid in cells[kind]]
     return np.concatenate(rows)
 
@@ -59,7 +59,7 @@ def is_live(space: SearchSpace) -> NDArray[np.bool_]:
     result = np.zeros(num_features(space), dtype=bool)
     number = len(_operations(space))
     at = 1
-    for _, kind in _starts(space):
+    for kind in space.cells:
         size = len(space.cells[kind].edges) * number
         result[at + size : at + 2 * size] = True
         at += 2 * size
@@ -70,7 +70,7 @@ def groups(space: SearchSpace) -> list[NDArray[np.intp]]:
     """The columns of the same operation in the same cell kind, paid the same way: edges differ in where they lie."""
     number, result = len(_operations(space)), []
     at = 1
-    for _, kind in _starts(space):
+    for kind in space.cells:
         edges = len(space.cells[kind].edges)
         for _part in range(2):
             result += [at + o + number * np.arange(edges) for o in range(number)]
@@ -93,21 +93,11 @@ def connected_choices(space: SearchSpace, number: int, seed: int = 0) -> NDArray
 def connected(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Which architectures [N] have a path from an input to an output in every cell."""
     found = np.ones(len(choices), dtype=bool)
-    for start, kind in _starts(space):
-        cell = space.cells[kind]
-        used = choices[:, start : start + len(cell.edges)] != space.operations.index(NONE)
-        found &= live_edges(cell, used).any(axis=1)
+    for kind, chosen in space.by_cell(choices).items():
+        used = chosen != space.operations.index(NONE)
+        found &= live_edges(space.cells[kind], used).any(axis=1)
     return found
 
 
 def _operations(space: SearchSpace) -> list[int]:
     return [o for o, op in enumerate(space.operations) if op != NONE]
-
-
-def _starts(space: SearchSpace) -> list[tuple[int, str]]:
-    """Where each cell kind's edges begin."""
-    result, start = [], 0
-    for kind, cell in space.cells.items():
-        result.append((start, kind))
-        start += len(cell.edges)
-    return result

@@ -16,8 +16,7 @@ from hwnas.calibration.regression import DEGREES_OF_FREEDOM, Posterior, Prior, f
 from hwnas.cost.model import Array, CostModel, count_models
 from hwnas.files import sha256_of
 from hwnas.networks.count import count_workload
-from hwnas.spaces import SearchSpace, Setting, Workload
-from hwnas.tables.network_key import network_key
+from hwnas.spaces import SearchSpace, SizedSpace, Workload
 from hwnas.tables.schema import (
     NOT_KNOWN,
     Additivity,
@@ -56,8 +55,7 @@ class Origin:
 
 
 def fit_table(
-    space: SearchSpace,
-    setting: Setting,
+    sized: SizedSpace,
     choices: NDArray[np.intp],
     latency_ms: Array,
     prior: Prior,
@@ -68,10 +66,10 @@ def fit_table(
 
     ``quality.additivity`` is of networks that were left out of the fit by which they are predicted.
     """
+    space, key = sized.space, sized.key
     design = design_matrix(space, choices)
     posterior = fit_posterior(design, latency_ms, prior, is_live(space))
     report = _left_out(space, design, latency_ms, prior, progress)
-    key = network_key(space, setting)
     said = [origin.device, origin.kind, origin.runtime, origin.runtime_version, origin.precision]
     return LatencyTable(
         version=2,
@@ -105,7 +103,7 @@ def fit_table(
         source=origin.source,
         licence=origin.licence,
         entries=[],
-        edge_costs={key: _edge_costs(space, setting, posterior, prior, len(latency_ms))},
+        edge_costs={key: _edge_costs(sized, posterior, prior, len(latency_ms))},
     )
 
 
@@ -139,13 +137,11 @@ def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior
     )
 
 
-def _edge_costs(
-    space: SearchSpace, setting: Setting, posterior: Posterior, prior: Prior, measurements: int
-) -> EdgeCosts:
+def _edge_costs(sized: SizedSpace, posterior: Posterior, prior: Prior, measurements: int) -> EdgeCosts:
+    space = sized.space
     base_ms, cells = grids(space, posterior.mean)
     together = _errors(space, posterior.covariance)
-    network = space.network(setting)
-    counts = count_models(space, network, {workload: _counted(workload) for workload in network.workloads()})
+    counts = count_models(sized, {workload: _counted(workload) for workload in sized.network.workloads()})
     (base_macs, macs), (base_params, params) = (_whole(counts[metric]) for metric in ("macs", "params"))
     return EdgeCosts(
         operations=list(space.operations),

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from hwnas.calibration.design_matrix import design_matrix
-from hwnas.cost.model import Array, build_cost_models, encode
-from hwnas.spaces import SearchSpace, Setting
-from hwnas.tables.network_key import network_key
+from hwnas.cost.model import Array, build_cost_models
+from hwnas.spaces import SizedSpace
+from hwnas.spaces.encoding import encode
 from hwnas.tables.schema import EdgeCosts, LatencyTable
 
 LEVEL = 0.9
@@ -20,7 +20,7 @@ LEAST_NETWORKS = 19  # held out: fewer say too little of what one in ten exceeds
 
 
 def half_intervals(
-    table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp], level: float = LEVEL
+    table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp], level: float = LEVEL
 ) -> Array | None:
     """Half the interval [N] in ms that holds a network's latency with probability ``level``; None: the table has none.
 
@@ -28,23 +28,23 @@ def half_intervals(
     Where entries were measured, from the relative errors of the held-out networks (split conformal prediction; Lei et
     al., J. Am. Stat. Assoc. 113, 2018).
     """
-    key = network_key(space, setting)
-    predicted = build_cost_models(table, space, setting)["latency_ms"].predict_many(choices)
+    space, key = sized.space, sized.key
+    predicted = build_cost_models(table, sized)["latency_ms"].predict_many(choices)
     if found := table.edge_costs.get(key):
         return _of_edge_costs(found, design_matrix(space, choices), predicted, level)
     unseen = [network for network in table.networks.get(key, []) if not network.fitted]
     if len(unseen) < LEAST_NETWORKS:
         return None
     held_out = encode(space, [space.parse(network.architecture) for network in unseen])
-    expected = build_cost_models(table, space, setting)["latency_ms"].predict_many(held_out)
+    expected = build_cost_models(table, sized)["latency_ms"].predict_many(held_out)
     errors = np.sort(np.abs(np.array([network.latency_ms for network in unseen]) / expected - 1))
     number = math.ceil((len(errors) + 1) * level)
     return None if number > len(errors) else np.asarray(errors[number - 1] * predicted)
 
 
-def error_scales(table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp]) -> Array | None:
+def error_scales(table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp]) -> Array | None:
     """The scale [N] in ms of a t distribution with ERROR_DEGREES whose interval is that of ``half_intervals``."""
-    half = half_intervals(table, space, setting, choices)
+    half = half_intervals(table, sized, choices)
     return None if half is None else half / float(t.ppf(0.5 + LEVEL / 2, ERROR_DEGREES))
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.model import Array, encode
+from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace
+from hwnas.spaces.encoding import encode
 
 COLUMNS = ("architecture", "latency_ms")
 LEAST = 3  # measurements that say anything of a device

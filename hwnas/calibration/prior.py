@@ -18,8 +18,7 @@ from hwnas.calibration.design_matrix import (
 from hwnas.calibration.regression import SCATTER_SHARE, SCATTER_SPREAD, Prior
 from hwnas.cost.model import Array, build_cost_models
 from hwnas.errors import HwnasError
-from hwnas.spaces import SearchSpace, Setting
-from hwnas.tables.network_key import network_key
+from hwnas.spaces import SearchSpace, SizedSpace
 from hwnas.tables.schema import LatencyTable
 
 BASE, BASE_SPREAD = 0.4, 0.3  # of the mean latency: what does not depend on the architecture
@@ -45,7 +44,7 @@ def generic_prior(space: SearchSpace) -> Prior:
     return Prior(mean, covariance)
 
 
-def pool_prior(tables: Mapping[str, LatencyTable], space: SearchSpace, setting: Setting) -> Prior:
+def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
     """The mean and the covariance of the pool's devices, the covariance blended with that of ``generic_prior``.
 
     How much of the latter is what describes each device of the pool best when it is left out. It keeps what no device
@@ -53,19 +52,20 @@ def pool_prior(tables: Mapping[str, LatencyTable], space: SearchSpace, setting: 
 
     Raises HwnasError when no table of the pool knows the network.
     """
+    space = sized.space
     choices = connected_choices(space, REFERENCE)
     design = design_matrix(space, choices)
     costs, shares, names = [], [], []
     for name, table in sorted(tables.items()):
-        if not knows(table, space, setting):
+        if not knows(table, sized):
             continue
-        predicted = build_cost_models(table, space, setting)["latency_ms"].predict_many(choices)
+        predicted = build_cost_models(table, sized)["latency_ms"].predict_many(choices)
         costs.append(_edge_costs(design, predicted / predicted.mean()))
-        shares.append(_scatter_share(table, network_key(space, setting)))
+        shares.append(_scatter_share(table, sized.key))
         names.append(name)
     if not names:
         raise HwnasError(
-            f"no table of the pool knows network {network_key(space, setting)}",
+            f"no table of the pool knows network {sized.key}",
             "give a shelf with tables of this space and these sizes",
         )
     devices, logs = np.array(costs), np.log(shares)
@@ -77,10 +77,9 @@ def pool_prior(tables: Mapping[str, LatencyTable], space: SearchSpace, setting: 
     return Prior(mean, covariance + np.outer(left_out, left_out), float(np.exp(logs.mean())), spread, tuple(names))
 
 
-def knows(table: LatencyTable, space: SearchSpace, setting: Setting) -> bool:
+def knows(table: LatencyTable, sized: SizedSpace) -> bool:
     """Whether the table says what networks of these sizes take: it was made for them."""
-    key = network_key(space, setting)
-    return key in table.edge_costs or key in table.correction
+    return sized.key in table.edge_costs or sized.key in table.correction
 
 
 def _edge_costs(design: Array, predicted: Array) -> Array:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.model import CostModel, build_cost_models, encode, live_edges
+from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.errors import HwnasError
-from hwnas.spaces import NONE, SearchSpace, Setting
-from hwnas.tables.network_key import network_key
+from hwnas.spaces import NONE, SearchSpace, SizedSpace
+from hwnas.spaces.encoding import encode, live_edges
 from hwnas.tables.schema import LatencyTable
 
 Array = NDArray[np.float64]
@@ -34,7 +34,7 @@ class ResidualPredictor:
         return np.asarray(self.model.predict_many(choices) * ratio)
 
 
-def fit_residual(table: LatencyTable, space: SearchSpace, setting: Setting) -> ResidualPredictor:
+def fit_residual(table: LatencyTable, sized: SizedSpace) -> ResidualPredictor:
     """Fit on the networks that the table's correction was fitted on; the others stay unseen.
 
     Raises HwnasError when the table holds no networks of this kind.
@@ -45,11 +45,11 @@ def fit_residual(table: LatencyTable, space: SearchSpace, setting: Setting) -> R
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    key = network_key(space, setting)
+    space, key = sized.space, sized.key
     seen = [network for network in table.networks.get(key, []) if network.fitted]
     if not seen:
         raise HwnasError(f"the table holds no measured networks of {key}", "measure it anew with 'hwnas profile'")
-    model = build_cost_models(table, space, setting)["latency_ms"]
+    model = build_cost_models(table, sized)["latency_ms"]
     choices = encode(space, [space.parse(network.architecture) for network in seen])
     ratio = np.log(np.array([network.latency_ms for network in seen]) / model.predict_many(choices))
     kernel = ConstantKernel(1e-3, (1e-6, 1e-1)) * RBF(5.0, (1.0, 100.0)) + WhiteKernel(1e-4, (1e-6, 1e-1))
@@ -62,10 +62,9 @@ def fit_residual(table: LatencyTable, space: SearchSpace, setting: Setting) -> R
 
 def features(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
     """[N, F]: in every cell kind, how often each operation is live, and how many inputs each node has."""
-    columns, start = [], 0
-    for cell in space.cells.values():
-        chosen = choices[:, start : start + len(cell.edges)]
-        start += len(cell.edges)
+    columns = []
+    for kind, chosen in space.by_cell(choices).items():
+        cell = space.cells[kind]
         live = live_edges(cell, chosen != space.operations.index(NONE))
         columns += [((chosen == o) & live).sum(axis=1) for o, op in enumerate(space.operations) if op != NONE]
         columns += [live[:, cell.edges_into(node)].sum(axis=1) for node in cell.inner_nodes]

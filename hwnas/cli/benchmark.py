@@ -64,6 +64,7 @@ def nasbench201_command(
     from hwnas.benchmark.benchmark import evaluate, search_all
     from hwnas.benchmark.plan import BenchmarkPlan
     from hwnas.progress import Progress
+    from hwnas.spaces import SizedSpace
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     if (table is None) != (budget is None):
@@ -71,11 +72,11 @@ def nasbench201_command(
     accuracies = read_accuracy(accuracy)
     device = open_table(table) if table else None
     if device:
-        _, setting = common_network({"": device}, NASBENCH201.name, None, channels=channels, depth=cells)
+        sized = common_network({"": device}, NASBENCH201.name, None, channels=channels, depth=cells)
     else:
-        setting = NASBENCH201.setting(NASBENCH201.search_setting, channels=channels, depth=cells)
+        sized = SizedSpace.named(NASBENCH201, channels=channels, depth=cells)
     changes = {"epochs": epochs, "batch_size": batch_size}
-    plan = BenchmarkPlan(method, _seeds(seeds), data, setting, recipe, changes, device, budget or "")
+    plan = BenchmarkPlan(method, _seeds(seeds), data, sized, recipe, changes, device, budget or "")
     with Progress() as progress:
         prepared = search_all(plan, out, jobs, progress)
     summary = evaluate(prepared, accuracies, out)

@@ -16,7 +16,7 @@ import typer
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
-    from hwnas.spaces import SearchSpace, Setting
+    from hwnas.spaces import SizedSpace
     from hwnas.tables.schema import LatencyTable
 
 app = typer.Typer(
@@ -134,8 +134,8 @@ def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:
 
 def common_network(
     tables: Mapping[str, LatencyTable], space: str | None, setting: str | None, **changes: int | None
-) -> tuple[SearchSpace, Setting]:
-    """Return the space and the sizes that are meant (hwnas.tables.network_key).
+) -> SizedSpace:
+    """Return the sized space that is meant (hwnas.tables.network_key).
 
     Raises HwnasError where tables differ in these.
     """
@@ -160,12 +160,6 @@ def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
     print()
-
-
-def chosen_setting(
-    space: SearchSpace, name: str | None, channels: int | None, layers: int | None, **shape: int | None
-) -> Setting:
-    return space.setting(name or space.search_setting, channels=channels, depth=layers, **shape)
 
 
 def parse_input(text: str | None) -> dict[str, int | None]:

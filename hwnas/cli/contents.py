@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwnas.cli.common import show_table
 
 if TYPE_CHECKING:
-    from hwnas.spaces import SearchSpace, Setting
+    from hwnas.spaces import SizedSpace
     from hwnas.tables.check import Coverage, Disorder
     from hwnas.tables.schema import LatencyTable
 
@@ -26,13 +26,11 @@ class Contents:
     problems: list[str]
 
 
-def check_contents(
-    table: LatencyTable, networks: list[tuple[SearchSpace, Setting]], path: Path, strict: bool
-) -> Contents:
+def check_contents(table: LatencyTable, networks: list[SizedSpace], path: Path, strict: bool) -> Contents:
     """What the contents tell on their own, of these networks."""
     from hwnas.tables.check import disorders
 
-    coverage = [_coverage(table, space, sizes, path) for space, sizes in networks]
+    coverage = [_coverage(table, sized, path) for sized in networks]
     found = disorders(table.entries)
     problems = [f"{len(c.missing)} of {c.needed} of {c.network} are missing" for c in coverage if c.missing]
     if strict and found:
@@ -40,17 +38,17 @@ def check_contents(
     return Contents(coverage, found, problems)
 
 
-def _coverage(table: LatencyTable, space: SearchSpace, sizes: Setting, path: Path) -> Coverage:
+def _coverage(table: LatencyTable, sized: SizedSpace, path: Path) -> Coverage:
     from hwnas.cost.fusion import pieces
     from hwnas.tables.check import Coverage, missing_costs, missing_workloads
-    from hwnas.tables.network_key import network_key, profile_command
+    from hwnas.tables.network_key import profile_command
 
-    key, network = network_key(space, sizes), space.network(sizes)
+    key, space, network = sized.key, sized.space, sized.network
     if costs := table.edge_costs.get(key):
         return Coverage(key, len(space.cells), missing_costs(costs, space), "fit it anew with 'hwnas table fit'")
     correction = table.correction.get(key)
     needed = network.workloads() + (pieces(network) if correction and "share" in correction.rewrites else [])
-    command = profile_command(space, sizes).replace("TABLE", str(path))
+    command = profile_command(sized).replace("TABLE", str(path))
     return Coverage(key, len(needed), missing_workloads(table, needed), command)
 
 

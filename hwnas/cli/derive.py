@@ -84,7 +84,7 @@ def _show_best(learnt: SearchProbabilities, texts: list[str], number: int, as_js
         for budget in budgets or [target.budget]:
             limits = limits_of(previews, budget)
             require_possible(budget.text, limits, learnt.inputs_per_node)
-            found = derive_best(learnt.space, target.log_probability, limits, learnt.inputs_per_node, number)
+            found = derive_best(learnt.sized.space, target.log_probability, limits, learnt.inputs_per_node, number)
             rows.append((target, budget, _describe(learnt, target, found)))
     if as_json:
         show_json(
@@ -124,7 +124,7 @@ def _show_pareto(
         for target in learnt.targets:
             stage = f"Pareto points of {target.budget.text}"
             found = pareto(
-                learnt.space,
+                learnt.sized.space,
                 target.log_probability,
                 learnt.costs[metric],
                 limits,
@@ -137,16 +137,17 @@ def _show_pareto(
         from hwnas.budgets.derive import scores
         from hwnas.budgets.pareto import Point
         from hwnas.budgets.plot import Curve, plot_pareto
-        from hwnas.cost.model import encode
+        from hwnas.spaces.encoding import encode
 
         curves = []
         for target, found in sets:
-            score = float(scores(learnt.space, target.log_probability, encode(learnt.space, [target.chosen]))[0])
+            choices = encode(learnt.sized.space, [target.chosen])
+            score = float(scores(learnt.sized.space, target.log_probability, choices)[0])
             chosen = Point(target.chosen, score, learnt.costs[metric].predict(target.chosen))
             curves.append(Curve(target.budget, found, chosen))
         tables = [learnt.tables[metric]] if metric in learnt.tables else list(learnt.tables.values())
         described_tables = ", ".join(table.describe() for table in tables)
-        plot_pareto(curves, f"{learnt.space.name}, {learnt.setting.describe()}\n{described_tables}", plot)
+        plot_pareto(curves, f"{learnt.sized.describe()}\n{described_tables}", plot)
     described = [_describe(learnt, target, [p.architecture for p in found.points]) for target, found in sets]
     if as_json:
         targets = [
@@ -175,19 +176,19 @@ def _describe(
     """What is known of each architecture, as JSON has it."""
     from hwnas.budgets.derive import scores
     from hwnas.calibration.intervals import LEVEL, half_intervals
-    from hwnas.cost.model import encode
+    from hwnas.spaces.encoding import encode
 
-    choices = encode(learnt.space, architectures)
-    log_p = scores(learnt.space, target.log_probability, choices)
+    choices = encode(learnt.sized.space, architectures)
+    log_p = scores(learnt.sized.space, target.log_probability, choices)
     costs = {metric: model.predict_many(choices) for metric, model in learnt.costs.items()}
     within = {
         metric.replace("latency", "interval", 1): found
         for metric, table in learnt.tables.items()
-        if (found := half_intervals(table, learnt.space, learnt.setting, choices)) is not None
+        if (found := half_intervals(table, learnt.sized, choices)) is not None
     }
     return [
         {
-            "architecture": learnt.space.format(architecture, all_edges=True),
+            "architecture": learnt.sized.space.format(architecture, all_edges=True),
             "log_probability": float(log_p[i]),
             **{metric: float(costs[metric][i]) for metric in learnt.tables},
             **{name: float(half[i]) for name, half in within.items()},
@@ -211,7 +212,7 @@ def _show_rows(learnt: SearchProbabilities, title: str, rows: list[dict[str, Any
             columns.append(f"± ({LEVEL:.0%})")
             keys.append(bar)
     counts = [metric for metric in learnt.costs if metric not in learnt.tables]
-    columns += [f"MACs ({learnt.space.macs_convention})" if metric == "macs" else metric for metric in counts]
+    columns += [f"MACs ({learnt.sized.space.macs_convention})" if metric == "macs" else metric for metric in counts]
     shown = [
         [
             row["architecture"],

@@ -16,7 +16,6 @@ from hwnas.cli.common import (
     OtherData,
     SettingName,
     app,
-    chosen_setting,
     command,
     parse_input,
     show_json,
@@ -86,20 +85,21 @@ def export_command(
     from hwnas.export.network import export_network
     from hwnas.networks.child import ChildNetwork
     from hwnas.runtimes.onnx_model import OPSET
-    from hwnas.spaces import get_space
+    from hwnas.spaces import SizedSpace, get_space
 
     chosen = get_space(space or "nasbench201")
     name = setting or chosen.evaluation_setting(architecture)
-    sizes = chosen_setting(chosen, name, channels, layers, classes=classes, **parse_input(input_shape))
+    shape = parse_input(input_shape)
+    sized = SizedSpace.named(chosen, name, channels=channels, depth=layers, classes=classes, **shape)
     torch.manual_seed(seed or 0)
-    network = ChildNetwork(chosen, chosen.parse(architecture), sizes, prune=True)
+    network = ChildNetwork(sized, chosen.parse(architecture), prune=True)
     text = chosen.format(chosen.parse(architecture))
     details = {"space": chosen.name, "architecture": text, "weights": f"random, seed {seed or 0}"}
     export_network(network, out, details)
     if as_json:
         show_json({"onnx": str(out), **details, "opset": OPSET})
     else:
-        print(f"{out}: {sizes.describe()}, random weights, opset {OPSET}, dynamic batch")
+        print(f"{out}: {sized.setting.describe()}, random weights, opset {OPSET}, dynamic batch")
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:

@@ -15,7 +15,6 @@ from hwnas.cli.common import (
     Layers,
     SettingName,
     SpaceName,
-    chosen_setting,
     command,
     parse_input,
     show_json,
@@ -64,12 +63,13 @@ def table_fit(
     from hwnas.calibration.prior import generic_prior, pool_prior
     from hwnas.errors import HwnasError
     from hwnas.progress import Progress
-    from hwnas.spaces import get_space
+    from hwnas.spaces import SizedSpace, get_space
     from hwnas.tables.io import write_table
     from hwnas.tables.schema import NOT_KNOWN
 
     chosen = get_space(space)
-    sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
+    shape = parse_input(input_shape)
+    sized = SizedSpace.named(chosen, setting, channels=channels, depth=layers, classes=classes, **shape)
     if device_kind not in KINDS:
         raise HwnasError(f"unknown kind of device {device_kind!r}", f"use one of {', '.join(KINDS)}")
     choices, latency_ms = read_measurements(measurements, chosen)
@@ -84,9 +84,9 @@ def table_fit(
         source=source or f"hwnas table fit, {len(latency_ms)} measurements",
         licence=licence,
     )
-    known = pool_prior(_pool(prior), chosen, sizes) if prior else generic_prior(chosen)
+    known = pool_prior(_pool(prior), sized) if prior else generic_prior(chosen)
     with Progress() as progress:
-        table = fit_table(chosen, sizes, choices, latency_ms, known, origin, progress)
+        table = fit_table(sized, choices, latency_ms, known, origin, progress)
     write_table(out, table)
     ((key, report),) = table.quality.additivity.items()
     found = table.edge_costs[key]
@@ -132,12 +132,13 @@ def table_design(
     """Name the architectures that tell most about a new device, given the tables of others."""
     from hwnas.calibration.experiment_design import choose_architectures
     from hwnas.calibration.prior import pool_prior
-    from hwnas.cost.model import decode
-    from hwnas.spaces import get_space
+    from hwnas.spaces import SizedSpace, get_space
+    from hwnas.spaces.encoding import decode
 
     chosen = get_space(space)
-    sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
-    known = pool_prior(_pool(shelf), chosen, sizes)
+    shape = parse_input(input_shape)
+    sized = SizedSpace.named(chosen, setting, channels=channels, depth=layers, classes=classes, **shape)
+    known = pool_prior(_pool(shelf), sized)
     picked = choose_architectures(chosen, known, number)
     architectures = [chosen.format(decode(chosen, row), True) for row in picked]
     if out:

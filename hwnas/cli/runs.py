@@ -108,12 +108,13 @@ def search_command(
 
         load_plugin(plugin)
     tables = open_tables(table)
-    chosen, sizes = common_network(tables, space, setting, channels=channels, depth=layers)
-    alike = NASBENCH201.name if chosen.origin else chosen.name  # whose recipes a space of the user's own takes
+    sized = common_network(tables, space, setting, channels=channels, depth=layers)
+    # A space of the user's own takes the recipes of NAS-Bench-201.
+    alike = NASBENCH201.name if sized.space.origin else sized.space.name
     settings = read_recipe(recipe or recipe_of(method or "snas", alike, data), changes)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
-    question = SearchRequest(chosen, sizes, tables, data, budget or ["moderate"], settings, verify, plugin)
+    question = SearchRequest(sized, tables, data, budget or ["moderate"], settings, verify, plugin)
     with Progress() as progress:
         rows = answer(question, out, progress, profile)
     if as_json:

@@ -17,7 +17,6 @@ from hwnas.cli.common import (
     SpaceName,
     TableSpace,
     Written,
-    chosen_setting,
     command,
     common_network,
     open_tables,
@@ -42,14 +41,14 @@ def space_count(
     from hwnas.cost.peak import peak_model
     from hwnas.networks.child import ChildNetwork
     from hwnas.networks.count import count_network
-    from hwnas.spaces import get_space
+    from hwnas.spaces import SizedSpace, get_space
 
     chosen = get_space(space)
     name = setting or chosen.evaluation_setting(architecture)
-    sizes = chosen_setting(chosen, name, channels, layers)
+    sized = SizedSpace.named(chosen, name, channels=channels, depth=layers)
     parsed = chosen.parse(architecture)
-    counts = count_network(ChildNetwork(chosen, parsed, sizes))
-    memory_access, peak = (round(m(chosen, sizes).predict(parsed)) for m in (memory_access_model, peak_model))
+    counts = count_network(ChildNetwork(sized, parsed))
+    memory_access, peak = (round(m(sized).predict(parsed)) for m in (memory_access_model, peak_model))
     convention = chosen.macs_convention
     if as_json:
         show_json(
@@ -57,8 +56,8 @@ def space_count(
                 "space": chosen.name,
                 "architecture": chosen.format(parsed),
                 "setting": name,
-                "channels": sizes.channels,
-                "layers": sizes.depth,
+                "channels": sized.setting.channels,
+                "layers": sized.setting.depth,
                 "params": counts.params,
                 "macs": counts.macs(convention),
                 "macs_convention": convention,
@@ -70,7 +69,7 @@ def space_count(
         )
         return
     print(chosen.format(parsed))
-    print(f"{name}: {sizes.describe()}")
+    print(f"{name}: {sized.setting.describe()}")
     mark = {c: "  <- the space's convention" if c == convention else "" for c in ("fvcore", "conv_linear")}
     print(f"params {counts.params:>15,}  without auxiliary head")
     print(f"macs   {counts.macs_fvcore:>15,}  as fvcore counts them, batch norm included{mark['fvcore']}")
@@ -147,8 +146,8 @@ def space_preview(
 
         require_picture(plot)
     opened, shape = open_tables(table), parse_input(input_shape)
-    chosen, sizes = common_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    models = {device: build_metrics(t, chosen, sizes) for device, t in opened.items()}
+    sized = common_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    models = {device: build_metrics(t, sized) for device, t in opened.items()}
     if len(models) > 1 or any(map(names_devices, budget or [])):
         previews = preview(joint_models(models))
         budgets = budgets_on(list(models), budget or [], previews)
@@ -168,9 +167,9 @@ def space_preview(
         from hwnas.budgets.plot import plot_spread
 
         devices = "; ".join(t.describe() for t in opened.values())
-        plot_spread(previews, budgets, f"{chosen.name}, {sizes.describe()}\n{devices}", plot)
+        plot_spread(previews, budgets, f"{sized.describe()}\n{devices}", plot)
     if as_json:
-        content = {"space": chosen.name, "exact": exact, "metrics": spread, "budgets": allowed}
+        content = {"space": sized.space.name, "exact": exact, "metrics": spread, "budgets": allowed}
         show_json(content | ({"contradiction_of_all_budgets": least} if limits else {}))
         return
     how = "every architecture" if exact else "20,000 random architectures; the least is exact"
@@ -180,7 +179,7 @@ def space_preview(
         [metric, *(format_amount(metric, values[n]) + _error(values, n) for n in names)]
         for metric, values in spread.items()
     ]
-    show_table(f"{chosen.name}, {sizes.describe()}: {how}", columns, rows)
+    show_table(f"{sized.describe()}: {how}", columns, rows)
     show_budgets(budgets, allowed, limits, least, exact)
     if plot:
         print(f"drawn into {plot}")

@@ -21,7 +21,6 @@ from hwnas.cli.common import (
     SpaceName,
     TableSpace,
     app,
-    chosen_setting,
     command,
     open_table,
     parse_input,
@@ -65,16 +64,13 @@ def profile_command(
     from hwnas.profiling.profile import profile
     from hwnas.progress import Progress
     from hwnas.runtimes.device_spec import parse_device
-    from hwnas.spaces import get_space
-    from hwnas.tables.network_key import network_key
+    from hwnas.spaces import SizedSpace, get_space
 
-    chosen = get_space(space)
-    sizes = chosen_setting(chosen, setting, channels, layers, classes=classes, **parse_input(input_shape))
+    shape = parse_input(input_shape)
+    sized = SizedSpace.named(get_space(space), setting, channels=channels, depth=layers, classes=classes, **shape)
     longest = math.inf if minutes is None else minutes
     spec = parse_device(device)
-    plan = ProfilePlan(
-        spec, chosen, sizes, rounds, fit_networks, report_networks, longest, remeasure, accept_noise, licence
-    )
+    plan = ProfilePlan(spec, sized, rounds, fit_networks, report_networks, longest, remeasure, accept_noise, licence)
     if only_plan:
         with Progress() as progress:
             forecast = forecast_profile(plan, out, progress)
@@ -87,7 +83,7 @@ def profile_command(
     began, before = time.monotonic(), out.read_bytes() if out.is_file() else None
     with Progress() as progress:
         table = profile(plan, out, progress)
-    key = network_key(chosen, sizes)
+    key = sized.key
     report, residual = table.quality.additivity.get(key), table.quality.residual.get(key)
     if as_json:
         show_json({"table": str(out), "entries": len(table.entries), "quality": table.quality.model_dump(mode="json")})
@@ -271,12 +267,12 @@ def table_predict(
     from hwnas.calibration.intervals import LEVEL, half_intervals
     from hwnas.calibration.residual import fit_residual
     from hwnas.cost.metrics import build_metrics
-    from hwnas.cost.model import encode
-    from hwnas.tables.network_key import choose_network, network_key
+    from hwnas.spaces.encoding import encode
+    from hwnas.tables.network_key import choose_network
 
     content, shape = open_table(table), parse_input(input_shape)
-    chosen, sizes = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
-    models = build_metrics(content, chosen, sizes)
+    sized = choose_network(content, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    models, chosen = build_metrics(content, sized), sized.space
     try:
         lines = [line.strip() for line in architectures.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -285,9 +281,9 @@ def table_predict(
         raise HwnasError(f"{architectures} holds no architecture", "write one a line")
     choices = encode(chosen, [chosen.parse(line) for line in lines])
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
-    learnt = network_key(chosen, sizes) in content.networks
-    ranked = fit_residual(content, chosen, sizes).predict_many(choices) if learnt else None
-    within = half_intervals(content, chosen, sizes, choices)
+    learnt = sized.key in content.networks
+    ranked = fit_residual(content, sized).predict_many(choices) if learnt else None
+    within = half_intervals(content, sized, choices)
     bytes_of = [metric for metric in costs if metric.endswith("_bytes")]
     rows: list[dict[str, Any]] = [
         {

@@ -7,16 +7,15 @@ from hwnas.cost.metrics import Metric
 from hwnas.cost.model import network_model
 from hwnas.cost.peak import PEAK_MEMORY, peak_model
 from hwnas.networks.count import count_workload
-from hwnas.spaces import SearchSpace, Setting
+from hwnas.spaces import SizedSpace
 
 
-def count_metrics(space: SearchSpace, setting: Setting) -> dict[str, Metric]:
+def count_metrics(sized: SizedSpace) -> dict[str, Metric]:
     """One model for every metric that no device decides: macs, params, memory_access_bytes, peak_activation_bytes."""
-    network = space.network(setting)
-    counts = {workload: count_workload(workload) for workload in network.workloads()}
+    counts = {workload: count_workload(workload) for workload in sized.network.workloads()}
     return {
-        "macs": network_model(space, network, "macs", counts, f"macs_{space.macs_convention}"),
-        "params": network_model(space, network, "params", counts, "params"),
-        MEMORY_ACCESS: memory_access_model(space, setting),
-        PEAK_MEMORY: peak_model(space, setting),
+        "macs": network_model(sized, "macs", counts, f"macs_{sized.space.macs_convention}"),
+        "params": network_model(sized, "params", counts, "params"),
+        MEMORY_ACCESS: memory_access_model(sized),
+        PEAK_MEMORY: peak_model(sized),
     }

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from hwnas.cost.layers import layers
 from hwnas.cost.model import CostModel, network_model
-from hwnas.spaces import SearchSpace, Setting, Workload
+from hwnas.spaces import SizedSpace, Workload
 
 MEMORY_ACCESS = "memory_access_bytes"
 VALUE_BYTES = 4  # float32
@@ -41,11 +41,10 @@ def memory_access_bytes(workload: Workload) -> int:
     return VALUE_BYTES * sum(sum(c.read_values) + c.written_values + c.weights for c in counted)
 
 
-def memory_access_model(space: SearchSpace, setting: Setting) -> CostModel:
+def memory_access_model(sized: SizedSpace) -> CostModel:
     """The memory access cost of every architecture; no table is needed.
 
     Every chosen edge counts, dead or not, and so does its addition, like macs and params.
     """
-    network = space.network(setting)
-    traffic = {workload: Traffic(memory_access_bytes(workload)) for workload in network.workloads()}
-    return network_model(space, network, MEMORY_ACCESS, traffic, MEMORY_ACCESS)
+    traffic = {workload: Traffic(memory_access_bytes(workload)) for workload in sized.network.workloads()}
+    return network_model(sized, MEMORY_ACCESS, traffic, MEMORY_ACCESS)

@@ -13,6 +13,7 @@ Parameters, multiply-accumulates and memory access cost count every chosen edge,
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,15 +40,15 @@ from hwnas.spaces import (
     FixedModule,
     Network,
     SearchSpace,
-    Setting,
+    SizedSpace,
     Workload,
 )
-from hwnas.tables.network_key import network_key, profile_command, require_its_definition
+from hwnas.spaces.encoding import encode, live_edges
+from hwnas.tables.network_key import profile_command, require_its_definition
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
 
 METRICS = ("latency_ms", "macs", "params")
 SKIP = "skip_connect"
-ENUMERABLE = 100_000  # architectures: a space with no more is gone through as a whole
 RELU = PIECES.index("relu")
 Array = NDArray[np.float64]
 
@@ -107,10 +108,8 @@ class CostModel:
     def predict_many(self, choices: NDArray[np.intp]) -> Array:
         """Costs of many architectures: ``choices`` [N, edges of all cells] are indices into the operations."""
         total = np.full(len(choices), self.base)
-        start = 0
-        for kind, cell in self.space.cells.items():
-            chosen = choices[:, start : start + len(cell.edges)]
-            start += len(cell.edges)
+        for kind, chosen in self.space.by_cell(choices).items():
+            cell = self.space.cells[kind]
             used = chosen != self.space.operations.index(NONE)
             live = live_edges(cell, used) if self.dead_edges_are_free else used
             total += self.cells[kind].always[np.arange(len(cell.edges)), chosen].sum(axis=1)
@@ -179,82 +178,60 @@ def _shared_cost(
     return np.asarray(prices.sum(axis=(0, 2)) - saved.sum(axis=1))
 
 
-def live_edges(cell: Cell, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the used edges [N, E] lie on a path from an input to an output."""
-    count = cell.num_inputs + cell.num_nodes
-    reached = np.zeros((len(used), count), dtype=bool)
-    needed = np.zeros((len(used), count), dtype=bool)
-    reached[:, : cell.num_inputs] = True
-    needed[:, list(cell.outputs)] = True
-    for node in cell.inner_nodes:
-        for e in cell.edges_into(node):
-            reached[:, node] |= used[:, e] & reached[:, cell.edges[e][0]]
-    for node in reversed(cell.inner_nodes):
-        for e in cell.edges_into(node):
-            needed[:, cell.edges[e][0]] |= used[:, e] & needed[:, node]
-    sources, targets = np.array(cell.edges).T
-    return used & reached[:, sources] & needed[:, targets]
+Content = tuple[list[Entry], Correction, EdgeCosts | None]  # of a table, as far as the costs of one network need it
+# A search proposes and re-times with the same few tables again and again.
+_cached: deque[tuple[SizedSpace, Content, dict[str, CostModel]]] = deque(maxlen=16)
 
 
-def encode(space: SearchSpace, architectures: list[Architecture]) -> NDArray[np.intp]:
-    """Operation indices [N, edges of all cells]."""
-    index = {op: number for number, op in enumerate(space.operations)}
-    return np.array([[index[op] for cell in a.cells for op in cell] for a in architectures], dtype=np.intp)
+def build_cost_models(table: LatencyTable, sized: SizedSpace) -> dict[str, CostModel]:
+    """Build one cost model for every metric: latency_ms, macs (counted by the space's convention), params.
 
-
-def decode(space: SearchSpace, choices: NDArray[np.intp]) -> Architecture:
-    """The architecture of one row of operation indices."""
-    cells, start = [], 0
-    for cell in space.cells.values():
-        cells.append(tuple(space.operations[int(o)] for o in choices[start : start + len(cell.edges)]))
-        start += len(cell.edges)
-    return Architecture(space.name, tuple(cells))
-
-
-def every_choice(space: SearchSpace) -> NDArray[np.intp]:
-    """Every architecture of a space as operation indices [N, edges of all cells]."""
-    k, e = len(space.operations), space.num_edges
-    return (np.arange(space.num_architectures)[:, None] // k ** np.arange(e - 1, -1, -1)) % k
-
-
-def build_cost_models(table: LatencyTable, space: SearchSpace, setting: Setting) -> dict[str, CostModel]:
-    """One cost model for every metric: latency_ms, macs (counted by the space's convention), params.
-
-    Raises HwnasError that lists the workloads of the space that the table lacks.
+    The last few results are cached by what the table holds for the network. Raises HwnasError that lists the workloads
+    of the space that the table lacks.
     """
-    require_its_definition(table, space)
-    if found := table.edge_costs.get(network_key(space, setting)):
-        return _by_edges(space, found)
-    entries = {entry.workload: entry for entry in table.entries}
-    network = space.network(setting)
-    correction = table.correction.get(network_key(space, setting)) or Correction(offset_ms=0, scale=1, networks=0)
+    require_its_definition(table, sized.space)
+    correction = table.correction.get(sized.key) or Correction(offset_ms=0, scale=1, networks=0)
+    content = list(table.entries), correction, table.edge_costs.get(sized.key)
+    for its_space, its_content, models in _cached:
+        if its_space == sized and its_content == content:
+            return dict(models)
+    if found := table.edge_costs.get(sized.key):
+        models = _by_edges(sized.space, found)
+    else:
+        models = _by_entries(table.entries, correction, sized)
+    _cached.append((sized, content, models))
+    return dict(models)
+
+
+def _by_entries(listed: Sequence[Entry], correction: Correction, sized: SizedSpace) -> dict[str, CostModel]:
+    """The cost models of a table that holds measured workloads."""
+    entries = {entry.workload: entry for entry in listed}
+    network = sized.network
     needed = network.workloads() + (pieces(network) if "share" in correction.rewrites else [])
     missing = [workload.key for workload in needed if workload not in entries]
     if missing:
         shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise HwnasError(
-            f"the table lacks {len(missing)} of {len(needed)} workloads of space {space.name} "
-            f"({setting.describe()}): {shown}",
-            profile_command(space, setting),
+            f"the table lacks {len(missing)} of {len(needed)} workloads of space {sized.space.name} "
+            f"({sized.setting.describe()}): {shown}",
+            profile_command(sized),
         )
-    latency = _cost_model(space, network, "latency_ms", entries, "latency_ms", correction)
-    return {"latency_ms": latency, **count_models(space, network, entries)}
+    latency = _cost_model(sized, "latency_ms", entries, "latency_ms", correction)
+    return {"latency_ms": latency, **count_models(sized, entries)}
 
 
-def count_models(space: SearchSpace, network: Network, entries: Mapping[Workload, Entry]) -> dict[str, CostModel]:
+def count_models(sized: SizedSpace, entries: Mapping[Workload, Entry]) -> dict[str, CostModel]:
     """macs (counted by the space's convention) and params."""
-    counted = "macs" if space.macs_convention == "fvcore" else "macs_conv_linear"
+    counted = "macs" if sized.space.macs_convention == "fvcore" else "macs_conv_linear"
     return {
-        "macs": network_model(space, network, "macs", entries, counted),
-        "params": network_model(space, network, "params", entries, "params"),
+        "macs": network_model(sized, "macs", entries, counted),
+        "params": network_model(sized, "params", entries, "params"),
     }
 
 
-def network_model(
-    space: SearchSpace, network: Network, metric: str, entries: Mapping[Workload, Any], field: str
-) -> CostModel:
+def network_model(sized: SizedSpace, metric: str, entries: Mapping[Workload, Any], field: str) -> CostModel:
     """The plain sum of ``field`` of ``entries`` over a network's workloads."""
-    return _cost_model(space, network, metric, entries, field, Correction(offset_ms=0, scale=1, networks=0))
+    return _cost_model(sized, metric, entries, field, Correction(offset_ms=0, scale=1, networks=0))
 
 
 def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
@@ -290,31 +267,30 @@ def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
 
 
 def family_sums(
-    table: LatencyTable, space: SearchSpace, setting: Setting, choices: NDArray[np.intp], rewrites: Sequence[Rewrite]
+    table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp], rewrites: Sequence[Rewrite]
 ) -> dict[str, Array]:
     """What the entries of each family sum up to in the deployed networks ``choices``, and ``fixed``, the same for all.
 
     The factors of a correction are fitted on these.
     """
-    key = network_key(space, setting)
     result = {}
     for name in FAMILIES:
         factors: dict[str, float] = {other: float(other == name) for other in FAMILIES}
         only = Correction(offset_ms=0, scale=1, factors=factors, rewrites=list(rewrites), networks=0)
-        model = build_cost_models(table.model_copy(update={"correction": {key: only}}), space, setting)["latency_ms"]
+        model = _by_entries(table.entries, only, sized)["latency_ms"]
         result["fixed"] = np.full(len(choices), model.base)
         result[name] = model.predict_many(choices) - model.base
     return result
 
 
 def _cost_model(
-    space: SearchSpace,
-    network: Network,
+    sized: SizedSpace,
     metric: str,
     entries: Mapping[Workload, Any],
     field: str,
     correction: Correction,
 ) -> CostModel:
+    space, network = sized.space, sized.network
     share, fuse = "share" in correction.rewrites, "fuse" in correction.rewrites
     fused = "fused_sum" if fuse else "sum"
 

@@ -25,8 +25,19 @@ from numpy.typing import NDArray
 
 from hwnas.cost.layers import layers
 from hwnas.cost.memory import VALUE_BYTES
-from hwnas.cost.model import Array, encode, live_edges
-from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, Network, SearchSpace, Setting, Workload
+from hwnas.cost.model import Array
+from hwnas.spaces import (
+    NONE,
+    Architecture,
+    Cell,
+    CellInstance,
+    FixedModule,
+    Network,
+    SearchSpace,
+    SizedSpace,
+    Workload,
+)
+from hwnas.spaces.encoding import encode, live_edges
 
 PEAK_MEMORY = "peak_activation_bytes"
 FREE = -1  # in a pattern: an edge of which nothing is known
@@ -115,7 +126,7 @@ class PeakModel:
     def predict_many(self, choices: NDArray[np.intp]) -> Array:
         """Peaks in bytes of many architectures: ``choices`` [N, edges of all cells] are indices into the operations."""
         greatest = np.full(len(choices), float(self.fixed_bytes))
-        for kind, chosen in self._by_kind(choices).items():
+        for kind, chosen in self.space.by_cell(choices).items():
             live = live_edges(self.space.cells[kind], chosen != self._none)
             alike = np.take_along_axis(self._alike[kind], chosen.T, axis=1).T
             patterns, which = np.unique(np.where(live, alike, self._none), axis=0, return_inverse=True)
@@ -163,7 +174,7 @@ class PeakModel:
         found: dict[Cover, None] = {}
         if self.fixed_bytes > bound:
             found[Cover(next(iter(self.space.cells)), (), self.fixed_bytes)] = None
-        for kind, chosen in self._by_kind(choices[None]).items():
+        for kind, chosen in self.space.by_cell(choices[None]).items():
             used = chosen != self._none
             dead = used & ~live_edges(self.space.cells[kind], used)
             alike = self._alike[kind][np.arange(chosen.shape[1]), chosen[0]]
@@ -181,10 +192,6 @@ class PeakModel:
                 found[Cover(kind, tuple(fixed), self.pattern_bytes(kind, tuple(pattern.tolist())))] = None
         self._covers.update(found)
         return list(found)
-
-    def _by_kind(self, choices: NDArray[np.intp]) -> dict[str, NDArray[np.intp]]:
-        edges = [len(cell.edges) for cell in self.space.cells.values()]
-        return dict(zip(self.space.cells, np.split(choices, np.cumsum(edges)[:-1], axis=1), strict=True))
 
     @cached_property
     def _none(self) -> int:
@@ -221,15 +228,15 @@ class PeakModel:
         }
 
 
-def peak_model(space: SearchSpace, setting: Setting) -> PeakModel:
+def peak_model(sized: SizedSpace) -> PeakModel:
     """The peak memory of the networks of a space at some sizes; no table is needed."""
-    sites = _sites(space.network(setting))
+    sites = _sites(sized.network)
     cells = {
         kind: tuple(s for s in sites if isinstance(s.part, CellInstance) and s.part.kind == kind)
-        for kind in space.cells
+        for kind in sized.space.cells
     }
     fixed = [_fixed_bytes(site, site.part.workload) for site in sites if isinstance(site.part, FixedModule)]
-    return PeakModel(space, PEAK_MEMORY, max(fixed, default=0), cells)
+    return PeakModel(sized.space, PEAK_MEMORY, max(fixed, default=0), cells)
 
 
 def _sites(network: Network) -> list[Site]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.operations import build_operation
-from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, SearchSpace, Setting, Workload
+from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, SizedSpace, Workload
 
 Build = Callable[[Workload | None], nn.Module]
 Drop = Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ class ChildCell(nn.Module):
 
 
 class ChildNetwork(nn.Module):
-    """The network of ``architecture`` at the sizes of ``setting``: images [N, C, H, W] -> class scores [N, classes].
+    """The network of one architecture of a sized space: images [N, C, H, W] -> class scores [N, classes].
 
     With ``prune`` the edges that lie on no path from an input to an output are left out, as in a network that is
     deployed; without it they are built, as the papers count them. (An edge that leaves a node without inputs carries
@@ -69,15 +69,14 @@ class ChildNetwork(nn.Module):
 
     def __init__(
         self,
-        space: SearchSpace,
+        sized: SizedSpace,
         architecture: Architecture,
-        setting: Setting,
         *,
         prune: bool = False,
         build: Build = build_operation,
     ) -> None:
         super().__init__()
-        self.network = space.network(setting)
+        self.network, space = sized.network, sized.space
         chosen = dict(zip(space.cells, architecture.cells, strict=True))
         self.parts = nn.ModuleList(
             build(part.workload)

@@ -17,7 +17,7 @@ from hwnas.networks.fast.mixture import Term, branches, mix, usable
 from hwnas.networks.fast.steps import Firsts, Steps, steps_of
 from hwnas.networks.fast.wide import Layers, compact, weighed_sums
 from hwnas.operations import build_operation
-from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, Network, SearchSpace, Setting, Workload
+from hwnas.spaces import NONE, Architecture, Cell, CellInstance, FixedModule, Network, SearchSpace, SizedSpace, Workload
 
 
 @dataclass(frozen=True)
@@ -316,15 +316,15 @@ def drop_path(
 
 
 class Supernet(nn.Module):
-    """All architectures of a space at once, at the sizes of ``setting``: images [N, C, H, W] -> scores [N, classes].
+    """All architectures of a sized space at once: images [N, C, H, W] -> scores [N, classes].
 
     ``partial`` and ``shared`` are those of its cells. Raises HwnasError when ``partial`` does not divide the channels.
     """
 
-    def __init__(self, space: SearchSpace, setting: Setting, partial: int = 1, shared: bool = False) -> None:
+    def __init__(self, sized: SizedSpace, partial: int = 1, shared: bool = False) -> None:
         super().__init__()
-        self.space, self.setting, self.partial, self.shared = space, setting, partial, shared
-        self.network = space.network(setting)
+        self.sized, self.partial, self.shared = sized, partial, shared
+        self.network, space = sized.network, sized.space
         self.parts = nn.ModuleList(
             build_operation(part.workload)
             if isinstance(part, FixedModule)
@@ -364,7 +364,7 @@ class Supernet(nn.Module):
 
     def run_architecture(self, x: Tensor, architecture: Architecture) -> Tensor:
         """The scores of one architecture with the supernet's weights; only its operations run."""
-        return self(x, only(self.space, architecture))
+        return self(x, only(self.sized.space, architecture))
 
     def child(self, architecture: Architecture) -> ChildNetwork:
         """The child network with this supernet's weights, dead edges left out.
@@ -372,8 +372,8 @@ class Supernet(nn.Module):
         The child's batch norms have learnt factors, which start at one and zero: the same function. A supernet of
         partial channels has no weights for a child's edges: these start afresh.
         """
-        child = ChildNetwork(self.space, architecture, self.setting, prune=True)
-        chosen = dict(zip(self.space.cells, architecture.cells, strict=True))
+        child = ChildNetwork(self.sized, architecture, prune=True)
+        chosen = dict(zip(self.sized.space.cells, architecture.cells, strict=True))
         for part, mine, its in zip(self.network.parts, self.parts, child.parts, strict=True):
             if isinstance(part, FixedModule):
                 its.load_state_dict(mine.state_dict())

@@ -19,7 +19,7 @@ def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generat
 
     ``momentum`` goes by parameter name and is widened in place. What is outside the mixtures is copied.
     """
-    wide = Supernet(supernet.space, supernet.setting, partial, supernet.shared)
+    wide = Supernet(supernet.sized, partial, supernet.shared)
     old = supernet.state_dict()
     origin: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in supernet.named_modules():

@@ -60,9 +60,9 @@ def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Foreca
     starting_s = time.process_time()  # Python and torch: the profile's own process starts like this one
     before = existing(plan, out, ask(plan.spec))
     workloads = plan.workloads(before)
-    needed = plan.space.network(plan.setting).workloads()
+    needed = plan.sized.network.workloads()
     known = len(needed) - sum(w in needed for w in workloads)
-    if before and not workloads and plan.key in before.correction:
+    if before and not workloads and plan.sized.key in before.correction:
         return Forecast(0, known, 0, 0, 0.0, 0.0)
     networks = random_architectures(plan)
     models = models_to_time(plan, workloads, networks)

@@ -14,7 +14,7 @@ from hwnas.networks.child import Build, ChildNetwork
 from hwnas.operations import build_operation, num_inputs, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.runtimes.int8 import INT8, quantize_onnx, random_feeds
-from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
+from hwnas.spaces import Architecture, SizedSpace, Workload
 
 if TYPE_CHECKING:
     from hwnas.runtimes.device_spec import DeviceSpec
@@ -83,15 +83,15 @@ class Repeated:
 class Whole:
     """The network of an architecture as it is deployed: dead edges left out."""
 
-    space: SearchSpace
+    sized: SizedSpace
     architecture: Architecture
-    setting: Setting
 
     def module(self, build: Build) -> nn.Module:
-        return ChildNetwork(self.space, self.architecture, self.setting, prune=True, build=build)
+        return ChildNetwork(self.sized, self.architecture, prune=True, build=build)
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
-        return [(self.setting.image_channels, self.setting.height, self.setting.width)]
+        setting = self.sized.setting
+        return [(setting.image_channels, setting.height, setting.width)]
 
 
 SENTINEL = Repeated(Workload("nor_conv_3x3", 32, 32, 16, 16), 8)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from hwnas import __version__
 from hwnas.cost.fusion import pieces
-from hwnas.cost.model import decode
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.profiling.assemble import Assembled
@@ -20,9 +19,9 @@ from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
 from hwnas.profiling.session import PROTOCOL, Start
 from hwnas.runtimes.device_spec import DeviceSpec
-from hwnas.spaces import Architecture, SearchSpace, Setting, Workload
+from hwnas.spaces import Architecture, SizedSpace, Workload
+from hwnas.spaces.encoding import decode
 from hwnas.tables.io import read_table
-from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable
 
 LEAST_PASSES = 3  # processes of the profiler for everything …
@@ -43,8 +42,7 @@ class ProfilePlan:
     """
 
     spec: DeviceSpec
-    space: SearchSpace
-    setting: Setting
+    sized: SizedSpace
     rounds: int = 30
     fit_networks: int = 30
     report_networks: int = 40
@@ -52,10 +50,6 @@ class ProfilePlan:
     remeasure: bool = False
     accept_noise: bool = False
     licence: str = ""
-
-    @property
-    def key(self) -> str:
-        return network_key(self.space, self.setting)
 
     @property
     def passes(self) -> int:
@@ -84,7 +78,7 @@ class ProfilePlan:
 
     def needed(self) -> list[Workload]:
         """What a table of the network holds."""
-        network = self.space.network(self.setting)
+        network = self.sized.network
         return [*network.workloads(), *pieces(network)]
 
     def workloads(self, before: LatencyTable | None) -> list[Workload]:
@@ -133,7 +127,7 @@ def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload], 
     Raises HwnasError when it cannot be written.
     """
     made_of = [
-        *(__version__, PROTOCOL, plan.spec.text, plan.key, [workload.key for workload in workloads]),
+        *(__version__, PROTOCOL, plan.spec.text, plan.sized.key, [workload.key for workload in workloads]),
         *(plan.fit_networks, plan.report_networks),
         *(start.device.fingerprint, start.runtime, start.version, start.provider),
     ]
@@ -154,18 +148,19 @@ def random_architectures(plan: ProfilePlan) -> list[Architecture]:
     """
     generator = np.random.default_rng(201)
     found: dict[Architecture, None] = {}
-    wanted = min(plan.fit_networks + plan.report_networks, plan.space.num_architectures // 4)
+    space = plan.sized.space
+    wanted = min(plan.fit_networks + plan.report_networks, space.num_architectures // 4)
     for _ in range(MOST_DRAWS):
         if len(found) == wanted:
             break
-        choices: NDArray[np.intp] = generator.integers(len(plan.space.operations), size=plan.space.num_edges)
-        architecture = decode(plan.space, choices)
-        cells = zip(plan.space.cells.values(), architecture.cells, strict=True)
+        choices: NDArray[np.intp] = generator.integers(len(space.operations), size=space.num_edges)
+        architecture = decode(space, choices)
+        cells = zip(space.cells.values(), architecture.cells, strict=True)
         if all(any(cell.live_edges(operations)) for cell, operations in cells):
             found[architecture] = None
     if len(found) < min(LEAST_NETWORKS, plan.fit_networks + plan.report_networks):
         raise HwnasError(
-            f"too few architectures of space {plan.space.name} have a path from input to output ({len(found)} found)",
+            f"too few architectures of space {space.name} have a path from input to output ({len(found)} found)",
             "give its cells more nodes, edges or operations",
         )
     return list(found)
@@ -179,7 +174,7 @@ def models_to_time(
     for workload in workloads:
         models |= repeated(workload, plan.spec)
     models |= {
-        name: Whole(plan.space, architecture, plan.setting)
+        name: Whole(plan.sized, architecture)
         for name, architecture in zip(network_names(networks), networks, strict=True)
     }
     return models

@@ -14,7 +14,7 @@ import numpy as np
 from hwnas import __version__
 from hwnas.calibration.correction import fit_correction
 from hwnas.calibration.residual import fit_residual
-from hwnas.cost.model import build_cost_models, encode
+from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.networks.count import count_workload
 from hwnas.profiling.models import repetitions
@@ -32,6 +32,7 @@ from hwnas.profiling.session import PROTOCOL, Recording, ask, connect
 from hwnas.profiling.statistics import STATISTIC, Readings, estimate, read, report, spread
 from hwnas.profiling.timing import entry_estimates, is_tight, time_models, usual_network_ms
 from hwnas.spaces import Architecture, Workload
+from hwnas.spaces.encoding import encode
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import Entry, LatencyTable, MeasuredNetwork, Protocol, Quality, Runtime, today
 
@@ -52,7 +53,7 @@ def profile(plan: ProfilePlan, out: Path, progress: Progress) -> LatencyTable:
     start = ask(plan.spec)
     before = existing(plan, out, start)
     workloads = plan.workloads(before)
-    if before and not workloads and plan.key in before.correction:
+    if before and not workloads and plan.sized.key in before.correction:
         if plan.licence and plan.licence != before.licence:
             before = before.model_copy(update={"licence": plan.licence})
             write_table(out, before)
@@ -184,14 +185,12 @@ def _with_correction(
     passes = [readings.passes[name] for name in network_names(networks)]
     found = [estimate(values) for values in passes]
     measured = np.array([each.latency_ms for each in found])
-    choices = encode(plan.space, list(networks))
+    choices = encode(plan.sized.space, list(networks))
     fitted = len(networks) * plan.fit_networks // (plan.fit_networks + plan.report_networks)
-    correction = fit_correction(
-        table, plan.space, plan.setting, choices[:fitted], measured[:fitted], plan.spec.rewrites
-    )
+    correction = fit_correction(table, plan.sized, choices[:fitted], measured[:fitted], plan.spec.rewrites)
     timed = [
         MeasuredNetwork(
-            architecture=plan.space.format(architecture, True),
+            architecture=plan.sized.space.format(architecture, True),
             latency_ms=each.latency_ms,
             error_ms=known(each.error_ms),
             fitted=number < fitted,
@@ -200,17 +199,17 @@ def _with_correction(
     ]
     table = table.model_copy(
         update={
-            "correction": {**table.correction, plan.key: correction},
-            "networks": {**table.networks, plan.key: timed},
+            "correction": {**table.correction, plan.sized.key: correction},
+            "networks": {**table.networks, plan.sized.key: timed},
         }
     )
-    model = build_cost_models(table, plan.space, plan.setting)["latency_ms"]
+    model = build_cost_models(table, plan.sized)["latency_ms"]
     additivity = report(model.predict_many(choices[fitted:]), passes[fitted:])
-    residual = report(fit_residual(table, plan.space, plan.setting).predict_many(choices[fitted:]), passes[fitted:])
+    residual = report(fit_residual(table, plan.sized).predict_many(choices[fitted:]), passes[fitted:])
     quality = table.quality.model_copy(
         update={
-            "additivity": {**table.quality.additivity, plan.key: additivity},
-            "residual": {**table.quality.residual, plan.key: residual},
+            "additivity": {**table.quality.additivity, plan.sized.key: additivity},
+            "residual": {**table.quality.residual, plan.sized.key: residual},
         }
     )
     return table.model_copy(update={"quality": quality})

@@ -22,7 +22,7 @@ from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of
 from hwnas.report.validation import Loose, checked, checked_setting
-from hwnas.spaces import Architecture, Setting
+from hwnas.spaces import Architecture, SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import Device, LatencyTable
@@ -182,7 +182,7 @@ class BenchmarkContent:
     name: str
     summary: Summary
     raw: dict[str, Any]
-    setting: Setting
+    sized: SizedSpace
     searches: tuple[Search, ...]
     table: LatencyTable | None
 
@@ -198,7 +198,7 @@ class BenchmarkContent:
         """[E, K] what an operation costs on an edge in ms, as the loss counts it; None without a table."""
         if self.table is None:
             return None
-        model = build_metrics(self.table, NASBENCH201, self.setting)["latency_ms"]
+        model = build_metrics(self.table, self.sized)["latency_ms"]
         assert isinstance(model, CostModel)
         return model.linear()[1]["cell"]
 
@@ -226,9 +226,9 @@ def read_benchmark(folder: Path) -> BenchmarkContent:
     ordered = tuple(known[one] for one in asked)
     if what := _differ(summary, ordered):
         raise HwnasError(f"{folder}: its results are not of one benchmark, they differ in {what}", again)
-    setting = checked_setting(ordered[0].found.settings.setting, folder, again)
+    sized = SizedSpace(NASBENCH201, checked_setting(ordered[0].found.settings.setting, folder, again))
     table = _read_table(folder, ordered[0].found, again)
-    return BenchmarkContent(folder.resolve().name, summary, raw, setting, ordered, table)
+    return BenchmarkContent(folder.resolve().name, summary, raw, sized, ordered, table)
 
 
 def _read_folders(folder: Path, summary: Summary, again: str) -> list[Search]:

@@ -39,7 +39,7 @@ def write_benchmark_page(content: BenchmarkContent, out: Path, folder: Path) -> 
 
 def command(content: BenchmarkContent, folder: str) -> str:
     """The shell line that makes the benchmark again, in a new folder; ``folder`` holds what it reads."""
-    summary, setting, first = content.summary, content.setting, content.searches[0].found
+    summary, setting, first = content.summary, content.sized.setting, content.searches[0].found
     options = [
         *(("--method", row.method) for row in summary.methods),
         ("--seeds", ",".join(str(seed) for seed in summary.methods[0].seeds)),

@@ -135,7 +135,7 @@ def _question(content: BenchmarkContent) -> list[tuple[str, str]]:
         ("methods", ", ".join(row.method for row in summary.methods)),
         ("seeds of each", " or ".join(seeds)),
         ("data", f"{summary.data} (fingerprint {content.searches[0].found.settings.data_fingerprint})"),
-        ("space", f"{summary.space}: {NASBENCH201.num_architectures:,} cells; {content.setting.describe()}"),
+        ("space", f"{summary.space}: {NASBENCH201.num_architectures:,} cells; {content.sized.setting.describe()}"),
         ("budget", f"{budget.text}: {_bounds(content)}; {_cells(content)}" if budget.limits else "none"),
         (
             "protocol",

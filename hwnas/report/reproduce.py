@@ -25,10 +25,10 @@ def inputs(run: RunContent, prefix: str) -> dict[str, str]:
 
 def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
     """Shell lines that search again into a new folder, and what follows; ``folder`` holds the ``inputs``."""
-    manifest, setting = run.manifest, run.setting
+    manifest, setting = run.manifest, run.sized.setting
     options: list[tuple[str, Sequence[str]]] = [
         ("--space", [run.space.spec if _own_file(run) is None else f"{folder}/{prefix}{SPACE_FILE}"]),
-        ("--setting", [named_setting(run.space, setting)]),
+        ("--setting", [named_setting(run.sized)]),
         ("--channels", [str(setting.channels)]),
         ("--layers", [str(setting.depth)]),
         ("--table", [f"{folder}/{prefix}tables/{device}.json" for device in run.tables]),

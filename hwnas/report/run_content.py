@@ -18,7 +18,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.report.validation import Loose, checked, checked_setting
 from hwnas.search.epoch_row import EpochRow
-from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.spaces import Architecture, SearchSpace, SizedSpace
 from hwnas.spaces.space_copy import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
@@ -123,14 +123,17 @@ class RunContent:
 
     folder: Path
     name: str
-    space: SearchSpace
-    setting: Setting
+    sized: SizedSpace
     manifest: Manifest
     raw_manifest: dict[str, Any]
     rows: list[dict[str, Any]]
     finished: str
     tables: Mapping[str, LatencyTable]
     targets: tuple[Target, ...]
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.sized.space
 
     @cached_property
     def edge_costs(self) -> dict[str, dict[str, Array]]:
@@ -141,7 +144,7 @@ class RunContent:
     def latency_models(self) -> dict[str, CostModel]:
         models = {}
         for device, table in self.tables.items():
-            model = build_metrics(table, self.space, self.setting)["latency_ms"]
+            model = build_metrics(table, self.sized)["latency_ms"]
             assert isinstance(model, CostModel)
             models[device] = model
         return models
@@ -160,7 +163,7 @@ def read_run(folder: Path) -> RunContent:
     if not isinstance(rows, list) or not rows:
         raise HwnasError(f"{folder / 'summary.json'} is incomplete (targets)", again)
     space = kept_space(raw, manifest.space, folder)
-    setting = checked_setting(manifest.setting, folder / "manifest.json", again)
+    sized = SizedSpace(space, checked_setting(manifest.setting, folder / "manifest.json", again))
     epochs = _read_epochs(folder / "metrics.jsonl", space, again)
     targets = []
     for raw_row in rows:
@@ -178,7 +181,7 @@ def read_run(folder: Path) -> RunContent:
             )
         targets.append(Target(row, tuple(timings), space.parse(row.architecture), own))
     return RunContent(
-        folder, folder.resolve().name, space, setting, manifest, raw, rows, str(summary.get("finished", "")),
+        folder, folder.resolve().name, sized, manifest, raw, rows, str(summary.get("finished", "")),
         _read_tables(folder, manifest, targets, again), tuple(targets),
     )  # fmt: skip
 

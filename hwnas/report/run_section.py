@@ -156,7 +156,7 @@ def _question(run: RunContent) -> list[tuple[str, str]]:
     facts.append(("budgets", "; ".join(budgets)))
     facts.append(("data", f"{manifest.data} (fingerprint {manifest.data_fingerprint})"))
     edges = f"{run.space.num_edges} edges, {len(run.space.operations)} operations"
-    facts.append(("space", f"{run.space.name}: {edges}; {run.setting.describe()}"))
+    facts.append(("space", f"{run.space.name}: {edges}; {run.sized.setting.describe()}"))
     recipe = manifest.recipe
     facts.append(("search", f"{recipe.method}, {recipe.epochs} epochs, seed {recipe.seed}; finished {run.finished}"))
     return facts
@@ -203,7 +203,7 @@ def _target_part(
     for kind, edges in edges_of(run, target).items():
         stem = f"{prefix}{kind}"
         unused = sum(edge.chosen.op == NONE for edge in edges)
-        places = len(run.space.network(run.setting).places(kind))
+        places = len(run.sized.network.places(kind))
         note = (
             f"{places} such cell{'s' * (places > 1)} in the network; an edge's cost is for all of them. "
             + f"{unused} of {len(edges)} edges are none and not drawn. " * bool(unused)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hwnas.cost.model import build_cost_models, encode
+from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.report.charts import additivity, heat_map
 from hwnas.report.svg import GREY, PALETTE, Figure
-from hwnas.spaces import SearchSpace, Setting
-from hwnas.tables.network_key import network_key, networks_of
+from hwnas.spaces import SearchSpace, SizedSpace
+from hwnas.spaces.encoding import encode
+from hwnas.tables.network_key import networks_of
 from hwnas.tables.plot import ANNOTATED, Panel, positive_ms, table_panels, unit_of
 from hwnas.tables.schema import LatencyTable
 
@@ -106,7 +107,7 @@ def _map(panel: Panel, number: int, panels: Sequence[Panel], prefix: str) -> Fig
 
 
 def _proofs(table: LatencyTable, prefix: str, own: SearchSpace | None) -> list[Proof]:
-    reports, known = table.quality.additivity, {network_key(*network): network for network in networks_of(table, own)}
+    reports, known = table.quality.additivity, {network.key: network for network in networks_of(table, own)}
     proofs = []
     for number, key in enumerate(dict.fromkeys([*reports, *table.networks]), start=1):
         lines = [reports[key].describe()] if key in reports else []
@@ -126,9 +127,9 @@ def _proofs(table: LatencyTable, prefix: str, own: SearchSpace | None) -> list[P
     return proofs
 
 
-def _proof(table: LatencyTable, key: str, made_for: tuple[SearchSpace, Setting], name: str) -> Figure:
-    space, setting = made_for
-    model = build_cost_models(table, space, setting)["latency_ms"]
+def _proof(table: LatencyTable, key: str, made_for: SizedSpace, name: str) -> Figure:
+    space = made_for.space
+    model = build_cost_models(table, made_for)["latency_ms"]
     networks = table.networks[key]
     predicted = model.predict_many(encode(space, [space.parse(network.architecture) for network in networks]))
     rows = [

@@ -11,7 +11,7 @@ from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.runs.search import SearchRequest, answer
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.spaces import get_space
+from hwnas.spaces import SizedSpace, get_space
 from hwnas.tables.io import read_table
 
 BUDGETS = ["mild", "moderate", "aggressive"]
@@ -23,14 +23,13 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
 
     Returns the rows of ``OUT/summary.json``. An interrupted demo goes on; a finished one exports and verifies again.
     """
-    space = get_space("nasbench201")
-    setting = space.setting("cifar", channels=CHANNELS, depth=CELLS)
+    sized = SizedSpace.named(get_space("nasbench201"), "cifar", channels=CHANNELS, depth=CELLS)
     path = out / "profile.json"
     if path.exists():
         progress.log(f"using the latency table {path}")
     else:
         progress.log("measuring this machine")
-        plan = ProfilePlan(parse_device("cpu"), space, setting, fit_networks=20, report_networks=20, accept_noise=True)
+        plan = ProfilePlan(parse_device("cpu"), sized, fit_networks=20, report_networks=20, accept_noise=True)
         profile(plan, path, progress)
     table = read_table(path)  # its hash is the file's, so that the same command finds the same run
     report = next(iter(table.quality.additivity.values()))
@@ -40,6 +39,4 @@ def run_demo(out: Path, progress: Progress) -> list[dict[str, Any]]:
     if warning := table.noise_warning:
         progress.log(warning)
     recipe = read_recipe("snas-short", {})
-    return answer(
-        SearchRequest(space, setting, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress
-    )
+    return answer(SearchRequest(sized, {"profile": table}, "digits", BUDGETS, recipe, verify=True), out, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,9 @@ from hwnas.runs.plots import draw_run
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.runtimes.int8 import FLOAT32, INT8
 from hwnas.runtimes.runtime import RUNTIMES
-from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.spaces import Architecture, Setting, SizedSpace
 from hwnas.spaces.space_copy import kept_space
 from hwnas.tables.io import read_table
-from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.training.evaluation import evaluate_scores, scores_of, write_confusion
 
@@ -48,10 +47,10 @@ EVALUATED = {"onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8", "torch": "tor
 QUANTIZATION_FILE = "quantization.json"
 
 
-def fit_setting(setting: Setting, data: ImageData) -> Setting:
-    """The setting with the data's image shape and number of classes."""
+def fit_to_data(sized: SizedSpace, data: ImageData) -> SizedSpace:
+    """Return the space at the data's image shape and number of classes."""
     channels, height, width = data.shape
-    return replace(setting, image_channels=channels, height=height, width=width, classes=len(data.labels))
+    return sized.resized(image_channels=channels, height=height, width=width, classes=len(data.labels))
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class Derived:
     place: Path
     table_files: Mapping[str, str]
     tables: Mapping[str, LatencyTable]
-    space: SearchSpace
-    setting: Setting
+    sized: SizedSpace
     architecture: Architecture
     budget: Budget
     claims_budget: bool = field(default=True, kw_only=True)
@@ -92,8 +90,8 @@ class Derived:
     def cost_models(self) -> dict[str, Metric]:
         """One for every metric of the target; those that no device decides where no budget is claimed."""
         if not self.claims_budget:
-            return count_metrics(self.space, self.setting)
-        models = {device: build_metrics(table, self.space, self.setting) for device, table in self.tables.items()}
+            return count_metrics(self.sized)
+        models = {device: build_metrics(table, self.sized) for device, table in self.tables.items()}
         return joint_models(models) if self.joint else models[self.device]
 
 
@@ -106,7 +104,7 @@ class Finished(Derived):
     content: dict[str, Any]
 
     def child(self) -> ChildNetwork:
-        child = ChildNetwork(self.space, self.architecture, self.setting, prune=True)
+        child = ChildNetwork(self.sized, self.architecture, prune=True)
         load_weights(child, self.weights)
         return child
 
@@ -124,7 +122,7 @@ def write_child(
     ``weights`` are those to keep, by file name, where there are more than the child's own.
     A network in int8 is written where a table asks for one; another that is there, of an earlier network, is removed.
     """
-    place, space, budget = derived.place, derived.space, derived.budget
+    place, space, budget = derived.place, derived.sized.space, derived.budget
     text = space.format(derived.architecture, all_edges=True)
     predicted = {metric: model.predict(derived.architecture) for metric, model in costs.items()}
     onnx_file = derived.network()
@@ -157,7 +155,7 @@ def write_child(
         place / "architecture.json",
         {
             "space": space.name,
-            "setting": asdict(derived.setting),
+            "setting": asdict(derived.sized.setting),
             "architecture": text,
             "budget": {"text": budget.text, "limits": dict(budget.limits)},
             "claims_budget": derived.claims_budget,
@@ -243,8 +241,7 @@ def read_targets(folder: Path) -> list[Finished]:
                     place=place,
                     table_files=files,
                     tables={device: read_table(run / file) for device, file in files.items()},
-                    space=space,
-                    setting=Setting(**content["setting"]),
+                    sized=SizedSpace(space, Setting(**content["setting"])),
                     architecture=space.parse(content["architecture"]),
                     budget=Budget(content["budget"]["text"], content["budget"]["limits"]),
                     claims_budget=content.get("claims_budget", True),
@@ -307,8 +304,7 @@ def _time(targets: list[Finished], device: str, spec: DeviceSpec, progress: Prog
             raise HwnasError(
                 f"{network} does not exist", make_int8 if spec.precision == INT8 else "run the search again"
             )
-    key = network_key(targets[0].space, targets[0].setting)
-    measured = time_networks(networks, spec, table, key, progress)
+    measured = time_networks(networks, spec, table, targets[0].sized.key, progress)
     return {target.place: measured[target.place.name] for target in targets}
 
 
@@ -417,11 +413,11 @@ def _networks(target: Finished) -> dict[str, Callable[[Tensor], Tensor]]:
 def data_of(targets: list[Finished], spec: str | None, progress: Progress) -> ImageData:
     """The images of the search, or those that ``spec`` names. Raises HwnasError when they do not fit the networks."""
     data = load_data(spec or targets[0].content["data"], progress)
-    setting = targets[0].setting
-    if fit_setting(setting, data) != setting:
+    sized = targets[0].sized
+    if fit_to_data(sized, data) != sized:
         raise HwnasError(
             f"the images of {data.name} are {data.shape} with {len(data.labels)} classes, "
-            f"the networks take {setting.describe()}",
+            f"the networks take {sized.setting.describe()}",
             "give the data of the search",
         )
     return data

@@ -13,7 +13,7 @@ from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.runs.finished import read_targets
-from hwnas.spaces import Architecture, SearchSpace, Setting
+from hwnas.spaces import Architecture, SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.training.checkpoint import Checkpoint
@@ -35,8 +35,7 @@ class SearchProbabilities:
     ``tables`` go by the metric that each tells: ``latency_ms``, or ``latency_ms@phone`` and so on.
     """
 
-    space: SearchSpace
-    setting: Setting
+    sized: SizedSpace
     tables: Mapping[str, LatencyTable]
     costs: Mapping[str, Metric]
     inputs_per_node: int | None
@@ -68,7 +67,7 @@ def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabili
     state = Checkpoint(run / "checkpoint.pt", digest).load()
     if state is None:
         raise HwnasError(f"{run} keeps no checkpoint.pt, in which a search's probabilities are", again)
-    space, setting = finished[0].space, finished[0].setting
+    sized, cells = finished[0].sized, finished[0].sized.space.cells
     targets = []
     for target in finished:
         try:
@@ -79,15 +78,15 @@ def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabili
                     f"method {method} took its architecture from those it judged, not by probability",
                     "use a method that learns probabilities, such as snas",
                 )
-            log_probability = {k: log_p[k].numpy().reshape(len(cell.edges), -1) for k, cell in space.cells.items()}
+            log_probability = {k: log_p[k].numpy().reshape(len(cell.edges), -1) for k, cell in cells.items()}
         except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
             raise HwnasError(f"checkpoint {run / 'checkpoint.pt'} is not of {target.place} ({error})", again) from None
         targets.append(TargetProbabilities(target.budget, log_probability, target.architecture))
     costs: Mapping[str, Metric]
     if by_device or joint:
         named = {device: read_table(run / table_file(devices, device)) for device in devices}
-        costs = joint_models({device: build_metrics(table, space, setting) for device, table in named.items()})
+        costs = joint_models({device: build_metrics(table, sized) for device, table in named.items()})
         tables = {latency_on(device): table for device, table in named.items()}
     else:
         tables, costs = {LATENCY: next(iter(finished[0].tables.values()))}, finished[0].cost_models()
-    return SearchProbabilities(space, setting, tables, costs, inputs_per_node, targets)
+    return SearchProbabilities(sized, tables, costs, inputs_per_node, targets)

@@ -18,7 +18,6 @@ from hwnas.progress import Progress
 from hwnas.runs.finished import QUANTIZATION_FILE, Finished, data_of, read_targets
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.runtimes.int8 import FLOAT32, INT8, SETTINGS
-from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import LatencyTable, today
 
 ACCEPTED_LOSS = 0.01  # of accuracy; more is said plainly
@@ -73,7 +72,7 @@ def _time(
     targets: list[Finished], device: str, table: LatencyTable, spec: DeviceSpec, progress: Progress
 ) -> dict[str, Measured]:
     networks = {_name(t, p): t.network(p) for t in targets if device in t.tables for p in PRECISIONS}
-    return time_networks(networks, spec, table, network_key(targets[0].space, targets[0].setting), progress)
+    return time_networks(networks, spec, table, targets[0].sized.key, progress)
 
 
 def _latency(measured: Mapping[str, Measured], spec: DeviceSpec) -> dict[str, Any]:

@@ -39,11 +39,11 @@ from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_
 from hwnas.networks.fast.kernels import kernels
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe
-from hwnas.runs.finished import Derived, fit_setting, verify_run, write_child
+from hwnas.runs.finished import Derived, fit_to_data, verify_run, write_child
 from hwnas.runs.plots import draw_run
 from hwnas.runs.select import settle
 from hwnas.search.loop import Objective, Search, Target, run_search
-from hwnas.spaces import SearchSpace, Setting
+from hwnas.spaces import SizedSpace
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
@@ -60,8 +60,7 @@ class SearchRequest:
     Every budget is asked of every device, except those that name devices: these are one network's on all of them.
     """
 
-    space: SearchSpace
-    setting: Setting
+    sized: SizedSpace
     tables: Mapping[str, LatencyTable]
     data_spec: str
     budgets: list[str]
@@ -80,14 +79,13 @@ def answer(question: SearchRequest, folder: Path, progress: Progress, profile: b
     is made again.
     """
     processes = process_group()
-    space = question.space
     if question.verify:
         for table in question.tables.values():
             require_its_device(table)
     with processes.leader_first():  # it may fetch them
         data = load_data(question.data_spec, progress)
-    setting = fit_setting(question.setting, data)
-    models = {device: build_metrics(table, space, setting) for device, table in question.tables.items()}
+    sized = fit_to_data(question.sized, data)
+    models = {device: build_metrics(table, sized) for device, table in question.tables.items()}
     previews = {device: preview(costs) for device, costs in models.items()}
     everywhere = preview(joint_models(models)) if any(map(names_devices, question.budgets)) else {}
     goals, lines = [], []
@@ -102,7 +100,7 @@ def answer(question: SearchRequest, folder: Path, progress: Progress, profile: b
     places = [_place(question, goal) for goal in goals]
     if again := next((place for place in places if places.count(place) > 1), None):
         raise HwnasError(f"two budgets are the same, or would share the folder {again}", "give each --budget once")
-    asked = _asked(question, setting, data)
+    asked = _asked(question, sized, data)
     digest, computed = sha256_of(asked), _computed(question.recipe, processes)
     if processes.leads:
         _write_manifest(question, asked, digest, computed, folder)
@@ -111,7 +109,7 @@ def answer(question: SearchRequest, folder: Path, progress: Progress, profile: b
 
     progress.log(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
     torch.manual_seed(question.recipe.seed)
-    search = Search(space, setting, goals, data, question.recipe, processes, progress.log)
+    search = Search(sized, goals, data, question.recipe, processes, progress.log)
     many = len(question.tables) > 1
     with StepProfile(folder / "profile", progress.log, processes.leads) if profile else nullcontext() as looks:
         run_search(search, folder, digest, progress, lambda row: progress.log(row.describe(many)), looks)
@@ -125,7 +123,7 @@ def answer(question: SearchRequest, folder: Path, progress: Progress, profile: b
 
     rows = []
     for target in search.targets:
-        rows.append(_finish(question, search, target, setting, data, folder, progress))
+        rows.append(_finish(question, search, target, data, folder, progress))
     summary = folder / "summary.json"
     write_json(summary, {"targets": rows, "finished": today(), "tables": _hashes(question)})
     draw_run(folder)
@@ -152,12 +150,12 @@ def describe_budget(budget: Budget, previews: dict[str, Preview]) -> str:
     )
 
 
-def _asked(question: SearchRequest, setting: Setting, data: ImageData) -> dict[str, Any]:
+def _asked(question: SearchRequest, sized: SizedSpace, data: ImageData) -> dict[str, Any]:
     """What the run is made from."""
     return {
-        "space": question.space.name,
-        **definition_as_json(question.space),
-        "setting": asdict(setting),
+        "space": sized.space.name,
+        **definition_as_json(sized.space),
+        "setting": asdict(sized.setting),
         "tables": _hashes(question),
         "data": question.data_spec,
         "data_fingerprint": data.fingerprint,
@@ -172,14 +170,14 @@ def _write_manifest(
     question: SearchRequest, asked: dict[str, Any], digest: str, computed: dict[str, str], folder: Path
 ) -> None:
     """Write what the run is made from, or check that the folder holds this very run."""
-    manifest = folder / "manifest.json"
+    manifest, space = folder / "manifest.json", question.sized.space
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     if manifest.exists():
         there = read_json(manifest, f"remove folder {folder}")
-        require_same_definition(there, question.space, folder)
+        require_same_definition(there, space, folder)
         if there.get("digest") != digest:
             raise HwnasError(
                 f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
@@ -187,8 +185,8 @@ def _write_manifest(
         return
     packages = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
     versions = {"hwnas": __version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
-    if question.space.origin and question.space.origin.text is not None:
-        write_text(folder / SPACE_FILE, question.space.origin.text)
+    if space.origin and space.origin.text is not None:
+        write_text(folder / SPACE_FILE, space.origin.text)
     made = {"digest": digest, "versions": versions, "started": today(), "computed": computed}
     write_json(manifest, {**asked, **made})
     for device, table in question.tables.items():
@@ -219,13 +217,12 @@ def _finish(
     question: SearchRequest,
     search: Search,
     target: Target,
-    setting: Setting,
     data: ImageData,
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """Derive one target's child, train it from the supernet's weights, export it."""
-    space, recipe = question.space, question.recipe
+    space, recipe = search.space, question.recipe
     place = folder / _place(question, target.goal)
     architecture, attempts = settle(search, target, question.tables, question.verify, place, progress)
     text = space.format(architecture, all_edges=True)
@@ -245,5 +242,5 @@ def _finish(
     devices = target.budget.devices or [target.goal.device]
     tables = {device: table for device, table in question.tables.items() if device in devices}
     files = {device: table_file(question.tables, device) for device in tables}
-    derived = Derived(place, files, tables, space, setting, architecture, target.budget)
+    derived = Derived(place, files, tables, search.sized, architecture, target.budget)
     return write_child(child, derived, target.goal.costs, data, result)

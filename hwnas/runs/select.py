@@ -9,7 +9,6 @@ from typing import Any
 from hwnas.budgets.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
 from hwnas.calibration.intervals import error_scales
 from hwnas.cost.devices import LATENCY, device_of, quantity_of
-from hwnas.cost.model import ENUMERABLE, encode
 from hwnas.data import ImageData
 from hwnas.export.network import export_network
 from hwnas.export.quantize import quantize_network
@@ -20,7 +19,7 @@ from hwnas.progress import Progress
 from hwnas.runtimes.int8 import INT8
 from hwnas.search.loop import Search, Target
 from hwnas.spaces import Architecture
-from hwnas.tables.network_key import network_key
+from hwnas.spaces.encoding import ENUMERABLE, encode
 from hwnas.tables.schema import LatencyTable
 
 STEP = 0.5  # scales of the error between the bounds at which a space is looked at that cannot be enumerated
@@ -39,7 +38,7 @@ def settle(
 
     ``tables`` go by the device. Also returns, and writes to ``derivations.json``, a row for every attempt.
     """
-    space, setting = search.space, search.setting
+    space = search.space
     kept = place / "derivations.json"
     if kept.exists():  # an interrupted run has settled this
         rows = read_json(kept, f"remove {kept}")
@@ -51,7 +50,7 @@ def settle(
 
         def measure(candidate: Candidate) -> dict[str, float]:
             text = space.format(candidate.architecture, all_edges=True)
-            child, key = ChildNetwork(space, candidate.architecture, setting, prune=True), network_key(space, setting)
+            child, key = ChildNetwork(search.sized, candidate.architecture, prune=True), search.sized.key
             return {
                 m: _time_child(child, text, table_of[m], key, place, search.data, progress).latency_ms
                 for m in budget_ms
@@ -100,7 +99,7 @@ def _proposer(search: Search, target: Target, table_of: Mapping[str, LatencyTabl
         architecture, value = found
         choices = encode(search.space, [architecture])
         predicted = {metric: costs[metric].predict(architecture) for metric in table_of}
-        scales = {metric: error_scales(table_of[metric], search.space, search.setting, choices) for metric in bounds}
+        scales = {metric: error_scales(table_of[metric], search.sized, choices) for metric in bounds}
         known = {metric: float(scale[0]) for metric, scale in scales.items() if scale is not None}
         return Candidate(architecture, value, predicted, known if len(known) == len(scales) else None)
 

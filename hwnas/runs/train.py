@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
-from hwnas.runs.finished import WEIGHTS, Derived, Finished, fit_setting, read_targets, update_summary, write_child
-from hwnas.spaces import Setting
+from hwnas.runs.finished import WEIGHTS, Derived, Finished, fit_to_data, read_targets, update_summary, write_child
+from hwnas.spaces import Setting, SizedSpace
 from hwnas.training.child import HISTORY, PURPOSES, Trained, accuracy, best_of, train_child
 from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import AS_SEARCHED, Training
@@ -92,24 +91,24 @@ def train_run(
 
 def _wanted(target: Finished, name: str, recipe: Training, data: ImageData) -> Derived:
     """The network that a recipe makes of a target."""
-    named = target.setting if recipe.setting == AS_SEARCHED else target.space.setting(recipe.setting)
+    named = target.sized
+    if recipe.setting != AS_SEARCHED:
+        named = SizedSpace.named(named.space, recipe.setting)
     changes = {key: value for key in ("channels", "depth") if (value := getattr(recipe, key)) is not None}
-    setting = fit_setting(replace(named, **changes), data)
-    if recipe.start == "weights" and setting != target.setting:
+    sized = fit_to_data(named.resized(**changes), data)
+    if recipe.start == "weights" and sized != target.sized:
         raise HwnasError(
-            f"the weights in {target.place} are of {describe_sizes(target.setting)}; "
-            f"what is to be trained is of {describe_sizes(setting)}",
+            f"the weights in {target.place} are of {describe_sizes(target.sized.setting)}; "
+            f"what is to be trained is of {describe_sizes(sized.setting)}",
             f"add --from-scratch, or keep the data of the search and its sizes with --setting {AS_SEARCHED}",
         )
-    claims = target.claims_budget and setting == target.setting
+    claims = target.claims_budget and sized == target.sized
     place = target.place
-    if setting != target.setting:
+    if sized != target.sized:
         searched = target.place if target.claims_budget else target.place.parent
-        place = searched / f"{Path(name).stem}-{setting.channels}x{setting.depth}"
+        place = searched / f"{Path(name).stem}-{sized.setting.channels}x{sized.setting.depth}"
     files, tables = target.table_files, target.tables
-    return Derived(
-        place, files, tables, target.space, setting, target.architecture, target.budget, claims_budget=claims
-    )
+    return Derived(place, files, tables, sized, target.architecture, target.budget, claims_budget=claims)
 
 
 def describe_sizes(setting: Setting) -> str:
@@ -119,7 +118,7 @@ def describe_sizes(setting: Setting) -> str:
 
 
 def _no_claim(target: Finished, new: Derived) -> str:
-    size = describe_sizes(new.setting)
+    size = describe_sizes(new.sized.setting)
     return f"{size} is not the size that was searched, which alone the run's tables predict: no budget is claimed"
 
 
@@ -133,7 +132,7 @@ def _train(
         start = "scratch"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, PURPOSES["weights"]))
-            child = ChildNetwork(new.space, new.architecture, new.setting, prune=True)
+            child = ChildNetwork(new.sized, new.architecture, prune=True)
     before = accuracy(child.eval().to(data.device), data, data.validation, processes=processes)
     # The search's own checkpoint is not this training's: a folder of its own, named by what it starts from.
     folder = new.place / f"training-{start[:12]}"

@@ -40,7 +40,7 @@ from hwnas.search.epoch_row import EpochRow
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_excluding
-from hwnas.spaces import NONE, Architecture, SearchSpace, Setting
+from hwnas.spaces import NONE, Architecture, SearchSpace, SizedSpace
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate
@@ -150,15 +150,14 @@ class Search:
 
     def __init__(
         self,
-        space: SearchSpace,
-        setting: Setting,
+        sized: SizedSpace,
         goals: list[Objective],
         data: ImageData,
         recipe: Recipe,
         processes: Processes = ALONE,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.space, self.setting, self.recipe = space, setting, recipe
+        self.sized, self.space, self.recipe = sized, sized.space, recipe
         self.processes, self.log = processes, say
         self.device = choose_device(recipe.compute)
         self.data = data.on(self.device)
@@ -181,14 +180,16 @@ class Search:
         self.stages = recipe.stages or (Stage(share=1, partial_channels=recipe.partial_channels, operations=10**6),)
         self.stage = 0
         for stage in self.stages:
-            require_divisible(space.network(setting), stage.partial_channels)
+            require_divisible(sized.network, stage.partial_channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, 3))
-            self._set_supernet(Supernet(space, setting, self.stages[0].partial_channels, recipe.shared_features))
+            self._set_supernet(Supernet(sized, self.stages[0].partial_channels, recipe.shared_features))
         self.targets = []
         for number, goal in enumerate(goals):
             generator = torch.Generator().manual_seed(seed_of(recipe.seed, 4, number))
-            distribution = build("distribution", recipe.distribution, space, recipe, generator).to(self.logits_device)
+            distribution = build("distribution", recipe.distribution, self.space, recipe, generator).to(
+                self.logits_device
+            )
             for choice in (self.learning, self.regulariser):
                 if check := getattr(choice, "check", None):  # whether it can be used with the distribution
                     check(distribution)
@@ -202,7 +203,7 @@ class Search:
             start = recipe.penalty.weight if weighs_limits else 0.0
             expected = {m: ExpectedCost(model) for m, model in goal.costs.items() if isinstance(model, CostModel)}
             multipliers = torch.full((len(goal.penalised),), start, dtype=torch.float64, device=self.logits_device)
-            resources = resource_penalty(recipe.penalty, space, setting, goal.costs)
+            resources = resource_penalty(recipe.penalty, sized, goal.costs)
             self.targets.append(Target(goal, distribution, multipliers, expected, resources, recipe.inputs_per_node))
         if recipe.stages and not all(isinstance(t.distribution, EdgeLogits) for t in self.targets):
             raise HwnasError(f"stages need logits, which {recipe.distribution.name} has none of", "leave them out")
@@ -582,7 +583,7 @@ class Search:
         self.step, self.stage, self.sums = state["step"], state["stage"], state["sums"]
         partial = self.stages[self.stage].partial_channels
         if partial != self.supernet.partial:
-            self._set_supernet(Supernet(self.space, self.setting, partial, self.recipe.shared_features))
+            self._set_supernet(Supernet(self.sized, partial, self.recipe.shared_features))
         self.supernet.load_state_dict(state["supernet"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
         for number, target in enumerate(self.targets):
@@ -594,14 +595,11 @@ class Search:
             target.before, target.stopped = state["before"][number], state["stopped"][number]
 
 
-def resource_penalty(
-    penalty: Penalty, space: SearchSpace, setting: Setting, costs: Mapping[str, Metric]
-) -> ResourcePenalty | None:
+def resource_penalty(penalty: Penalty, sized: SizedSpace, costs: Mapping[str, Metric]) -> ResourcePenalty | None:
     """The SNAS paper's penalty, if the recipe asks for it."""
     if penalty.form == "relative":
         return None
-    network = space.network(setting)
-    places = {kind: len(network.places(kind)) for kind in space.cells}
+    places = {kind: len(sized.network.places(kind)) for kind in sized.space.cells}
     linear = {metric: model for metric, model in costs.items() if isinstance(model, CostModel)}
     return ResourcePenalty(linear, places, penalty.form, penalty.resources)
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from hwnas.budgets.derive import Limits, derive, keeps_rules, ranked, scores
-from hwnas.cost.model import encode
 from hwnas.search.choices import register
 from hwnas.search.distribution import Draw, uniform_choice
 from hwnas.spaces import Architecture
+from hwnas.spaces.encoding import encode
 
 if TYPE_CHECKING:
     from hwnas.search.loop import Search, Target

@@ -7,6 +7,7 @@ from pathlib import Path
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
 from hwnas.spaces.nasbench201 import NASBENCH201
+from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import (
     NONE,
     Architecture,
@@ -33,6 +34,7 @@ __all__ = [
     "Origin",
     "SearchSpace",
     "Setting",
+    "SizedSpace",
     "Workload",
     "get_space",
 ]

@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from numpy import generic
+    from numpy.typing import NDArray
+
+    Value = TypeVar("Value", bound=generic)
 
 NONE = "none"
 
@@ -229,18 +235,14 @@ class SearchSpace:
         given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
         return replace(self.settings[name], **given)
 
-    def network(self, setting: Setting) -> Network:
-        """The network of this space at the given sizes.
-
-        Raises HwnasError when the image is too small to be halved as often as the network halves it.
-        """
-        network = self.build_network(setting)
-        if any(min(w.height, w.width) < w.stride for w in network.workloads()):
-            raise HwnasError(
-                f"a {setting.height}x{setting.width} image is too small for space {self.name}",
-                "give larger images, for instance with ?size=32 behind the data",
-            )
-        return network
+    def by_cell(self, values: NDArray[Value], axis: int = -1) -> dict[str, NDArray[Value]]:
+        """Split an array along its axis of the edges of all cells: for every cell kind, the slice of its own edges."""
+        result, start = {}, 0
+        before = (slice(None),) * (axis % values.ndim)
+        for kind, cell in self.cells.items():
+            result[kind] = values[(*before, slice(start, start + len(cell.edges)))]
+            start += len(cell.edges)
+        return result
 
     def architecture(self, cells: tuple[tuple[str, ...], ...]) -> Architecture:
         """Check and wrap one operation an edge.

@@ -23,6 +23,7 @@ from hwnas.spaces.convolutions import (
     read_convolution,
 )
 from hwnas.spaces.notation import Notation
+from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import NONE, Cell, Origin, SearchSpace, Setting
 
 HOW = "docs/how-to/own-space.md has an example"
@@ -243,7 +244,7 @@ class SpaceText(Strict):
         )
         for name, sizes in settings.items():
             try:
-                space.network(sizes)
+                _ = SizedSpace(space, sizes).network  # raises where the image is too small
             except HwnasError as error:
                 raise HwnasError(f"space {spec}: settings.{name}: {error.problem}", "give a larger one") from None
         return space
@@ -313,7 +314,7 @@ def import_space(path: str, builtin: tuple[str, ...]) -> SearchSpace:
     if NONE not in found.operations:
         raise HwnasError(f"space {path}: operations lack none, which leaves an edge out", HOW)
     try:
-        network = found.network(found.settings[found.search_setting])
+        network = SizedSpace.named(found).network
         cells = [(kind, asdict(cell)) for kind, cell in found.cells.items()]
         digest = sha256_of([found.operations, cells, [asdict(part) for part in network.parts], found.macs_convention])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,21 +6,14 @@ import re
 from dataclasses import replace
 
 from hwnas.errors import HwnasError
-from hwnas.spaces import SPACES, SearchSpace, Setting, get_space
+from hwnas.spaces import SPACES, SearchSpace, Setting, SizedSpace, get_space
 from hwnas.tables.schema import LatencyTable
 
-
-def network_key(space: SearchSpace, setting: Setting) -> str:
-    """The name of a network's sizes in a table's ``correction`` and ``additivity``."""
-    s = setting
-    sizes = f"{s.channels}x{s.depth}/{s.image_channels}x{s.height}x{s.width}/{s.classes}"
-    return f"{space.key}/{sizes}" + ("" if s.stem == "cifar" else f"/{s.stem}") + ("/pool-norm" if s.pool_norm else "")
-
-
+# The names that SizedSpace.key writes.
 KEY = re.compile(r"([\w-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?")
 
 
-def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[tuple[SearchSpace, Setting]]:
+def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[SizedSpace]:
     """The networks that a table was made for, read back from their names, of hwnas's spaces and the user's ``own``;
     other names are passed over.
     """
@@ -32,7 +25,7 @@ def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[tup
             channels, depth, image_channels, height, width, classes = (int(n) for n in found.groups()[2:8])
             setting = Setting(channels, depth, image_channels, height, width, classes)
             setting = replace(setting, stem="imagenet" if found[9] else "cifar", pool_norm=bool(found[10]))
-            result.append((space, setting))
+            result.append(SizedSpace(space, setting))
     return result
 
 
@@ -47,36 +40,32 @@ def require_its_definition(table: LatencyTable, space: SearchSpace) -> None:
     if space.origin and made_for and space.key not in made_for:
         raise HwnasError(
             f"the table was made for {', '.join(sorted(made_for))}, but {space.spec} defines {space.key}",
-            f"give the file of then, or {profile_command(space, space.settings[space.search_setting])}",
+            f"give the file of then, or {profile_command(SizedSpace.named(space))}",
         )
 
 
 def choose_network(
     table: LatencyTable, space_spec: str | None, setting_name: str | None, **changes: int | None
-) -> tuple[SearchSpace, Setting]:
+) -> SizedSpace:
     """The network a user means: by what is said, else the one that the table was made for.
 
     Raises HwnasError when a table was made for several and nothing says which, or for a space of the user's own and
     nothing says where it is.
     """
     asked = get_space(space_spec) if space_spec else None
-    made_for = [(space, sizes) for space, sizes in networks_of(table, asked) if asked in (None, space)]
+    made_for = [network for network in networks_of(table, asked) if asked in (None, network.space)]
     if asked:
         require_its_definition(table, asked)
     said = {key: value for key, value in changes.items() if value is not None}
     if not setting_name and made_for:
-        fitting = [
-            (space, sizes)
-            for space, sizes in made_for
-            if all(getattr(sizes, key) == value for key, value in said.items())
-        ]
+        fitting = [n for n in made_for if all(getattr(n.setting, key) == value for key, value in said.items())]
         if len(fitting) == 1:
             return fitting[0]
-        usual = [(space, sizes) for space, sizes in fitting if sizes == space.settings[space.search_setting]]
+        usual = [network for network in fitting if network == SizedSpace.named(network.space)]
         if len(usual) == 1:
             return usual[0]
         if len(fitting) > 1:
-            names = ", ".join(network_key(space, sizes) for space, sizes in fitting)
+            names = ", ".join(network.key for network in fitting)
             raise HwnasError(
                 f"the table was made for several networks ({names})", "say which with --space and --setting"
             )
@@ -84,20 +73,21 @@ def choose_network(
         raise HwnasError(
             f"the table was made for a space of your own, {strange[0]}", "say which file with --space FILE.yaml"
         )
-    spaces = {space.name for space, _ in made_for}
+    spaces = {network.space.name for network in made_for}
     space = asked or get_space(spaces.pop() if len(spaces) == 1 else "nasbench201")
-    return space, space.setting(setting_name or space.search_setting, **changes)
+    return SizedSpace.named(space, setting_name, **changes)
 
 
-def named_setting(space: SearchSpace, setting: Setting) -> str:
+def named_setting(sized: SizedSpace) -> str:
     """The space's named setting that is this one, or else differs from it in sizes alone."""
+    space, setting = sized.space, sized.setting
     alike = [n for n, s in space.settings.items() if (s.stem, s.pool_norm) == (setting.stem, setting.pool_norm)]
     return next((n for n in alike if space.settings[n] == setting), alike[0] if alike else space.search_setting)
 
 
-def profile_command(space: SearchSpace, setting: Setting) -> str:
+def profile_command(sized: SizedSpace) -> str:
     """The command that measures what a table lacks of a network."""
-    name = named_setting(space, setting)
+    space, setting, name = sized.space, sized.setting, named_setting(sized)
     base = space.settings[name]
     options = f" --setting {name}" if name != space.search_setting else ""
     for option, field in (("--channels", "channels"), ("--layers", "depth"), ("--classes", "classes")):

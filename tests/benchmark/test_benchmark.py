@@ -22,13 +22,13 @@ from hwnas.benchmark.cost_meter import CostMeter
 from hwnas.benchmark.plan import available_cores
 from hwnas.benchmark.worker import collapse, cost_models
 from hwnas.cost.metrics import build_metrics
-from hwnas.cost.model import decode, every_choice
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, shipped
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
-from hwnas.spaces import SPACES, Setting
+from hwnas.spaces import SPACES, Setting, SizedSpace
+from hwnas.spaces.encoding import decode, every_choice
 from hwnas.tables.io import read_table
 from support.command import Run, assert_one_clear_line, hwnas_process
 from support.paths import SHARED
@@ -306,10 +306,10 @@ print(subprocess.run([sys.executable, "-c", {child!r}], check=True, capture_outp
 
 def test_costs_without_a_table_are_those_of_the_real_network() -> None:
     setting = Setting(channels=4, depth=1, height=16, width=16)
-    costs = cost_models(SPACE, setting, None)
+    costs = cost_models(SizedSpace(SPACE, setting), None)
     for choice in every_choice(SPACE)[:: 15625 // 7]:
         cell = decode(SPACE, choice)
-        counted = count_network(ChildNetwork(SPACE, cell, setting))
+        counted = count_network(ChildNetwork(SizedSpace(SPACE, setting), cell))
         assert costs["params"].predict(cell) == counted.params
         assert costs["macs"].predict(cell) == counted.macs_conv_linear
 
@@ -437,7 +437,7 @@ def test_a_search_within_a_budget_keeps_it(
     result = run(*bench(out, "--epochs", 1, "--jobs", 2, "--table", table_file, "--budget", budget, "--json"))
     assert result.exit_code == 0, result.output
     setting = Setting(channels=4, depth=1, height=16, width=16)
-    models = build_metrics(read_table(table_file), SPACE, setting)
+    models = build_metrics(read_table(table_file), SizedSpace(SPACE, setting))
     summary = json.loads(result.stdout)
     limits = summary["budget"]["limits"]
     cells = [decode(SPACE, choice) for choice in every_choice(SPACE)]

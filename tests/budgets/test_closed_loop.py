@@ -28,7 +28,7 @@ from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.runs.select import settle
 from hwnas.search.loop import Objective, Search, Target
-from hwnas.spaces import Architecture, Setting, get_space
+from hwnas.spaces import Architecture, Setting, SizedSpace, get_space
 from support.paths import SHARED
 from support.tables import make_table
 
@@ -139,14 +139,14 @@ def test_a_clock_that_rounds_is_allowed_for() -> None:
 
 
 SPACE, SMALL = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
-TABLE = make_table(SPACE, SMALL)
-COSTS = build_metrics(TABLE, SPACE, SMALL)
+TABLE = make_table(SizedSpace(SPACE, SMALL))
+COSTS = build_metrics(TABLE, SizedSpace(SPACE, SMALL))
 
 
 def searched(bound_ms: float) -> tuple[Search, Target]:
     """As a search leaves it."""
     goal = Objective("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
-    search = Search(SPACE, SMALL, [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
+    search = Search(SizedSpace(SPACE, SMALL), [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
     (target,) = search.targets
     target.logits["cell"].data = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     return search, target

@@ -25,7 +25,7 @@ from hwnas.budgets.infeasible import contradiction, least_under_others
 from hwnas.budgets.pareto import APART, pareto
 from hwnas.cli import app
 from hwnas.cost.fusion import pieces
-from hwnas.cost.model import ENUMERABLE, METRICS, Array, CostModel, build_cost_models, encode, every_choice
+from hwnas.cost.model import METRICS, Array, CostModel, build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.files import shipped, write_json
 from hwnas.spaces import (
@@ -37,12 +37,13 @@ from hwnas.spaces import (
     Network,
     SearchSpace,
     Setting,
+    SizedSpace,
     Workload,
     get_space,
 )
 from hwnas.spaces.darts import is_top2
+from hwnas.spaces.encoding import ENUMERABLE, encode, every_choice
 from hwnas.tables.io import write_table
-from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import CellCosts, Correction, EdgeCosts, Entry, LatencyTable
 from hwnas.training.checkpoint import Checkpoint
 from support.command import Run, assert_one_clear_line
@@ -122,15 +123,15 @@ def setting_of(name: str) -> Setting:
 def counted(name: str) -> LatencyTable:
     """A table with the pieces that rewrites need beside every workload."""
     space, setting = SPACES[name], setting_of(name)
-    table = make_table(space, setting)
-    more = [Entry(**{**table.entries[0].model_dump(), **asdict(w)}) for w in pieces(space.network(setting))]
+    table = make_table(SizedSpace(space, setting))
+    more = [Entry(**{**table.entries[0].model_dump(), **asdict(w)}) for w in pieces(SizedSpace(space, setting).network)]
     return table.model_copy(update={"entries": [*table.entries, *more]})
 
 
 def random_table(name: str, kind: str, generator: np.random.Generator) -> LatencyTable:
     """Latencies at random. ``kind``: plain, rewrites (share, fuse, both; factors at random), or edges (edge costs)."""
     space, table = SPACES[name], counted(name)
-    key = network_key(space, setting_of(name))
+    key = SizedSpace(space, setting_of(name)).key
     if kind == "edges":
         return table.model_copy(update={"version": 2, "edge_costs": {key: random_edge_costs(space, generator)}})
     entries = [e.model_copy(update={"latency_ms": float(generator.uniform(0.001, 0.1))}) for e in table.entries]
@@ -228,7 +229,7 @@ def cases(draw: st.DrawFn) -> Case:
     name, kind = draw(st.sampled_from(sorted(SPACES))), draw(st.sampled_from(KINDS))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     space, choices = SPACES[name], EVERY[name]
-    models = build_cost_models(random_table(name, kind, generator), space, setting_of(name))
+    models = build_cost_models(random_table(name, kind, generator), SizedSpace(space, setting_of(name)))
     log_p = random_logits(space, generator, draw(st.sampled_from([0.05, 0.5, 5.0])))
     rule = draw(st.sampled_from([None, None, 1, 2]))
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
@@ -281,7 +282,7 @@ def test_the_best_few_are_those_of_brute_force(case: Case, number: int) -> None:
 @pytest.mark.usefixtures("method")
 def test_where_nothing_is_within_the_limits_none_is_ranked() -> None:
     space, sizes = NB201, SETTINGS["nasbench201"]
-    model = build_cost_models(make_table(space, sizes), space, sizes)["latency_ms"]
+    model = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))["latency_ms"]
     log_p = random_logits(space, np.random.default_rng(0), 1.0)
     least = model.predict(cheapest(model))
     assert model.predict(next(ranked(space, log_p, {"latency_ms": (model, least)}, None))) == least
@@ -393,7 +394,7 @@ def test_rewrites_are_counted_by_the_integer_program() -> None:
     """Where nodes only pass on what they read and ReLUs are free, the costliest budget that is kept is kept exactly."""
     generator = np.random.default_rng(5)
     space, name = SPACES["all edges"], "all edges"
-    model = build_cost_models(random_table(name, "both", generator), space, setting_of(name))["latency_ms"]
+    model = build_cost_models(random_table(name, "both", generator), SizedSpace(space, setting_of(name)))["latency_ms"]
     rows = np.flatnonzero(obeys(name, None))
     for row in generator.choice(rows, 25):
         choice = EVERY[name][row]
@@ -417,7 +418,7 @@ def test_nothing_that_highs_prints_is_taken_for_results(capfd: pytest.CaptureFix
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real search of nasbench201 for two budgets, an epoch long."""
     folder = tmp_path_factory.mktemp("searched")
-    write_table(folder / "table.json", make_table(NB201, setting_of("nasbench201")))
+    write_table(folder / "table.json", make_table(SizedSpace(NB201, setting_of("nasbench201"))))
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 1)
     asked = ("--child-epochs", 0, "--batch-size", 256, "--budget", "mild", "--budget", "aggressive,80%-params")
     arguments = ("search", "--table", folder / "table.json", *small, *asked, "--out", folder / "run")
@@ -431,7 +432,7 @@ def darts_run(folder: Path) -> Path:
     space, setting = get_space("darts"), Setting(channels=4, depth=3, height=16, width=16, pool_norm=True)
     place = folder / "90pct"
     place.mkdir(parents=True)
-    write_table(folder / "table.json", make_table(space, setting))
+    write_table(folder / "table.json", make_table(SizedSpace(space, setting)))
     logits = {kind: torch.randn(14, 8, generator=torch.Generator().manual_seed(1)) for kind in space.cells}
     log_p = {kind: torch.log_softmax(values.double(), dim=-1) for kind, values in logits.items()}
     Checkpoint(folder / "checkpoint.pt", "d").save({"log_probability": [log_p]})
@@ -539,7 +540,9 @@ SMALL = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 
 
 def test_preview_names_limits_that_contradict_each_other(run: Run, table_file: Path) -> None:
-    models = build_cost_models(make_table(NB201, setting_of("nasbench201")), NB201, setting_of("nasbench201"))
+    models = build_cost_models(
+        make_table(SizedSpace(NB201, setting_of("nasbench201"))), SizedSpace(NB201, setting_of("nasbench201"))
+    )
     costs = {m: model.predict_many(EVERY["nasbench201"])[obeys("nasbench201", None)] for m, model in models.items()}
     quick = np.quantile(costs["latency_ms"], 0.3)
     # The fewest parameters among architectures that are slow enough to be told from the quick ones.
@@ -569,7 +572,7 @@ def contradictory_table() -> LatencyTable:
         macs=(params * 100).tolist(), params=params.tolist(),
     )  # fmt: skip
     costs = random_edge_costs(NB201, np.random.default_rng(0)).model_copy(update={"cells": {"cell": cell}})
-    key = network_key(NB201, setting_of("nasbench201"))
+    key = SizedSpace(NB201, setting_of("nasbench201")).key
     return counted("nasbench201").model_copy(update={"version": 2, "edge_costs": {key: costs}})
 
 

@@ -18,21 +18,21 @@ from hwnas.budgets.derive import derive
 from hwnas.calibration.design_matrix import connected
 from hwnas.cost.devices import joint_models, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
-from hwnas.cost.model import encode, every_choice
 from hwnas.errors import HwnasError
 from hwnas.export.verify import Measured
 from hwnas.search.loop import Objective
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
+from hwnas.spaces.encoding import encode, every_choice
 from hwnas.tables.io import parse_table, table_text, write_table
 from support.command import Run, assert_one_clear_line
 from support.tables import make_table
 
 SPACE, SMALL = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
 TABLES = {
-    name: parse_table(table_text(make_table(SPACE, SMALL, seed)).encode(), name, "")
+    name: parse_table(table_text(make_table(SizedSpace(SPACE, SMALL), seed)).encode(), name, "")
     for seed, name in enumerate(("phone", "server"))
 }
-MODELS = {name: build_metrics(table, SPACE, SMALL) for name, table in TABLES.items()}
+MODELS = {name: build_metrics(table, SizedSpace(SPACE, SMALL)) for name, table in TABLES.items()}
 CHOICES = every_choice(SPACE)
 MS = {name: models["latency_ms"].predict_many(CHOICES) for name, models in MODELS.items()}
 PREVIEWS = preview(joint_models(MODELS))

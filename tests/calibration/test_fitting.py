@@ -30,10 +30,11 @@ from hwnas.calibration.fit import Origin, fit_table
 from hwnas.calibration.intervals import half_intervals
 from hwnas.calibration.prior import generic_prior, pool_prior
 from hwnas.calibration.regression import Prior, fit_posterior
-from hwnas.cost.model import build_cost_models, decode, encode, every_choice
+from hwnas.cost.model import build_cost_models
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
+from hwnas.spaces.encoding import decode, encode, every_choice
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import LatencyTable
 from support.command import Run, assert_one_clear_line
@@ -79,9 +80,9 @@ def test_a_fitted_table_counts_macs_and_parameters_as_the_network_has_them(tmp_p
     choices = connected_choices(NB201, 40)
     write_table(tmp_path / "t.json", fitted(choices, timed(made_up_device(1), choices, 0.02)))
     table = read_table(tmp_path / "t.json")
-    models = build_cost_models(table, NB201, CIFAR)
+    models = build_cost_models(table, SizedSpace(NB201, CIFAR))
     for choice in choices[:5]:
-        child = ChildNetwork(NB201, decode(NB201, choice), CIFAR)
+        child = ChildNetwork(SizedSpace(NB201, CIFAR), decode(NB201, choice))
         counts = count_network(child)
         assert models["macs"].predict_many(choice[None])[0] == counts.macs_conv_linear
         assert models["params"].predict_many(choice[None])[0] == counts.params
@@ -124,7 +125,7 @@ def test_error_bars_hold_nine_in_ten_and_each_entry_has_one() -> None:
     for seed in range(6):
         costs = made_up_device(seed)
         table = fitted(choices, timed(costs, choices, 0.03, seed))
-        half = half_intervals(table, NB201, CIFAR, everyone)
+        half = half_intervals(table, SizedSpace(NB201, CIFAR), everyone)
         assert half is not None
         held.append(np.mean(np.abs(predictions(table, everyone) - timed(costs, everyone, 0.03, 99)) <= half))
         found = table.edge_costs["nasbench201/16x5/3x32x32/10"].cells["cell"]
@@ -181,7 +182,7 @@ def test_costs_that_no_reading_tells_of_change_nothing(monkeypatch: pytest.Monke
 
 
 def test_ten_measurements_and_other_devices_are_enough() -> None:
-    prior = pool_prior(pool(), NB201, CIFAR)
+    prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     assert prior.pool == tuple(sorted(pool()))
     chosen, everyone = choose_architectures(NB201, prior, 10), every_choice(NB201)
     with_pool, without = [], []
@@ -196,7 +197,7 @@ def test_ten_measurements_and_other_devices_are_enough() -> None:
 
 
 def test_more_measurements_do_not_make_it_worse_on_average() -> None:
-    prior = pool_prior(pool(), NB201, CIFAR)
+    prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     order, everyone = choose_architectures(NB201, prior, 200), connected_choices(NB201, 4_000, seed=5)
     means = []
     for number in (3, 10, 40, 200):
@@ -219,7 +220,7 @@ def test_more_measurements_do_not_make_it_worse_on_average() -> None:
 
 
 def test_a_device_unlike_all_of_the_pool_has_wide_error_bars_that_hold() -> None:
-    prior = pool_prior(pool(), NB201, CIFAR)
+    prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     chosen, everyone = choose_architectures(NB201, prior, 8), connected_choices(NB201, 3_000, seed=5)
     widths, held = {}, {}
     for name, usual in {"alike": (2, 5, 15, 3), "unlike": (9, 2, 1, 20)}.items():
@@ -227,7 +228,7 @@ def test_a_device_unlike_all_of_the_pool_has_wide_error_bars_that_hold() -> None
         for seed in range(300, 305):
             costs = made_up_device(seed, usual=usual)  # type: ignore[arg-type]
             table = fitted(chosen, timed(costs, chosen, 0.02, seed), prior)
-            half, predicted = half_intervals(table, NB201, CIFAR, everyone), predictions(table, everyone)
+            half, predicted = half_intervals(table, SizedSpace(NB201, CIFAR), everyone), predictions(table, everyone)
             widths[name].append(np.median(half / predicted))
             held[name].append(np.mean(np.abs(predicted - timed(costs, everyone, 0.02, 9)) <= half))
     assert np.mean(widths["unlike"]) > 2 * np.mean(widths["alike"])
@@ -235,7 +236,7 @@ def test_a_device_unlike_all_of_the_pool_has_wide_error_bars_that_hold() -> None
 
 
 def test_the_design_tells_more_than_random_networks_and_holds_no_broken_one() -> None:
-    prior = pool_prior(pool(), NB201, CIFAR)
+    prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     chosen, everyone = choose_architectures(NB201, prior, 12), every_choice(NB201)
     assert len({tuple(row) for row in chosen.tolist()}) == 12
     assert connected(NB201, chosen).all()
@@ -257,7 +258,7 @@ def test_a_measured_table_can_be_in_the_pool_and_a_pool_of_one_works() -> None:
     from hwnas.files import shipped
 
     file = next(shipped("latency_tables").glob("*-onnxruntime.json"))
-    prior = pool_prior({"here": read_table(file)}, NB201, CIFAR)
+    prior = pool_prior({"here": read_table(file)}, SizedSpace(NB201, CIFAR))
     chosen = choose_architectures(NB201, prior, 10)
     assert connected(NB201, chosen).all()
     table = fitted(chosen, timed(made_up_device(1, True), chosen, 0.02), prior)
@@ -277,7 +278,7 @@ def test_a_real_device_from_ten_measurements() -> None:
         name: fitted(everyone[some], column[name][some], name=name)
         for name in ("1080ti_1", "1080ti_256", "silver_4114", "samsung_a50", "samsung_s7")
     }
-    prior = pool_prior(tables, NB201, CIFAR)
+    prior = pool_prior(tables, SizedSpace(NB201, CIFAR))
     index = {tuple(row): number for number, row in enumerate(everyone.tolist())}
     ten = [index[tuple(row)] for row in choose_architectures(NB201, prior, 10).tolist()]
     table = fitted(everyone[ten], column["silver_4210r"][ten], prior)
@@ -293,8 +294,10 @@ def test_budgets_are_kept_exactly_on_a_fitted_table_of_a_large_space() -> None:
     generator = np.random.default_rng(0)
     costs = np.abs(generator.normal(size=num_features(DARTS)))
     latency_ms = design_matrix(DARTS, choices) @ costs
-    table = fit_table(DARTS, SMALL_DARTS, choices, latency_ms, generic_prior(DARTS), Origin("x"), lambda *_: None)
-    model = build_cost_models(table, DARTS, SMALL_DARTS)["latency_ms"]
+    table = fit_table(
+        SizedSpace(DARTS, SMALL_DARTS), choices, latency_ms, generic_prior(DARTS), Origin("x"), lambda *_: None
+    )
+    model = build_cost_models(table, SizedSpace(DARTS, SMALL_DARTS))["latency_ms"]
     least = model.predict(cheapest(model))
     assert least <= model.predict_many(connected_choices(DARTS, 2_000, seed=1)).min() + 1e-9
     logits = {k: generator.normal(size=(len(c.edges), len(DARTS.operations))) for k, c in DARTS.cells.items()}

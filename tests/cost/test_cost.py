@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+from collections import deque
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,16 @@ from hypothesis import strategies as st
 
 from hwnas.budgets.budget import NAMED, Budget, all_choices, parse_budget, preview, share_within
 from hwnas.budgets.derive import derive
+from hwnas.calibration.intervals import error_scales
+from hwnas.cost import model as cost_model
 from hwnas.cost.expectation import ExpectedCost
-from hwnas.cost.model import CostModel, build_cost_models, decode, encode
+from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.errors import HwnasError
-from hwnas.spaces import SPACES, Architecture, SearchSpace, Setting, get_space
+from hwnas.spaces import SPACES, Architecture, SearchSpace, Setting, SizedSpace, get_space
+from hwnas.spaces.encoding import decode, encode
 from hwnas.tables.io import write_table
-from hwnas.tables.network_key import choose_network, network_key, networks_of, profile_command
-from hwnas.tables.schema import Correction, LatencyTable
+from hwnas.tables.network_key import choose_network, networks_of, profile_command
+from hwnas.tables.schema import Correction, LatencyTable, MeasuredNetwork
 from support.command import Run, assert_one_clear_line
 from support.spaces import SMALL, architectures, live_by_paths
 from support.tables import make_table
@@ -33,14 +37,16 @@ NB201 = get_space("nasbench201")
 
 @cache
 def models(name: str, seed: int = 0) -> dict[str, CostModel]:
-    return build_cost_models(make_table(SPACES[name], SMALL[name], seed), SPACES[name], SMALL[name])
+    return build_cost_models(
+        make_table(SizedSpace(SPACES[name], SMALL[name]), seed), SizedSpace(SPACES[name], SMALL[name])
+    )
 
 
 def deployed_latency(architecture: Architecture) -> float:
     """The latency of a deployed network, summed from the table part by part: what the cost model must give."""
     space, sizes = SPACES[architecture.space], SMALL[architecture.space]
-    table = {entry.workload: entry.latency_ms for entry in make_table(space, sizes).entries}
-    network = space.network(sizes)
+    table = {entry.workload: entry.latency_ms for entry in make_table(SizedSpace(space, sizes)).entries}
+    network = SizedSpace(space, sizes).network
     total = sum(table[workload] for workload in network.fixed_workloads())
     for (kind, cell), chosen in zip(space.cells.items(), architecture.cells, strict=True):
         live = live_by_paths(cell, chosen)
@@ -158,14 +164,14 @@ def test_named_budgets_are_percentiles_and_shares_are_of_the_greatest() -> None:
     "text", ["", "fast", "4.5", "4.5 furlongs", "-3ms", "nanms", "0ms", "0.00001ms", "1%", "10params", "mild,1params"]
 )
 def test_budgets_that_mean_nothing_or_cannot_be_met_are_refused(run: Run, tmp_path: Path, text: str) -> None:
-    write_table(tmp_path / "table.json", make_table(NB201, SMALL["nasbench201"]))
+    write_table(tmp_path / "table.json", make_table(SizedSpace(NB201, SMALL["nasbench201"])))
     sizes = ["--channels", 4, "--cells", 1, "--input", "3x16x16"]
     result = run("space", "preview", "--table", tmp_path / "table.json", *sizes, f"--budget={text}")
     assert_one_clear_line(result, "budget|architecture")
 
 
 def test_preview_command_prints_what_a_budget_allows(run: Run, tmp_path: Path) -> None:
-    write_table(tmp_path / "table.json", make_table(NB201, SMALL["nasbench201"]))
+    write_table(tmp_path / "table.json", make_table(SizedSpace(NB201, SMALL["nasbench201"])))
     sizes = ["--channels", 4, "--cells", 1, "--input", "3x16x16"]
     result = run("space", "preview", "--table", tmp_path / "table.json", *sizes, "--budget", "aggressive", "--json")
     printed = json.loads(result.stdout)
@@ -245,22 +251,23 @@ def test_budget_names_are_safe_folder_names() -> None:
 def corrected(*networks: tuple[str, Setting]) -> LatencyTable:
     """A table that says it was made for these networks."""
     fit = Correction(offset_ms=0.5, scale=2.0, networks=10)
-    table = make_table(NB201, SMALL["nasbench201"])
-    return table.model_copy(update={"correction": {network_key(SPACES[n], s): fit for n, s in networks}})
+    table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
+    return table.model_copy(update={"correction": {SizedSpace(SPACES[n], s).key: fit for n, s in networks}})
 
 
 def test_network_names_read_back() -> None:
     networks = [(name, s) for name, space in SPACES.items() for s in space.settings.values()]
-    assert [(space.name, s) for space, s in networks_of(corrected(*networks))] == networks
+    assert [(sized.space.name, sized.setting) for sized in networks_of(corrected(*networks))] == networks
 
 
 def test_the_network_meant_is_the_one_said_else_the_tables_own() -> None:
     small, usual = SMALL["nasbench201"], NB201.settings["cifar"]
-    assert choose_network(corrected(("nasbench201", small)), None, None) == (NB201, small)
-    assert choose_network(corrected(("nasbench201", small), ("nasbench201", usual)), None, None) == (NB201, usual)
-    assert choose_network(corrected(("darts", SMALL["darts"])), None, None)[0].name == "darts"
-    assert choose_network(corrected(("nasbench201", small)), None, None, channels=9)[1].channels == 9
-    assert choose_network(corrected(("nasbench201", small)), "darts", None)[1] == SPACES["darts"].settings["search"]
+    assert choose_network(corrected(("nasbench201", small)), None, None) == SizedSpace(NB201, small)
+    both = corrected(("nasbench201", small), ("nasbench201", usual))
+    assert choose_network(both, None, None) == SizedSpace(NB201, usual)
+    assert choose_network(corrected(("darts", SMALL["darts"])), None, None).space.name == "darts"
+    assert choose_network(corrected(("nasbench201", small)), None, None, channels=9).setting.channels == 9
+    assert choose_network(corrected(("nasbench201", small)), "darts", None) == SizedSpace.named(SPACES["darts"])
     two = corrected(("nasbench201", small), ("darts", SMALL["darts"]))
     with pytest.raises(HwnasError, match="several networks"):
         choose_network(two, None, None)
@@ -268,8 +275,10 @@ def test_the_network_meant_is_the_one_said_else_the_tables_own() -> None:
 
 def test_correction_scales_what_is_predicted() -> None:
     small = SMALL["nasbench201"]
-    plain = build_cost_models(corrected(), NB201, small)["latency_ms"].predict_many(CHOICES)
-    fitted = build_cost_models(corrected(("nasbench201", small)), NB201, small)["latency_ms"].predict_many(CHOICES)
+    plain = build_cost_models(corrected(), SizedSpace(NB201, small))["latency_ms"].predict_many(CHOICES)
+    fitted = build_cost_models(corrected(("nasbench201", small)), SizedSpace(NB201, small))["latency_ms"].predict_many(
+        CHOICES
+    )
     np.testing.assert_allclose(fitted, 0.5 + 2.0 * plain)
 
 
@@ -279,7 +288,7 @@ def test_correction_scales_what_is_predicted() -> None:
 def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, setting: Setting) -> None:
     """What is advised, parsed as ``hwnas profile`` would, gives back the network that was missing."""
     wanted = replace(setting, channels=24, classes=7, height=64, width=48)
-    words = shlex.split(profile_command(space, wanted).split("'")[1])
+    words = shlex.split(profile_command(SizedSpace(space, wanted)).split("'")[1])
     options = dict(zip(words[2::2], words[3::2], strict=True))
     image_channels, height, width = map(int, options["--input"].split("x"))
     depth = int(options["--layers"]) if "--layers" in options else None
@@ -290,3 +299,32 @@ def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, set
         base,
         classes=int(options["--classes"]), image_channels=image_channels, height=height, width=width,
     )  # fmt: skip
+
+
+def test_cost_models_are_built_once_for_what_a_table_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proposal needs them for the prediction and again for its error: neither builds them anew."""
+    built: list[str] = []
+
+    def counting(*arguments: object) -> dict[str, CostModel]:
+        built.append("models")
+        return by_entries(*arguments)  # type: ignore[arg-type]
+
+    by_entries = cost_model._by_entries
+    monkeypatch.setattr(cost_model, "_by_entries", counting)
+    monkeypatch.setattr(cost_model, "_cached", deque(maxlen=16))
+    sized = SizedSpace(NB201, SMALL["nasbench201"])
+    table = corrected(("nasbench201", SMALL["nasbench201"]))
+    networks = [
+        MeasuredNetwork(architecture=NB201.format(decode(NB201, row), True), latency_ms=1.0, error_ms=0.0, fitted=False)
+        for row in CHOICES[:40]
+    ]
+    table = table.model_copy(update={"networks": {sized.key: networks}})
+    first = build_cost_models(table, sized)
+    assert error_scales(table, sized, CHOICES[:3]) is not None
+    again = build_cost_models(table.model_copy(deep=True), SizedSpace(NB201, replace(SMALL["nasbench201"])))
+    assert built == ["models"]
+    assert again["latency_ms"] is first["latency_ms"]
+    changed = table.model_copy(update={"correction": {}})
+    assert build_cost_models(changed, sized)["latency_ms"] is not first["latency_ms"]
+    build_cost_models(table, sized.resized(channels=4))
+    assert built == ["models"] * 3

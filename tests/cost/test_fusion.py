@@ -12,10 +12,11 @@ import onnxruntime
 import pytest
 
 from hwnas.cost.fusion import pieces
-from hwnas.cost.model import decode, encode, family_sums
+from hwnas.cost.model import family_sums
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Whole
-from hwnas.spaces import Architecture, get_space
+from hwnas.spaces import Architecture, SizedSpace, get_space
+from hwnas.spaces.encoding import decode, encode
 from hwnas.tables.schema import Entry, LatencyTable
 from support.tables import make_table
 
@@ -25,9 +26,10 @@ SETTING = SPACE.setting("cifar", channels=16, depth=3)
 
 def count_table(family: str) -> LatencyTable:
     """A table in which the workloads of one family take a millisecond each and the others nothing."""
-    table = make_table(SPACE, SETTING)
+    table = make_table(SizedSpace(SPACE, SETTING))
     relus = [
-        Entry(**{**table.entries[0].model_dump(), **asdict(workload)}) for workload in pieces(SPACE.network(SETTING))
+        Entry(**{**table.entries[0].model_dump(), **asdict(workload)})
+        for workload in pieces(SizedSpace(SPACE, SETTING).network)
     ]
     entries = [
         entry.model_copy(update={"latency_ms": float(family in entry.op and "linear" not in entry.op)})
@@ -64,7 +66,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Architecture,
     result = []
     for number, architecture in enumerate(random_architectures(60)):
         path = folder / f"{number}.onnx"
-        assemble_onnx(Whole(SPACE, architecture, SETTING), path, folder / "pieces")
+        assemble_onnx(Whole(SizedSpace(SPACE, SETTING), architecture), path, folder / "pieces")
         result.append((architecture, optimised(path)))
     return result
 
@@ -79,7 +81,7 @@ def test_the_model_counts_what_onnx_runtime_runs(
     graphs: list[tuple[Architecture, Counter[str]]], family: str, node: str, fixed: int
 ) -> None:
     choices = encode(SPACE, [architecture for architecture, _ in graphs])
-    sums = family_sums(count_table(family), SPACE, SETTING, choices, ("share", "fuse"))
+    sums = family_sums(count_table(family), SizedSpace(SPACE, SETTING), choices, ("share", "fuse"))
     predicted = sums["fused_sum" if node.startswith("fused") else family]
     ran = [kinds[node] - fixed for _, kinds in graphs]
     wrong = [

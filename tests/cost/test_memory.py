@@ -24,7 +24,6 @@ from hwnas.calibration.design_matrix import connected_choices
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.memory import MEMORY_ACCESS, memory_access_bytes, memory_access_model
 from hwnas.cost.metrics import Metric, build_metrics
-from hwnas.cost.model import encode, every_choice, live_edges
 from hwnas.cost.peak import FREE, PEAK_MEMORY, PeakModel, peak_model
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork, EveryNode
@@ -37,9 +36,11 @@ from hwnas.spaces import (
     Network,
     SearchSpace,
     Setting,
+    SizedSpace,
     Workload,
     get_space,
 )
+from hwnas.spaces.encoding import encode, every_choice, live_edges
 from hwnas.tables.io import write_table
 from support.command import Run, assert_one_clear_line
 from support.fitting import CIFAR, fitted, made_up_device, timed
@@ -103,9 +104,9 @@ def timed_workloads(name: str) -> st.SearchStrategy[Workload]:
 
     def of(name: str, channels: int, depth: int, height: int, width: int, number: int) -> Workload:
         base = space.settings[name]
-        workloads = space.network(
-            replace(base, channels=2 * channels, depth=depth, height=height, width=width)
-        ).workloads()
+        workloads = SizedSpace(
+            space, replace(base, channels=2 * channels, depth=depth, height=height, width=width)
+        ).network.workloads()
         return workloads[number % len(workloads)]
 
     sizes = st.integers(33, 48)
@@ -165,9 +166,9 @@ def test_memory_access_is_that_of_snas(
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
 def test_memory_access_of_a_network_is_what_hooks_count_with_every_chosen_edge(architecture: Architecture) -> None:
     space, sizes = SPACES[architecture.space], SMALL[architecture.space]
-    child = EveryNode(ChildNetwork(space, architecture, sizes))
+    child = EveryNode(ChildNetwork(SizedSpace(space, sizes), architecture))
     counted = moved_bytes(child, torch.zeros(1, 3, sizes.height, sizes.width))
-    assert memory_access_model(space, sizes).predict(architecture) == counted
+    assert memory_access_model(SizedSpace(space, sizes)).predict(architecture) == counted
 
 
 @settings(max_examples=40, deadline=None)
@@ -180,7 +181,7 @@ def test_memory_access_is_linear_where_every_node_has_an_input(architecture: Arc
         for cell, chosen in zip(space.cells.values(), architecture.cells, strict=True)
     ]  # fmt: skip
     full = space.architecture(tuple(filled))
-    model = memory_access_model(space, SMALL[space.name])
+    model = memory_access_model(SizedSpace(space, SMALL[space.name]))
     one_hot = {
         kind: torch.tensor([[op == chosen for op in space.operations] for chosen in cell]).double()
         for kind, cell in zip(space.cells, full.cells, strict=True)
@@ -190,7 +191,7 @@ def test_memory_access_is_linear_where_every_node_has_an_input(architecture: Arc
 
 def test_memory_access_is_derived_within_its_budget_though_dead_edges_count() -> None:
     """Dead edges and their additions count, so the program must see them, too."""
-    model = memory_access_model(DARTS, SMALL["darts"])
+    model = memory_access_model(SizedSpace(DARTS, SMALL["darts"]))
     generator = np.random.default_rng(0)
     spread = preview({MEMORY_ACCESS: model})[MEMORY_ACCESS]
     for quantile in (2, 20, 60):
@@ -204,8 +205,8 @@ def test_tables_without_entries_have_memory_access() -> None:
     choices = connected_choices(NB201, 40)
     table = fitted(choices, timed(made_up_device(1), choices, 0.02))
     assert not table.entries
-    metrics = build_metrics(table, NB201, CIFAR)
-    same = memory_access_model(NB201, CIFAR)
+    metrics = build_metrics(table, SizedSpace(NB201, CIFAR))
+    same = memory_access_model(SizedSpace(NB201, CIFAR))
     assert np.array_equal(metrics[MEMORY_ACCESS].predict_many(choices), same.predict_many(choices))
     assert set(parse_budget("mild,mild-memory-access", preview(metrics)).limits) == {"latency_ms", MEMORY_ACCESS}
 
@@ -215,7 +216,7 @@ def test_tables_without_entries_have_memory_access() -> None:
 
 @cache
 def metrics(name: str) -> dict[str, Metric]:
-    return build_metrics(make_table(SPACES[name], SMALL[name]), SPACES[name], SMALL[name])
+    return build_metrics(make_table(SizedSpace(SPACES[name], SMALL[name])), SizedSpace(SPACES[name], SMALL[name]))
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ CASES = [(name, number) for name, sizes in PEAK_SETTINGS.items() for number in r
 
 @cache
 def peaks(name: str, number: int = 0) -> PeakModel:
-    return peak_model(SPACES[name], PEAK_SETTINGS[name][number])
+    return peak_model(SizedSpace(SPACES[name], PEAK_SETTINGS[name][number]))
 
 
 @st.composite
@@ -348,7 +349,7 @@ def sparse_architectures(draw: st.DrawFn, name: str) -> Architecture:
 @given(data=st.data())
 def test_peak_memory_is_that_of_the_network_as_torch_runs_it(name: str, number: int, data: st.DataObject) -> None:
     architecture = data.draw(sparse_architectures(name))
-    child = ChildNetwork(SPACES[name], architecture, PEAK_SETTINGS[name][number], prune=True)
+    child = ChildNetwork(SizedSpace(SPACES[name], PEAK_SETTINGS[name][number]), architecture, prune=True)
     assert peaks(name, number).predict(architecture) == measured_peak_bytes(child)
 
 
@@ -385,12 +386,12 @@ def test_what_a_later_part_reads_is_alive_while_others_run() -> None:
     chain = replace(NB201, build_network=lambda setting: Network(setting, tuple(parts)))
     added = replace(NB201, build_network=lambda setting: Network(setting, (*parts, last)))
     image_bytes = 4 * 4 * 8 * 8
-    assert peak_model(chain, setting).fixed_bytes == (4 + 4) * image_bytes  # the wide one and its ReLU
-    assert peak_model(added, setting).fixed_bytes == (4 + 4 + 1) * image_bytes
+    assert peak_model(SizedSpace(chain, setting)).fixed_bytes == (4 + 4) * image_bytes  # the wide one and its ReLU
+    assert peak_model(SizedSpace(added, setting)).fixed_bytes == (4 + 4 + 1) * image_bytes
 
 
 def test_operations_that_differ_in_their_kernel_are_one_to_peak_memory() -> None:
-    model = peak_model(NB201, CIFAR)
+    model = peak_model(SizedSpace(NB201, CIFAR))
     costs = model.predict_many(every_choice(NB201))
     assert len(model._known) <= 4**6  # of 15,625
     assert 4 * 2 * 16 * 32 * 32 <= costs.min() < costs.max() < 4 * 10 * 16 * 32 * 32
@@ -423,7 +424,7 @@ CONNECTED = live_edges(TINY.cells["normal"], CELL_CHOICES != 0).any(axis=1)
 
 @cache
 def tiny_metrics() -> dict[str, Metric]:
-    return build_metrics(make_table(TINY, TINY_SIZES), TINY, TINY_SIZES)
+    return build_metrics(make_table(SizedSpace(TINY, TINY_SIZES)), SizedSpace(TINY, TINY_SIZES))
 
 
 @cache
@@ -501,7 +502,7 @@ def test_the_least_peak_is_that_of_brute_force() -> None:
 
 def test_peak_memory_of_the_whole_darts_space_is_kept() -> None:
     """The published search size; the most probable architecture without a limit is over this one."""
-    model = peak_model(DARTS, DARTS.settings["search"])
+    model = peak_model(SizedSpace(DARTS, DARTS.settings["search"]))
     generator = np.random.default_rng(1)
     log_p = {kind: np.log(generator.dirichlet(np.full(8, 0.3), 14) + 1e-20) for kind in DARTS.cells}
     for values in log_p.values():
@@ -512,7 +513,7 @@ def test_peak_memory_of_the_whole_darts_space_is_kept() -> None:
     for share in (0.2, 0.6):
         bound = least + share * (free - least)
         derived = derive(DARTS, log_p, {PEAK_MEMORY: (model, bound)})
-        child = ChildNetwork(DARTS, derived, DARTS.settings["search"], prune=True)
+        child = ChildNetwork(SizedSpace(DARTS, DARTS.settings["search"]), derived, prune=True)
         assert measured_peak_bytes(child) == model.predict(derived) <= bound
 
 
@@ -565,7 +566,7 @@ def test_preview_of_peak_memory_is_exact_where_all_are_known_else_has_error_bars
     for name, exact in (("nasbench201", True), ("darts", False)):
         sizes = SMALL[name]
         file = tmp_path / f"{name}.json"
-        write_table(file, make_table(SPACES[name], sizes))
+        write_table(file, make_table(SizedSpace(SPACES[name], sizes)))
         options = ("--channels", sizes.channels, "--layers", sizes.depth, "--input", "3x16x16")
         budget = ("--budget", "95%-peak-memory,90%")
         result = run("space", "preview", "--table", file, "--space", name, *options, *budget, "--json")
@@ -601,7 +602,9 @@ def test_search_keeps_peak_memory_and_says_how(run: Run, table_file: Path, tmp_p
         content = json.loads((folder / "architecture.json").read_text())
         for metric, bound in content["budget"]["limits"].items():
             assert content["costs"][metric] <= bound
-        child = ChildNetwork(NB201, NB201.parse(content["architecture"]), Setting(**content["setting"]), prune=True)
+        child = ChildNetwork(
+            SizedSpace(NB201, Setting(**content["setting"])), NB201.parse(content["architecture"]), prune=True
+        )
         assert content["costs"][PEAK_MEMORY] == measured_peak_bytes(child) == target[PEAK_MEMORY]
         assert content["costs"][MEMORY_ACCESS] == target[MEMORY_ACCESS]
 
@@ -610,9 +613,9 @@ def test_space_count_prints_both(run: Run) -> None:
     text = NB201.format(NB201.parse("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"))
     printed = json.loads(run("space", "count", "--architecture", text, "--json").stdout)
     sizes = NB201.settings[printed["setting"]]
-    child = ChildNetwork(NB201, NB201.parse(text), sizes, prune=True)
+    child = ChildNetwork(SizedSpace(NB201, sizes), NB201.parse(text), prune=True)
     assert printed[PEAK_MEMORY] == measured_peak_bytes(child)
-    assert printed[MEMORY_ACCESS] == memory_access_model(NB201, sizes).predict(NB201.parse(text))
+    assert printed[MEMORY_ACCESS] == memory_access_model(SizedSpace(NB201, sizes)).predict(NB201.parse(text))
     shown = run("space", "count", "--architecture", text).stdout
     assert f"{printed[PEAK_MEMORY]:,}" in shown
     assert f"{printed[MEMORY_ACCESS]:,}" in shown

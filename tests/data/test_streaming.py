@@ -27,7 +27,7 @@ from hwnas.errors import HwnasError
 from hwnas.export.quantize import quantize_network
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from hwnas.training.child import Trainer
 from hwnas.training.recipe import read_training
@@ -147,7 +147,9 @@ def test_a_streamed_training_goes_on_to_the_bit(tmp_path: Path) -> None:
         torch.manual_seed(0)
         written = "|nor_conv_1x1~0|+|skip_connect~0|none~1|+|none~0|avg_pool_3x3~1|nor_conv_1x1~2|"
         setting = Setting(channels=4, depth=1, height=32, width=32, classes=2)
-        return Trainer(ChildNetwork(space, space.parse(written), setting, prune=True), load_data(spec), recipe)
+        return Trainer(
+            ChildNetwork(SizedSpace(space, setting), space.parse(written), prune=True), load_data(spec), recipe
+        )
 
     whole, first, second = trainer(), trainer(), trainer()
     while not whole.over:
@@ -227,7 +229,9 @@ def test_an_image_that_a_process_cannot_read_is_one_clear_line(
     file = damaged(place, split)
     sizes = ("--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 1, "--batch-size", 8)
     data = ("--data", f"imagefolder:{place}?size=16&stream=yes", "--budget", "90%", "--out", tmp_path / "run")
-    write_table(table_file, make_table(get_space("nasbench201"), Setting(4, 1, height=16, width=16, classes=2)))
+    write_table(
+        table_file, make_table(SizedSpace(get_space("nasbench201"), Setting(4, 1, height=16, width=16, classes=2)))
+    )
     assert_one_clear_line(run("search", "--table", table_file, *sizes, *data), f"cannot read image {file}")
 
 
@@ -369,7 +373,7 @@ def test_grey_images_in_memory_are_augmented_too() -> None:
 def test_a_run_on_streamed_images_is_one_on_images_in_memory(run: Run, tmp_path: Path) -> None:
     place = make_images(tmp_path / "images", count=40)
     table = tmp_path / "table.json"
-    write_table(table, make_table(get_space("nasbench201"), Setting(4, 1, height=16, width=16, classes=2)))
+    write_table(table, make_table(SizedSpace(get_space("nasbench201"), Setting(4, 1, height=16, width=16, classes=2))))
     sizes = ("--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 1, "--batch-size", 16)
     found = []
     for answer in ("yes", "no"):

@@ -18,7 +18,7 @@ from hwnas.search import selection
 from hwnas.search.choices import CHOICES, load_plugin
 from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
 from support.tables import make_table
 from tools import method_pages
 
@@ -133,9 +133,9 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_search(recipe: str, changes: dict[str, Any]) -> Search:
     space, sizes = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
-    costs = build_metrics(make_table(space, sizes), space, sizes)
+    costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     goal = Objective("table", parse_budget("moderate", preview(costs)), costs)
-    return Search(space, sizes, [goal], load_data("digits?size=16"), read_recipe(recipe, changes))
+    return Search(SizedSpace(space, sizes), [goal], load_data("digits?size=16"), read_recipe(recipe, changes))
 
 
 def logits_after_a_step(recipe: str) -> tuple[np.ndarray, np.ndarray]:

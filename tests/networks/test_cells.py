@@ -20,7 +20,7 @@ from hwnas.search.distribution import Draw, DrawContext
 from hwnas.search.loop import Search
 from hwnas.search.methods.entrannas import EngineTransit, Thresholded
 from hwnas.search.methods.pcdarts import SoftmaxEdges
-from hwnas.spaces import SPACES, CellInstance, SearchSpace
+from hwnas.spaces import SPACES, CellInstance, SearchSpace, SizedSpace
 from support.searches import make_search
 from support.spaces import SMALL
 
@@ -35,7 +35,7 @@ def random_weights(space: SearchSpace, seed: int = 0) -> dict[str, Tensor]:
 
 def supernet(space: SearchSpace, partial: int = 1, shared: bool = False, channels: int = 4) -> Supernet:
     torch.manual_seed(0)
-    return Supernet(space, replace(SMALL[space.name], channels=channels), partial, shared).double()
+    return Supernet(SizedSpace(space, replace(SMALL[space.name], channels=channels)), partial, shared).double()
 
 
 def by_hand(net: Supernet, x: Tensor, cell_of: Callable[[int, MixedCell, list[Tensor]], Tensor]) -> Tensor:
@@ -103,7 +103,7 @@ def test_transit_cells_run_what_is_derived_and_engine_cells_the_mixture(engines:
     """Five cells of NAS-Bench-201 a stage; the network put together by hand. The engines are spread evenly."""
     space = SPACES["nasbench201"]
     torch.manual_seed(0)
-    net = Supernet(space, replace(SMALL["nasbench201"], depth=2), shared=True).double()
+    net = Supernet(SizedSpace(space, replace(SMALL["nasbench201"], depth=2)), shared=True).double()
     recipe = read_recipe("short/entrannas", {"logits_mean": 0.0, "logits_std": 1.0, "without": ()})
     search = make_search("nasbench201", recipe)
     distribution = search.targets[0].distribution.double()

@@ -20,7 +20,7 @@ from hwnas.networks.supernet import Mixed, Supernet
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
 from hwnas.search.loop import Search
-from hwnas.spaces import SPACES, SearchSpace
+from hwnas.spaces import SPACES, SearchSpace, SizedSpace
 from support.command import Run
 from support.mixtures import ODD, step_of
 from support.searches import SMALL_SEARCH, make_search
@@ -42,7 +42,7 @@ def test_a_full_mixture_is_the_naive_one(arithmetic: str, name: str, pool_norm: 
     """In float64: loss, every gradient and every running statistic, against one candidate after the other."""
     space = SPACES[name]
     torch.manual_seed(0)
-    net = Supernet(space, replace(ODD[name], pool_norm=pool_norm)).double()
+    net = Supernet(SizedSpace(space, replace(ODD[name], pool_norm=pool_norm))).double()
     net.compute_with(arithmetic == "compiled")
     naive = NaiveSupernet(copy.deepcopy(net))
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -136,7 +136,7 @@ def test_statistics_far_from_zero(outlier: bool) -> None:
 @needs_compiler
 def test_second_derivatives_are_refused() -> None:
     """Autograd would take the kernels' gradients for constants."""
-    net = Supernet(SPACES["nasbench201"], SMALL["nasbench201"])
+    net = Supernet(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
     net.compute_with(compiled=True)
     scores = net(torch.randn(4, 3, 16, 16), {"cell": Mixed(torch.ones(6, 5))})
     with pytest.raises(HwnasError, match="no second derivatives"):
@@ -147,7 +147,7 @@ def test_second_derivatives_are_refused() -> None:
 def test_what_weighs_exactly_nothing_does_not_run(arithmetic: str, space: SearchSpace) -> None:
     """Its output would not be finite, and its norms see no batch; where its weight is to learn it does run."""
     torch.manual_seed(0)
-    net = Supernet(space, SMALL[space.name])
+    net = Supernet(SizedSpace(space, SMALL[space.name]))
     net.compute_with(arithmetic == "compiled")
     weights = {kind: torch.ones(len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
     zero = {"darts": "dil_conv_5x5", "nasbench201": "nor_conv_3x3"}[space.name]

@@ -12,7 +12,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hwnas.cost.model import build_cost_models, decode
+from hwnas.cost.model import build_cost_models
 from hwnas.export.network import export_cells, export_network, open_session
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
@@ -20,7 +20,8 @@ from hwnas.networks.supernet import Mixed, Supernet, drop_path
 from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.web_model import convert_for_web
-from hwnas.spaces import SPACES, Architecture, Setting, Workload, get_space
+from hwnas.spaces import SPACES, Architecture, Setting, SizedSpace, Workload, get_space
+from hwnas.spaces.encoding import decode
 from support.command import Run
 from support.spaces import ALL_CONV, SMALL, architectures
 from support.tables import make_table
@@ -30,7 +31,7 @@ def supernet_with_statistics(name: str) -> Supernet:
     """A supernet whose batch norms have seen something."""
     torch.manual_seed(1)
     space = SPACES[name]
-    supernet = Supernet(space, SMALL[name])
+    supernet = Supernet(SizedSpace(space, SMALL[name]))
     uniform = {k: torch.full((len(c.edges), len(space.operations)), 0.3) for k, c in space.cells.items()}
     with torch.no_grad():
         for _ in range(3):
@@ -60,7 +61,7 @@ def edges_that_leave_a_node_without_inputs(architecture: Architecture) -> bool:
 def test_child_computes_what_the_supernet_computes(architecture: Architecture) -> None:
     assume(not edges_that_leave_a_node_without_inputs(architecture))
     supernet = SUPERNETS[architecture.space]
-    space = supernet.space
+    space = supernet.sized.space
     one_hot = {
         kind: torch.nn.functional.one_hot(
             torch.tensor([space.operations.index(op) for op in chosen]), len(space.operations)
@@ -80,8 +81,8 @@ def test_child_computes_what_the_supernet_computes(architecture: Architecture) -
 def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
     assume(not edges_that_leave_a_node_without_inputs(architecture))
     space, sizes = SPACES[architecture.space], SMALL[architecture.space]
-    whole = ChildNetwork(space, architecture, sizes).eval()
-    pruned = ChildNetwork(space, architecture, sizes, prune=True).eval()
+    whole = ChildNetwork(SizedSpace(space, sizes), architecture).eval()
+    pruned = ChildNetwork(SizedSpace(space, sizes), architecture, prune=True).eval()
     pruned.load_state_dict({k: v for k, v in whole.state_dict().items() if k in pruned.state_dict()})
     with torch.no_grad():
         torch.testing.assert_close(pruned(IMAGES), whole(IMAGES))
@@ -91,8 +92,8 @@ def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
 def test_costs_of_workloads_add_up_to_the_network_that_fvcore_counts(architecture: Architecture) -> None:
     space, sizes = SPACES[architecture.space], SMALL[architecture.space]
-    models = build_cost_models(make_table(space, sizes), space, sizes)
-    counts = count_network(ChildNetwork(space, architecture, sizes))
+    models = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
+    counts = count_network(ChildNetwork(SizedSpace(space, sizes), architecture))
     assert models["params"].predict(architecture) == counts.params
     assert models["macs"].predict(architecture) == counts.macs(space.macs_convention)
 
@@ -104,7 +105,9 @@ def test_a_child_without_dead_edges_has_the_parameters_that_are_predicted(archit
     cells = zip(space.cells.values(), architecture.cells, strict=True)
     assume(all(all(op == "none" or live for op, live in zip(c, cell.live_edges(c), strict=True)) for cell, c in cells))
     child = SUPERNETS[architecture.space].child(architecture)
-    predicted = build_cost_models(make_table(space, sizes), space, sizes)["params"].predict(architecture)
+    predicted = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))["params"].predict(
+        architecture
+    )
     assert sum(p.numel() for p in child.parameters()) == predicted
 
 
@@ -142,7 +145,7 @@ def test_export_command_writes_a_network_of_the_published_size(run: Run, tmp_pat
     weights = sum(int(np.prod(i.dims)) for i in onnx.load(file).graph.initializer if len(i.dims) > 1)
     # Every convolution and the classifier; batch norms were folded into biases.
     sizes = get_space("nasbench201").setting("cifar")
-    network = ChildNetwork(get_space("nasbench201"), get_space("nasbench201").parse(ALL_CONV), sizes)
+    network = ChildNetwork(SizedSpace(get_space("nasbench201"), sizes), get_space("nasbench201").parse(ALL_CONV))
     assert weights == sum(p.numel() for p in network.parameters() if p.dim() > 1)
 
 
@@ -156,10 +159,10 @@ def test_drop_path_drops_whole_edges_and_keeps_the_mean() -> None:
 @pytest.mark.parametrize("side", [15, 17])
 def test_odd_images_pass_through_every_operation(side: int) -> None:
     sizes = Setting(channels=4, depth=3, height=side, width=side, pool_norm=True)
-    supernet = Supernet(get_space("darts"), sizes).eval()
+    supernet = Supernet(SizedSpace(get_space("darts"), sizes)).eval()
     uniform = {k: torch.full((14, 8), 1 / 8) for k in ("normal", "reduce")}
     assert supernet(torch.randn(2, 3, side, side), {k: Mixed(w) for k, w in uniform.items()}).shape == (2, 10)
-    small = Supernet(get_space("nasbench201"), Setting(channels=4, depth=1, height=side, width=side)).eval()
+    small = Supernet(SizedSpace(get_space("nasbench201"), Setting(channels=4, depth=1, height=side, width=side))).eval()
     assert small(torch.randn(2, 3, side, side), {"cell": Mixed(torch.full((6, 5), 0.2))}).shape == (2, 10)
 
 
@@ -174,7 +177,7 @@ def test_networks_for_the_browser_give_the_same_numbers(tmp_path: Path, name: st
     replaced = 0
     for number in range(6):
         choices = generator.integers(len(space.operations), size=(1, space.num_edges))
-        child = ChildNetwork(space, decode(space, choices[0]), setting, prune=True)
+        child = ChildNetwork(SizedSpace(space, setting), decode(space, choices[0]), prune=True)
         child.eval()
         image = torch.randn(2, setting.image_channels, setting.height, setting.width)
         before, after, again = (tmp_path / f"{number}-{form}.onnx" for form in ("relu", "web", "twice"))

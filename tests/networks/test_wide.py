@@ -14,7 +14,7 @@ from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.networks.fast import wide
 from hwnas.networks.supernet import Mixed, MixedCell, Supernet, drop_path
 from hwnas.operations import DilatedDepthwise
-from hwnas.spaces import SPACES
+from hwnas.spaces import SPACES, SizedSpace
 from hwnas.training.processes import Processes, SharedBatchNorm
 from support.mixtures import ODD, step_of
 
@@ -33,7 +33,7 @@ def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[i
     setting = replace(ODD[name], pool_norm=pool_norm, height=size[0], width=size[1])
     if kind == "partial":
         setting = replace(setting, channels=8, height=16, width=16)
-    net = Supernet(SPACES[name], setting, 2 if kind == "partial" else 1, kind.startswith("shared")).double()
+    net = Supernet(SizedSpace(SPACES[name], setting), 2 if kind == "partial" else 1, kind.startswith("shared")).double()
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -59,7 +59,7 @@ def mixture(name: str, kind: str) -> dict[str, Mixed]:
 
 def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
     """Everything that two steps leave, by name."""
-    mixed, size = mixture(name, kind), (net.setting.height, net.setting.width)
+    mixed, size = mixture(name, kind), (net.sized.setting.height, net.sized.setting.width)
     images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
     drop = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if kind == "dropped" else None
@@ -105,7 +105,7 @@ def require_naive(net: Supernet) -> None:
     """Loss, gradients and running statistics are those of one candidate after the other."""
     naive = NaiveSupernet(copy.deepcopy(net))
     weights = {kind: mixed.weights.detach() for kind, mixed in mixture(net.space.name, "all").items()}
-    size = net.setting.height, net.setting.width
+    size = net.sized.setting.height, net.sized.setting.width
     (loss, slopes), (expected, naive_slopes) = (step_of(n, weights, False, size) for n in (net, naive))
     torch.testing.assert_close(loss, expected, **CLOSE)
     for kind, slope in slopes.items():

@@ -36,9 +36,8 @@ from hwnas.profiling.plan import ProfilePlan
 from hwnas.profiling.session import Job, Recording, Visit, connect, make_job, read_journal, run_job
 from hwnas.profiling.statistics import WAITED, Estimate, estimate, half_interval, read, report
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.spaces import SPACES, Architecture, Workload
+from hwnas.spaces import SPACES, Architecture, SizedSpace, Workload
 from hwnas.tables.io import read_table, write_table
-from hwnas.tables.network_key import network_key
 from hwnas.tables.schema import Correction, Entry, LatencyTable, MeasuredNetwork, Quality
 from support.command import Run, assert_one_clear_line, hwnas_process, profile
 from support.spaces import SMALL, architectures
@@ -111,7 +110,7 @@ def test_what_slows_all_networks_in_a_process_is_divided_out() -> None:
 
 
 def test_a_latency_that_is_not_positive_is_refused_unless_it_is_known_to_be_nothing() -> None:
-    plan = ProfilePlan(parse_device("cpu"), SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar"))
+    plan = ProfilePlan(parse_device("cpu"), SizedSpace(SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar")))
     quiet = [recording([(SENTINEL_NAME, 1.0), ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
     readings, workload = read(quiet), Workload("sum", 16, 16, 32, 32)
     for found in (Estimate(0.1, 0.01), Estimate(-1e-5, 1e-4), Estimate(0.0, 0.0)):
@@ -123,14 +122,14 @@ def test_a_latency_that_is_not_positive_is_refused_unless_it_is_known_to_be_noth
 
 def test_noise_is_refused_or_marked(run: Run, tmp_path: Path) -> None:
     space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
-    plan = ProfilePlan(parse_device("cpu"), space, setting)
+    plan = ProfilePlan(parse_device("cpu"), SizedSpace(space, setting))
     times = [(SENTINEL_NAME, 1.0 + number % 4) for number in range(20)]
     unquiet = [recording([*times, ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
     with pytest.raises(HwnasError, match=r"too noisy.*its speed moved by .*--accept-noise"):
         noise_of(plan, read(unquiet), unquiet, {}, ["network0"])
     (noise,) = noise_of(replace(plan, accept_noise=True), read(unquiet), unquiet, {}, ["network0"])
     assert noise.startswith("its speed moved by ")
-    table = make_table(space, setting)
+    table = make_table(SizedSpace(space, setting))
     write_table(tmp_path / "t.json", table.model_copy(update={"quality": Quality(noise=[noise])}))
     sizes = ("--channels", 4, "--cells", 1)
     for words in (("table", "show"), ("space", "preview", "--space", "nasbench201", *sizes, "--table")):
@@ -157,31 +156,35 @@ def test_readings_that_waited_are_not_used() -> None:
 @given(st.integers(0, 1000), st.sampled_from([[], ["share"], ["share", "fuse"]]))
 def test_the_correction_that_made_the_latencies_is_found(seed: int, rewrites: list) -> None:
     space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
-    plain = make_table(space, setting, seed)
+    plain = make_table(SizedSpace(space, setting), seed)
     relus = [
         Entry(**{**plain.entries[0].model_dump(), **vars(w), "latency_ms": 0.03})
-        for w in pieces(space.network(setting))
+        for w in pieces(SizedSpace(space, setting).network)
     ]
     plain = plain.model_copy(update={"entries": [*plain.entries, *relus]})
     factors = {"conv": 1.1, "pool": 1.3, "relu": 1.2, "sum": 1.2, "fused_sum": 0.6 if "fuse" in rewrites else 1.2}
     true = Correction(offset_ms=0.1, scale=1.05, factors=factors, rewrites=rewrites, networks=1)
-    key = network_key(space, setting)
-    model = build_cost_models(plain.model_copy(update={"correction": {key: true}}), space, setting)["latency_ms"]
+    key = SizedSpace(space, setting).key
+    model = build_cost_models(plain.model_copy(update={"correction": {key: true}}), SizedSpace(space, setting))[
+        "latency_ms"
+    ]
     generator = np.random.default_rng(seed)
     choices = generator.integers(5, size=(60, 6))
     measured = model.predict_many(choices)
-    found = fit_correction(plain, space, setting, choices[:20], measured[:20])
+    found = fit_correction(plain, SizedSpace(space, setting), choices[:20], measured[:20])
     assert found.networks == 20
-    fitted = build_cost_models(plain.model_copy(update={"correction": {key: found}}), space, setting)["latency_ms"]
+    fitted = build_cost_models(plain.model_copy(update={"correction": {key: found}}), SizedSpace(space, setting))[
+        "latency_ms"
+    ]
     error = np.abs(fitted.predict_many(choices[20:]) / measured[20:] - 1)
     assert error.mean() < 0.01
 
 
 def test_the_residual_predictor_learns_what_sums_miss_and_sees_no_other_network() -> None:
     space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
-    table = make_table(space, setting)
-    key = network_key(space, setting)
-    model = build_cost_models(table, space, setting)["latency_ms"]
+    table = make_table(SizedSpace(space, setting))
+    key = SizedSpace(space, setting).key
+    model = build_cost_models(table, SizedSpace(space, setting))["latency_ms"]
     choices = np.random.default_rng(0).integers(5, size=(200, 6))
     # A latency that no sum of entries gives: every further 3x3 convolution makes all others dearer.
     measured = model.predict_many(choices) * (1 + 0.05 * (choices == 3).sum(axis=1))
@@ -195,8 +198,8 @@ def test_the_residual_predictor_learns_what_sums_miss_and_sees_no_other_network(
         for number, (row, ms) in enumerate(zip(choices, measured, strict=True))
     ]
     with pytest.raises(HwnasError, match="no measured networks"):
-        fit_residual(table, space, setting)
-    predictor = fit_residual(table.model_copy(update={"networks": {key: networks}}), space, setting)
+        fit_residual(table, SizedSpace(space, setting))
+    predictor = fit_residual(table.model_copy(update={"networks": {key: networks}}), SizedSpace(space, setting))
     before = np.abs(model.predict_many(choices[100:]) / measured[100:] - 1).mean()
     after = np.abs(predictor.predict_many(choices[100:]) / measured[100:] - 1).mean()
     assert after < 0.5 * before
@@ -235,12 +238,12 @@ def test_how_much_stays_open_is_foretold_from_the_first_processes(deviation: flo
 def test_every_workload_can_be_repeated(name: str) -> None:
     space = SPACES[name]
     for setting in space.settings.values():
-        network = space.network(setting)
+        network = SizedSpace(space, setting).network
         for workload in (*network.workloads(), *pieces(network)):
             few, many = repetitions(workload)
             assert 1 <= few < many
     small = space.setting(space.search_setting, channels=4, depth=1 if name == "nasbench201" else 3)
-    for workload in space.network(small).workloads():
+    for workload in SizedSpace(space, small).network.workloads():
         module, inputs = torch_model(Repeated(workload, 2), batch=3)
         result = module.eval()(*inputs)
         shapes = [r.shape for r in (result if isinstance(result, tuple) else (result,))]
@@ -259,11 +262,13 @@ def test_an_assembled_network_computes_what_torch_computes(architecture: Archite
         torch.manual_seed(0)
         return randomise(build_operation(workload))
 
-    module = ChildNetwork(space, architecture, setting, prune=True, build=seeded).eval()
+    module = ChildNetwork(SizedSpace(space, setting), architecture, prune=True, build=seeded).eval()
     images = torch.randn(batch, setting.image_channels, setting.height, setting.width)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "assembled.onnx"
-        assemble_onnx(Whole(space, architecture, setting), path, Path(name) / "pieces", batch, own_weights=False)
+        assemble_onnx(
+            Whole(SizedSpace(space, setting), architecture), path, Path(name) / "pieces", batch, own_weights=False
+        )
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         computed = session.run(None, {given.name: images.numpy()})[0]
@@ -463,7 +468,7 @@ def test_a_table_is_checked_against_its_device(run: Run, tmp_path: Path, monkeyp
     result = run("table", "check", out, "--entries", 2, "--json")
     assert result.exit_code == 1
     assert any("the device was another" in problem for problem in json.loads(result.stdout)["problems"])
-    made_up = make_table(SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar"))
+    made_up = make_table(SizedSpace(SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar")))
     write_table(out, made_up.model_copy(update={"provenance": "measured"}))
     assert_one_clear_line(run("table", "check", out), "hwnas profile")
 

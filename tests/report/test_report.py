@@ -20,7 +20,7 @@ from hwnas.report.run_content import read_run
 from hwnas.report.run_section import answer
 from hwnas.report.table_section import HELD_OUT, table_part
 from hwnas.search.choices import CHOICES
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from support.chromium import Chromium
 from support.command import Run, assert_one_clear_line
@@ -36,7 +36,7 @@ SHIPPED = Path(__file__).parents[2] / "latency_tables"
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny finished search for two budgets."""
     place = tmp_path_factory.mktemp("report")
-    write_table(place / "board.json", make_table(SPACE, SETTING))
+    write_table(place / "board.json", make_table(SizedSpace(SPACE, SETTING)))
     small = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "3", "--child-epochs", "0")
     budgets = ("--budget", "mild", "--budget", "60%,30k-params")
     arguments = ("search", "--table", str(place / "board.json"), *small, *budgets, "--out", str(place / "first"))
@@ -181,7 +181,7 @@ def test_a_search_that_stopped_early_is_whole_and_says_why(
 ) -> None:
     """Its epochs are fewer than its recipe's, because all of its logits, pulled there, collapsed to skip_connect."""
     monkeypatch.setitem(CHOICES, "regulariser", dict(CHOICES["regulariser"]))
-    write_table(tmp_path / "board.json", make_table(SPACE, SETTING))
+    write_table(tmp_path / "board.json", make_table(SizedSpace(SPACE, SETTING)))
     (tmp_path / "lazy.py").write_text(LAZY)
     recipe = "base: snas-short\nmost_skips: 0.5\nlogits_warm_up: 0.0\nregulariser: lazy\n"
     (tmp_path / "wary.yaml").write_text(recipe)
@@ -226,7 +226,7 @@ def test_several_runs_stand_on_one_page(run: Run, run_folder: Path, tmp_path: Pa
 
 def test_a_network_for_two_devices_has_costs_and_a_place_on_both(run: Run, tmp_path: Path) -> None:
     for seed, name in enumerate(("board", "phone")):
-        write_table(tmp_path / f"{name}.json", make_table(SPACE, SETTING, seed))
+        write_table(tmp_path / f"{name}.json", make_table(SizedSpace(SPACE, SETTING), seed))
     tables = ("--table", tmp_path / "board.json", "--table", tmp_path / "phone.json")
     small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 1, "--child-epochs", 0)
     both = "80%@board,90%@phone"

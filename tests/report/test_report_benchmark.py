@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hwnas.cli import app
-from hwnas.spaces import Setting, get_space
+from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from support.chromium import Chromium
 from support.command import Run, assert_one_clear_line
@@ -26,7 +26,7 @@ from support.paths import SHARED
 from support.tables import make_table
 
 SPACE = get_space("nasbench201")
-SETTING = Setting(channels=4, depth=1, height=16, width=16)
+SIZED = SizedSpace(SPACE, Setting(channels=4, depth=1, height=16, width=16))
 RECORDED = Path(__file__).parents[2] / "benchmarks/results/nasbench201"
 PUBLISHED = SHARED / "nb201_accuracy.csv.gz"
 needs_accuracies = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"{PUBLISHED} is not there")
@@ -36,7 +36,7 @@ needs_accuracies = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"{PUBLISHE
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny benchmark that has ended: two methods, a seed each, within a budget."""
     place = tmp_path_factory.mktemp("benchmark")
-    write_table(place / "board.json", make_table(SPACE, SETTING))
+    write_table(place / "board.json", make_table(SIZED))
     small = ("--data", "digits?size=16", "--channels", "4", "--cells", "1", "--epochs", "1", "--seeds", "3")
     methods = ("--method", "snas", "--method", "drnas", "--recipe", "short/{method}", "--jobs", "2")
     budget = ("--table", str(place / "board.json"), "--budget", "60%,40k-params")
@@ -280,7 +280,7 @@ def test_what_is_no_whole_benchmark_is_one_clear_line(
         (edit("snas/seed3/manifest.json", lambda m: {**m, "digest": "0"}), "not of the search of its manifest.json"),
         (edit("snas/seed3/result.json", lambda r: {**r, "method": "drnas"}), "not of the search of its manifest.json"),
         (edit("snas/seed3/result.json", lambda r: {**r, "network": {}}), r"incomplete \(network.latency_ms\)"),
-        (lambda f: write_table(f / "snas/seed3/table.json", make_table(SPACE, SETTING, 1)), "is not the latency table"),
+        (lambda f: write_table(f / "snas/seed3/table.json", make_table(SIZED, 1)), "is not the latency table"),
     ],
 )  # fmt: skip
 def test_damage_to_a_search_is_one_clear_line(

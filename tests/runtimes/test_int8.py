@@ -25,7 +25,7 @@ from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.runs.quantize import warnings_of
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.runtimes.int8 import quantize_onnx, random_feeds
-from hwnas.spaces import SPACES, Setting, Workload, get_space
+from hwnas.spaces import SPACES, Setting, SizedSpace, Workload, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.merge import merge_tables
 from support.command import Run, assert_one_clear_line, profile
@@ -36,9 +36,13 @@ SMALL = Setting(channels=8, depth=1, height=16, width=16)
 POOLS_ALONE = "|avg_pool_3x3~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
 CONV_LAST = "|nor_conv_1x1~0|+|none~0|avg_pool_3x3~1|+|none~0|none~1|nor_conv_3x3~2|"
 NETWORKS = {
-    "a pooling alone behind the stem": Whole(SPACES["nasbench201"], SPACES["nasbench201"].parse(POOLS_ALONE), SMALL),
-    "a pooling between convolutions": Whole(SPACES["nasbench201"], SPACES["nasbench201"].parse(CONV_LAST), SMALL),
-    "darts": Whole(SPACES["darts"], SPACES["darts"].parse("DARTS_V2"), replace(SMALL, depth=3)),
+    "a pooling alone behind the stem": Whole(
+        SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(POOLS_ALONE)
+    ),
+    "a pooling between convolutions": Whole(
+        SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(CONV_LAST)
+    ),
+    "darts": Whole(SizedSpace(SPACES["darts"], replace(SMALL, depth=3)), SPACES["darts"].parse("DARTS_V2")),
 }
 INT8 = "cpu?precision=int8"
 
@@ -100,7 +104,7 @@ def test_calibration_sees_training_images_alone(tmp_path: Path) -> None:
     dark = Split(DATA.train.images // 2, DATA.train.targets)
     data = ImageData("dark", DATA.labels, dark, far_out, refuse, flip=False)
     space = get_space("nasbench201")
-    child = ChildNetwork(space, space.parse(POOLS_ALONE), SMALL, prune=True)
+    child = ChildNetwork(SizedSpace(space, SMALL), space.parse(POOLS_ALONE), prune=True)
     export_network(child, tmp_path / "network.onnx", {"note": "kept"})
     for images, named in ((len(dark), "all.onnx"), (50, "some.onnx")):
         quantize_network(tmp_path / "network.onnx", tmp_path / named, data, images)
@@ -143,7 +147,7 @@ def test_models_are_quantised_and_the_sentinel_is_not(tmp_path: Path) -> None:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose network has really learnt digits."""
     folder = tmp_path_factory.mktemp("searched")
-    write_table(folder / "table.json", make_table(get_space("nasbench201"), SMALL))
+    write_table(folder / "table.json", make_table(SizedSpace(get_space("nasbench201"), SMALL)))
     words = ["search", "--table", folder / "table.json", "--data", "digits?size=16", "--recipe", "snas-short"]
     words += ["--channels", 8, "--cells", 1, "--epochs", 2, "--child-epochs", 12, "--budget", "90%"]
     result = CliRunner().invoke(app, [str(word) for word in [*words, "--out", folder / "run"]])
@@ -244,7 +248,7 @@ def test_a_network_that_was_not_quantised_cannot_be_verified_in_int8(run: Run, s
 
 
 def test_tables_of_int8_and_float32_do_not_mix(run: Run, tmp_path: Path) -> None:
-    table = make_table(get_space("nasbench201"), SMALL)
+    table = make_table(SizedSpace(get_space("nasbench201"), SMALL))
     integers = table.model_copy(update={"runtime": table.runtime.model_copy(update={"precision": "int8"})})
     with pytest.raises(HwnasError, match=r"runtime\.precision is 'float32' and 'int8'"):
         merge_tables({"a": table, "b": integers})

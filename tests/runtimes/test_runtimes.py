@@ -17,7 +17,7 @@ from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import Repeated, Whole, torch_model
 from hwnas.runtimes import ncnn_model
 from hwnas.runtimes.runtime import RUNTIMES
-from hwnas.spaces import SPACES, Setting, Workload
+from hwnas.spaces import SPACES, Setting, SizedSpace, Workload
 
 ONLY_SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
 MIXED = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|"
@@ -36,9 +36,9 @@ MODELS: dict[str, Assembled] = {
     "sum": Repeated(Workload("sum", 16, 16, 12, 12), 3),
     "concat": Repeated(Workload("concat", 16, 64, 12, 12), 2),
     "norm_relu_pool_linear": Repeated(Workload("norm_relu_pool_linear", 16, 10, 8, 8), 2),
-    "nasbench201": Whole(SPACES["nasbench201"], SPACES["nasbench201"].parse(MIXED), SMALL),
-    "nasbench201 of skips": Whole(SPACES["nasbench201"], SPACES["nasbench201"].parse(ONLY_SKIPS), SMALL),
-    "darts": Whole(SPACES["darts"], SPACES["darts"].parse("DARTS_V2"), replace(SMALL, depth=3)),
+    "nasbench201": Whole(SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(MIXED)),
+    "nasbench201 of skips": Whole(SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(ONLY_SKIPS)),
+    "darts": Whole(SizedSpace(SPACES["darts"], replace(SMALL, depth=3)), SPACES["darts"].parse("DARTS_V2")),
 }
 
 

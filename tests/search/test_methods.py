@@ -14,14 +14,14 @@ import torch
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import cheapest, keeps_rules
 from hwnas.cost.metrics import build_metrics
-from hwnas.cost.model import every_choice
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.loop import Objective, Search, Target, batch_statistics, run_search
 from hwnas.search.methods import METHODS
-from hwnas.spaces import SPACES, Architecture
+from hwnas.spaces import SPACES, Architecture, SizedSpace
+from hwnas.spaces.encoding import every_choice
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from support.command import Run, assert_one_clear_line
@@ -240,9 +240,9 @@ def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
     supernet's weights as they are.
     """
     space, sizes = SPACES["nasbench201"], replace(SMALL["nasbench201"], channels=8)
-    costs = build_metrics(make_table(space, sizes), space, sizes)
+    costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     settings = read_recipe(recipe, {"epochs": 10})
-    search = Search(space, sizes, [Objective("table", Budget("none", {}), costs)], DATA, settings)
+    search = Search(SizedSpace(space, sizes), [Objective("table", Budget("none", {}), costs)], DATA, settings)
     while not search.over:
         search.take_step()
     (target,) = search.targets

@@ -25,7 +25,7 @@ from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.loop import Search, batch_statistics
 from hwnas.search.methods.snas import Concrete
 from hwnas.search.resources import ResourcePenalty
-from hwnas.spaces import SPACES, get_space
+from hwnas.spaces import SPACES, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.optimizers import make_optimizer
 from support.command import Run, assert_one_clear_line, hwnas_process, profile
@@ -132,7 +132,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
     weight = 0.3 if form == "log" else 1e-3
     search, before, with_cost = step_with_resources(name, form, costs_of, weight)
     _, _, without = step_with_resources(name, form, costs_of, 0.0)
-    network = search.space.network(SMALL[name])
+    network = SizedSpace(search.space, SMALL[name]).network
     generator = torch.Generator().manual_seed(seed_of(search.recipe.seed, 5, 0))
     uniform = {k: torch.rand(v.shape, generator=generator).double().numpy() for k, v in before.items()}
     temperature = search.recipe.temperature.start
@@ -266,7 +266,7 @@ def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
 def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
     """A task that always wants the same operation more; E[C] must settle at the budget."""
     space, sizes = get_space("nasbench201"), SMALL["nasbench201"]
-    model = build_cost_models(make_table(space, sizes), space, sizes)["latency_ms"]
+    model = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))["latency_ms"]
     bound = preview({"latency_ms": model})["latency_ms"].percentile(25)
     logits = torch.zeros(6, 5, requires_grad=True)
     optimizer = torch.optim.Adam([logits], 0.05)
@@ -310,7 +310,7 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     """
     seed = 0
     space, sizes, recipe = SPACES[name], SMALL[name], read_recipe(shipped, {})
-    model = build_cost_models(make_table(space, sizes, seed), space, sizes)["latency_ms"]
+    model = build_cost_models(make_table(SizedSpace(space, sizes), seed), SizedSpace(space, sizes))["latency_ms"]
     spread = preview({"latency_ms": model})["latency_ms"]
     bound = spread.least + share * (spread.greatest - spread.least)
     generator = torch.Generator().manual_seed(seed)
@@ -517,7 +517,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
 def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     """Two tables, two budgets: four networks from one supernet, each within its budget by its own table."""
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
-    tables = {name: make_table(space, sizes, seed) for seed, name in enumerate(("phone", "server"))}
+    tables = {name: make_table(SizedSpace(space, sizes), seed) for seed, name in enumerate(("phone", "server"))}
     for name, table in tables.items():
         write_table(tmp_path / f"{name}.json", table)
     out, base = tmp_path / "run", ("search", "--table", tmp_path / "phone.json", *SMALL_SEARCH, "--child-epochs", 0)
@@ -529,7 +529,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     goals = [("phone", "moderate"), ("phone", "60%"), ("server", "moderate"), ("server", "60%")]
     assert [(row["device"], row["budget"]) for row in rows] == goals
     for row in rows:
-        model = build_cost_models(tables[row["device"]], space, sizes)["latency_ms"]
+        model = build_cost_models(tables[row["device"]], SizedSpace(space, sizes))["latency_ms"]
         assert row["predicted_ms"] == pytest.approx(model.predict(space.parse(row["architecture"])))
         assert row["predicted_ms"] <= row["budget_ms"]
     assert read_table(out / "tables" / "server.json") == read_table(tmp_path / "server.json")
@@ -546,7 +546,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     assert_one_clear_line(run("verify", out), "which this machine is not")
     twice = (*base, "--table", tmp_path / "phone.json", "--out", tmp_path / "other")
     assert_one_clear_line(run(*twice), "same file name")
-    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SMALL["darts"]))
+    write_table(tmp_path / "darts.json", make_table(SizedSpace(SPACES["darts"], SMALL["darts"])))
     apart = (*base, "--table", tmp_path / "darts.json", "--space", "nasbench201", "--out", tmp_path / "other")
     assert_one_clear_line(run(*apart), "lacks")
     assert not (tmp_path / "other").exists()
@@ -554,7 +554,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.end_to_end
 def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp_path: Path) -> None:
-    write_table(tmp_path / "darts.json", make_table(SPACES["darts"], SMALL["darts"]))
+    write_table(tmp_path / "darts.json", make_table(SizedSpace(SPACES["darts"], SMALL["darts"])))
     arguments = ("--space", "darts", "--data", "digits?size=16", "--channels", 4, "--layers", 3)
     small = ("--recipe", "snas-short", "--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
     result = run("search", "--table", tmp_path / "darts.json", *arguments, *small, "--out", tmp_path / "run")
@@ -573,7 +573,7 @@ def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp
 
 @pytest.mark.end_to_end
 def test_a_network_for_the_browser_is_written_as_its_runtime_likes_it(run: Run, tmp_path: Path) -> None:
-    table = make_table(SPACES["nasbench201"], SMALL["nasbench201"])
+    table = make_table(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
     web = table.runtime.model_copy(update={"name": "onnxruntime-web"})
     write_table(tmp_path / "web.json", table.model_copy(update={"runtime": web}))
     base = ("search", "--table", tmp_path / "web.json", *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0)

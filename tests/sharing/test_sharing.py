@@ -26,6 +26,7 @@ from hwnas.files import sha256_of
 from hwnas.sharing import records, registry, signing, transport
 from hwnas.sharing.records import Record
 from hwnas.sharing.signing import TrustedKey
+from hwnas.spaces import SizedSpace
 from hwnas.tables.io import MAX_BYTES, read_table, table_text, write_table
 from hwnas.tables.schema import Additivity, LatencyTable, Quality
 from support.command import Run, assert_one_clear_line, hwnas_process
@@ -37,7 +38,7 @@ Files = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def made() -> LatencyTable:
-    return make_table(NB201, SMALL["nasbench201"])
+    return make_table(SizedSpace(NB201, SMALL["nasbench201"]))
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
-from hwnas.spaces import SPACES, Architecture
+from hwnas.spaces import SPACES, Architecture, SizedSpace
 from hwnas.spaces.darts import is_top2
 from support.command import Run, assert_one_clear_line
 from support.paths import SHARED
@@ -32,13 +32,13 @@ from support.spaces import ALL_CONV, DARTS, NB201, architectures, live_by_paths
 )
 def test_darts_networks_have_the_published_counts(architecture: str, setting: str, params: int, macs: int) -> None:
     sizes = DARTS.setting(setting)
-    counts = count_network(ChildNetwork(DARTS, DARTS.parse(architecture), sizes))
+    counts = count_network(ChildNetwork(SizedSpace(DARTS, sizes), DARTS.parse(architecture)))
     assert (counts.params, counts.macs_fvcore) == (params, macs)
 
 
 def test_nasbench201_network_has_the_published_counts() -> None:
     sizes = NB201.setting("cifar")
-    counts = count_network(ChildNetwork(NB201, NB201.parse(ALL_CONV), sizes))
+    counts = count_network(ChildNetwork(SizedSpace(NB201, sizes), NB201.parse(ALL_CONV)))
     assert (counts.params, counts.macs_conv_linear) == (1_531_546, 220_119_690)
 
 
@@ -138,4 +138,4 @@ def test_settings_and_spaces_that_do_not_exist_are_refused(run: Run) -> None:
     with pytest.raises(HwnasError, match="at least 1"):
         NB201.setting("cifar", channels=0)
     with pytest.raises(HwnasError, match="too small"):
-        DARTS.network(DARTS.setting("imagenet-mobile", height=2, width=2))
+        _ = SizedSpace.named(DARTS, "imagenet-mobile", height=2, width=2).network

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hwnas.cost.memory import memory_access_bytes
-from hwnas.cost.model import build_cost_models, decode
+from hwnas.cost.model import build_cost_models
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.export.network import export_network, open_session
@@ -28,10 +28,11 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network, count_workload
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import build_operation
-from hwnas.spaces import SearchSpace, Setting, Workload, get_space
+from hwnas.spaces import SearchSpace, Setting, SizedSpace, Workload, get_space
 from hwnas.spaces.convolutions import Convolution, read_convolution
+from hwnas.spaces.encoding import decode
 from hwnas.tables.io import read_table, write_table
-from hwnas.tables.network_key import choose_network, network_key
+from hwnas.tables.network_key import choose_network
 from hwnas.tables.schema import Correction
 from support.command import Run, assert_one_clear_line
 from support.tables import make_table
@@ -115,8 +116,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 def table_of(space: SearchSpace, setting: Setting, path: Path) -> Path:
     """A table with made-up latencies that knows which network it was made for."""
-    correction = {network_key(space, setting): Correction(offset_ms=0, scale=1, networks=0)}
-    write_table(path, make_table(space, setting).model_copy(update={"correction": correction}))
+    correction = {SizedSpace(space, setting).key: Correction(offset_ms=0, scale=1, networks=0)}
+    write_table(path, make_table(SizedSpace(space, setting)).model_copy(update={"correction": correction}))
     return path
 
 
@@ -134,8 +135,8 @@ def test_the_papers_spaces_written_as_files_have_their_networks(
     assert (space.operations, space.num_architectures) == (known.operations, known.num_architectures)
     assert dict(space.cells) == dict(known.cells)
     for mine, its in sizes.items():
-        network = known.network(known.settings[its])
-        assert space.network(space.settings[mine]).parts == network.parts
+        network = SizedSpace(known, known.settings[its]).network
+        assert SizedSpace(space, space.settings[mine]).network.parts == network.parts
 
 
 def test_published_counts_of_darts_written_as_a_file(run: Run, tmp_path: Path) -> None:
@@ -195,12 +196,12 @@ def test_costs_add_up_to_what_fvcore_counts_and_onnx_computes_the_same(
 ) -> None:
     space = request.getfixturevalue(which)
     sizes = space.setting("small", height=16, width=12)
-    models = build_cost_models(make_table(space, sizes), space, sizes)
+    models = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     torch.manual_seed(0)
-    supernet = Supernet(space, sizes).eval()
+    supernet = Supernet(SizedSpace(space, sizes)).eval()
     images = torch.randn(3, 3, 16, 12)
     for architecture in random_architectures(space, 3):
-        counts = count_network(ChildNetwork(space, architecture, sizes))
+        counts = count_network(ChildNetwork(SizedSpace(space, sizes), architecture))
         assert models["params"].predict(architecture) == counts.params
         assert models["macs"].predict(architecture) == counts.macs_fvcore
         child = supernet.child(architecture).eval()
@@ -323,7 +324,7 @@ def test_damaged_files_are_a_space_or_one_error(tmp_path: Path, data: st.DataObj
     except HwnasError as error:
         problem = error.problem
     else:
-        assert space.network(space.settings[space.search_setting]).workloads()
+        assert SizedSpace(space, space.settings[space.search_setting]).network.workloads()
         return
     assert str(file) in problem
     assert "\n" not in problem
@@ -335,7 +336,10 @@ def test_another_definition_of_the_same_name_is_told_by_its_hash(run: Run, tmp_p
     space, other = get_space(str(first)), get_space(str(second))
     assert space.name == other.name
     assert space.key != other.key
-    assert {w.op for w in other.network(other.settings["small"]).workloads()} >= {"dil_conv_3x3_d5", "sep_conv_7x7"}
+    assert {w.op for w in SizedSpace(other, other.settings["small"]).network.workloads()} >= {
+        "dil_conv_3x3_d5",
+        "sep_conv_7x7",
+    }
     table = table_of(space, space.settings["small"], tmp_path / "table.json")
     search = ("search", "--table", table, "--data", "digits?size=16", "--epochs", 1, "--child-epochs", 0)
     out = tmp_path / "run"
@@ -362,7 +366,7 @@ def test_settings_may_be_added_without_a_new_table(tmp_path: Path) -> None:
     space = get_space(str(write(tmp_path, OWN)))
     table = read_table(table_of(space, space.settings["small"], tmp_path / "table.json"))
     more = write(tmp_path, changed("settings.large", {"channels": 64}))
-    assert choose_network(table, str(more), None)[1] == space.settings["small"]
+    assert choose_network(table, str(more), None).setting == space.settings["small"]
 
 
 MODULE = """

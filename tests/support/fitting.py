@@ -12,6 +12,7 @@ from hwnas.calibration.fit import Origin, fit_table
 from hwnas.calibration.prior import generic_prior
 from hwnas.calibration.regression import Prior
 from hwnas.cost.model import Array, build_cost_models
+from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import LatencyTable
 from support.spaces import NB201
 
@@ -36,8 +37,8 @@ def timed(costs: Array, choices: np.ndarray, scatter: float, seed: int = 0) -> A
 
 def fitted(choices: np.ndarray, latency_ms: Array, prior: Prior | None = None, name: str = "made up") -> LatencyTable:
     known = prior or generic_prior(NB201)
-    return fit_table(NB201, CIFAR, choices, latency_ms, known, Origin(name), lambda *_: None)
+    return fit_table(SizedSpace(NB201, CIFAR), choices, latency_ms, known, Origin(name), lambda *_: None)
 
 
 def predictions(table: LatencyTable, choices: np.ndarray) -> Array:
-    return build_cost_models(table, NB201, CIFAR)["latency_ms"].predict_many(choices)
+    return build_cost_models(table, SizedSpace(NB201, CIFAR))["latency_ms"].predict_many(choices)

@@ -15,7 +15,7 @@ from hwnas.data.images import Split
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.search.loop import Objective, Search
-from hwnas.spaces import SPACES
+from hwnas.spaces import SPACES, SizedSpace
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -31,9 +31,11 @@ RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mil
 def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",)) -> Search:
     """Build a search on all digits at 4 channels with one target a budget."""
     space, sizes = SPACES[name], SMALL[name]
-    costs = build_metrics(make_table(space, sizes), space, sizes)
+    costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     previews = preview(costs)
-    return Search(space, sizes, [Objective("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe)
+    return Search(
+        SizedSpace(space, sizes), [Objective("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe
+    )
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -56,7 +58,10 @@ FEW = ImageData(
 )
 
 
-COSTS = {name: build_metrics(make_table(SPACES[name], SMALL[name]), SPACES[name], SMALL[name]) for name in SPACES}
+COSTS = {
+    name: build_metrics(make_table(SizedSpace(SPACES[name], SMALL[name])), SizedSpace(SPACES[name], SMALL[name]))
+    for name in SPACES
+}
 
 
 PREVIEWS = {name: preview(costs) for name, costs in COSTS.items()}
@@ -68,10 +73,12 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
     sizes, costs = SMALL[space], COSTS[space]
     if settings.stages and space == "darts":
         sizes = replace(sizes, channels=12)
-        costs = build_metrics(make_table(SPACES[space], sizes), SPACES[space], sizes)
+        costs = build_metrics(make_table(SizedSpace(SPACES[space], sizes)), SizedSpace(SPACES[space], sizes))
     previews = PREVIEWS[space] if costs is COSTS[space] else preview(costs)
     asked = [b if isinstance(b, Budget) else parse_budget(b, previews) for b in budgets or ("moderate",)]
-    return Search(SPACES[space], sizes, [Objective("table", budget, costs) for budget in asked], FEW, settings)
+    return Search(
+        SizedSpace(SPACES[space], sizes), [Objective("table", budget, costs) for budget in asked], FEW, settings
+    )
 
 
 def unlike(one: Any, other: Any, path: str = "") -> list[str]:

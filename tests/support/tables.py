@@ -8,17 +8,17 @@ from functools import cache
 import numpy as np
 
 from hwnas.networks.count import count_workload
-from hwnas.spaces import SearchSpace, Setting
+from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import Device, Entry, LatencyTable, Protocol, Quality, Runtime
 
 counts_of = cache(count_workload)
 
 
-def make_table(space: SearchSpace, setting: Setting, seed: int = 0) -> LatencyTable:
+def make_table(sized: SizedSpace, seed: int = 0) -> LatencyTable:
     """Return a table of every workload of a space: counts by fvcore, latencies drawn at random."""
     generator = np.random.default_rng(seed)
     entries = []
-    for workload in space.network(setting).workloads():
+    for workload in sized.network.workloads():
         counts = counts_of(workload)
         latency_ms = float(generator.uniform(0.001, 0.1))
         entries.append(

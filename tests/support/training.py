@@ -6,7 +6,7 @@ import torch
 
 from hwnas.data import ImageData, Split
 from hwnas.networks.child import ChildNetwork
-from hwnas.spaces import Setting
+from hwnas.spaces import Setting, SizedSpace
 from hwnas.training.recipe import Training, read_training
 from support.spaces import DARTS
 
@@ -28,7 +28,7 @@ DATA = ImageData("random", tuple("0123456789"), random_images(24), random_images
 
 def tiny_child(setting: Setting = TINY, written: str = "DARTS_V2", seed: int = 0) -> ChildNetwork:
     torch.manual_seed(seed)
-    return ChildNetwork(DARTS, DARTS.parse(written), setting, prune=True)
+    return ChildNetwork(SizedSpace(DARTS, setting), DARTS.parse(written), prune=True)
 
 
 def recipe_of(name: str = "darts-cifar10", **changes: object) -> Training:

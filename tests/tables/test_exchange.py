@@ -23,7 +23,7 @@ from torch import nn
 
 from hwnas.errors import HwnasError
 from hwnas.networks.count import count
-from hwnas.spaces import Workload
+from hwnas.spaces import SizedSpace, Workload
 from hwnas.tables.check import disorders
 from hwnas.tables.diff import diff_tables
 from hwnas.tables.export import COLUMNS, TABLE_COLUMNS, export_table, table_rows
@@ -33,7 +33,6 @@ from hwnas.tables.importers.fbnet import fbnet_operation, hw_nas_bench_key
 from hwnas.tables.importers.layers import ofa_key, proxyless_key
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.merge import merge_tables
-from hwnas.tables.network_key import network_key
 from hwnas.tables.plot import plot_table, short
 from hwnas.tables.schema import (
     Additivity,
@@ -49,7 +48,7 @@ from support.spaces import NB201, SMALL
 from support.tables import make_table
 
 SIZE_OPTIONS = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-KEY = network_key(NB201, SMALL["nasbench201"])
+KEY = SizedSpace(NB201, SMALL["nasbench201"]).key
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 V1, V2 = read_table(FROZEN_TABLES / "v1.json"), read_table(FROZEN_TABLES / "v2.json")
 NETWORK = "nasbench201/16x5/3x32x32/10"
@@ -125,7 +124,7 @@ def by_key(table: LatencyTable) -> dict[str, Entry]:
 
 
 def test_a_whole_table_is_in_order_and_nothing_is_timed(run: Run, tmp_path: Path) -> None:
-    table = make_table(NB201, SMALL["nasbench201"])
+    table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
     file = save(tmp_path / "t.json", table)
     result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 0, result.output
@@ -139,14 +138,14 @@ def test_a_whole_table_is_in_order_and_nothing_is_timed(run: Run, tmp_path: Path
 
 
 def test_without_a_named_network_it_says_so(run: Run, tmp_path: Path) -> None:
-    result = run("table", "check", save(tmp_path / "t.json", make_table(NB201, SMALL["nasbench201"])))
+    result = run("table", "check", save(tmp_path / "t.json", make_table(SizedSpace(NB201, SMALL["nasbench201"]))))
     assert result.exit_code == 0
     assert "--space tells" in result.stdout
 
 
 @pytest.mark.parametrize("rewrites", [[], ["share"]])
 def test_missing_workloads_are_listed_with_the_command(run: Run, tmp_path: Path, rewrites: list[str]) -> None:
-    table = make_table(NB201, SMALL["nasbench201"])
+    table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
     correction = Correction(offset_ms=0, scale=1, rewrites=rewrites, networks=2)
     gone = [e for e in table.entries if e.op == "nor_conv_3x3"]
     rest = [e for e in table.entries if e not in gone]
@@ -245,7 +244,7 @@ def test_twenty_thousand_entries_of_one_operation_are_gone_through() -> None:
 
 
 def test_a_table_whose_contents_fail_is_not_timed(run: Run, tmp_path: Path) -> None:
-    table = make_table(NB201, SMALL["nasbench201"]).model_copy(update={"provenance": "measured"})
+    table = make_table(SizedSpace(NB201, SMALL["nasbench201"])).model_copy(update={"provenance": "measured"})
     file = save(tmp_path / "t.json", table.model_copy(update={"entries": table.entries[1:]}))
     result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 1
@@ -360,7 +359,7 @@ def test_a_table_differs_from_itself_only_when_it_is_changed(table: LatencyTable
 
 
 def test_tables_of_one_device_become_one(run: Run, tmp_path: Path) -> None:
-    whole = make_table(NB201, SMALL["nasbench201"])
+    whole = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
     a = whole.model_copy(update={"entries": whole.entries[:10]})
     b = whole.model_copy(update={"entries": whole.entries[8:]})
     files = save(tmp_path / "a.json", a), save(tmp_path / "b.json", b)
@@ -1071,7 +1070,7 @@ def test_counts_are_those_of_fvcore(name: str) -> None:
 
 
 def test_a_table_is_drawn_as_png_and_svg(run: Run, tmp_path: Path) -> None:
-    table = make_table(NB201, SMALL["nasbench201"])
+    table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
     file = save(tmp_path / "t.json", table)
     for suffix in ("png", "svg"):
         result = run("table", "show", file, "--plot", tmp_path / f"t.{suffix}")

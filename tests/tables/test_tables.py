@@ -11,6 +11,7 @@ import pytest
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
+from hwnas.spaces import SizedSpace
 from hwnas.tables.io import read_table, write_table
 from support.command import Run, assert_one_clear_line
 from support.spaces import ALL_CONV, NB201, SMALL
@@ -22,9 +23,10 @@ SIZE_OPTIONS = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 def test_a_table_reads_back_and_has_one_entry_a_line(table_file: Path) -> None:
     table = read_table(table_file)
     assert (
-        table.entries == make_table(NB201, SMALL["nasbench201"]).model_copy(update={"entries": table.entries}).entries
+        table.entries
+        == make_table(SizedSpace(NB201, SMALL["nasbench201"])).model_copy(update={"entries": table.entries}).entries
     )
-    assert sorted(e.workload for e in table.entries) == NB201.network(SMALL["nasbench201"]).workloads()
+    assert sorted(e.workload for e in table.entries) == SizedSpace(NB201, SMALL["nasbench201"]).network.workloads()
     lines = table_file.read_text().splitlines()
     assert sum('"op":' in line for line in lines) == len(table.entries)
     assert json.loads(table_file.read_text())["sha256"] == table.sha256
@@ -121,13 +123,13 @@ def test_show_prints_every_entry(run: Run, table_file: Path) -> None:
 
 def test_writing_leaves_the_old_table_whole_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "table.json"
-    write_table(file, make_table(NB201, SMALL["nasbench201"], seed=1))
+    write_table(file, make_table(SizedSpace(NB201, SMALL["nasbench201"]), seed=1))
     before = file.read_bytes()
     monkeypatch.setattr(
         Path, "write_text", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     )
     with pytest.raises(OSError, match="No space left"):
-        write_table(file, make_table(NB201, SMALL["nasbench201"], seed=2))
+        write_table(file, make_table(SizedSpace(NB201, SMALL["nasbench201"]), seed=2))
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
 
@@ -149,14 +151,14 @@ def test_shipped_tables_read_and_cover_their_spaces() -> None:
     from hwnas.cost.model import build_cost_models
     from hwnas.files import shipped
     from hwnas.spaces import SPACES
-    from hwnas.tables.network_key import network_key
 
     tables = [read_table(file) for file in shipped("latency_tables").glob("*.json")]
     assert tables
-    keys = {network_key(space, s): (space, s) for space in SPACES.values() for s in space.settings.values()}
+    known = [SizedSpace(space, setting) for space in SPACES.values() for setting in space.settings.values()]
+    networks = {sized.key: sized for sized in known}
     for table in tables:
         for key in table.correction:
-            build_cost_models(table, *keys[key])
+            build_cost_models(table, networks[key])
             assert table.quality.additivity[key].networks >= 20
 
 

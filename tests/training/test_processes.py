@@ -24,7 +24,7 @@ from hwnas.runs.search import SearchRequest, answer
 from hwnas.runs.train import train_run
 from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
-from hwnas.spaces import SPACES
+from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.child import Trainer
 from hwnas.training.processes import ALONE, Processes, joined, process_group
@@ -56,7 +56,7 @@ def searching(space: str, method: str, processes: Processes) -> Search:
     }
     recipe = read_recipe(f"{'short' if space == 'nasbench201' else space}/{method}", changes)
     goal = Objective("table", parse_budget("moderate", PREVIEWS[space]), COSTS[space])
-    search = Search(SPACES[space], SMALL[space], [goal], FEW, recipe, processes)
+    search = Search(SizedSpace(SPACES[space], SMALL[space]), [goal], FEW, recipe, processes)
     search.supernet.double()
     search.targets[0].distribution.double()
     return search
@@ -105,7 +105,7 @@ def question(table: Path) -> SearchRequest:
     recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     return SearchRequest(
-        space, sizes, {"table": read_table(table)}, "digits?size=16", ["moderate"], recipe, verify=False
+        SizedSpace(space, sizes), {"table": read_table(table)}, "digits?size=16", ["moderate"], recipe, verify=False
     )
 
 
@@ -131,7 +131,7 @@ def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have left what they found."""
     folder = tmp_path_factory.mktemp("together")
-    write_table(folder / "table.json", make_table(SPACES["nasbench201"], SMALL["nasbench201"]))
+    write_table(folder / "table.json", make_table(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"])))
     both = started(__file__, folder, folder / "table.json")
     outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs

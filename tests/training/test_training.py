@@ -32,7 +32,7 @@ from hwnas.networks.supernet import DropPath, drop_path
 from hwnas.profiling.session import ask
 from hwnas.recipe import known_recipes
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.spaces import CellInstance, Setting, get_space
+from hwnas.spaces import CellInstance, Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from hwnas.training import child as training
 from hwnas.training.augment import cutout
@@ -186,7 +186,7 @@ def test_auxiliary_head_computes_what_its_layers_say() -> None:
 @pytest.mark.parametrize(("name", "params", "cell"), [("cifar", 3_349_342, 13), ("imagenet-mobile", 4_718_752, 9)])
 def test_auxiliary_head_sits_at_two_thirds_and_is_not_counted(name: str, params: int, cell: int) -> None:
     setting = DARTS.setting(name)
-    child = ChildNetwork(DARTS, DARTS.parse("DARTS_V2"), setting)
+    child = ChildNetwork(SizedSpace(DARTS, setting), DARTS.parse("DARTS_V2"))
     head, part = auxiliary_head(child)
     assert part == cell + (2 if name == "imagenet-mobile" else 1)  # behind the stem
     assert parameters(child) == params  # as published, without the head
@@ -492,7 +492,7 @@ def test_calibration_error_follows_its_definition() -> None:
 def finished(run: Run, tmp_path: Path) -> Path:
     """A finished search of nasbench201 at 4 channels, one cell a stage, with a table of this machine."""
     setting = Setting(channels=4, depth=1, height=16, width=16)
-    table = make_table(get_space("nasbench201"), setting)
+    table = make_table(SizedSpace(get_space("nasbench201"), setting))
     device = table.device.model_copy(update={"fingerprint": ask(parse_device("cpu")).device.fingerprint})
     write_table(tmp_path / "cpu.json", table.model_copy(update={"device": device}))
     sizes = ("--channels", 4, "--cells", 1, "--data", "digits?size=16", "--recipe", "snas-short")
@@ -522,7 +522,9 @@ def test_a_network_of_other_sizes_claims_no_budget(run: Run, finished: Path) -> 
     assert (content["claims_budget"], content["training"]["exported"], content["child_epochs"]) == (False, "best", 2)
     assert not any("latency" in metric for metric in content["costs"])
     space = get_space("nasbench201")
-    child = ChildNetwork(space, space.parse(content["architecture"]), Setting(**content["setting"]), prune=True)
+    child = ChildNetwork(
+        SizedSpace(space, Setting(**content["setting"])), space.parse(content["architecture"]), prune=True
+    )
     assert content["costs"]["params"] >= parameters(child)
     best = load_file(place / "best.safetensors")
     assert set(best) == set(child.state_dict())
