@@ -17,6 +17,6 @@ def test_a_sized_space_splits_by_cell_and_names_its_network() -> None:
     np.testing.assert_array_equal(columns["reduce"], rows["reduce"].T)
     np.testing.assert_array_equal(darts.by_cell(edges[0])["normal"], np.arange(14))
     sized = SizedSpace.named(darts, channels=9)
-    assert sized.key == "darts/9x8/3x32x32/10"
+    assert sized.key == "darts/9x8/3x32x32/10/pool-norm"
     assert sized.network is sized.network
     assert {sized: 1}[SizedSpace.named(darts).resized(channels=9)] == 1
