@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from hwnas.errors import HwnasError
 from hwnas.files import shipped
+from hwnas.validation import first_problem
 
 
 class Strict(BaseModel):
@@ -192,9 +193,7 @@ def read_settings(kind: type[Settings], folder: str, name: str, changes: dict[st
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise HwnasError(f"recipe {name}: {where}: {first['msg']}", f"see {_path(folder, name)}") from None
+        raise HwnasError(f"recipe {name}: {first_problem(error)}", f"see {_path(folder, name)}") from None
 
 
 def recipe_of(method: str, space: str, data: str) -> str:

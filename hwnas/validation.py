@@ -1,4 +1,4 @@
-"""Typed JSON: models of the objects in our files, and validation of content that somebody else wrote."""
+"""Validate untrusted content against pydantic models, and describe why it does not fit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hwnas.errors import HwnasError
+from hwnas.text import printable
 
 
 class Record(BaseModel):
@@ -31,6 +32,14 @@ def validate(model: type[Model], content: Any, source: Path | str, fix: str) -> 
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(step)[:60] for step in first["loc"][:6]) or "all of it"
-        raise HwnasError(f"{source} is incomplete ({field}: {first['msg'][:200]})", fix) from None
+        raise HwnasError(f"{source} is incomplete ({first_problem(error)})", fix) from None
+
+
+def first_problem(error: ValidationError, whole: str = "content") -> str:
+    """Return the first invalid field and the reason as ``field: reason``, printable and of bounded length.
+
+    ``whole`` names the content where the error belongs to no single field.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(step)[:100] for step in first["loc"][:10]) or whole
+    return printable(f"{field}: {first['msg'][:300]}")

@@ -15,6 +15,7 @@ from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.plotting import colours_and_markers, require_picture, save, style, without_frame
+from hwnas.text import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,5 +201,4 @@ def _readable(axis: Axes, scales: Sequence[str]) -> None:
 
 def _lines(text: str) -> str:
     """Names come from strangers: printable, and short enough for a line."""
-    lines = ("".join(c if c.isprintable() else "?" for c in line) for line in text.split("\n"))
-    return "\n".join(line if len(line) <= 110 else f"{line[:107]}..." for line in lines)
+    return "\n".join(shorten(printable(line), 110) for line in text.split("\n"))

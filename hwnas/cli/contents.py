@@ -53,7 +53,7 @@ def _coverage(table: LatencyTable, sized: SizedSpace, path: Path) -> Coverage:
 
 
 def show_contents(table: LatencyTable, contents: Contents) -> None:
-    from hwnas.sharing.records import printable
+    from hwnas.text import printable
 
     print(f"sha256 {table.sha256} matches; {len(table.entries)} entries")
     if not contents.coverage:
@@ -93,9 +93,9 @@ def why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) 
 
 def show_edge_costs(table: LatencyTable) -> None:
     """A table of edges by operations for every cell of every network."""
-    from hwnas.sharing.records import printable
     from hwnas.tables.diff import edge_amounts
     from hwnas.tables.plot import edge_labels
+    from hwnas.text import printable
 
     for network, costs in table.edge_costs.items():
         prior = f"; prior: {len(costs.pool)} other device{'s' * (len(costs.pool) > 1)}" if costs.pool else ""

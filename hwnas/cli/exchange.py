@@ -49,11 +49,10 @@ def table_diff(a: Table, b: Table, as_json: AsJson = False) -> None:
 
 
 def _show_diff(found: TableDiff, a: str, b: str) -> None:
-    from hwnas.sharing.records import printable
+    from hwnas.text import printable, shorten
 
     def shown(value: Any) -> str:
-        text = printable(str(value))
-        return text if len(text) <= 60 else f"{text[:57]}..."
+        return shorten(printable(str(value)), 60)
 
     print(f"A {a}\nB {b}\n")
     if found.header:
@@ -196,7 +195,7 @@ def table_import(
 
 
 def _show_import(imported: Imported, out: str) -> None:
-    from hwnas.sharing.records import printable
+    from hwnas.text import printable
 
     for line, why in imported.refused.items():
         print(printable(f"left out: {line[:150]}: {why}"))

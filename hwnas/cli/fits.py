@@ -170,7 +170,7 @@ def _write_form(out: Path, architectures: list[str]) -> None:
 
 def _pool(address: str) -> dict[str, LatencyTable]:
     from hwnas.files import shipped
-    from hwnas.sharing.registry import read_shelf
+    from hwnas.sharing.listing import read_tables
     from hwnas.sharing.signing import trusted_keys
 
-    return read_shelf(str(shipped("latency_tables")) if address == "shipped" else address, trusted_keys([]))
+    return read_tables(str(shipped("latency_tables")) if address == "shipped" else address, trusted_keys([]))

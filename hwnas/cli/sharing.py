@@ -12,7 +12,7 @@ from hwnas.cli.common import AsJson, command, show_json, show_table, table_app
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
-    from hwnas.sharing.registry import Listed
+    from hwnas.sharing.listing import Listed
 
 ShelfAddress = Annotated[str, typer.Argument(help="A folder, or a URL such as https://…, s3://… or hf://….")]
 
@@ -30,7 +30,7 @@ def table_push(
     as_json: AsJson = False,
 ) -> None:
     """Publish a latency table on a shelf."""
-    from hwnas.sharing.registry import push
+    from hwnas.sharing.push import push
     from hwnas.sharing.signing import read_key
 
     done = push(table, shelf, name, replace, read_key(key) if key else None)
@@ -38,11 +38,11 @@ def table_push(
         print(f"hwnas: warning: {warning}", file=sys.stderr)
     record = done.record
     if as_json:
-        show_json({"shelf": done.shelf, "state": done.state, "record": record.model_dump(mode="json")})
+        show_json({"shelf": done.registry, "state": done.state, "record": record.model_dump(mode="json")})
         return
     signed = f", signed by {record.signature.key}" if record.signature else ", unsigned"
-    print(f"{record.name}: {done.state} on {done.shelf}{signed}, sha256 {record.table_sha256}")
-    print(f"next: hwnas table pull {record.name} {done.shelf}")
+    print(f"{record.name}: {done.state} on {done.registry}{signed}, sha256 {record.table_sha256}")
+    print(f"next: hwnas table pull {record.name} {done.registry}")
 
 
 @command(table_app, "pull", "hwnas table pull cpu s3://bucket/tables --out cpu.json")
@@ -58,9 +58,9 @@ def table_pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch a latency table from a shelf, check every byte of it and who signed it."""
-    from hwnas.sharing.records import printable
-    from hwnas.sharing.registry import pull
+    from hwnas.sharing.pull import pull
     from hwnas.sharing.signing import trusted_keys
+    from hwnas.text import printable
 
     done = pull(name, shelf, trusted_keys(trust or []), out, force)
     for remark in filter(None, (done.remark, done.index_remark)):
@@ -103,10 +103,11 @@ def table_list(
 ) -> None:
     """List the tables that ship with hwnas, those on your own shelf, and those on shelves that you name."""
     from hwnas.files import shipped
-    from hwnas.sharing.registry import list_shelf, user_shelf
+    from hwnas.sharing.listing import list_tables
+    from hwnas.sharing.pull import user_registry
     from hwnas.sharing.transport import without_password
 
-    own = user_shelf()
+    own = user_registry()
     places = [
         ("with hwnas", str(shipped("latency_tables")), False),
         ("your shelf", own, "://" in own),  # a folder that nothing was pulled into yet is no mistake
@@ -120,7 +121,7 @@ def table_list(
         problem = ""
         try:
             if must_be_there or Path(address).expanduser().exists():
-                listed = list_shelf(address)
+                listed = list_tables(address)
         except HwnasError as error:
             failed.append(error)
             problem = error.problem
@@ -144,11 +145,11 @@ def table_page(
 ) -> None:
     """Write a page that shows all tables of a shelf: device, runtime, networks, quality, date."""
     from hwnas.files import write_text
-    from hwnas.sharing.page import page
-    from hwnas.sharing.registry import list_shelf
+    from hwnas.sharing.listing import list_tables
+    from hwnas.sharing.page import registry_page
 
-    listed = list_shelf(shelf)
-    write_text(out, page(title, listed))
+    listed = list_tables(shelf)
+    write_text(out, registry_page(title, listed))
     if as_json:
         show_json({"page": str(out), "tables": len(listed)})
         return
@@ -165,8 +166,8 @@ def _as_json(table: Listed) -> dict[str, Any]:
 
 
 def _show(title: str, listed: list[Listed]) -> None:
-    from hwnas.sharing.page import how
-    from hwnas.sharing.records import printable
+    from hwnas.sharing.page import describe_runtime
+    from hwnas.text import printable
 
     if not listed:
         print(f"{printable(title)}: no tables\n")
@@ -183,7 +184,14 @@ def _show(title: str, listed: list[Listed]) -> None:
             ]
             noisy = ["made on a noisy machine"] if what.noisy else []
             cells = [
-                *(table.name, what.device, how(what), ", ".join(what.networks), what.provenance, what.date[:10]),
+                *(
+                    table.name,
+                    what.device,
+                    describe_runtime(what),
+                    ", ".join(what.networks),
+                    what.provenance,
+                    what.date[:10],
+                ),
                 ", ".join(quality + noisy),
             ]
             rows.append([printable(cell) for cell in cells])

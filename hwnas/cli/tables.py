@@ -113,7 +113,7 @@ def table_show(
 ) -> None:
     """Print a latency table: the device, how it was measured, how far to trust it, every entry and edge's cost."""
     from hwnas.cli.contents import show_edge_costs
-    from hwnas.sharing.records import printable
+    from hwnas.text import printable
 
     content = open_table(table)
     if plot:
@@ -186,8 +186,8 @@ def table_check(
     transferred or imported, there is no more to check.
     """
     from hwnas.cli.contents import check_contents, show_contents, why_not_timed
-    from hwnas.sharing.records import printable
     from hwnas.tables.network_key import choose_network, networks_of
+    from hwnas.text import printable
 
     content, shape = open_table(table), parse_input(input_shape)
     said = (space, setting, channels, layers, input_shape, classes)

@@ -8,8 +8,8 @@ from typing import Any
 import altair as alt
 
 from hwnas.report.svg import FONT, GREY, GRID, INK, MUTED, PALETTE, PAPER
-from hwnas.sharing.records import printable
-from hwnas.tables.plot import Panel, short
+from hwnas.tables.plot import Panel
+from hwnas.text import printable, short_number
 
 Rows = Sequence[Mapping[str, Any]]
 LABEL_PIXELS = 300
@@ -167,7 +167,7 @@ def heat_map(panel: Panel, domain: tuple[float, float], per_ms: float | None) ->
             "row": row,
             "column": column,
             "ms": ms,
-            "text": short(ms * (per_ms or 1)),
+            "text": short_number(ms * (per_ms or 1)),
             "tip": f"{row}; {column}; {ms:.4g} ms",
         }
         for row, values in zip(panel.rows, panel.ms, strict=True)

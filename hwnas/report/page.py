@@ -21,8 +21,8 @@ from hwnas.files import atomic_path, write_json, write_text
 from hwnas.report.charts import png_of
 from hwnas.report.svg import DARK, LIGHT, Figure, as_file, in_page
 from hwnas.report.table_section import table_part
-from hwnas.sharing.records import printable
 from hwnas.tables.schema import LatencyTable, today
+from hwnas.text import printable
 
 
 def write_page(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hwnas.errors import HwnasError
 from hwnas.spaces import Setting
+from hwnas.validation import first_problem
 
 
 class Loose(BaseModel):
@@ -25,9 +26,7 @@ def checked(model: type[Model], content: Any, where: Path | str, again: str) -> 
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(step)[:60] for step in first["loc"][:6]) or "all of it"
-        raise HwnasError(f"{where} is incomplete ({field}: {first['msg'][:200]})", again) from None
+        raise HwnasError(f"{where} is incomplete ({first_problem(error)})", again) from None
 
 
 def checked_setting(content: dict[str, Any], where: Path | str, again: str) -> Setting:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
 from hwnas.recipe import Choice
+from hwnas.validation import first_problem
 
 CHOICES: dict[str, dict[str, Callable[..., Any]]] = {
     "distribution": {},
@@ -57,9 +58,7 @@ def build(axis: str, choice: Choice, *arguments: Any) -> Any:
     try:
         return make(*arguments, **choice.options)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise HwnasError(f"{axis} {choice.name}: {where}: {first['msg']}", "change the recipe") from None
+        raise HwnasError(f"{axis} {choice.name}: {first_problem(error)}", "change the recipe") from None
 
 
 def load_plugin(path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Shelves: folders and fsspec URLs on which latency tables are shared, by name, whole and optionally signed."""
+"""Table registries (``--shelf``): folders and fsspec URLs that hold latency tables by name, optionally signed."""

@@ -1,48 +1,49 @@
-"""A page in Markdown that shows what is on a shelf."""
+"""A Markdown page that lists the tables of a registry."""
 
 from __future__ import annotations
 
-from hwnas.sharing.records import Description, printable
-from hwnas.sharing.registry import Listed
+from hwnas.sharing.listing import Listed
+from hwnas.sharing.records import Description
 from hwnas.tables.schema import NOT_KNOWN
+from hwnas.text import printable
 
 COLUMNS = ("table", "device", "runtime", "networks", "mean error, Kendall tau", "provenance", "made", "licence")
 
 
-def page(title: str, listed: list[Listed]) -> str:
-    """One row a table, sorted by name. A table that cannot be read is listed with what is wrong with it."""
+def registry_page(title: str, listed: list[Listed]) -> str:
+    """Return a Markdown page with one row for each table, sorted by name, or the error of an unreadable table."""
     lines = [f"# {_cell(title)}", "", "Written by `hwnas table page`; do not edit.", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for table in sorted(listed, key=lambda table: table.name):
-        what = table.description
-        cells = [f"`{table.name}`", *(_cells(what) if what else (table.error, *("",) * (len(COLUMNS) - 2)))]
+        described = table.description
+        cells = [f"`{table.name}`", *(_cells(described) if described else (table.error, *("",) * (len(COLUMNS) - 2)))]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cells(what: Description) -> tuple[str, ...]:
+def _cells(described: Description) -> tuple[str, ...]:
     quality = [
         f"{network}: {known.mape:.1f} %" + ("" if known.kendall_tau is None else f", {known.kendall_tau:.3f}")
-        for network in what.networks
-        if (known := what.quality.get(network))
+        for network in described.networks
+        if (known := described.quality.get(network))
     ]
-    noisy = ["made on a noisy machine"] * what.noisy
+    noisy = ["made on a noisy machine"] * described.noisy
     return (
-        what.device,
-        how(what),
-        "; ".join(what.networks),
+        described.device,
+        describe_runtime(described),
+        "; ".join(described.networks),
         "; ".join([*quality, *noisy]) or "not known",
-        what.provenance,
-        what.date[:10],
-        what.licence or "not stated",
+        described.provenance,
+        described.date[:10],
+        described.licence or "not stated",
     )
 
 
-def how(what: Description) -> str:
-    """The runtime and how it was run, as far as it is known."""
-    threads = f"{what.threads} thread{'s' * (what.threads > 1)}" if what.threads else ""
-    batch = f"batch {what.batch}" if what.batch else ""
-    known = [what.runtime, what.runtime_version, what.precision]
+def describe_runtime(described: Description) -> str:
+    """Return the runtime, precision, threads and batch size, as far as they are known."""
+    threads = f"{described.threads} thread{'s' * (described.threads > 1)}" if described.threads else ""
+    batch = f"batch {described.batch}" if described.batch else ""
+    known = [described.runtime, described.runtime_version, described.precision]
     runtime = " ".join(dict.fromkeys(part for part in known if part != NOT_KNOWN))
     return ", ".join(part for part in (runtime or f"runtime {NOT_KNOWN}", threads, batch) if part)
 

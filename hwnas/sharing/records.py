@@ -1,7 +1,7 @@
-"""What a shelf says of its tables: one record a published name, and the index of all of them.
+"""Schema of a table registry: one record for each published name, and the index of all records.
 
-Both come from strangers: sizes and lengths are bounded, every field is checked, and a name never becomes a path before
-``check_name`` has seen it.
+Both are untrusted input: sizes and lengths are bounded, every field is checked, and a name becomes a path only after
+``check_name``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from hwnas.errors import HwnasError
 from hwnas.files import canonical_json, parse_json
 from hwnas.tables.io import MAX_BYTES
 from hwnas.tables.schema import LatencyTable, Name
+from hwnas.text import printable
+from hwnas.validation import first_problem
 
 RECORD_FORMAT = "hwnas-shelf-record"
 INDEX_FORMAT = "hwnas-shelf"
@@ -33,21 +35,21 @@ MAX_INDEX_BYTES = 16 << 20
 MAX_RECORDS = 10_000
 MAX_INDEX_VALUES = 2_000_000
 MAX_TABLE_VALUES = 4_000_000
-MAX_NETWORKS = 50  # that a record names; the table itself may hold more
+MAX_NETWORKS = 50  # in a record; the table itself may hold more
 
 NAME_RULE = "a name is 1 to 100 letters, digits, '.', '_' and '-', begins with a letter or digit and has no '..'"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def name_is_valid(name: str) -> bool:
-    """Whether ``name`` may name a table on a shelf, and so a file in a folder (``index.json`` is the shelf's own)."""
+    """Return true when ``name`` may name a table, and so a file; ``index`` is reserved for the registry's index."""
     return bool(_NAME.fullmatch(name)) and ".." not in name and name.casefold() != "index"
 
 
 def check_name(name: str, fix: str = "") -> str:
-    """``name``, which is then safe as a file's name. Raises HwnasError when it is not."""
+    """Return ``name`` when it is safe as a file name. Raises HwnasError otherwise."""
     if not name_is_valid(name):
-        reason = "'index' is the shelf's own" if name.casefold() == "index" else NAME_RULE
+        reason = "'index' is reserved" if name.casefold() == "index" else NAME_RULE
         raise HwnasError(f"{printable(name)[:120]!r} cannot name a table ({reason})", fix)
     return name
 
@@ -67,14 +69,14 @@ class Checked(BaseModel):
 
 
 class Headline(Checked):
-    """How well a table predicts one network: mean error in percent, Kendall's tau (None where it is undefined)."""
+    """Accuracy of a table for one network: mean error in percent, Kendall's tau (None where undefined)."""
 
     mape: FiniteFloat
     kendall_tau: FiniteFloat | None
 
 
 class Description(Checked):
-    """What a list of tables shows of one; ``noisy`` tables were made on a machine that deserved no trust."""
+    """Summary of one table for lists. ``noisy`` tables were made on a machine too noisy for reliable results."""
 
     device: Name
     runtime: Name
@@ -92,14 +94,14 @@ class Description(Checked):
 
 
 class Signature(Checked):
-    """An Ed25519 signature of the canonical JSON of all but this field; ``key`` is the public key. Base64."""
+    """An Ed25519 signature of the canonical JSON of all other fields; ``key`` is the public key. Both in base64."""
 
     key: str = Field(max_length=64)
     value: str = Field(max_length=128)
 
 
 class Record(Checked):
-    """A published name. ``file_sha256`` and ``file_bytes`` are of the table's file, which states ``table_sha256``."""
+    """A published table. ``file_sha256`` and ``file_bytes`` describe its file, which states ``table_sha256``."""
 
     format: Literal["hwnas-shelf-record"] = "hwnas-shelf-record"
     version: Literal[1] = 1
@@ -113,7 +115,7 @@ class Record(Checked):
 
 
 class Index(Checked):
-    """All records of a shelf, sorted by name; signed by whoever wrote it last, if they have a key."""
+    """All records of a registry, sorted by name; signed with the key of the last writer, if any."""
 
     format: Literal["hwnas-shelf"] = "hwnas-shelf"
     version: Literal[1] = 1
@@ -123,7 +125,7 @@ class Index(Checked):
     @model_validator(mode="after")
     def _one_record_a_name(self) -> Index:
         if len({record.name for record in self.records}) != len(self.records):
-            raise ValueError("a name stands twice")
+            raise ValueError("a name occurs twice")
         return self
 
 
@@ -131,15 +133,15 @@ Model = TypeVar("Model", Record, Index)
 
 
 def parse_record(data: bytes, where: str, fix: str = "") -> Record:
-    """The record that ``data`` is the text of; ``where`` is what an error calls it.
+    """Parse a record; ``where`` names it in errors.
 
-    Raises HwnasError when it is too large or not a record of a version that this hwnas reads.
+    Raises HwnasError when it is too large, invalid, or of a version that this hwnas does not read.
     """
     return _parse(Record, data, RECORD_FORMAT, MAX_RECORD_BYTES, where, fix)
 
 
 def parse_index(data: bytes, where: str, fix: str = "") -> Index:
-    """As ``parse_record``, of a shelf's index."""
+    """Parse an index, with the checks of ``parse_record``."""
     return _parse(Index, data, INDEX_FORMAT, MAX_INDEX_BYTES, where, fix)
 
 
@@ -156,13 +158,11 @@ def _parse(model: type[Model], data: bytes, form: str, limit: int, where: str, f
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = printable(".".join(str(step)[:100] for step in first["loc"][:10])) or "records"
-        raise HwnasError(f"{where} is not valid: {field}: {printable(first['msg'][:300])}", fix) from None
+        raise HwnasError(f"{where} is not valid: {first_problem(error, 'records')}", fix) from None
 
 
 def check_values(data: bytes, most: int, where: str, fix: str) -> None:
-    """Raises HwnasError for JSON text of more than about ``most`` values: parsed, "[],[]," takes 30 times its room."""
+    """Raise HwnasError for JSON text with more than about ``most`` values: parsing "[],[]," takes 30 times its size."""
     if sum(map(data.count, (b",", b"[", b"{"))) > most:
         raise HwnasError(f"{where} holds more than {most:,} values", fix)
 
@@ -172,7 +172,7 @@ def record_text(record: Record) -> bytes:
 
 
 def index_text(index: Index) -> bytes:
-    """One record a line, so that differences read well."""
+    """Return the index as JSON with one record on each line, for readable diffs."""
     rows = ",\n".join(canonical_json(record.model_dump(mode="json")) for record in index.records)
     head = f'"format":"{INDEX_FORMAT}","version":{VERSION}'
     if index.signature:
@@ -181,7 +181,7 @@ def index_text(index: Index) -> bytes:
 
 
 def describe(table: LatencyTable) -> Description:
-    """What a record says of ``table``: of its networks the first ``MAX_NETWORKS`` by name."""
+    """Return the description of ``table`` with its first ``MAX_NETWORKS`` networks by name."""
     additivity, runtime = table.quality.additivity, table.runtime
     networks = sorted({*table.correction, *table.edge_costs, *table.networks, *additivity})[:MAX_NETWORKS]
     return Description(
@@ -203,8 +203,3 @@ def describe(table: LatencyTable) -> Description:
         date=table.protocol.date,
         licence=table.licence,
     )
-
-
-def printable(text: str) -> str:
-    """``text`` without what would move a terminal's cursor or hide letters: names come from strangers."""
-    return "".join(character if character.isprintable() else "?" for character in text)

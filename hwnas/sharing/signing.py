@@ -1,4 +1,4 @@
-"""Who pushed a table: Ed25519 signatures of records, and the public keys a user trusts."""
+"""Ed25519 signatures of records and indexes, and the public keys that a user trusts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json
 from hwnas.imports import require_extra
-from hwnas.sharing.records import Index, Record, Signature, printable
+from hwnas.sharing.records import Index, Record, Signature
+from hwnas.text import printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,23 +24,24 @@ KEY_BYTES, SIGNATURE_BYTES, MAX_FILE_BYTES = 32, 64, 4096
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key, and where the user said that it is to be trusted."""
+    """A public key, and the option, variable or file that says it is trusted."""
 
     key: bytes
-    said_in: str
+    source: str
 
 
 def keys_folder() -> Path:
-    """Every ``*.pub`` in it is trusted."""
+    """Return the folder of trusted public keys: every ``*.pub`` file in it is trusted."""
     from platformdirs import user_config_path
 
     return user_config_path("hwnas") / "keys"
 
 
 def make_keys(file: Path) -> str:
-    """Write a new private key to ``file`` (PEM, for its owner's eyes) and its public key beside it, as ``file``.pub.
+    """Write a new private key to ``file`` (PEM, readable by its owner only) and its public key to ``file``.pub.
 
-    Returns the public key. Raises HwnasError when either file is there or cannot be written; neither is then left.
+    Returns the public key in base64. Raises HwnasError, and leaves neither file, when one exists or cannot be
+    written.
     """
     require_extra("cryptography", "share", "making keys")
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -48,7 +50,7 @@ def make_keys(file: Path) -> str:
     public_file = file.parent / f"{file.name}.pub"
     for path in (file, public_file):
         if os.path.lexists(path):
-            raise HwnasError(f"{path} is there already, and keys are never overwritten", "give another file")
+            raise HwnasError(f"{path} already exists, and keys are never overwritten", "give another file")
     key = Ed25519PrivateKey.generate()
     public = _public(key)
     _write_new(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
@@ -74,7 +76,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
 
 
 def read_key(file: Path) -> Ed25519PrivateKey:
-    """The private key in a PEM file. Raises HwnasError when it is missing or not an Ed25519 key without passphrase."""
+    """Read a private key from a PEM file. Raises HwnasError unless it is an Ed25519 key without a passphrase."""
     require_extra("cryptography", "share", "signing tables")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -110,7 +112,7 @@ Signed = TypeVar("Signed", Record, Index)
 
 
 def sign(signed: Signed, key: Ed25519PrivateKey) -> Signed:
-    """A record, or an index, with a signature over everything else in it."""
+    """Return a record or an index with a signature over all its other fields."""
     value = base64.b64encode(key.sign(_signed_text(signed))).decode()
     return signed.model_copy(update={"signature": Signature(key=_public(key), value=value)})
 
@@ -120,9 +122,9 @@ def _signed_text(signed: Record | Index) -> bytes:
 
 
 def signer(signed: Record | Index) -> bytes | None:
-    """The public key that signed a record, or an index; None when nobody did.
+    """Return the public key that signed a record or an index; None when it is unsigned.
 
-    Raises HwnasError when the signature does not belong to what it says.
+    Raises HwnasError when the signature does not match the content.
     """
     if signed.signature is None:
         return None
@@ -136,32 +138,30 @@ def signer(signed: Record | Index) -> bytes | None:
             raise InvalidSignature
         Ed25519PublicKey.from_public_bytes(key).verify(value, _signed_text(signed))
     except (InvalidSignature, ValueError):
-        what = "the index does not belong to it"
-        if isinstance(signed, Record):
-            what = f"{signed.name} does not belong to its record"
+        what = f"the record of {signed.name}" if isinstance(signed, Record) else "the index"
         raise HwnasError(
-            f"the signature of {what}: one of them was changed",
-            "do not use what is on this shelf, and tell whoever keeps it",
+            f"the signature does not match {what}: one of them was changed",
+            "do not use the tables of this shelf, and tell its maintainer",
         ) from None
     return key
 
 
 def check_index(index: Index, trusted: list[TrustedKey]) -> str:
-    """What a user who trusts certain keys must know of a shelf's index; empty when one of them signed it.
+    """Return a warning when trusted keys are given and none of them signed the index; else an empty text.
 
-    Raises HwnasError when its signature does not belong to it.
+    Raises HwnasError when its signature does not match.
     """
     key = signer(index)
     if not trusted or any(key == known.key for known in trusted):
         return ""
     by = "unsigned" if key is None else f"signed by {base64.b64encode(key).decode()}, a key that you do not trust"
-    return f"the index of the shelf is {by}: it may leave tables out, or name older ones"
+    return f"the index of the shelf is {by}: it may omit tables or name older versions"
 
 
 def trusted_keys(given: list[str]) -> list[TrustedKey]:
-    """The keys a user trusts: those of ``given`` (base64 or files), of HWNAS_TRUSTED_KEYS and of ``keys_folder``.
+    """Return the trusted keys: ``given`` (base64 or files), HWNAS_TRUSTED_KEYS, and the files in ``keys_folder``.
 
-    Raises HwnasError when one of them is neither a public key nor a file that holds one.
+    Raises HwnasError when one of them is neither a public key nor a file with one.
     """
     from_environment = [part.strip() for part in os.environ.get(TRUSTED_KEYS, "").split(",") if part.strip()]
     files = sorted(keys_folder().glob("*.pub"))
@@ -172,12 +172,12 @@ def trusted_keys(given: list[str]) -> list[TrustedKey]:
     ]
 
 
-def _read_public(text: str, said_in: str) -> bytes:
+def _read_public(text: str, source: str) -> bytes:
     if key := _decode(text.strip(), KEY_BYTES):
         return key
-    fix = "give the file .pub that 'hwnas table keygen' wrote, or the line in it"
+    fix = "give the .pub file that 'hwnas table keygen' wrote, or the line in it"
     if not Path(text).is_file():
-        raise HwnasError(f"{text[:200]!r} ({said_in}) is neither a public key nor a file", fix)
+        raise HwnasError(f"{text[:200]!r} ({source}) is neither a public key nor a file", fix)
     line = _read_small(Path(text), fix).decode("utf-8", errors="replace").strip()
     if key := _decode(line, KEY_BYTES):
         return key
@@ -193,9 +193,9 @@ def _decode(text: str, size: int) -> bytes | None:
 
 
 def check_trust(record: Record, trusted: list[TrustedKey]) -> str:
-    """What the user must know of a record's origin; empty when a key signed it that they trust.
+    """Return a warning about a record that no trusted key signed; an empty text when a trusted key signed it.
 
-    Raises HwnasError when its signature does not belong to it, and when there are trusted keys but none signed it.
+    Raises HwnasError when its signature does not match, and when there are trusted keys and none of them signed it.
     """
     key = signer(record)
     if key is not None and any(key == known.key for known in trusted):
@@ -203,15 +203,15 @@ def check_trust(record: Record, trusted: list[TrustedKey]) -> str:
     shown = "" if key is None else base64.b64encode(key).decode()
     if not trusted:
         return (
-            f"{record.name} is signed by {shown}, which you have not said you trust"
+            f"{record.name} is signed by {shown}, a key that you have not marked as trusted"
             if key
-            else (f"{record.name} is unsigned: nothing proves who made it")
+            else (f"{record.name} is unsigned: its origin cannot be verified")
         )
-    places = printable(", ".join(dict.fromkeys(known.said_in for known in trusted)))[:300]
+    places = printable(", ".join(dict.fromkeys(known.source for known in trusted)))[:300]
     if key is None:
         raise HwnasError(
-            f"{record.name} is unsigned, and you trust tables of certain keys only ({places})",
-            "have its maker push it with --key, or take those keys away",
+            f"{record.name} is unsigned, and you only trust tables signed with certain keys ({places})",
+            "ask its maker to push it with --key, or remove the trusted keys",
         )
     raise HwnasError(
         f"{record.name} is signed by {shown}, which is not one of the keys you trust ({places})",

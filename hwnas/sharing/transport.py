@@ -1,7 +1,7 @@
-"""A shelf's files, wherever they lie: fsspec carries, this bounds every read and turns every failure into one line.
+"""Read and write the files of a table registry through fsspec, with bounded reads and one-line errors.
 
-What the backends promise for ``create``: local folders (a hard link), S3 (If-None-Match), Google Cloud and Azure (their
-own conditions) let exactly one writer have a name. Others, such as hf://, look whether it is free and then write.
+``create`` is atomic in local folders (a hard link), on S3 (If-None-Match), and on Google Cloud and Azure (conditions of
+their own): exactly one writer gets a name. Other backends, such as hf://, check that the name is free and then write.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 
 from hwnas.errors import HwnasError
 from hwnas.imports import require_extra
-from hwnas.sharing.records import printable
+from hwnas.text import printable
 
 CHUNK_BYTES = 1 << 20
-# Seconds for a whole answer, for a connection, and between two pieces of an answer.
+# Timeouts in seconds: for a whole answer, for connecting, and between two parts of an answer.
 TOTAL_S, CONNECT_S, READ_S = 600.0, 20.0, 60.0
 
 EXTRAS = {"s3": "hwnas[s3]", "s3a": "hwnas[s3]", "hf": "hwnas[hf]", "http": "hwnas[share]", "https": "hwnas[share]"}
@@ -28,7 +28,7 @@ EXTRAS = {"s3": "hwnas[s3]", "s3a": "hwnas[s3]", "hf": "hwnas[hf]", "http": "hwn
 
 @dataclass(frozen=True)
 class TableRegistry:
-    """An opened shelf: ``shown`` is its address without passwords, ``root`` where it begins in ``filesystem``."""
+    """An opened registry: ``shown`` is its address without passwords, ``root`` its path in ``filesystem``."""
 
     shown: str
     filesystem: Any
@@ -37,7 +37,7 @@ class TableRegistry:
 
     @property
     def folder(self) -> Path | None:
-        """Where it lies on this machine; None elsewhere."""
+        """Its local folder; None when it is not on this machine."""
         return Path(self.root) if self.protocol == "file" else None
 
     @property
@@ -48,14 +48,14 @@ class TableRegistry:
         return f"{self.root.rstrip('/')}/{path}"
 
     def name_of(self, path: str) -> str:
-        """What an error calls a file of the shelf."""
+        """Return the name of one of its files for error messages."""
         return f"{self.shown.rstrip('/')}/{path}"
 
 
-def open_shelf(address: str) -> TableRegistry:
-    """The shelf at a folder or an fsspec URL; nothing is read yet.
+def open_registry(address: str) -> TableRegistry:
+    """Open the registry at a folder or an fsspec URL, without reading anything.
 
-    Raises HwnasError when no installed package speaks the URL's protocol.
+    Raises HwnasError when no installed package supports the URL's protocol.
     """
     from fsspec.core import split_protocol, url_to_fs  # type: ignore[import-untyped]
 
@@ -66,7 +66,7 @@ def open_shelf(address: str) -> TableRegistry:
     protocol = "file" if protocol == "local" else protocol
     options = _options(protocol)
     try:
-        # A new instance each time: those that fsspec keeps remember listings and what the environment said before.
+        # A new instance each time: fsspec's cached instances keep old listings and environment variables.
         filesystem, root = url_to_fs(address, skip_instance_cache=True, **options)
     except ImportError as error:
         package = EXTRAS.get(protocol)
@@ -88,119 +88,119 @@ def _options(protocol: str) -> dict[str, Any]:
     aiohttp = require_extra("aiohttp", "share", "reading tables over http")
 
     timeout = aiohttp.ClientTimeout(total=TOTAL_S, sock_connect=CONNECT_S, sock_read=READ_S)
-    # Bytes as they are stored: hashes and sizes are of these, and nothing can unfold into gigabytes.
+    # Take the stored bytes: hashes and sizes refer to them, and a compressed answer cannot expand into gigabytes.
     plain = {"headers": {"Accept-Encoding": "identity"}, "auto_decompress": False}
     return {"client_kwargs": {"timeout": timeout, "trust_env": True, **plain}}  # trust_env: proxies
 
 
-def read(shelf: TableRegistry, path: str, limit: int) -> bytes | None:
-    """The first ``limit`` + 1 bytes of a file, so that a longer one can be told; None when there is no such file.
+def read(registry: TableRegistry, path: str, limit: int) -> bytes | None:
+    """Return at most ``limit`` + 1 bytes of a file, so that a longer file is detected; None when it does not exist.
 
-    Raises HwnasError when the shelf cannot be reached or the answer breaks off.
+    Raises HwnasError when the registry cannot be reached or the answer is incomplete.
     """
-    full = shelf.at(path)
+    full = registry.at(path)
     try:
-        with _one_line(shelf):
-            if shelf.folder and Path(full).exists() and not Path(full).is_file():
-                raise HwnasError(f"{shelf.name_of(path)} is not a file", "remove it from the shelf")
-            if shelf.folder:
+        with _as_hwnas_error(registry):
+            if registry.folder and Path(full).exists() and not Path(full).is_file():
+                raise HwnasError(f"{registry.name_of(path)} is not a file", "remove it from the shelf")
+            if registry.folder:
                 with open(full, "rb") as file:
                     return read_at_most(file, limit + 1)
-            if not shelf.can_list:
-                # block_size 0 streams; the size given here only spares a request for it, and need not be right.
-                with shelf.filesystem.open(full, "rb", block_size=0, size=limit) as stream:
+            if not registry.can_list:
+                # block_size 0 streams; the given size only saves a request and need not be correct.
+                with registry.filesystem.open(full, "rb", block_size=0, size=limit) as stream:
                     return read_at_most(stream, limit + 1)
-            data: bytes = shelf.filesystem.cat_file(full, start=0, end=limit + 1)
+            data: bytes = registry.filesystem.cat_file(full, start=0, end=limit + 1)
             return data
     except FileNotFoundError:
         return None
 
 
 def read_at_most(stream: BinaryIO, size: int) -> bytes:
-    """The first ``size`` bytes of a stream, or all of a shorter one, without taking room for more than there are."""
+    """Return the first ``size`` bytes of a stream, or all of a shorter one, without allocating more than it has."""
     data = bytearray()
     while len(data) < size and (chunk := stream.read(min(CHUNK_BYTES, size - len(data)))):
         data += chunk
     return bytes(data)
 
 
-def read_many(shelf: TableRegistry, paths: list[str], limit: int) -> list[bytes | None]:
-    """As ``read``, several at once where the backend can."""
-    with _one_line(shelf):
-        answers = shelf.filesystem.cat_ranges([shelf.at(path) for path in paths], 0, limit + 1, on_error="return")
+def read_many(registry: TableRegistry, paths: list[str], limit: int) -> list[bytes | None]:
+    """Read several files as ``read`` does, concurrently where the backend can."""
+    with _as_hwnas_error(registry):
+        answers = registry.filesystem.cat_ranges([registry.at(path) for path in paths], 0, limit + 1, on_error="return")
         for answer in answers:
             if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
                 raise answer
     return [None if isinstance(answer, Exception) else answer for answer in answers]
 
 
-def list_files(shelf: TableRegistry, folder: str) -> dict[str, int] | None:
-    """Names and sizes of the ``.json`` files in a folder of the shelf as it is now; None when there is no such folder.
+def list_files(registry: TableRegistry, folder: str) -> dict[str, int] | None:
+    """Return the current ``.json`` files of a folder with their sizes in bytes; None when the folder does not exist.
 
-    Raises HwnasError when the shelf cannot be reached.
+    Raises HwnasError when the registry cannot be reached.
     """
-    where = shelf.at(folder).rstrip("/")
+    where = registry.at(folder).rstrip("/")
     try:
-        with _one_line(shelf):
-            shelf.filesystem.invalidate_cache()
-            found = shelf.filesystem.ls(where, detail=True)
+        with _as_hwnas_error(registry):
+            registry.filesystem.invalidate_cache()
+            found = registry.filesystem.ls(where, detail=True)
     except FileNotFoundError:
         return None
     files = {item["name"].rsplit("/", 1)[-1]: item["size"] or 0 for item in found if item["type"] == "file"}
     return {name: size for name, size in sorted(files.items()) if name.endswith(".json") and name[0] != "."}
 
 
-def check_writable(shelf: TableRegistry) -> None:
-    """Raises HwnasError for a shelf that can only be read."""
-    if not shelf.can_list:
+def check_writable(registry: TableRegistry) -> None:
+    """Raise HwnasError for a registry that can only be read."""
+    if not registry.can_list:
         raise HwnasError(
-            f"shelf {shelf.shown} can only be read: nothing is pushed over {shelf.protocol}",
+            f"shelf {registry.shown} can only be read: nothing is pushed over {registry.protocol}",
             "push to the folder or bucket that the server serves",
         )
 
 
-def create(shelf: TableRegistry, path: str, data: bytes) -> bool:
-    """Write a file that is not there yet; False, and nothing is touched, when it is.
+def create(registry: TableRegistry, path: str, data: bytes) -> bool:
+    """Write a new file; return False, and change nothing, when it exists.
 
     Raises HwnasError when it cannot be written.
     """
-    full = shelf.at(path)
-    if shelf.folder:
-        with _one_line(shelf, writing=True):
-            _make_folders(shelf, path)
-            return place(Path(full), data, replace=False)
+    full = registry.at(path)
+    if registry.folder:
+        with _as_hwnas_error(registry, writing=True):
+            _make_folders(registry, path)
+            return write_file(Path(full), data, replace=False)
     try:
-        with _one_line(shelf, writing=True):
+        with _as_hwnas_error(registry, writing=True):
             try:
-                shelf.filesystem.pipe_file(full, data, mode="create")
+                registry.filesystem.pipe_file(full, data, mode="create")
             except FileExistsError:
                 return False
     except HwnasError:
-        # A server may say in its own words that the file is there, or its answer to our own write got lost.
-        if (there := read(shelf, path, len(data))) is None:
+        # The server may report an existing file in its own way, or its answer to our write was lost.
+        if (there := read(registry, path, len(data))) is None:
             raise
         return there == data
     return True
 
 
-def replace(shelf: TableRegistry, path: str, data: bytes) -> None:
-    """Write a file whole, in one step, over what is there. Raises HwnasError when it cannot be written."""
-    with _one_line(shelf, writing=True):
-        if shelf.folder:
-            _make_folders(shelf, path)
-            place(Path(shelf.at(path)), data, replace=True)
+def replace(registry: TableRegistry, path: str, data: bytes) -> None:
+    """Write a file atomically, replacing an existing one. Raises HwnasError when it cannot be written."""
+    with _as_hwnas_error(registry, writing=True):
+        if registry.folder:
+            _make_folders(registry, path)
+            write_file(Path(registry.at(path)), data, replace=True)
         else:
-            shelf.filesystem.pipe_file(shelf.at(path), data)
+            registry.filesystem.pipe_file(registry.at(path), data)
 
 
-def _make_folders(shelf: TableRegistry, path: str) -> None:
-    """The shelf's folder and the one in it that ``path`` lies in; not its parents, which a mistyped address lacks."""
-    Path(shelf.root).mkdir(exist_ok=True)
-    Path(shelf.at(path)).parent.mkdir(exist_ok=True)
+def _make_folders(registry: TableRegistry, path: str) -> None:
+    """Create the registry's folder and the folder of ``path`` in it, but no parents: a mistyped address lacks those."""
+    Path(registry.root).mkdir(exist_ok=True)
+    Path(registry.at(path)).parent.mkdir(exist_ok=True)
 
 
-def place(path: Path, data: bytes, replace: bool) -> bool:
-    """Write a file on this machine, whole or not at all; False when one is there and must not be replaced."""
+def write_file(path: Path, data: bytes, replace: bool) -> bool:
+    """Write a local file atomically; return False when it exists and must not be replaced."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
@@ -216,12 +216,12 @@ def place(path: Path, data: bytes, replace: bool) -> bool:
 
 
 def _link(temporary: Path, path: Path) -> bool:
-    """Give the finished file its name unless another has it: the file system lets one of several have it."""
+    """Give the finished file its name unless that exists; the file system lets exactly one writer succeed."""
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links: the name is still one writer's alone
+    except OSError:  # a file system without hard links: O_EXCL still admits one writer only
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
@@ -236,11 +236,11 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 @contextmanager
-def _one_line(shelf: TableRegistry, writing: bool = False) -> Iterator[None]:
-    """Lets FileNotFoundError through when reading; every other failure becomes one HwnasError.
+def _as_hwnas_error(registry: TableRegistry, writing: bool = False) -> Iterator[None]:
+    """Turn every failure into one HwnasError, except FileNotFoundError while reading.
 
-    Every backend has error classes of its own (aiohttp's, botocore's, …), so all are caught; nothing but calls of the
-    backend may stand inside.
+    Every backend has its own error classes (aiohttp's, botocore's, …), so all are caught; put only calls of the backend
+    inside.
     """
     try:
         yield
@@ -248,14 +248,14 @@ def _one_line(shelf: TableRegistry, writing: bool = False) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if writing:
-            raise unreachable(shelf.shown, error) from error
+            raise unreachable(registry.shown, error) from error
         raise
     except Exception as error:
-        raise unreachable(shelf.shown, error, writing) from error
+        raise unreachable(registry.shown, error, writing) from error
 
 
 def unreachable(shown: str, error: Exception, writing: bool = False) -> HwnasError:
-    """One line on why a shelf cannot be read or written, and what fixes it."""
+    """Return a one-line error that says why a registry cannot be read or written, and the fix."""
     kind = type(error).__name__
     said = error.strerror if isinstance(error, OSError) and error.strerror else f"{kind}: {error}".removesuffix(": ")
     text = without_password(printable(" ".join(said.split()))[:200])

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json, parse_json, read_json, sha256_of, write_text
 from hwnas.tables.schema import FORMAT, VERSIONS, LatencyTable
+from hwnas.validation import first_problem
 
 MAX_BYTES = 64 << 20
 REMEASURE = "measure one with 'hwnas profile --device cpu --space nasbench201 --out {}'"
@@ -47,9 +48,7 @@ def check_table_content(content: Any, name: str, fix: str) -> LatencyTable:
     try:
         table = LatencyTable.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step)[:100] for step in first["loc"][:10]) or "entries"
-        raise HwnasError(f"{name} is not a valid latency table: {where}: {first['msg'][:300]}", fix) from None
+        raise HwnasError(f"{name} is not a valid latency table: {first_problem(error, 'entries')}", fix) from None
     if stated != sha256_of(content):
         raise HwnasError(f"{name} was changed after it was written: its sha256 does not match", fix)
     return table

@@ -20,6 +20,8 @@ from hwnas.tables.schema import (
     MeasuredNetwork,
     Quality,
 )
+from hwnas.text import shorten
+from hwnas.validation import first_problem
 
 MUST_MATCH = ("name", "version", "provider", "precision", "threads", "batch", "options")
 Choice = Callable[[int, float | None], tuple[Any, ...]]
@@ -84,7 +86,7 @@ def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False)
         )
         table = LatencyTable.model_validate(table.content())  # what was scaled has not been looked at
     except ValidationError as error:
-        raise HwnasError(f"the merged table is not a valid one: {error.errors()[0]['msg'][:200]}") from None
+        raise HwnasError(f"the merged table is not a valid one: {first_problem(error)}") from None
     return Merged(table, notes)
 
 
@@ -106,7 +108,7 @@ def _check_alike(name: str, table: LatencyTable, other_name: str, other: Latency
 
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else canonical_json(value)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+    return repr(shorten(text, 60))
 
 
 def _ranks(dates: Sequence[str]) -> list[int]:
@@ -285,7 +287,7 @@ def _source(given: Sequence[LatencyTable]) -> str:
     if not shared and all(is_imported(table) for table in given):
         shared = f"{IMPORTED} several files; "
     text = f"{shared}merged from {', '.join(table.sha256[:12] for table in given)}"
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return shorten(text, 200)
 
 
 def _licence(given: Sequence[LatencyTable], notes: list[str]) -> str:

@@ -14,6 +14,7 @@ from hwnas.plotting import require_picture, save, style
 from hwnas.spaces import SPACES, Workload
 from hwnas.tables.diff import edge_amounts
 from hwnas.tables.schema import CellCosts, Entry, LatencyTable
+from hwnas.text import printable, short_number, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +148,7 @@ def _label_height(panel: Panel, width: float) -> float:
 
 
 def _title(table: LatencyTable, width: float) -> str:
-    lines = textwrap.wrap(_plain(table.describe(), 1_000), int(width * 13)) or [""]
+    lines = textwrap.wrap(_label(table.describe(), 1_000), int(width * 13)) or [""]
     if table.quality.noise:
         lines.append("made on a noisy machine")
     return "\n".join(lines)
@@ -165,10 +166,10 @@ def _draw(figure: Figure, panels: Sequence[tuple[Axes, Panel]], annotated: bool)
     for axis, panel in panels:
         pixels = [[_colour(ms, per_ms, colours) for ms in row] for row in panel.ms]
         axis.imshow(pixels, aspect="auto", interpolation="nearest")
-        axis.set_title(_plain(panel.title), fontsize=9, loc="left", parse_math=False)
+        axis.set_title(_label(panel.title), fontsize=9, loc="left", parse_math=False)
         rotation = 90 if _label_height(panel, figure.get_figwidth()) > 0.15 else 0
-        axis.set_xticks(range(len(panel.columns)), [_plain(label) for label in panel.columns], rotation=rotation)
-        axis.set_yticks(range(len(panel.rows)), [_plain(label) for label in panel.rows])
+        axis.set_xticks(range(len(panel.columns)), [_label(label) for label in panel.columns], rotation=rotation)
+        axis.set_yticks(range(len(panel.rows)), [_label(label) for label in panel.rows])
         for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):
             label.set_parse_math(False)
         axis.set_xlabel(panel.below)
@@ -213,19 +214,10 @@ def _annotate(axis: Axes, panel: Panel, pixels: Sequence[Sequence[Sequence[float
         for column, (ms, (red, green, blue, _)) in enumerate(zip(line, colours, strict=True)):
             if ms is not None:
                 bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
-                text = short(ms * per_ms)
+                text = short_number(ms * per_ms)
                 axis.text(column, row, text, ha="center", va="center", fontsize=6, color="black" if bright else "white")
 
 
-def short(value: float) -> str:
-    """Three digits, without an exponent where five places do."""
-    if 0.001 <= abs(value) < 100_000 or value == 0:
-        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
-        return f"{value:.{digits}f}" if value else "0"
-    return f"{value:.0e}"
-
-
-def _plain(text: str, longest: int = 100) -> str:
-    """On one line, and no longer than a label may be: names come from strangers."""
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+def _label(text: str, longest: int = 100) -> str:
+    """Return one printable line of bounded length: names are untrusted."""
+    return shorten(printable(text), longest)

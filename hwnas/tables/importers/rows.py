@@ -23,11 +23,11 @@ from hwnas.tables.importers.table import (
     Stated,
     check_said,
     check_understood,
-    first_error,
     make_table,
     table_columns,
 )
 from hwnas.tables.schema import NOT_KNOWN, Entry
+from hwnas.validation import first_problem
 
 OPTIONAL = ("error_ms", "p10_ms", "p90_ms", "samples")
 # Which option says the same as which column.
@@ -64,7 +64,7 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
         try:
             entry = _entry(row)
         except ValidationError as error:
-            refused[f"row {number}"] = first_error(error)
+            refused[f"row {number}"] = first_problem(error, "entries")
         except ValueError as error:
             refused[f"row {number}"] = str(error)
         else:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.tables.schema import NOT_KNOWN, Device, Entry, LatencyTable, Protocol, Quality, Runtime
+from hwnas.validation import first_problem
 
 IMPORTED = "imported from"
 MUST_BE_SAID = ("device_name", "runtime", "threads", "batch", "unit")
@@ -111,11 +112,5 @@ def make_table(columns: Mapping[str, Any], entries: list[Entry], protocol: Mappi
             entries=entries,
         )
     except ValidationError as error:
-        problem = f"what is imported makes no valid table: {first_error(error)}"
+        problem = f"what is imported makes no valid table: {first_problem(error, 'entries')}"
         raise HwnasError(problem, "FORMAT.md says what a field may hold") from None
-
-
-def first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(step)[:100] for step in first["loc"]) or "entries"
-    return f"{where}: {first['msg'][:200]}"

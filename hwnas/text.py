@@ -1,0 +1,21 @@
+"""Format text: names from untrusted files, and labels of bounded length."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with a question mark for every character that moves a cursor or is invisible."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def shorten(text: str, longest: int) -> str:
+    """Return ``text`` with at most ``longest`` characters; a longer one ends in three dots."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def short_number(value: float) -> str:
+    """Return a number with three significant digits, without an exponent between 0.001 and 100,000."""
+    if 0.001 <= abs(value) < 100_000 or value == 0:
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+        return f"{value:.{digits}f}" if value else "0"
+    return f"{value:.0e}"
