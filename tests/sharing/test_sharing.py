@@ -29,9 +29,9 @@ from hwnas.sharing.listing import read_tables
 from hwnas.sharing.push import push
 from hwnas.sharing.records import Record
 from hwnas.sharing.signing import TrustedKey
-from hwnas.spaces import SizedSpace
 from hwnas.sharing.table_files import make_record
 from hwnas.sharing.transport import open_registry
+from hwnas.spaces import SizedSpace
 from hwnas.tables.io import MAX_BYTES, read_table, table_text, write_table
 from hwnas.tables.schema import Additivity, LatencyTable, Quality
 from support.command import Run, assert_one_clear_line, hwnas_process

@@ -33,7 +33,7 @@ from hwnas.tables.importers.fbnet import fbnet_operation, hw_nas_bench_key
 from hwnas.tables.importers.layers import ofa_key, proxyless_key
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.merge import merge_tables
-from hwnas.tables.plot import plot_table, short
+from hwnas.tables.plot import plot_table
 from hwnas.tables.schema import (
     Additivity,
     Correction,
@@ -42,6 +42,7 @@ from hwnas.tables.schema import (
     MeasuredNetwork,
     Quality,
 )
+from hwnas.text import short_number
 from support.command import Run, assert_one_clear_line
 from support.paths import FROZEN_TABLES
 from support.spaces import NB201, SMALL
@@ -1133,7 +1134,7 @@ def test_a_picture_of_everything_is_refused(run: Run, tmp_path: Path) -> None:
     [(0, "0"), (0.0123, "0.012"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1234"), (1e6, "1e+06"), (1e-5, "1e-05")],
 )
 def test_numbers_in_pictures_are_short(value: float, text: str) -> None:
-    assert short(value) == text
+    assert short_number(value) == text
 
 
 def test_many_sizes_go_below_each_other(tmp_path: Path) -> None:
