@@ -9,7 +9,14 @@ import numpy as np
 
 from hwnas.networks.count import count_workload
 from hwnas.spaces import SizedSpace
-from hwnas.tables.schema import Device, Entry, LatencyTable, Protocol, Quality, Runtime
+from hwnas.tables.schema import (
+    Device,
+    Entry,
+    LatencyTable,
+    Protocol,
+    Quality,
+    Runtime,
+)
 
 counts_of = cache(count_workload)
 
