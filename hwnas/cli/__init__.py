@@ -7,22 +7,33 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import benchmark, derive, exchange, exports, fits, report, runs, sharing, spaces, tables
+from hwnas.cli import (
+    benchmark,
+    derive,
+    export,
+    report,
+    search,
+    space,
+    table,
+    table_convert,
+    table_fit,
+    table_sharing,
+)
 from hwnas.cli.common import app, benchmark_app, space_app, table_app
 
 __all__ = [
     "app",
     "benchmark",
     "derive",
-    "exchange",
-    "exports",
-    "fits",
+    "export",
     "main",
     "report",
-    "runs",
-    "sharing",
-    "spaces",
-    "tables",
+    "search",
+    "space",
+    "table",
+    "table_convert",
+    "table_fit",
+    "table_sharing",
 ]
 
 app.add_typer(space_app, name="space")

@@ -21,7 +21,7 @@ from hwnas.cli.common import (
     show_json,
     show_table,
 )
-from hwnas.cli.runs import name_of
+from hwnas.cli.search import name_of
 from hwnas.errors import HwnasError
 
 

@@ -112,7 +112,7 @@ def table_show(
     as_json: AsJson = False,
 ) -> None:
     """Print a latency table: the device, how it was measured, how far to trust it, every entry and edge's cost."""
-    from hwnas.cli.contents import show_edge_costs
+    from hwnas.cli.table_check import show_edge_costs
     from hwnas.text import printable
 
     content = open_table(table)
@@ -185,7 +185,7 @@ def table_check(
     name), whether entries with more channels or a larger image take no less time. Of a table that was fitted,
     transferred or imported, there is no more to check.
     """
-    from hwnas.cli.contents import check_contents, show_contents, why_not_timed
+    from hwnas.cli.table_check import check_contents, show_contents, why_not_timed
     from hwnas.tables.network_key import choose_network, networks_of
     from hwnas.text import printable
 
