@@ -12,7 +12,9 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from hwnas.networks.supernet import DropPath, Mixed, MixedCell, Supernet
+from hwnas.networks.drop_path import DropPath
+from hwnas.networks.mixed_cell import Mixed, MixedCell
+from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
 from hwnas.spaces import FixedModule
 
@@ -31,17 +33,17 @@ class NaiveSupernet(nn.Module):
         self,
         x: Tensor,
         mixture: Mapping[str, Mixed],
-        places: Mapping[int, Mixed] | None = None,
+        instances: Mapping[int, Mixed] | None = None,
         drop: DropPath | None = None,
     ) -> Tensor:
-        """Of ``mixture`` and ``places`` only the weights count."""
+        """Of ``mixture`` and ``instances`` only the weights count."""
         values = {-1: x.contiguous()}
         for index, (part, module) in enumerate(zip(self.network.parts, self.supernet.parts, strict=True)):
             inputs = [values[source] for source in part.inputs]
             if isinstance(part, FixedModule):
                 values[index] = module(*inputs)
             else:
-                weights = (places or {}).get(index, mixture[part.kind]).weights
+                weights = (instances or {}).get(index, mixture[part.kind]).weights
                 values[index] = naive_cell(module, weights, inputs, drop)  # type: ignore[arg-type]
         return values[len(self.supernet.parts) - 1]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hwnas.networks.supernet import MixedCell, Supernet
+from hwnas.networks.mixed_cell import MixedCell
+from hwnas.networks.supernet import Supernet
 from hwnas.operations import FactorizedReduce
 
 

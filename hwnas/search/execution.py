@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from hwnas.compute.device import CPU
 from hwnas.errors import HwnasError
-from hwnas.networks.supernet import Mixed, Supernet
+from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.supernet import Supernet
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw
 

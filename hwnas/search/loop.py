@@ -30,8 +30,9 @@ from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import append_lines
-from hwnas.networks.fast.cuda_graphs import GraphReplay
-from hwnas.networks.supernet import Supernet, drop_path, require_divisible
+from hwnas.networks.drop_path import drop_path
+from hwnas.networks.fast import accelerate
+from hwnas.networks.supernet import Supernet, require_divisible
 from hwnas.networks.widen import widen
 from hwnas.recipe import Penalty, Recipe, Stage
 from hwnas.search.choices import build
@@ -216,17 +217,19 @@ class Search:
 
     def _set_supernet(self, supernet: Supernet) -> None:
         self.processes.share_norms(supernet)
-        supernet.compute_with(self.recipe.kernels == "compiled")
         self.layout = layout_on(self.device, supernet)
         self.supernet = supernet.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self._forget_passes()
+        self._accelerate()
         self.weights = list(self.supernet.parameters())
         self.weight_optimizer = make_optimizer(self.recipe.weights, self.weights)
 
-    def _forget_passes(self) -> None:
-        # Where the draw says what runs, hardly a pass is like another; where processes share batch norms, they talk.
-        records = self.logits_device.type == "cuda" and self.processes.alone
-        self.passes = GraphReplay(self.supernet, self.precision, records, self.log)
+    def _accelerate(self) -> None:
+        # CUDA graphs need equal passes, and shared batch norms communicate inside a pass.
+        replay = self.logits_device.type == "cuda" and self.processes.alone
+        compiled = self.recipe.kernels == "compiled"
+        self.passes = accelerate(
+            self.supernet, precision=self.precision, compiled=compiled, replay=replay, log=self.log
+        )
 
     def _forget_epoch(self) -> None:
         self.sums: list[dict[str, float | Tensor]] = [dict.fromkeys(EPOCH_MEANS, 0.0) for _ in self.targets]
@@ -368,7 +371,7 @@ class Search:
         with span("backward"):
             found = torch.autograd.grad(loss, list(parameters), allow_unused=True)
         # A recorded pass has its gradients in one place, where the next one has its own.
-        own = [g.clone() if g is not None and self.passes.records else g for g in found]
+        own = [g.clone() if g is not None and self.passes.enabled else g for g in found]
         return self.processes.means(
             [torch.zeros_like(p) if g is None else g for g, p in zip(own, parameters, strict=True)]
         )
@@ -449,7 +452,7 @@ class Search:
             for target in self.targets:
                 assert isinstance(target.distribution, EdgeLogits)
                 target.distribution.prune(min(stage.operations, len(self.space.operations)))
-            self._forget_passes()
+            self._accelerate()
             self._widen(stage.partial_channels)
 
     def _widen(self, partial: int) -> None:

@@ -21,7 +21,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import sha256_of, write_text
 from hwnas.networks.auxiliary import auxiliary_head
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.supernet import DropPath, drop_path
+from hwnas.networks.drop_path import DropPath, drop_path
 from hwnas.training.augment import cutout
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.optimizers import make_optimizer, set_learning_rate

@@ -21,8 +21,9 @@ import hwnas.training.child
 from hwnas.compute.device import CPU, choose_device, layout_on, to_device
 from hwnas.compute.precision import choose_precision
 from hwnas.errors import HwnasError
-from hwnas.networks.fast import wide
-from hwnas.networks.fast.cuda_graphs import MOST, GraphReplay
+from hwnas.networks import fast
+from hwnas.networks.fast import fused_edges
+from hwnas.networks.fast.cuda_graphs import MOST_GRAPHS, GraphReplay
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
 from hwnas.recipe import known_recipes
@@ -46,9 +47,9 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, what learns is put on the pretended device."""
     for module in (hwnas.search.loop, hwnas.training.child):
         monkeypatch.setattr(module, "choose_device", lambda asked: DEVICE)
-    # As on the processor, to compare to the bit; tests/networks/test_wide.py compares what runs wide elsewhere.
-    together = wide._together
-    monkeypatch.setattr(wide, "_together", lambda mine, x: together(mine, torch.empty(0)))
+    # As on the processor, to compare to the bit; tests/networks/test_wide.py compares fused edges.
+    together = fused_edges._together
+    monkeypatch.setattr(fused_edges, "_together", lambda mine, x: together(mine, torch.empty(0)))
     monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)
     with Accelerator():
         yield
@@ -240,16 +241,16 @@ def test_recorded_passes_change_nothing(name: str, monkeypatch: pytest.MonkeyPat
     class Recording(GraphReplay):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            self.records = True
+            self.enabled = True
 
-    monkeypatch.setattr(hwnas.search.loop, "GraphReplay", Recording)
+    monkeypatch.setattr(fast, "GraphReplay", Recording)
     require_equal(some_steps(name)[0].state(), expected)
     arguments = 1 + 2 + (2 if name == "darts/pc-darts" else 0)  # images, a mixture a kind of cell (and its edges)
     first = {"darts/snas": [(arguments + 1, True)], "darts/darts-second": [(arguments + 1, True), (arguments, True)]}
     frozen_then_weights = [(arguments, False), (arguments + 1, True)]
     kinds = first.get(name, frozen_then_weights)
     assert calls[: len(kinds)] == kinds
-    assert len(calls) <= MOST
+    assert len(calls) <= MOST_GRAPHS
 
 
 def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +261,9 @@ def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.Monk
     passes = GraphReplay(search.supernet, "float32", True, heard.append)
     draw = search.draw(search.targets[0], "weights")
     mixture, _ = search.runs(search.supernet, search.targets[0].distribution, draw)
-    for images in range(2, 2 + MOST + 3):
+    for images in range(2, 2 + MOST_GRAPHS + 3):
         passes(torch.zeros(images, *search.data.shape), mixture, {}, None, False)
-    assert len(calls) == MOST
+    assert len(calls) == MOST_GRAPHS
     assert len(heard) == 1
 
 
@@ -278,7 +279,7 @@ def test_a_pass_that_cannot_be_recorded_runs_and_says_so(monkeypatch: pytest.Mon
             super().__init__(supernet, precision, True, heard.append)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", fails)
-    monkeypatch.setattr(hwnas.search.loop, "GraphReplay", Recording)
+    monkeypatch.setattr(fast, "GraphReplay", Recording)
     require_equal(some_steps("nasbench201/darts")[0].state(), expected)
     assert len(heard) == 1
     assert "operation not permitted when stream is capturing" in heard[0]
@@ -308,7 +309,7 @@ def test_a_gpu_comes_near_and_is_never_waited_for(name: str, monkeypatch: pytest
     for found, records in ((replayed, True), (plain, False)):
         search, _ = some_steps(name)
         assert search.device.type == "cuda"
-        search.passes.records = records
+        search.passes.enabled = records
         for _ in range(3):
             search.take_step()
         torch.cuda.set_sync_debug_mode("error")
@@ -316,7 +317,7 @@ def test_a_gpu_comes_near_and_is_never_waited_for(name: str, monkeypatch: pytest
             search.take_step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert search.passes.records == records  # it could be recorded
+        assert search.passes.enabled == records  # it could be recorded
         found.update(leaves(search.state()))
     for path, value in plain.items():
         if isinstance(value, Tensor) and value.is_floating_point():

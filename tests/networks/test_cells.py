@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
-from hwnas.networks.supernet import Mixed, MixedCell, Supernet, shuffled
+from hwnas.networks.mixed_cell import Mixed, MixedCell, shuffled
+from hwnas.networks.supernet import Supernet
 from hwnas.networks.widen import widen
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import Draw, DrawContext
@@ -52,7 +53,7 @@ def cell_by_hand(cell: MixedCell, inputs: list[Tensor], edge: Callable[[int, Ten
     nodes = [prepare(x) for prepare, x in zip(cell.preprocess, inputs, strict=True)]
     for node in cell.cell.inner_nodes:
         terms = [t for e in cell.cell.edges_into(node) for t in edge(e, nodes[cell.cell.edges[e][0]])]
-        nodes.append(torch.stack(terms).sum(dim=0) if terms else cell._zeros(inputs[0], cell.out_channels))
+        nodes.append(torch.stack(terms).sum(dim=0) if terms else cell.zeros(inputs[0], cell.out_channels))
     outputs = [nodes[n] for n in cell.cell.outputs]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 

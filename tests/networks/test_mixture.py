@@ -1,4 +1,4 @@
-"""What makes a supernet's step cheap changes nothing: compiled sums, what several edges share, what need not run."""
+"""The accelerated supernet computes the same as the naive one: compiled sums, shared layers, skipped candidates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.compute.precision import choose_precision
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
+from hwnas.networks.fast import accelerate
+from hwnas.networks.fast.kernel_layers import branches
 from hwnas.networks.fast.kernels import kernels
-from hwnas.networks.fast.mixture import Term, branches, mix
-from hwnas.networks.supernet import Mixed, Supernet
+from hwnas.networks.fast.weighted_sum import Term, weighted_sum
+from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.supernet import Supernet
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
 from hwnas.search.loop import Search
@@ -43,7 +46,7 @@ def test_a_full_mixture_is_the_naive_one(arithmetic: str, name: str, pool_norm: 
     space = SPACES[name]
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, replace(ODD[name], pool_norm=pool_norm))).double()
-    net.compute_with(arithmetic == "compiled")
+    accelerate(net, compiled=arithmetic == "compiled")
     naive = NaiveSupernet(copy.deepcopy(net))
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     generator = torch.Generator().manual_seed(1)
@@ -82,7 +85,7 @@ def test_what_is_averaged_is_averaged_once(height: int, width: int) -> None:
         a, b = x[:, :9], y[:, 2:]
         if fused:
             terms = [Term(b, norm=norm), Term(a), *(Term(v, pooled=True) for v in (a, b, a)), Term(a)]
-            total = mix(terms, weights, factors)
+            total = weighted_sum(terms, weights, factors)
         else:
             values = norm(b), a, pool(a), pool(b), pool(a), a
             total = sum(w * f[:, None, None, None] * v for w, f, v in zip(weights, factors, values, strict=True))  # type: ignore[assignment]
@@ -110,13 +113,13 @@ def test_gradients_of_all_readers_come_back_in_one_pass(straight: int, rectified
 def test_bfloat16_is_rounded_as_torch_rounds() -> None:
     """To nearest, ties to even; in whole vectors and in what is left of the channels."""
     a, b = (images_like(2, 43, 5, 4, dtype=torch.bfloat16, seed=seed) for seed in (0, 1))
-    total = mix([Term(a), Term(b)], torch.ones(2))
+    total = weighted_sum([Term(a), Term(b)], torch.ones(2))
     assert total.dtype == torch.bfloat16
     assert torch.equal(total, (a.float() + b.float()).bfloat16())
     ties = torch.tensor([1.0, 0.00390625, 0.01171875]).bfloat16()  # sums half way between two numbers
     x, y, z = (ties[k].repeat(1, 43, 2, 2).contiguous(memory_format=torch.channels_last) for k in range(3))
     for other in (y, z):
-        assert torch.equal(mix([Term(x), Term(other)], torch.ones(2)), (x.float() + other.float()).bfloat16())
+        assert torch.equal(weighted_sum([Term(x), Term(other)], torch.ones(2)), (x.float() + other.float()).bfloat16())
 
 
 @needs_compiler
@@ -127,7 +130,7 @@ def test_statistics_far_from_zero(outlier: bool) -> None:
     x[:, :, 0, 0] += 30.0 * outlier
     x += 1000 * (not outlier)
     norm = nn.BatchNorm2d(11, affine=False, momentum=1.0)
-    mix([Term(x.float().contiguous(memory_format=torch.channels_last), norm=norm)], torch.ones(1))
+    weighted_sum([Term(x.float().contiguous(memory_format=torch.channels_last), norm=norm)], torch.ones(1))
     exact = x.float().double()
     torch.testing.assert_close(norm.running_mean, exact.mean(dim=(0, 2, 3)), rtol=1e-6, atol=2e-6, check_dtype=False)
     torch.testing.assert_close(norm.running_var, exact.var(dim=(0, 2, 3)), rtol=1e-5, atol=0.0, check_dtype=False)
@@ -137,7 +140,7 @@ def test_statistics_far_from_zero(outlier: bool) -> None:
 def test_second_derivatives_are_refused() -> None:
     """Autograd would take the kernels' gradients for constants."""
     net = Supernet(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
-    net.compute_with(compiled=True)
+    accelerate(net, compiled=True)
     scores = net(torch.randn(4, 3, 16, 16), {"cell": Mixed(torch.ones(6, 5))})
     with pytest.raises(HwnasError, match="no second derivatives"):
         torch.autograd.grad(scores.square().sum(), list(net.parameters()), create_graph=True)
@@ -148,7 +151,7 @@ def test_what_weighs_exactly_nothing_does_not_run(arithmetic: str, space: Search
     """Its output would not be finite, and its norms see no batch; where its weight is to learn it does run."""
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, SMALL[space.name]))
-    net.compute_with(arithmetic == "compiled")
+    accelerate(net, compiled=arithmetic == "compiled")
     weights = {kind: torch.ones(len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
     zero = {"darts": "dil_conv_5x5", "nasbench201": "nor_conv_3x3"}[space.name]
     for w in weights.values():

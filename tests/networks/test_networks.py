@@ -16,7 +16,9 @@ from hwnas.cost.model import build_cost_models
 from hwnas.export.network import export_cells, export_network, open_session
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
-from hwnas.networks.supernet import Mixed, Supernet, drop_path
+from hwnas.networks.drop_path import drop_path
+from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.web_model import convert_for_web

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.naive_mixture import NaiveSupernet
-from hwnas.networks.fast import wide
-from hwnas.networks.supernet import Mixed, MixedCell, Supernet, drop_path
+from hwnas.networks.drop_path import drop_path
+from hwnas.networks.fast import accelerate, fused_edges
+from hwnas.networks.fast.cell import FastCell
+from hwnas.networks.mixed_cell import CellEvaluation, Mixed, MixedCell
+from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.training.processes import Processes, SharedBatchNorm
@@ -25,7 +28,7 @@ KINDS = ("all", "dropped", "sampled", "some", "ghosts", "edges", "partial", "sha
 @pytest.fixture(autouse=True)
 def everything_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU."""
-    monkeypatch.setattr(wide, "_together", lambda mine, x: [tuple(mine)])
+    monkeypatch.setattr(fused_edges, "_together", lambda mine, x: [tuple(mine)])
 
 
 def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[int, int] = (15, 17)) -> Supernet:
@@ -34,11 +37,12 @@ def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[i
     if kind == "partial":
         setting = replace(setting, channels=8, height=16, width=16)
     net = Supernet(SizedSpace(SPACES[name], setting), 2 if kind == "partial" else 1, kind.startswith("shared")).double()
+    accelerate(net)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MixedCell, "plain", property(lambda cell: False))
+    monkeypatch.setattr(FastCell, "fusible", lambda fast, cell: False)
 
 
 def mixture(name: str, kind: str) -> dict[str, Mixed]:
@@ -74,15 +78,18 @@ def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_wide_is_one_by_one(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
+def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
+    """And so does the accelerated supernet without fused edges."""
     net = supernet(name, kind)
-    other = copy.deepcopy(net)
+    unfused, plain = copy.deepcopy(net), copy.deepcopy(net)
+    for cell in plain.cells:
+        cell.evaluation = CellEvaluation
     mine = outcome(net, name, kind)
     one_by_one(monkeypatch)
-    its = outcome(other, name, kind)
     assert float(mine["scores"].std()) > 0  # type: ignore[union-attr]
-    for key, value in its.items():
-        torch.testing.assert_close(mine[key], value, **CLOSE, msg=lambda m, key=key: f"{key}: {m}")
+    for other in (unfused, plain):
+        for key, value in outcome(other, name, kind).items():
+            torch.testing.assert_close(mine[key], value, **CLOSE, msg=lambda m, key=key: f"{key}: {m}")
 
 
 @pytest.mark.parametrize(("name", "pool_norm"), [("darts", True), ("darts", False), ("nasbench201", True)])
@@ -228,5 +235,5 @@ def test_second_derivatives_of_what_a_matrix_weighs() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = (3, 2), (2, 4, 3, 2), (2, 4, 3, 2)
     tensors = tuple(torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes)
-    assert torch.autograd.gradcheck(wide._Weighed.apply, tensors)
-    assert torch.autograd.gradgradcheck(wide._Weighed.apply, tensors)
+    assert torch.autograd.gradcheck(fused_edges._WeightedByMatrix.apply, tensors)
+    assert torch.autograd.gradgradcheck(fused_edges._WeightedByMatrix.apply, tensors)

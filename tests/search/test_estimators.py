@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from hwnas.networks.supernet import Mixed
+from hwnas.networks.mixed_cell import Mixed
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import Draw, DrawContext, one_hot
 from hwnas.search.lagrangian import relative_costs

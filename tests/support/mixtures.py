@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from hwnas.networks.supernet import Mixed, drop_path
+from hwnas.networks.drop_path import drop_path
+from hwnas.networks.mixed_cell import Mixed
 from support.spaces import SMALL
 
 # Sizes that fill no vector, odd images, and pooling with and without a norm.

@@ -28,7 +28,7 @@ from hwnas.export.network import onnx_network
 from hwnas.files import sha256_of_file
 from hwnas.networks.auxiliary import AuxiliaryHead, auxiliary_head
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.supernet import DropPath, drop_path
+from hwnas.networks.drop_path import DropPath, drop_path
 from hwnas.profiling.session import ask
 from hwnas.recipe import known_recipes
 from hwnas.runtimes.device_spec import parse_device

@@ -1,7 +1,7 @@
-"""A supernet's passes on a GPU, recorded once as CUDA graphs and replayed: a step's thousands of launches become two.
+"""Record the forward and backward pass of a supernet on a GPU as CUDA graphs and replay them.
 
-Recorded are passes that are the same at every step but for what is in their tensors: those in which every candidate
-runs (runs: all), forward and backward. Any other pass, and any on a processor, runs as it is written.
+A replayed step takes two launches instead of thousands. Only passes that differ in nothing but the values of their
+tensors can be replayed: those in which every candidate runs (runs: all). Other passes, and all on a CPU, run eagerly.
 """
 
 from __future__ import annotations
@@ -13,72 +13,76 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compute.precision import computing
-from hwnas.networks.supernet import DropPath, Mixed, Supernet
+from hwnas.networks.drop_path import DropPath
+from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.supernet import Supernet
 
-MOST = 4  # recordings: each holds the memory of a pass
+MOST_GRAPHS = 4  # each holds the memory of a pass
 
 
 class GraphReplay:
-    """GraphReplay over ``supernet`` in training, in one precision.
+    """The forward pass of ``supernet`` in one precision, replayed from CUDA graphs if ``enabled``.
 
-    ``records``: whether to record at all. ``say`` hears why a pass that should be recorded cannot be.
+    If a pass cannot be recorded, the reason is logged, ``enabled`` becomes False and all passes run eagerly.
     """
 
-    def __init__(self, supernet: Supernet, precision: str, records: bool, say: Callable[[str], None]) -> None:
-        self.supernet, self.precision, self.records, self.log = supernet, precision, records, say
-        self._recorded: dict[object, _Pass] = {}
+    def __init__(self, supernet: Supernet, precision: str, enabled: bool, log: Callable[[str], None]) -> None:
+        self.supernet, self.precision, self.enabled, self.log = supernet, precision, enabled, log
+        self._graphs: dict[object, _TensorPass] = {}
 
     def __call__(
         self,
         images: Tensor,
         mixture: Mapping[str, Mixed],
-        places: Mapping[int, Mixed],
+        instances: Mapping[int, Mixed],
         drop: DropPath | None,
         frozen: bool,
     ) -> Tensor:
-        """The scores of a batch. ``frozen`` says that no gradient of the supernet's weights will be asked for."""
-        if self.records and not places:
+        """Return the scores of a batch. With ``frozen`` no gradient of the supernet's weights may be asked for."""
+        if self.enabled and not instances:
             mixture = {kind: mixed.on(images.device) for kind, mixed in mixture.items()}
             key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
-            if key in self._recorded or len(self._recorded) < MOST:
+            if key in self._graphs or len(self._graphs) < MOST_GRAPHS:
                 return self._replayed(key, images, mixture, drop, frozen)
-            self.records = False
-            self.log(f"passes over the supernet are of more than {MOST} kinds: they are not replayed")
+            self.enabled = False
+            self.log(f"forward passes are of more than {MOST_GRAPHS} kinds; CUDA graphs are no longer used")
         with computing(self.precision, images.device):
-            return self.supernet(images, mixture, places, drop)
+            return self.supernet(images, mixture, instances, drop)
 
     def _replayed(
         self, key: object, images: Tensor, mixture: Mapping[str, Mixed], drop: DropPath | None, frozen: bool
     ) -> Tensor:
         tensors = [t for mixed in mixture.values() for t in (mixed.weights, mixed.edges) if t is not None]
         tensors += [drop.rows] if drop else []
-        if key not in self._recorded:
-            self._recorded[key] = self._record(_Pass(self.supernet, mixture, self.precision), images, tensors, frozen)
-        return self._recorded[key](images, *tensors)
+        if key not in self._graphs:
+            self._graphs[key] = self._record(
+                _TensorPass(self.supernet, mixture, self.precision), images, tensors, frozen
+            )
+        return self._graphs[key](images, *tensors)
 
-    def _record(self, one: _Pass, images: Tensor, tensors: list[Tensor], frozen: bool) -> _Pass:
-        """The pass, recorded if it can be; the statistics of batch norms are as they were before."""
+    def _record(self, module: _TensorPass, images: Tensor, tensors: list[Tensor], frozen: bool) -> _TensorPass:
+        """Record a pass if possible, and restore the statistics of batch norms that recording changed."""
         samples = tuple(t.detach().clone().requires_grad_(t.requires_grad) for t in (images, *tensors))
         buffers = list(self.supernet.buffers())
-        kept, learnt = [b.clone() for b in buffers], [p for p in one.parameters() if p.requires_grad]
+        values, trainable = [b.clone() for b in buffers], [p for p in module.parameters() if p.requires_grad]
         try:
-            for parameter in learnt:
+            for parameter in trainable:
                 parameter.requires_grad_(not frozen)
-            torch.cuda.make_graphed_callables(one, samples, allow_unused_input=True)  # from now on ``one`` replays it
+            torch.cuda.make_graphed_callables(module, samples, allow_unused_input=True)  # replaces its forward
         except RuntimeError as error:
-            self.records = False
+            self.enabled = False
             self.log(
-                f"CUDA graphs cannot record the supernet ({str(error).splitlines()[0]}): its operators run one by one"
+                f"CUDA graphs cannot record the supernet ({str(error).splitlines()[0]}); its operators run one by one"
             )
         finally:
-            for parameter in learnt:
+            for parameter in trainable:
                 parameter.requires_grad_()
-            torch._foreach_copy_(buffers, kept)
-        return one
+            torch._foreach_copy_(buffers, values)
+        return module
 
 
-class _Pass(nn.Module):
-    """A pass whose arguments are tensors alone: images, every mixture's weights (and edges), rows of a drop path."""
+class _TensorPass(nn.Module):
+    """A pass whose arguments are tensors: images, the weights (and edges) of each mixture, the rows of a drop path."""
 
     def __init__(self, supernet: Supernet, mixture: Mapping[str, Mixed], precision: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Candidates taken apart: what several have in common is computed once, and what fuses is told to the kernels."""
+"""Split candidates into steps, to share first layers and to find what the kernels and fused edges can run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from hwnas.networks.fast.mixture import Block, Term, mix, pool
-from hwnas.networks.fast.wide import Layers, layers_of
+from hwnas.networks.fast.fused_edges import Layers, layers_of
+from hwnas.networks.fast.kernel_layers import pool
+from hwnas.networks.fast.weighted_sum import Block, Term, weighted_sum
 from hwnas.operations import FactorizedReduce
 
 Layer = Callable[[Tensor], Tensor]
@@ -18,19 +19,19 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 @dataclass
-class Firsts:
-    """What first layers have ``made`` of a tensor, by their names, and its ReLUs that are still to be read."""
+class FirstOutputs:
+    """The outputs of first layers on one tensor, by the text of the layer, and its unused ReLU copies."""
 
-    made: dict[str, Tensor] = field(default_factory=dict)
+    by_layer: dict[str, Tensor] = field(default_factory=dict)
     rectified: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A module as its ``first`` layer where that learns nothing, the layers behind, and the batch norm at its end.
+    """A module as its ``first`` layer if that has no parameters, the layers behind, and the batch norm at its end.
 
-    ``blocks`` are the whole of it where the kernels know all of its layers, ``layers`` where it can run wide; modules
-    of one ``kind`` differ at most in what they have learnt.
+    ``blocks`` is the whole module if the kernels can run all of its layers, ``layers`` if edges can be fused; modules
+    of one ``kind`` differ only in their parameters.
     """
 
     first: nn.Module | None
@@ -41,44 +42,47 @@ class Steps:
     kind: str = ""
 
     def in_blocks(self, x: Tensor) -> bool:
-        """Whether the kernels run all of it on x."""
+        """Return whether the kernels run the whole module on x."""
         return bool(self.blocks) and x.dtype != torch.bfloat16
 
     def rectifies(self, x: Tensor) -> bool:
-        """Whether ``term`` reads a ReLU of x."""
+        """Return whether ``term`` reads the ReLU of x."""
         return isinstance(self.first, nn.ReLU) and not self.in_blocks(x)
 
-    def term(self, x: Tensor, firsts: Firsts) -> Term:
-        """The module's output for x as a summand for the kernels."""
+    def term(self, x: Tensor, first_outputs: FirstOutputs) -> Term:
+        """Return the module's output for x as a summand for the kernels."""
         if self.in_blocks(x):
             return Term(x, self.blocks)
-        if _is_averaging(self.first) and not self.rest and self.norm is None:
+        if _is_average_pool(self.first) and not self.rest and self.norm is None:
             return Term(x, pooled=True)
-        value = self._behind_first(x, firsts, True)
+        value = self._before_norm(x, first_outputs, True)
         return Term(value, (), self.norm) if self.norm is None or is_plain(self.norm) else Term(self.norm(value))
 
-    def output(self, x: Tensor, firsts: Firsts, fused: bool) -> Tensor:
-        if fused:
-            term = self.term(x, firsts)
-            return mix([term], torch.ones(1)) if term.norms or term.pooled else term.value
-        value = self._behind_first(x, firsts, False)
+    def output(self, x: Tensor, first_outputs: FirstOutputs, compiled: bool) -> Tensor:
+        """Return the module's output for x."""
+        if compiled:
+            term = self.term(x, first_outputs)
+            return weighted_sum([term], torch.ones(1)) if term.norms or term.pooled else term.value
+        value = self._before_norm(x, first_outputs, False)
         return value if self.norm is None else self.norm(value)
 
-    def _behind_first(self, x: Tensor, firsts: Firsts, fused: bool) -> Tensor:
-        if firsts.rectified and isinstance(self.first, nn.ReLU):
-            x = firsts.rectified.pop()
+    def _before_norm(self, x: Tensor, first_outputs: FirstOutputs, compiled: bool) -> Tensor:
+        if first_outputs.rectified and isinstance(self.first, nn.ReLU):
+            x = first_outputs.rectified.pop()
         elif self.first is not None:
             name = str(self.first)
-            if name not in firsts.made:
-                firsts.made[name] = pool(x, self.first) if fused and _is_pool(self.first) else self.first(x)
-            x = firsts.made[name]
+            if name not in first_outputs.by_layer:
+                first_outputs.by_layer[name] = (
+                    pool(x, self.first) if compiled and _is_pool(self.first) else self.first(x)
+                )
+            x = first_outputs.by_layer[name]
         for layer in self.rest:
             x = layer(x)
         return x
 
 
 def steps_of(module: nn.Module) -> Steps:
-    """Take a module apart."""
+    """Split a module."""
     if isinstance(module, FactorizedReduce):
         return Steps(module.relu, (module.halves,), module.norm, (), layers_of(module), str(module))
     layers = list(module) if isinstance(module, nn.Sequential) else [module]
@@ -92,7 +96,7 @@ def steps_of(module: nn.Module) -> Steps:
 
 
 def blocks_of(module: nn.Module) -> tuple[Block, ...]:
-    """The blocks that a candidate is made of; none when it is something else."""
+    """Return the blocks that a candidate consists of; none if it has other layers."""
     layers = list(module) if isinstance(module, nn.Sequential) else []
     blocks = []
     while layers:
@@ -114,15 +118,15 @@ def is_plain(norm: nn.Module) -> bool:
 
 
 def _is_pool(layer: nn.Module) -> TypeGuard[nn.MaxPool2d | nn.AvgPool2d]:
-    """Whether the kernels know it: 3x3, one stride, a border that does not count."""
+    """Return whether the kernels can run it: 3x3, one stride, a border that does not count."""
     if not isinstance(layer, POOLS) or layer.ceil_mode or getattr(layer, "count_include_pad", False):
         return False
     square = layer.kernel_size in (3, (3, 3)) and layer.padding in (1, (1, 1)) and getattr(layer, "dilation", 1) == 1
     return square and isinstance(layer.stride, int) and getattr(layer, "divisor_override", None) is None
 
 
-def _is_averaging(layer: nn.Module | None) -> bool:
-    """Whether the kernels take it into their sums."""
+def _is_average_pool(layer: nn.Module | None) -> bool:
+    """Return whether the kernels apply it in their sums."""
     return isinstance(layer, nn.AvgPool2d) and _is_pool(layer) and layer.stride == 1
 
 

@@ -39,7 +39,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from hwnas.networks.supernet import Mixed, Supernet
+from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.supernet import Supernet
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits

@@ -1,7 +1,7 @@
 """PC-DARTS: partial channel connections (Xu et al., ICLR 2020).
 
 First-order DARTS in which the first 1/k of an edge's channels go through the mixture, the rest passes by and the
-channels are shuffled (``partial_channels``, hwnas.networks.supernet). What that leaves uncertain, which edges matter,
+channels are shuffled (``partial_channels``, hwnas.networks.mixed_cell). What that leaves uncertain, which edges matter,
 is learnt apart: an edge into node j is weighed by gamma[e] = softmax of beta over the edges into j. In the DARTS space
 the derived cell keeps the two edges into every node whose gamma * (likeliest operation other than ``none``) is largest.
 """

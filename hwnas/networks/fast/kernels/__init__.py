@@ -1,6 +1,6 @@
-"""Compiled arithmetic for mixtures on a CPU (mixture.cpp): built once a machine with its own C++ compiler, and cached.
+"""Compiled kernels for mixtures on a CPU (mixture.cpp), built once a machine with its C++ compiler and cached.
 
-Nothing needs it: plain torch, which is the default, computes the same but for rounding.
+They are optional: plain torch, the default, computes the same but for rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Pointer, Long = ctypes.c_void_p, ctypes.c_long
 
 
 class Norm(ctypes.Structure):
-    """A batch norm on a batch: where mean and 1 / deviation go, and the running statistics (0: none)."""
+    """A batch norm on a batch: the addresses of mean and 1 / deviation, and of the running statistics (0: none)."""
 
     _fields_ = (
         *((name, Pointer) for name in ("mean", "rstd", "running_mean", "running_var")),
@@ -34,7 +34,7 @@ class Norm(ctypes.Structure):
 
 
 class Gradient(ctypes.Structure):
-    """Of what a norm took in: a * factor * g + b * z + c."""
+    """The gradient before a norm: a * factor * g + b * z + c."""
 
     _fields_ = (
         ("g", Pointer),
@@ -45,8 +45,8 @@ class Gradient(ctypes.Structure):
     )
 
 
-class Plain(ctypes.Structure):
-    """A tensor that is summed as it is [0], or its means [1], or both (``is``), and where its gradient goes."""
+class PlainTerm(ctypes.Structure):
+    """A tensor that is summed itself [0], or its means [1], or both (``is``), and the address of its gradient."""
 
     _fields_ = (
         ("x", Pointer),
@@ -59,7 +59,7 @@ class Plain(ctypes.Structure):
     )
 
 
-class Block(ctypes.Structure):
+class BlockSizes(ctypes.Structure):
     """The sizes of ReLU, depthwise (``kernel`` 0: none) and pointwise convolution."""
 
     _fields_ = tuple(
@@ -71,7 +71,7 @@ class Block(ctypes.Structure):
     )
 
 
-# What a function takes before the number of threads: p a pointer, l a number.
+# The arguments of each function before the number of threads: p a pointer, l a number.
 SIGNATURES = {
     "statistics": "pllllp",
     "weighted_sum": "lppppppllllp",
@@ -84,13 +84,13 @@ SIGNATURES = {
     "block_forward": "plppppppp",
     "block_backward": "ppl" + "pppppp" + "l" + "ppp",
 }
-BLOCKS = ("block_forward", "block_backward")  # in float32 and float64 alone
+BLOCKS = ("block_forward", "block_backward")  # in float32 and float64 only
 TYPES = ("float32", "float64", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The compiled library, or None and why there is none."""
+    """The compiled library, or None and the reason."""
 
     library: ctypes.CDLL | None
     reason: str = ""
@@ -101,7 +101,7 @@ class Kernels:
 
 @cache
 def kernels() -> Kernels:
-    """Built on the first call on a machine, which takes seconds, and loaded on the first call of a process."""
+    """Return the kernels: compiled on the first call on a machine, in seconds, and loaded on the first of a process."""
     try:
         library = _load(_built())
         _keep_freed_memory()
@@ -111,7 +111,7 @@ def kernels() -> Kernels:
 
 
 def _built() -> Path:
-    """The library for this processor, compiled unless the cache has it."""
+    """Return the library for this processor, compiled unless it is cached."""
     from platformdirs import user_cache_path
 
     compiler = shutil.which(os.environ.get("CXX", "c++"))
@@ -132,15 +132,15 @@ def _built() -> Path:
 
 
 def _processor() -> bytes:
-    """What ``-march=native`` depends on."""
+    """Return the properties of the processor that ``-march=native`` depends on."""
     info = Path("/proc/cpuinfo")
     lines = info.read_bytes().split(b"\n\n")[0].splitlines() if info.exists() else []
-    kept = [line for line in lines if line.startswith((b"flags", b"Features", b"model name"))]
-    return b"\n".join([platform.machine().encode(), *kept])
+    wanted = [line for line in lines if line.startswith((b"flags", b"Features", b"model name"))]
+    return b"\n".join([platform.machine().encode(), *wanted])
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one: fresh pages are a tenth of a step."""
+    """Let glibc reuse the memory that a step frees: fresh pages cost a tenth of a step."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         for parameter, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 64 << 20)):  # mmap and trim thresholds, top pad
             mallopt(parameter, value)
