@@ -234,8 +234,8 @@ def test_verify_tightens_the_limit_of_each_device_that_breaks_its_own(
 
     monkeypatch.setattr("hwnas.runs.select.time_networks", clock)
     monkeypatch.setattr("hwnas.runs.finished.time_networks", clock)
-    for module in ("run", "finished"):
-        monkeypatch.setattr(f"hwnas.{module}.require_its_device", lambda table: None)
+    for module in ("search", "finished"):
+        monkeypatch.setattr(f"hwnas.runs.{module}.require_its_device", lambda table: None)
     out = tmp_path / "run"
     arguments = (*SEARCH, "--epochs", 1, "--budget", "50%@server,mild@phone", "--verify")
     result = run("search", *tables, *arguments, "--out", out, "--json")

@@ -111,7 +111,7 @@ def test_on_a_processor_the_grids_of_a_node_are_made_once(monkeypatch: pytest.Mo
 def require_naive(net: Supernet) -> None:
     """Loss, gradients and running statistics are those of one candidate after the other."""
     naive = NaiveSupernet(copy.deepcopy(net))
-    weights = {kind: mixed.weights.detach() for kind, mixed in mixture(net.space.name, "all").items()}
+    weights = {kind: mixed.weights.detach() for kind, mixed in mixture(net.sized.space.name, "all").items()}
     size = net.sized.setting.height, net.sized.setting.width
     (loss, slopes), (expected, naive_slopes) = (step_of(n, weights, False, size) for n in (net, naive))
     torch.testing.assert_close(loss, expected, **CLOSE)
