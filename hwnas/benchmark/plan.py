@@ -21,7 +21,7 @@ from hwnas.files import read_json, sha256_of, unwritable, write_json
 from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe, read_recipe
-from hwnas.runs.finished import fit_to_data
+from hwnas.runs.read import fit_to_data
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201

@@ -148,7 +148,8 @@ def common_network(
 
 
 def show_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, allow_nan=False))
+    """Print JSON; a Record (hwnas.validation) is printed as its file has it."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=lambda record: record.to_json()))
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

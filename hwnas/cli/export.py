@@ -120,20 +120,21 @@ def _quantize(folder: Path, images: int | None, data: str | None, device: str | 
         return
     shown = []
     for row in rows:
-        accuracy, size = row["accuracy"], row["bytes"]
-        for number, times in enumerate(row["latency"].values()):
-            on = list(row["latency"])[number]
+        for device, timing in row.latency.items():
             shown.append(
                 [
-                    name_of(row, rows) + f" on {on}" * (len(row["latency"]) > 1),
-                    *(f"{accuracy[s]['float32']:.2%} > {accuracy[s]['int8']:.2%}" for s in ("validation", "test")),
-                    f"{times['float32_ms']:.4g} ± {times['float32_error_ms']:.2g} ms",
-                    f"{times['int8_ms']:.4g} ± {times['int8_error_ms']:.2g} ms",
-                    f"{size['float32'] / 1e3:.1f} > {size['int8'] / 1e3:.1f} kB",
+                    name_of(row, rows) + f" on {device}" * (len(row.latency) > 1),
+                    *(
+                        f"{row.accuracy[split]['float32']:.2%} > {row.accuracy[split]['int8']:.2%}"
+                        for split in ("validation", "test")
+                    ),
+                    f"{timing.float32_ms:.4g} ± {timing.float32_error_ms:.2g} ms",
+                    f"{timing.int8_ms:.4g} ± {timing.int8_error_ms:.2g} ms",
+                    f"{row.bytes['float32'] / 1e3:.1f} > {row.bytes['int8'] / 1e3:.1f} kB",
                 ]
             )
     show_table("float32 > int8", ["budget", "validation", "test", "float32", "int8", "file"], shown)
     for row in rows:
-        print(f"{name_of(row, rows)}: {row['onnx']}")
-        for line in row["warnings"]:
+        print(f"{name_of(row, rows)}: {row.onnx}")
+        for line in row.warnings:
             print(f"{name_of(row, rows)}: {line}")

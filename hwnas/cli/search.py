@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -24,6 +25,20 @@ from hwnas.cli.common import (
     show_table,
 )
 from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.runs.schema import SummaryRow
+
+
+class TargetRow(Protocol):
+    """A row about one target of a run."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def budget(self) -> str: ...
+
 
 ComputeName = Annotated[
     str | None, typer.Option(help="What computes: cpu, cuda, or auto (the default): a GPU where torch can use one.")
@@ -96,7 +111,7 @@ def search_command(
     """
     from hwnas.progress import Progress
     from hwnas.recipe import read_recipe, recipe_of
-    from hwnas.runs.search import SearchRequest, answer
+    from hwnas.runs.search import SearchRequest, run_search
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
@@ -114,15 +129,15 @@ def search_command(
     settings = read_recipe(recipe or recipe_of(method or "snas", alike, data), changes)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
-    question = SearchRequest(sized, tables, data, budget or ["moderate"], settings, verify, plugin)
+    request = SearchRequest(sized, tables, data, budget or ["moderate"], settings, verify, plugin)
     with Progress() as progress:
-        rows = answer(question, out, progress, profile)
+        rows = run_search(request, out, progress, profile)
     if as_json:
         show_json({"targets": rows})
     else:
         show_results(rows)
         print(f"next: hwnas verify {out}")
-    if any(row.get("kept") is False for row in rows):
+    if any(row.kept is False for row in rows):
         raise typer.Exit(1)
 
 
@@ -134,7 +149,7 @@ def verify_command(
 ) -> None:
     """Time exported networks again; exit code 1 when one breaks its budget by more than the measurement's error."""
     from hwnas.progress import Progress
-    from hwnas.runs.finished import verify_run
+    from hwnas.runs.verify import verify_run
     from hwnas.runtimes.device_spec import parse_device
 
     with Progress() as progress:
@@ -145,17 +160,17 @@ def verify_command(
         columns = ["budget", "limit", "predicted", "measured", "clock says", "kept"]
         shown = [
             [
-                name_on(r, r["device"], rows),
-                f"{r['budget_ms']:.4g} ms" if r["budget_ms"] else "-",
-                f"{r['predicted_ms']:.4g} ms",
-                f"{r['measured_ms']:.4g} ± {r['measured_error_ms']:.2g} ms",
-                f"{r['measured_raw_ms']:.4g} ms",
-                "yes" if r["kept"] else "NO",
+                name_on(r, r.device, rows),
+                f"{r.budget_ms:.4g} ms" if r.budget_ms else "-",
+                f"{r.predicted_ms:.4g} ms",
+                f"{r.measured_ms:.4g} ± {r.measured_error_ms:.2g} ms",
+                f"{r.measured_raw_ms:.4g} ms",
+                "yes" if r.kept else "NO",
             ]
             for r in rows
         ]
         show_table("", columns, shown)
-        slowdowns = {r["device"]: r["machine_slowdown"] for r in rows}
+        slowdowns = {r.device: r.machine_slowdown for r in rows}
         for device, slowdown in slowdowns.items():
             table = "the table" if len(slowdowns) == 1 else f"table {device}"
             if slowdown is None:
@@ -165,7 +180,7 @@ def verify_command(
                     f"the machine runs at {1 / slowdown:.0%} of its speed when {table} was measured; "
                     "'measured' has this divided out"
                 )
-    if not all(row["kept"] for row in rows):
+    if not all(row.kept for row in rows):
         raise typer.Exit(1)
 
 
@@ -237,15 +252,16 @@ def train_command(
         show_json({"targets": rows})
         return
     for r in rows:
-        stopped = f" (stopped: {r['training']['stopped']})" * bool(r["training"]["stopped"])
-        claim = f"; {r['no_claim']}" if "no_claim" in r else ""
+        assert r.training
+        stopped = f" (stopped: {r.training.stopped})" * bool(r.training.stopped)
+        claim = f"; {r.no_claim}" * bool(r.no_claim)
         print(
-            f"{name_of(r, rows)}: {r['training']['epochs']} epochs{stopped}, "
-            f"validation {r['validation_accuracy_before_training']:.1%} -> {r['validation_accuracy']:.1%}, "
-            f"test {r['accuracy']:.1%}{claim}; {r['onnx']}"
+            f"{name_of(r, rows)}: {r.training.epochs} epochs{stopped}, "
+            f"validation {r.validation_accuracy_before_training:.1%} -> {r.validation_accuracy:.1%}, "
+            f"test {r.accuracy:.1%}{claim}; {r.onnx}"
         )
-    places = [Path(r["onnx"]).parent for r in rows if "no_claim" in r]
-    print(f"next: hwnas evaluate {places[0]} --latency" if places else f"next: hwnas verify {folder}")
+    other_sizes = [Path(r.onnx).parent for r in rows if r.no_claim]
+    print(f"next: hwnas evaluate {other_sizes[0]} --latency" if other_sizes else f"next: hwnas verify {folder}")
 
 
 @command(app, "evaluate", "hwnas evaluate runs/a --split test --confusion confusion.csv")
@@ -264,36 +280,32 @@ def evaluate_command(
     Calibration error is Guo et al.'s (2017), 15 bins: how far confidence is from accuracy.
     """
     from hwnas.progress import Progress
-    from hwnas.runs.finished import EVALUATED, evaluate
+    from hwnas.runs.evaluate import RUNTIME_NAMES, evaluate_run
 
     with Progress() as progress:
-        rows = evaluate(folder, split, data, latency, confusion, progress)
+        rows = evaluate_run(folder, split, data, latency, confusion, progress)
     if as_json:
         show_json({"split": split, "targets": rows})
         return
-    shown = []
-    for r in rows:
-        for runtime, name in EVALUATED.items():
-            if f"{runtime}_accuracy" not in r:
-                continue
-            top5 = r[f"{runtime}_top5_accuracy"]
-            shown.append(
-                [
-                    name_of(r, rows),
-                    name,
-                    f"{r['images']:,}",
-                    f"{r[f'{runtime}_accuracy']:.2%}",
-                    "-" if top5 is None else f"{top5:.2%}",
-                    f"{r[f'{runtime}_calibration_error']:.2%}",
-                ]
-            )
+    shown = [
+        [
+            name_of(r, rows),
+            RUNTIME_NAMES[runtime],
+            f"{r.images:,}",
+            f"{scores.accuracy:.2%}",
+            "-" if scores.top5_accuracy is None else f"{scores.top5_accuracy:.2%}",
+            f"{scores.calibration_error:.2%}",
+        ]
+        for r in rows
+        for runtime, scores in r.scores.items()
+    ]
     columns = ["budget", "runtime", "images", "accuracy", "top-5", "calibration error"]
     show_table(f"on the {split} images", columns, shown)
     for r in rows:
-        for time in r.get("latency", []):
-            of = name_on(r, time["device"], rows)
-            state = "" if time["machine_slowdown"] is None else " in the machine's state when the table was measured"
-            print(f"{of}: {time['measured_ms']:.4g} ± {time['measured_error_ms']:.2g} ms{state}")
+        for time in r.latency:
+            state = "" if time.machine_slowdown is None else " in the machine's state when the table was measured"
+            name = name_on(r, time.device, rows)
+            print(f"{name}: {time.measured_ms:.4g} ± {time.measured_error_ms:.2g} ms{state}")
     if confusion:
         print(f"made {confusion}")
 
@@ -313,55 +325,54 @@ def demo_command(
     else:
         show_results(rows)
         print(f"made {out}/summary.json; next: hwnas table show {out}/table.json, or hwnas profile --help")
-    if any(row["kept"] is False for row in rows):
+    if any(row.kept is False for row in rows):
         raise typer.Exit(1)
 
 
-def show_results(rows: list[dict[str, Any]]) -> None:
-    """The closing table."""
+def show_results(rows: Sequence[SummaryRow]) -> None:
+    """Print the targets of a run: their limits, costs and accuracies, then their architectures and files."""
     from hwnas.budgets.budget import format_amount
     from hwnas.cost.devices import device_of
 
     shown = []
-    for row, there in ((r, there) for r in rows for there in r.get("devices", [r])):
+    for row, timing in ((each, timing) for each in rows for timing in each.timings):
         measured = "-"
-        if there.get("measured_ms") is not None:
-            measured = f"{there['measured_ms']:.4g} ± {there['measured_error_ms']:.2g} ms"
-            measured += " over" * (not there["kept"])
-        limits = [format_amount(m, v) for m, v in row["limits"].items() if device_of(m) in (None, there["device"])]
+        if timing.measured_ms is not None:
+            measured = f"{timing.measured_ms:.4g} ± {timing.measured_error_ms:.2g} ms" + " over" * (not timing.kept)
+        limits = [format_amount(m, v) for m, v in row.limits.items() if device_of(m) in (None, timing.device)]
         shown.append(
             [
-                name_on(row, there["device"], rows),
+                name_on(row, timing.device, rows),
                 ", ".join(limits),
-                f"{there['predicted_ms']:.4g} ms",
+                f"{timing.predicted_ms:.4g} ms",
                 measured,
-                f"{row['macs'] / 1e6:.2f} M",
-                f"{row['params'] / 1e6:.4f} M",
-                f"{row['validation_accuracy_before_training']:.1%}",
-                f"{row['validation_accuracy']:.1%}",
-                f"{row['accuracy']:.1%}",
+                f"{row.macs / 1e6:.2f} M",
+                f"{row.params / 1e6:.4f} M",
+                f"{row.validation_accuracy_before_training:.1%}",
+                f"{row.validation_accuracy:.1%}",
+                f"{row.accuracy:.1%}",
             ]
         )
     columns = ["budget", "limit", "predicted", "measured", "MACs", "params"]
     columns += ["val. before training", "val. after", "test accuracy"]
     show_table("", columns, shown)
     for row in rows:
-        print(f"{name_of(row, rows)}: {row['architecture']}  {row['onnx']}")
-        if int8 := row.get("int8"):
-            beside = Path(row["onnx"]).with_name(int8["onnx"])
-            print(f"{name_of(row, rows)}: in int8, test accuracy {int8['test_accuracy']:.1%}  {beside}")
+        print(f"{name_of(row, rows)}: {row.architecture}  {row.onnx}")
+        if row.int8:
+            file = Path(row.onnx).with_name(row.int8.onnx)
+            print(f"{name_of(row, rows)}: in int8, test accuracy {row.int8.test_accuracy:.1%}  {file}")
 
 
-def name_of(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """A target: its budget, and its device where there are several and the budget does not name it."""
+def name_of(row: TargetRow, rows: Sequence[TargetRow]) -> str:
+    """Return the name of a target: its budget, after its device where there are several and the budget names none."""
     from hwnas.cost.devices import names_devices
 
-    alone = names_devices(row["budget"]) or len({r["device"] for r in rows}) == 1
-    return str(row["budget"]) if alone else f"{row['device']} {row['budget']}"
+    alone = names_devices(row.budget) or len({r.device for r in rows}) == 1
+    return row.budget if alone else f"{row.device} {row.budget}"
 
 
-def name_on(row: dict[str, Any], device: str, rows: list[dict[str, Any]]) -> str:
-    """A target on one of its devices."""
+def name_on(row: TargetRow, device: str, rows: Sequence[TargetRow]) -> str:
+    """Return the name of a target on one of its devices."""
     from hwnas.cost.devices import names_devices
 
-    return name_of(row, rows) + f" on {device}" * names_devices(row["budget"])
+    return name_of(row, rows) + f" on {device}" * names_devices(row.budget)

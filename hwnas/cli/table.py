@@ -203,7 +203,7 @@ def table_check(
         show_contents(content, contents)
     result = None
     if not not_timed:
-        from hwnas.export.verify import spec_of
+        from hwnas.export.timing import spec_of
         from hwnas.profiling.check import check_table
         from hwnas.progress import Progress
         from hwnas.runtimes.device_spec import parse_device

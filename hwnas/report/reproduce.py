@@ -17,7 +17,7 @@ def inputs(run: RunContent, prefix: str) -> dict[str, str]:
     """
     import yaml
 
-    files = {f"{prefix}recipe.yaml": yaml.safe_dump(run.raw_manifest["recipe"], sort_keys=True)}
+    files = {f"{prefix}recipe.yaml": yaml.safe_dump(run.manifest.recipe.to_json(), sort_keys=True)}
     if (text := _own_file(run)) is not None:
         files[f"{prefix}{SPACE_FILE}"] = text
     return files | {f"{prefix}tables/{device}.json": table_text(table) for device, table in run.tables.items()}

@@ -14,7 +14,7 @@ from hwnas.report.run_content import RunContent
 from hwnas.report.run_section import RunPart, latency_of, run_part, target_labels
 from hwnas.report.svg import Figure, colours
 from hwnas.report.table_section import table_figures
-from hwnas.runs.plots import Network, pareto_front
+from hwnas.runs.plots import PlottedNetwork, pareto_front
 
 WIDE, NARROW = (640, 330), (262, 270)  # of the plot of latency against accuracy, in pixels
 
@@ -42,7 +42,7 @@ def write_run_page(runs: Sequence[RunContent], out: Path, folder: Path) -> list[
                 "part": part,
                 "commands": lines,
                 "versions": versions(run.manifest.versions),
-                "manifest": run.raw_manifest,
+                "manifest": run.manifest.to_json(),
                 "plugin": run.manifest.plugin,
             }
             for part, lines, run in zip(parts, reproduce, runs, strict=True)
@@ -68,7 +68,7 @@ def _pareto_figures(runs: Sequence[RunContent], parts: Sequence[RunPart]) -> lis
             label = f"{run.name}, {name}" if len(runs) > 1 else name
             for timing in target.timings:
                 measured = timing.measured_ms is not None
-                ms = timing.predicted_ms if timing.measured_ms is None else timing.measured_ms
+                ms = timing.latency_ms
                 error = timing.measured_error_ms if measured else None
                 row = {
                     "label": label,
@@ -88,7 +88,7 @@ def _pareto_figures(runs: Sequence[RunContent], parts: Sequence[RunPart]) -> lis
     figures = []
     for number, ((device, description, data), rows) in enumerate(panels.items(), start=1):
         names = colours(row["label"] for row in rows)
-        made = [Network(r["label"], r["latency_ms"], r["measured"], r["budget_ms"], r["accuracy"]) for r in rows]
+        made = [PlottedNetwork(r["label"], r["latency_ms"], r["measured"], r["budget_ms"], r["accuracy"]) for r in rows]
         front = [{"latency_ms": n.latency_ms, "accuracy": n.accuracy} for n in pareto_front(made)]
         drawn = [pareto(rows, front, names, device, width, height) for width, height in (WIDE, NARROW)]
         caption = (
@@ -119,14 +119,14 @@ def _numbers(run: RunContent, part: RunPart, lines: Sequence[str]) -> dict[str, 
     return {
         "name": run.name,
         "answer": part.answer,
-        "finished": run.finished,
-        "manifest": run.raw_manifest,
-        "targets": run.rows,
+        "finished": run.summary.finished,
+        "manifest": run.manifest.to_json(),
+        "targets": [target.to_json() for target in run.summary.targets],
         "cells": {
             target.label: {cell.kind: cell.graph.data for cell in target.cells} for target in part.targets
         },
         "epochs": [
-            epoch.model_dump(by_alias=True, mode="json") for target in run.targets for epoch in target.epochs
+            epoch.to_json() for target in run.targets for epoch in target.epochs
         ],
         "tables": {
             device: {

@@ -11,10 +11,11 @@ from hwnas.cost.devices import names_devices
 from hwnas.report.cell_graph import cell_graph
 from hwnas.report.charts import lines, probabilities, verification
 from hwnas.report.edges import Edge, edges_of
-from hwnas.report.run_content import RunContent, Target, Timing
+from hwnas.report.run_content import RunContent, Target
 from hwnas.report.svg import GREY, Figure, colours
 from hwnas.report.table_section import TablePart, table_part
-from hwnas.runs.plots import search_lines
+from hwnas.runs.plots import limit_histories
+from hwnas.runs.schema import DeviceTiming
 from hwnas.search.epoch_row import EpochRow
 from hwnas.spaces import NONE
 
@@ -136,7 +137,7 @@ def _keep(number: int) -> str:
     return "1 keeps its" if number == 1 else f"{number or 'none'} keep their"
 
 
-def latency_of(timing: Timing) -> str:
+def latency_of(timing: DeviceTiming) -> str:
     """Measured where it was, else predicted."""
     if timing.measured_ms is None:
         return f"{timing.predicted_ms:.4g} ms (predicted)"
@@ -158,7 +159,9 @@ def _question(run: RunContent) -> list[tuple[str, str]]:
     edges = f"{run.space.num_edges} edges, {len(run.space.operations)} operations"
     facts.append(("space", f"{run.space.name}: {edges}; {run.sized.setting.describe()}"))
     recipe = manifest.recipe
-    facts.append(("search", f"{recipe.method}, {recipe.epochs} epochs, seed {recipe.seed}; finished {run.finished}"))
+    facts.append(
+        ("search", f"{recipe.method}, {recipe.epochs} epochs, seed {recipe.seed}; finished {run.summary.finished}")
+    )
     return facts
 
 
@@ -300,13 +303,7 @@ def _charts(run: RunContent, labels: Sequence[str], prefix: str) -> list[Figure]
             for target, label in zip(run.targets, labels, strict=True)
         }
         figures.append(_line_chart(f"{prefix}{name}", caption, y_title, series, None, percent))
-    limits = search_lines(
-        [
-            {"device": e.device, "budget": e.budget, "epoch": e.epoch, "expected_over_budget": e.expected_over_budget,
-             "lambda": e.multipliers}
-            for target in run.targets for e in target.epochs
-        ]
-    )  # fmt: skip
+    limits = limit_histories([epoch for target in run.targets for epoch in target.epochs])
     if limits:
         over = {line.label: list(zip(line.epochs, line.over_budget, strict=True)) for line in limits}
         weight = {line.label: list(zip(line.epochs, line.multiplier, strict=True)) for line in limits}

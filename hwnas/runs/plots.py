@@ -1,26 +1,36 @@
-"""Two pictures of a run: its networks by latency and accuracy, and how its budgets were found.
+"""Two pictures of a run: its networks by latency and accuracy, and the search for its budgets.
 
-DIR/targets.png   a panel a device: every target's network, its budget, and the Pareto front of the networks
-DIR/search.png    E[C] / B and lambda over the epochs, a line a target and limit
+DIR/targets.png   a panel for each device: every target's network, its budget, and the Pareto front of the networks
+DIR/search.png    E[C] / B and lambda over the epochs, a line for each target and limit
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from hwnas.errors import HwnasError
 from hwnas.files import read_json
+from hwnas.imports import require_extra
 from hwnas.plotting import colours_and_dashes, colours_and_markers, save, style, without_frame
+from hwnas.runs.folder import METRICS, PICTURES, SUMMARY
+from hwnas.runs.schema import Summary, SummaryRow
+from hwnas.search.epoch_row import EpochRow, Number
+from hwnas.validation import validate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GREY = "#999999"
+Look = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Network:
-    """One network on one device; ``latency_ms`` as measured where it was, else as predicted. ``accuracy`` of the test
-    split, 0 to 1.
-    """
+class PlottedNetwork:
+    """One network on one device; ``latency_ms`` is measured or else predicted, ``accuracy`` that of the test split."""
 
     budget: str
     latency_ms: float
@@ -30,74 +40,77 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A number over the epochs, of one target's limit on one metric."""
+class LimitHistory:
+    """E[C] / B and lambda over the epochs, for one target's limit on one metric."""
 
     label: str
     epochs: tuple[int, ...]
-    over_budget: tuple[float, ...]
-    multiplier: tuple[float, ...]
+    over_budget: tuple[Number, ...]
+    multiplier: tuple[Number, ...]
 
 
-def networks_by_device(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Network]]:
-    """From the rows of ``summary.json``; a network for several devices is in each of their panels."""
-    panels: dict[str, list[Network]] = {}
+def networks_by_device(rows: Sequence[SummaryRow]) -> dict[str, list[PlottedNetwork]]:
+    """Return the networks of each device; a network for several devices is in the list of each."""
+    panels: dict[str, list[PlottedNetwork]] = {}
     for row in rows:
-        for there in row.get("devices", [row]):
-            measured = there.get("measured_ms")
-            panels.setdefault(there["device"], []).append(
-                Network(
-                    row["budget"],
-                    there["predicted_ms"] if measured is None else measured,
-                    measured is not None,
-                    there["budget_ms"],
-                    row["accuracy"],
-                )
-            )
+        for timing in row.timings:
+            measured = timing.measured_ms is not None
+            network = PlottedNetwork(row.budget, timing.latency_ms, measured, timing.budget_ms, row.accuracy)
+            panels.setdefault(timing.device, []).append(network)
     return panels
 
 
-def pareto_front(networks: Sequence[Network]) -> list[Network]:
-    """Those that no other is both as fast as and more accurate than, from the fastest on."""
-    front: list[Network] = []
+def pareto_front(networks: Sequence[PlottedNetwork]) -> list[PlottedNetwork]:
+    """Return the networks that no other beats in latency and accuracy, the fastest first."""
+    front: list[PlottedNetwork] = []
     for network in sorted(networks, key=lambda n: (n.latency_ms, -n.accuracy)):
         if not front or network.accuracy > front[-1].accuracy:
             front.append(network)
     return front
 
 
-def search_lines(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
-    """From the lines of ``metrics.jsonl``."""
-    lines: dict[tuple[str, str, str], list[tuple[int, float, float]]] = {}
-    many = len({row["device"] for row in rows}) > 1
+def limit_histories(rows: Sequence[EpochRow]) -> list[LimitHistory]:
+    """Return one history for each target and limit in the loss."""
+    points: dict[tuple[str, str, str], list[tuple[int, Number, Number]]] = {}
     for row in rows:
-        for metric, over in row["expected_over_budget"].items():
-            points = lines.setdefault((row["device"], row["budget"], metric), [])
-            points.append((row["epoch"], over, row["lambda"][metric]))
-    several = {key[:2] for key in lines if sum(other[:2] == key[:2] for other in lines) > 1}
+        for metric, over in row.expected_over_budget.items():
+            numbers = (row.epoch, over, row.multipliers[metric])
+            points.setdefault((row.device, row.budget, metric), []).append(numbers)
+    many_devices = len({row.device for row in rows}) > 1
+    targets = [(device, budget) for device, budget, _ in points]
     result = []
-    for (device, budget, metric), points in lines.items():
-        label = f"{device}, {budget}" if many else budget
-        label += f": {metric}" * ((device, budget) in several)
-        epochs, over, multipliers = zip(*points, strict=True)
-        result.append(Line(label, epochs, over, multipliers))
+    for (device, budget, metric), history in points.items():
+        label = f"{device}, {budget}" if many_devices else budget
+        label += f": {metric}" * (targets.count((device, budget)) > 1)
+        epochs, over_budget, multipliers = zip(*history, strict=True)
+        result.append(LimitHistory(label, epochs, over_budget, multipliers))
     return result
 
 
-def draw_run(folder: Path) -> None:
-    """Draw, or draw again, both pictures of a run folder from its ``summary.json`` and ``metrics.jsonl``."""
-    rows = read_json(folder / "summary.json", f"search again with --out {folder}")["targets"]
-    draw_targets(networks_by_device(rows), folder / "targets.png")
-    metrics = folder / "metrics.jsonl"
+def draw_run(folder: Path, log: Callable[[str], None] = lambda line: None) -> None:
+    """Draw both pictures of a run from its ``summary.json`` and ``metrics.jsonl``, in place of older ones.
+
+    Without matplotlib, logs one line that names the extra to install, and draws nothing.
+    """
+    try:
+        require_extra("matplotlib", "report", "drawing pictures")
+    except HwnasError as error:
+        log(f"no pictures of the run: {error}")
+        return
+    file, fix = folder / SUMMARY, f"search again with --out {folder}"
+    summary = validate(Summary, read_json(file, fix), file, fix)
+    targets_file, search_file = (folder / name for name in PICTURES)
+    draw_targets(networks_by_device(summary.targets), targets_file)
+    metrics = folder / METRICS
     if metrics.exists():
-        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-        draw_search(search_lines(lines), folder / "search.png")
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+        rows = [validate(EpochRow, json.loads(line), metrics, fix) for line in lines]
+        draw_search(limit_histories(rows), search_file)
 
 
-def draw_targets(panels: Mapping[str, Sequence[Network]], out: Path) -> None:
-    """A panel a device. Networks of the same budget have one colour in all of them."""
+def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], out: Path) -> None:
+    """Draw a panel for each device. Networks of the same budget have the same colour in all panels."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     names = list(dict.fromkeys(network.budget for networks in panels.values() for network in networks))
     looks = dict(zip(names, colours_and_markers(len(names)), strict=True))
@@ -105,48 +118,51 @@ def draw_targets(panels: Mapping[str, Sequence[Network]], out: Path) -> None:
         figure = Figure(figsize=(0.8 + 3.6 * len(panels), 3.6 + 0.18 * len(names)), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, (device, networks) in zip(axes, panels.items(), strict=True):
-            front = pareto_front(networks)
-            axis.step(
-                [n.latency_ms for n in front], [n.accuracy for n in front], where="post", color="#999999", linewidth=1
-            )
-            for network in networks:
-                colour, marker = looks[network.budget]
-                if network.budget_ms is not None:
-                    axis.axvline(network.budget_ms, color=colour, linewidth=1, linestyle=(0, (4, 3)), alpha=0.8)
-                face = colour if network.measured else "none"
-                axis.plot(network.latency_ms, network.accuracy, marker, color=colour, markerfacecolor=face, ms=7)
-            how = {True: "measured", False: "predicted"}
-            kinds = sorted({how[n.measured] for n in networks})
-            axis.set_xlabel(f"latency, ms ({' or '.join(kinds)})")
-            axis.set_title(device, fontsize=9, loc="left", parse_math=False)
-            axis.margins(0.12)
-            axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
-            axis.grid(alpha=0.25)
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-            without_frame(axis)
+            _draw_panel(axis, device, networks, looks)
         axes[0].set_ylabel("test accuracy of the ONNX file")
         for name, (colour, marker) in looks.items():
             axes[0].plot([], [], marker, color=colour, label=f"{name}: network, and its budget dashed")
-        axes[0].plot([], [], color="#999999", label="Pareto front of these networks")
+        axes[0].plot([], [], color=GREY, label="Pareto front of these networks")
         legend = figure.legend(loc="outside lower left", frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)
         save(figure, out)
 
 
-def draw_search(lines: Sequence[Line], out: Path) -> None:
-    """E[C] / B above, lambda below."""
+def _draw_panel(axis: Axes, device: str, networks: Sequence[PlottedNetwork], looks: Mapping[str, Look]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    front = pareto_front(networks)
+    axis.step([n.latency_ms for n in front], [n.accuracy for n in front], where="post", color=GREY, linewidth=1)
+    for network in networks:
+        colour, marker = looks[network.budget]
+        if network.budget_ms is not None:
+            axis.axvline(network.budget_ms, color=colour, linewidth=1, linestyle=(0, (4, 3)), alpha=0.8)
+        face = colour if network.measured else "none"
+        axis.plot(network.latency_ms, network.accuracy, marker, color=colour, markerfacecolor=face, ms=7)
+    sources = sorted({"measured" if network.measured else "predicted" for network in networks})
+    axis.set_xlabel(f"latency, ms ({' or '.join(sources)})")
+    axis.set_title(device, fontsize=9, loc="left", parse_math=False)
+    axis.margins(0.12)
+    axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
+    axis.grid(alpha=0.25)
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    without_frame(axis)
+
+
+def draw_search(histories: Sequence[LimitHistory], out: Path) -> None:
+    """Draw E[C] / B above and lambda below."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with style():
-        figure = Figure(figsize=(6.4, 4.4 + 0.18 * len(lines)), layout="constrained")
+        figure = Figure(figsize=(6.4, 4.4 + 0.18 * len(histories)), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True)
-        upper.axhline(1.0, color="#999999", linewidth=1)
-        for (colour, dashes), line in zip(colours_and_dashes(len(lines)), lines, strict=True):
-            shown = {"color": colour, "linestyle": dashes, "linewidth": 1.4, "marker": ".", "markersize": 4}
-            upper.plot(line.epochs, line.over_budget, label=line.label, **shown)
-            lower.plot(line.epochs, line.multiplier, **shown)
+        upper.axhline(1.0, color=GREY, linewidth=1)
+        for (colour, dashes), history in zip(colours_and_dashes(len(histories)), histories, strict=True):
+            look = {"color": colour, "linestyle": dashes, "linewidth": 1.4, "marker": ".", "markersize": 4}
+            upper.plot(history.epochs, history.over_budget, label=history.label, **look)
+            lower.plot(history.epochs, history.multiplier, **look)
         upper.set_ylabel("E[C] / budget")
         lower.set_ylabel("lambda")
         lower.set_xlabel("epoch")
@@ -154,8 +170,8 @@ def draw_search(lines: Sequence[Line], out: Path) -> None:
         for axis in (upper, lower):
             axis.grid(alpha=0.25)
             without_frame(axis)
-        if lines:
-            legend = figure.legend(loc="outside lower left", frameon=False, ncols=1 if len(lines) < 6 else 2)
+        if histories:
+            legend = figure.legend(loc="outside lower left", frameon=False, ncols=1 if len(histories) < 6 else 2)
             for text in legend.get_texts():
                 text.set_parse_math(False)
         else:

@@ -1,27 +1,32 @@
-"""What a finished search has learnt, read back: the probability of every operation on every edge, for every target."""
+"""Read back what a finished search has learned: the probability of every operation on every edge, for every target."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hwnas.budgets.budget import Budget
-from hwnas.cost.devices import LATENCY, joint_models, latency_on, table_file, targets_of
+from hwnas.cost.devices import LATENCY, joint_models, latency_on, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.runs.finished import read_targets
+from hwnas.runs.derived import SavedNetwork
+from hwnas.runs.folder import CHECKPOINT, MANIFEST, table_file
+from hwnas.runs.read import read_networks
+from hwnas.runs.schema import Manifest
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.training.checkpoint import Checkpoint
+from hwnas.validation import validate
 
 
 @dataclass(frozen=True)
 class TargetProbabilities:
-    """One target of a search: ``log_probability[kind]`` is [E, K], ``chosen`` what the run derived from it."""
+    """One target of a search: ``log_probability[kind]`` is [E, K], ``chosen`` the architecture that the run derived."""
 
     budget: Budget
     log_probability: Mapping[str, Array]
@@ -30,9 +35,10 @@ class TargetProbabilities:
 
 @dataclass(frozen=True)
 class SearchProbabilities:
-    """A finished search: its targets, its space and tables, and how many inputs its rules give every node.
+    """The targets, space, tables and cost models of a finished search.
 
-    ``tables`` go by the metric that each tells: ``latency_ms``, or ``latency_ms@phone`` and so on.
+    ``tables`` are by the metric that each predicts: ``latency_ms``, or ``latency_ms@phone`` and so on.
+    ``inputs_per_node`` is the number of inputs that the space's rules give every node, if they give one.
     """
 
     sized: SizedSpace
@@ -43,50 +49,52 @@ class SearchProbabilities:
 
 
 def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabilities:
-    """Read a run of ``hwnas search``, or one budget's folder in it (then that target alone).
+    """Read a run of ``hwnas search``, or the folder of one target in it (then that target alone).
 
-    With ``by_device``, and where a budget of the search names devices, the costs are those on all of the run's devices,
-    each latency named by its own; else those on the targets' device.
+    With ``by_device``, and where a budget of the search names devices, the costs are those on all of the run's devices
+    and every latency metric names its device; otherwise they are those on the targets' device.
 
-    Raises HwnasError when the folder holds no finished search, one for several devices, or no checkpoint that is of it.
+    Raises HwnasError when the folder holds no finished search, one for several devices, or no checkpoint of it.
     """
-    finished = read_targets(folder)
-    joint = all(target.joint for target in finished)
-    if not joint and len({(target.device, target.joint) for target in finished}) > 1:
-        names = ", ".join(dict.fromkeys(device for target in finished for device in target.tables))
+    networks = read_networks(folder)
+    joint = all(network.joint for network in networks)
+    if not joint and len({(network.device, network.joint) for network in networks}) > 1:
+        names = ", ".join(dict.fromkeys(device for network in networks for device in network.tables))
         raise HwnasError(f"{folder} is a search for several devices ({names})", "name the folder of one network in it")
-    run = finished[0].place.parent
-    again = f"run the search again: 'hwnas search --out {run}'"
-    manifest = read_json(run / "manifest.json", again)
-    try:
-        digest = manifest["digest"]
-        devices, asked = list(manifest["tables"]), targets_of(manifest["tables"], manifest["budgets"])
-        inputs_per_node = manifest["recipe"]["inputs_per_node"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise HwnasError(f"{run / 'manifest.json'} is incomplete ({error})", again) from None
-    state = Checkpoint(run / "checkpoint.pt", digest).load()
-    if state is None:
-        raise HwnasError(f"{run} keeps no checkpoint.pt, in which a search's probabilities are", again)
-    sized, cells = finished[0].sized, finished[0].sized.space.cells
-    targets = []
-    for target in finished:
-        try:
-            log_p = state["log_probability"][asked.index((tuple(target.tables), target.budget.text))]
-            if log_p is None:
-                method = manifest["recipe"]["method"]
-                raise HwnasError(
-                    f"method {method} took its architecture from those it judged, not by probability",
-                    "use a method that learns probabilities, such as snas",
-                )
-            log_probability = {k: log_p[k].numpy().reshape(len(cell.edges), -1) for k, cell in cells.items()}
-        except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
-            raise HwnasError(f"checkpoint {run / 'checkpoint.pt'} is not of {target.place} ({error})", again) from None
-        targets.append(TargetProbabilities(target.budget, log_probability, target.architecture))
+    run, sized = networks[0].folder.parent, networks[0].sized
+    fix = f"run the search again: 'hwnas search --out {run}'"
+    manifest = validate(Manifest, read_json(run / MANIFEST, fix), run / MANIFEST, fix)
+    targets = _read_targets(networks, run, manifest, fix)
     costs: Mapping[str, Metric]
     if by_device or joint:
-        named = {device: read_table(run / table_file(devices, device)) for device in devices}
+        named = {device: read_table(run / table_file(manifest.tables, device)) for device in manifest.tables}
         costs = joint_models({device: build_metrics(table, sized) for device, table in named.items()})
         tables = {latency_on(device): table for device, table in named.items()}
     else:
-        tables, costs = {LATENCY: next(iter(finished[0].tables.values()))}, finished[0].cost_models()
-    return SearchProbabilities(sized, tables, costs, inputs_per_node, targets)
+        tables, costs = {LATENCY: next(iter(networks[0].tables.values()))}, networks[0].cost_models()
+    return SearchProbabilities(sized, tables, costs, manifest.recipe.inputs_per_node, targets)
+
+
+def _read_targets(
+    networks: Sequence[SavedNetwork], run: Path, manifest: Manifest, fix: str
+) -> list[TargetProbabilities]:
+    """Read the probabilities of some networks from the checkpoint of their search."""
+    state: Mapping[str, Any] | None = Checkpoint(run / CHECKPOINT, manifest.digest).load()
+    if state is None:
+        raise HwnasError(f"{run} has no checkpoint.pt, which holds the probabilities of a search", fix)
+    order = targets_of(manifest.tables, manifest.budgets)
+    targets = []
+    for network in networks:
+        cells = network.sized.space.cells
+        try:
+            log_p = state["log_probability"][order.index((tuple(network.tables), network.budget.text))]
+            if log_p is None:
+                raise HwnasError(
+                    f"method {manifest.recipe.method} selects its architecture by score, not by probability",
+                    "use a method that learns probabilities, such as snas",
+                )
+            found = {kind: log_p[kind].numpy().reshape(len(cell.edges), -1) for kind, cell in cells.items()}
+        except (KeyError, IndexError, ValueError, AttributeError, RuntimeError) as error:
+            raise HwnasError(f"checkpoint {run / CHECKPOINT} is not of {network.folder} ({error})", fix) from None
+        targets.append(TargetProbabilities(network.budget, found, network.architecture))
+    return targets

@@ -1,113 +1,146 @@
-"""Which architecture a target gets: what its method takes and, on request, timed until one keeps the budget."""
+"""Select each target's architecture; with ``--verify`` time candidates until one meets the budget."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from hwnas.budgets.closed_loop import Attempt, Candidate, Propose, best_of, close_loop
+from hwnas.budgets.closed_loop import Attempt, Candidate, best_of, close_loop
 from hwnas.calibration.intervals import error_scales
 from hwnas.cost.devices import LATENCY, device_of, quantity_of
 from hwnas.data import ImageData
 from hwnas.export.network import export_network
 from hwnas.export.quantize import quantize_network
-from hwnas.export.verify import Measured, spec_of, time_networks
+from hwnas.export.timing import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
+from hwnas.runs.folder import DERIVATIONS
+from hwnas.runs.schema import Derivation
 from hwnas.runtimes.int8 import INT8
 from hwnas.search.loop import Search, Target
 from hwnas.spaces import Architecture
 from hwnas.spaces.encoding import ENUMERABLE, encode
 from hwnas.tables.schema import LatencyTable
+from hwnas.validation import validate
 
-STEP = 0.5  # scales of the error between the bounds at which a space is looked at that cannot be enumerated
+# Distance of the bounds that are tried in a space too large to enumerate, in scales of the prediction's error.
+STEP = 0.5
 
 
-def settle(
+def select_architecture(
     search: Search,
     target: Target,
     tables: Mapping[str, LatencyTable],
     verify: bool,
-    place: Path,
+    folder: Path,
     progress: Progress,
-) -> tuple[Architecture, list[dict[str, Any]]]:
-    """What the method takes within the budget; with ``verify``, an architecture that keeps it as timed on its devices
-    (hwnas.budgets.closed_loop). No training is needed, for latency does not depend on the weights.
+) -> tuple[Architecture, list[Derivation]]:
+    """Select the architecture that the method prefers within the target's budget.
 
-    ``tables`` go by the device. Also returns, and writes to ``derivations.json``, a row for every attempt.
+    With ``verify``, candidates are timed on the target's devices until one meets the budget
+    (hwnas.budgets.closed_loop); they are not trained, because latency does not depend on the weights. ``tables`` are by
+    device name. Also returns one row for every attempt, and writes these to ``derivations.json`` in ``folder``; an
+    interrupted run reads them from there.
     """
-    space = search.space
-    kept = place / "derivations.json"
-    if kept.exists():  # an interrupted run has settled this
-        rows = read_json(kept, f"remove {kept}")
-        return space.parse(next(row for row in rows if row["taken"])["architecture"]), rows
-    table_of = {m: tables[device_of(m) or target.goal.device] for m in target.goal.costs if quantity_of(m) == LATENCY}
-    budget_ms = {metric: bound for metric, bound in target.budget.limits.items() if metric in table_of}
-    propose = _proposer(search, target, table_of)
+    space, file = search.space, folder / DERIVATIONS
+    if file.exists():
+        fix = f"remove {file}"
+        rows = [validate(Derivation, row, file, fix) for row in read_json(file, fix)]
+        return space.parse(next(row for row in rows if row.taken).architecture), rows
+    candidates = _Candidates(search, target, tables, folder, progress)
+    budget_ms = candidates.budget_ms
     if verify and budget_ms:
-
-        def measure(candidate: Candidate) -> dict[str, float]:
-            text = space.format(candidate.architecture, all_edges=True)
-            child, key = ChildNetwork(search.sized, candidate.architecture, prune=True), search.sized.key
-            return {
-                m: _time_child(child, text, table_of[m], key, place, search.data, progress).latency_ms
-                for m in budget_ms
-            }
-
-        def tell(attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
-            for metric, bound in budget_ms.items():
-                timed, on = attempt.measured_ms[metric], device_of(metric)
-                progress.log(
-                    f"budget {target.budget.text}: timed at {timed:.4g} ms{f' on {on}' if on else ''}, "
-                    f"{'over' if timed > bound else 'within'} {bound:.4g} ms; "
-                    f"deriving again with a bound of {bounds[metric]:.4g} ms"
-                )
-
         step = 0.0 if space.num_architectures <= ENUMERABLE else STEP
-        attempts = close_loop(propose, measure, budget_ms, step, tell)
+        attempts = close_loop(candidates.propose, candidates.measure, budget_ms, step, candidates.log)
         taken = attempts.index(best_of(attempts, budget_ms))
     else:
-        candidate = propose(budget_ms, ())
-        assert candidate is not None  # the search has derived one before it began
+        candidate = candidates.propose(budget_ms, ())
+        assert candidate is not None  # a budget that nothing meets was refused before the search
         attempts, taken = [Attempt(candidate, budget_ms, {})], 0
-    rows = [
-        {
-            "architecture": space.format(attempt.candidate.architecture, all_edges=True),
-            "value": attempt.candidate.value,
-            **_by_device("bound_ms", attempt.bounds_ms),
-            **_by_device("predicted_ms", attempt.candidate.predicted_ms),
-            **_by_device("measured_ms", attempt.measured_ms),
-            "taken": number == taken,
-        }
-        for number, attempt in enumerate(attempts)
-    ]
-    write_json(kept, rows)
+    rows = [candidates.describe(attempt, number == taken) for number, attempt in enumerate(attempts)]
+    write_json(file, [row.to_json() for row in rows])
     return attempts[taken].candidate.architecture, rows
 
 
-def _proposer(search: Search, target: Target, table_of: Mapping[str, LatencyTable]) -> Propose:
-    """What the method would take within a target's limits but for other bounds on latency."""
-    costs = target.goal.costs
+@dataclass(frozen=True)
+class _Candidates:
+    """The architectures that a search proposes for one target, timed on the target's devices.
 
-    def propose(bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
-        within = dict(target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
-        found = search.propose(target, within, excluded)
+    Latencies and bounds are by metric, in ms.
+    """
+
+    search: Search
+    target: Target
+    tables: Mapping[str, LatencyTable]
+    folder: Path
+    progress: Progress
+
+    @cached_property
+    def table_of(self) -> dict[str, LatencyTable]:
+        """The latency tables by metric."""
+        objective = self.target.goal
+        latencies = [metric for metric in objective.costs if quantity_of(metric) == LATENCY]
+        return {metric: self.tables[device_of(metric) or objective.device] for metric in latencies}
+
+    @cached_property
+    def budget_ms(self) -> dict[str, float]:
+        """The limits on latencies."""
+        return {metric: bound for metric, bound in self.target.budget.limits.items() if metric in self.table_of}
+
+    def propose(self, bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
+        """Return what the method prefers within the target's limits, with ``bounds`` in place of those on latency."""
+        search, costs = self.search, self.target.goal.costs
+        within = dict(self.target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
+        found = search.propose(self.target, within, excluded)
         if found is None:
             return None
         architecture, value = found
         choices = encode(search.space, [architecture])
-        predicted = {metric: costs[metric].predict(architecture) for metric in table_of}
-        scales = {metric: error_scales(table_of[metric], search.sized, choices) for metric in bounds}
+        predicted = {metric: costs[metric].predict(architecture) for metric in self.table_of}
+        scales = {metric: error_scales(self.table_of[metric], search.sized, choices) for metric in bounds}
         known = {metric: float(scale[0]) for metric, scale in scales.items() if scale is not None}
         return Candidate(architecture, value, predicted, known if len(known) == len(scales) else None)
 
-    return propose
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Time a candidate with random weights on every device that has a limit."""
+        sized = self.search.sized
+        child = ChildNetwork(sized, candidate.architecture, prune=True)
+        text = sized.space.format(candidate.architecture, all_edges=True)
+        return {
+            metric: _time_child(
+                child, text, self.table_of[metric], sized.key, self.folder, self.search.data, self.progress
+            ).latency_ms
+            for metric in self.budget_ms
+        }
+
+    def log(self, attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
+        for metric, bound in self.budget_ms.items():
+            measured, device = attempt.measured_ms[metric], device_of(metric)
+            self.progress.log(
+                f"budget {self.target.budget.text}: timed at {measured:.4g} ms{f' on {device}' if device else ''}, "
+                f"{'over' if measured > bound else 'within'} {bound:.4g} ms; "
+                f"deriving again with a bound of {bounds[metric]:.4g} ms"
+            )
+
+    def describe(self, attempt: Attempt, taken: bool) -> Derivation:
+        candidate = attempt.candidate
+        return Derivation.model_validate(
+            {
+                "architecture": self.search.space.format(candidate.architecture, all_edges=True),
+                "value": candidate.value,
+                **_by_device("bound_ms", attempt.bounds_ms),
+                **_by_device("predicted_ms", candidate.predicted_ms),
+                **_by_device("measured_ms", attempt.measured_ms),
+                "taken": taken,
+            }
+        )
 
 
 def _by_device(name: str, latencies: Mapping[str, float]) -> dict[str, float]:
-    """``{name: ms}``, or ``{name@device: ms}`` for each where the metrics name devices."""
+    """Return ``{name: ms}``, or ``{name@device: ms}`` for each where the metrics name devices."""
     return {metric.replace(LATENCY, name, 1): ms for metric, ms in latencies.items()}
 
 
@@ -116,14 +149,14 @@ def _time_child(
     architecture: str,
     table: LatencyTable,
     key: str,
-    place: Path,
+    folder: Path,
     data: ImageData,
     progress: Progress,
 ) -> Measured:
     spec = spec_of(table)
     if not spec.made_by.takes_onnx:
         return time_networks({"child": child}, spec, table, key, progress)["child"]
-    file = place / ".candidate.onnx"
+    file = folder / ".candidate.onnx"
     export_network(child, file, {"architecture": architecture})
     try:
         if spec.precision == INT8:

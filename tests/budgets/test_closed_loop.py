@@ -23,10 +23,10 @@ from hwnas.budgets.closed_loop import MOST_ATTEMPTS, Attempt, Candidate, best_of
 from hwnas.cost.metrics import build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
-from hwnas.export.verify import Measured
+from hwnas.export.timing import Measured
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
-from hwnas.runs.select import settle
+from hwnas.runs.select import select_architecture
 from hwnas.search.loop import Objective, Search, Target
 from hwnas.spaces import Architecture, Setting, SizedSpace, get_space
 from support.paths import SHARED
@@ -159,17 +159,17 @@ def test_a_derivation_that_gives_up_is_an_error_of_its_own(monkeypatch: pytest.M
     monkeypatch.setattr(derivation, "ENUMERABLE", 0)
     monkeypatch.setattr(derivation, "MOST_IN_VAIN", 0)
     with pytest.raises(HwnasError, match="too many of the most probable"):
-        settle(search, target, {"table": TABLE}, False, tmp_path, Progress(quiet=True))
+        select_architecture(search, target, {"table": TABLE}, False, tmp_path, Progress(quiet=True))
 
 
 def test_where_nothing_is_within_a_tighter_bound_the_loop_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured = Measured(1000.0, 0.0, 1000.0, 1.0)
     monkeypatch.setattr("hwnas.runs.select.time_networks", lambda networks, *_: dict.fromkeys(networks, measured))
     search, target = searched(1.5 * float(COSTS[MS].predict(derivation.cheapest(COSTS[MS]))))
-    taken, (row,) = settle(search, target, {"table": TABLE}, True, tmp_path, Progress(quiet=True))
-    assert row["taken"]
-    assert row["measured_ms"] == 1000.0
-    assert SPACE.format(taken, all_edges=True) == row["architecture"]
+    taken, (row,) = select_architecture(search, target, {"table": TABLE}, True, tmp_path, Progress(quiet=True))
+    assert row.taken
+    assert row.measured_ms == 1000.0
+    assert SPACE.format(taken, all_edges=True) == row.architecture
 
 
 def test_budgets_benchmark_on_a_published_device(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hwnas.calibration.design_matrix import connected
 from hwnas.cost.devices import joint_models, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.errors import HwnasError
-from hwnas.export.verify import Measured
+from hwnas.export.timing import Measured
 from hwnas.search.loop import Objective
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.spaces.encoding import encode, every_choice
@@ -180,7 +180,7 @@ def test_a_search_finds_one_network_for_both_devices(
     joint = [line for line in lines if line["budget"] == JOINT]
     assert [set(line["lambda"]) for line in joint] == [set(bounds)] * 2
 
-    assert_one_clear_line(run("verify", out), "which this machine is not")
+    assert_one_clear_line(run("verify", out), "which is not this machine")
     assert_one_clear_line(run("verify", place, "--device", "cpu"), "phone, server", "leave out --device$")
     slow = {TABLES["phone"].sha256: 0.5, TABLES["server"].sha256: 100.0}
 
@@ -189,8 +189,8 @@ def test_a_search_finds_one_network_for_both_devices(
 
     bound = bounds["latency_ms@phone"]
     slow[TABLES["phone"].sha256] = bound * 0.9
-    monkeypatch.setattr("hwnas.runs.finished.require_its_device", lambda table: None)
-    monkeypatch.setattr("hwnas.runs.finished.time_networks", clock)
+    monkeypatch.setattr("hwnas.runs.verify.require_its_device", lambda table: None)
+    monkeypatch.setattr("hwnas.runs.verify.time_networks", clock)
     verified = run("verify", place, "--json")
     assert verified.exit_code == 1
     measured = json.loads(verified.stdout)["targets"]
@@ -233,8 +233,8 @@ def test_verify_tightens_the_limit_of_each_device_that_breaks_its_own(
         return found
 
     monkeypatch.setattr("hwnas.runs.select.time_networks", clock)
-    monkeypatch.setattr("hwnas.runs.finished.time_networks", clock)
-    for module in ("search", "finished"):
+    monkeypatch.setattr("hwnas.runs.verify.time_networks", clock)
+    for module in ("search", "verify"):
         monkeypatch.setattr(f"hwnas.runs.{module}.require_its_device", lambda table: None)
     out = tmp_path / "run"
     arguments = (*SEARCH, "--epochs", 1, "--budget", "50%@server,mild@phone", "--verify")

@@ -1,16 +1,23 @@
-"""What a run's pictures show is what its files say."""
+"""The pictures of a run show what its files say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from hwnas.runs.plots import Network, draw_run, networks_by_device, pareto_front, search_lines
+from hwnas.runs.plots import PlottedNetwork, draw_run, limit_histories, networks_by_device, pareto_front
+from hwnas.runs.schema import SummaryRow
+from hwnas.search.epoch_row import EpochRow
 
-ALONE = {
+NETWORK = {
+    "architecture": "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "macs": 1, "params": 1, "limits": {},
+    "validation_accuracy": 0.5, "validation_accuracy_before_training": 0.5, "child_epochs": 0,
+}  # fmt: skip
+ONE_DEVICE = NETWORK | {
     "device": "cpu", "budget": "mild", "budget_ms": 2.0, "predicted_ms": 1.5, "measured_ms": None, "accuracy": 0.9,
 }  # fmt: skip
-JOINT = {
+TWO_DEVICES = NETWORK | {
     "device": "cpu, phone", "budget": "2ms@cpu,9ms@phone", "accuracy": 0.8,
     "devices": [
         {"device": "cpu", "budget_ms": 2.0, "predicted_ms": 1.6, "measured_ms": 1.7},
@@ -19,34 +26,39 @@ JOINT = {
 }  # fmt: skip
 
 
-def test_networks_stand_in_the_panels_of_their_devices() -> None:
-    panels = networks_by_device([ALONE, JOINT])
+def epoch(number: int, device: str) -> dict[str, Any]:
+    return {
+        "epoch": number, "device": device, "budget": "mild,1M-params", "train_loss": 1.0, "validation_accuracy": 0.5,
+        "expected_cost": {}, "expected_over_budget": {"latency_ms": 1 + number, "params": 0.5}, "entropy": 1.0,
+        "lambda": {"latency_ms": 0.1 * number, "params": 0.0}, "architecture": NETWORK["architecture"],
+    }  # fmt: skip
+
+
+def test_a_network_is_in_the_panel_of_each_of_its_devices() -> None:
+    panels = networks_by_device([SummaryRow.model_validate(row) for row in (ONE_DEVICE, TWO_DEVICES)])
+    joint = str(TWO_DEVICES["budget"])
     assert panels == {
-        "cpu": [Network("mild", 1.5, False, 2.0, 0.9), Network(JOINT["budget"], 1.7, True, 2.0, 0.8)],
-        "phone": [Network(JOINT["budget"], 8.5, True, 9.0, 0.8)],
+        "cpu": [PlottedNetwork("mild", 1.5, False, 2.0, 0.9), PlottedNetwork(joint, 1.7, True, 2.0, 0.8)],
+        "phone": [PlottedNetwork(joint, 8.5, True, 9.0, 0.8)],
     }
 
 
-def test_the_front_leaves_out_what_another_beats() -> None:
-    made = [Network(str(n), ms, True, None, accuracy) for n, (ms, accuracy) in
-            enumerate([(3.0, 0.9), (1.0, 0.7), (2.0, 0.6), (1.0, 0.65), (4.0, 0.9)])]  # fmt: skip
-    assert [network.budget for network in pareto_front(made)] == ["1", "0"]
+def test_the_pareto_front_excludes_beaten_networks() -> None:
+    points = [(3.0, 0.9), (1.0, 0.7), (2.0, 0.6), (1.0, 0.65), (4.0, 0.9)]
+    networks = [PlottedNetwork(str(n), ms, True, None, accuracy) for n, (ms, accuracy) in enumerate(points)]
+    assert [network.budget for network in pareto_front(networks)] == ["1", "0"]
 
 
-def test_lines_are_those_of_the_metrics_and_both_pictures_are_written(tmp_path: Path) -> None:
-    rows = [
-        {"epoch": epoch, "device": device, "budget": "mild,1M-params", "expected_over_budget": {"latency_ms": 1 + epoch,
-         "params": 0.5}, "lambda": {"latency_ms": 0.1 * epoch, "params": 0.0}}
-        for epoch in (1, 2) for device in ("cpu", "phone")
-    ]  # fmt: skip
-    lines = search_lines(rows)
-    assert [line.label for line in lines] == [
+def test_pictures_are_drawn_from_the_summary_and_the_metrics(tmp_path: Path) -> None:
+    rows = [epoch(number, device) for number in (1, 2) for device in ("cpu", "phone")]
+    histories = limit_histories([EpochRow.model_validate(row) for row in rows])
+    assert [history.label for history in histories] == [
         f"{device}, mild,1M-params: {metric}" for device in ("cpu", "phone") for metric in ("latency_ms", "params")
     ]
-    assert lines[0].epochs == (1, 2)
-    assert lines[0].over_budget == (2, 3)
-    assert lines[0].multiplier == (0.1, 0.2)
-    (tmp_path / "summary.json").write_text(json.dumps({"targets": [ALONE, JOINT]}))
+    assert histories[0].epochs == (1, 2)
+    assert histories[0].over_budget == (2, 3)
+    assert histories[0].multiplier == (0.1, 0.2)
+    (tmp_path / "summary.json").write_text(json.dumps({"targets": [ONE_DEVICE, TWO_DEVICES]}))
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     draw_run(tmp_path)
     for name in ("targets.png", "search.png"):

@@ -23,6 +23,7 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.runs.quantize import warnings_of
+from hwnas.runs.schema import QuantizationRow, QuantizedTiming
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.runtimes.int8 import quantize_onnx, random_feeds
 from hwnas.spaces import SPACES, Setting, SizedSpace, Workload, get_space
@@ -179,7 +180,8 @@ def test_a_run_is_quantised_and_says_what_it_costs(run: Run, searched: Path) -> 
     (times,) = content["latency"].values()
     assert times["times_as_long"] == pytest.approx(times["int8_ms"] / times["float32_ms"])
     assert times["timed_on"] == "cpu+onnxruntime?threads=1&batch=1"
-    assert content["warnings"] == warnings_of(content["accuracy"], content["latency"])
+    row = QuantizationRow.model_validate(content)
+    assert row.warnings == warnings_of(row.accuracy, row.latency)
     for line in content["warnings"]:
         assert line in shown.stdout
 
@@ -197,8 +199,14 @@ def test_a_run_is_quantised_and_says_what_it_costs(run: Run, searched: Path) -> 
 
 def test_what_speaks_against_int8_is_said() -> None:
     accuracy = {"validation": {"float32": 0.9, "int8": 0.895}, "test": {"float32": 0.9, "int8": 0.87}}
-    slow = {"cpu": {"float32_ms": 1.0, "int8_ms": 1.5, "times_as_long": 1.5}}
-    fast = {"cpu": {"float32_ms": 1.0, "int8_ms": 0.5, "times_as_long": 0.5}}
+    slow, fast = (
+        {
+            "cpu": QuantizedTiming(
+                float32_ms=1.0, float32_error_ms=0.1, int8_ms=ms, int8_error_ms=0.1, times_as_long=ms, timed_on="cpu"
+            )
+        }
+        for ms in (1.5, 0.5)
+    )
     assert warnings_of(accuracy, fast) == ["int8 costs 3.0 points of accuracy on the test images"]
     assert warnings_of({}, slow) == ["int8 is not faster on cpu: it takes 1.50 times as long"]
 
@@ -210,7 +218,7 @@ def test_what_speaks_against_int8_is_said() -> None:
         ((), ("ONNX already", "--quantize int8")),
         (("--quantize", "int8", "--architecture", POOLS_ALONE), ("--architecture cannot be given",)),
         (("--quantize", "int8", "--device", "cpu+openvino"), ("made for ONNX Runtime", "--device cpu")),
-        (("--quantize", "int8"), ("made up, which this machine is not",)),
+        (("--quantize", "int8"), ("made up, which is not this machine",)),
         (
             ("--quantize", "int8", "--device", "cpu", "--calibration-images", 5000),
             ("only 10[0-9][0-9] training images", "--calibration-images"),

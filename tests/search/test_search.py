@@ -543,7 +543,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     assert_one_clear_line(run("derive", out), "several devices", "folder of one network")
     derived = json.loads(run("derive", out / "server_60pct", "--json").stdout)["targets"]
     assert [t["architectures"][0]["architecture"] for t in derived] == [rows[3]["architecture"]]
-    assert_one_clear_line(run("verify", out), "which this machine is not")
+    assert_one_clear_line(run("verify", out), "which is not this machine")
     twice = (*base, "--table", tmp_path / "phone.json", "--out", tmp_path / "other")
     assert_one_clear_line(run(*twice), "same file name")
     write_table(tmp_path / "darts.json", make_table(SizedSpace(SPACES["darts"], SMALL["darts"])))

@@ -20,7 +20,7 @@ from hwnas.budgets.budget import parse_budget
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
-from hwnas.runs.search import SearchRequest, answer
+from hwnas.runs.search import SearchRequest, run_search
 from hwnas.runs.train import train_run
 from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
@@ -80,7 +80,7 @@ def one_of_them(folder: Path, table: Path) -> None:
         states = {f"{space} {method}": some_steps(space, method, processes) for space, method in SEARCHES}
         torch.save(states, folder / f"{processes.rank}.pt")
         torch.save(a_child(processes), folder / f"child{processes.rank}.pt")
-        rows = answer(question(table), folder / f"run{processes.rank}", Progress(quiet=True))
+        rows = run_search(request_for(table), folder / f"run{processes.rank}", Progress(quiet=True))
         assert bool(rows) == processes.leads
         if processes.leads:
             shutil.copytree(folder / "run0", folder / "trained")
@@ -101,7 +101,7 @@ def trained(run: Path) -> list[dict[str, Any]]:
     return train_run(run, "quick", recipe, None, Progress(quiet=True))
 
 
-def question(table: Path) -> SearchRequest:
+def request_for(table: Path) -> SearchRequest:
     recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     return SearchRequest(
@@ -190,7 +190,7 @@ def test_two_processes_train_a_finished_search_in_place(together: Path, alone: P
 @pytest.fixture(scope="module")
 def alone(together: Path) -> Path:
     """The folder of what one process makes of the same question."""
-    answer(question(together / "table.json"), together / "alone", Progress(quiet=True))
+    run_search(request_for(together / "table.json"), together / "alone", Progress(quiet=True))
     return together / "alone"
 
 

@@ -1,0 +1,142 @@
+"""Time exported networks on a device, in the state of the machine that a latency table describes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hwnas.errors import HwnasError
+from hwnas.networks.child import ChildNetwork
+from hwnas.profiling.models import SENTINEL, write_model
+from hwnas.profiling.names import SENTINEL_NAME
+from hwnas.profiling.session import Recording, ask, connect, make_job, run_job
+from hwnas.profiling.statistics import estimate, read
+from hwnas.runtimes.device_spec import DeviceSpec, require_precision
+from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.runtime import RUNTIMES
+from hwnas.tables.schema import NOT_KNOWN, LatencyTable
+
+PASSES, ROUNDS = 5, 12
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network's latency.
+
+    ``latency_ms`` is in the machine's state when the table was measured (the same sentinel workload is timed both
+    times), ``raw_ms`` as timed now. ``error_ms`` is the half width of a 95 % interval over several processes, and at
+    least the difference that the table states between repeated measurements of a network. ``machine_slowdown`` is None
+    where the table's sentinel was not timed on this machine and runtime.
+    """
+
+    latency_ms: float
+    error_ms: float
+    raw_ms: float
+    machine_slowdown: float | None
+
+    def within(self, bound_ms: float) -> bool:
+        return self.latency_ms <= bound_ms + self.error_ms
+
+
+def spec_of(table: LatencyTable) -> DeviceSpec:
+    """Return the device spec whose profiler made the table. Raises HwnasError when hwnas has no such profiler."""
+    if table.runtime.name not in RUNTIMES:
+        raise HwnasError(
+            f"there is no profiler for the table's runtime {table.runtime.name!r}", f"known: {', '.join(RUNTIMES)}"
+        )
+    hardware = {"gpu": "cuda:0", "browser": "browser"}.get(table.device.kind, "cpu")
+    precision = FLOAT32 if table.runtime.precision == NOT_KNOWN else table.runtime.precision
+    spec = DeviceSpec(hardware, table.runtime.name, table.runtime.threads, table.runtime.batch, precision=precision)
+    require_precision(spec)
+    return spec
+
+
+def require_its_device(table: LatencyTable) -> None:
+    """Raise HwnasError when this is not the machine that the table describes."""
+    spec = spec_of(table)
+    if ask(spec).device.fingerprint != table.device.fingerprint:
+        raise HwnasError(
+            f"the table describes {table.device.name}, which is not this machine",
+            f"run there, or time on this machine with 'hwnas verify DIR --device {spec.hardware}+{spec.runtime}'",
+        )
+
+
+def time_networks(
+    networks: Mapping[str, Path | ChildNetwork],
+    spec: DeviceSpec,
+    table: LatencyTable,
+    key: str,
+    on_progress: OnProgress,
+) -> dict[str, Measured]:
+    """Time ONNX files (child networks, for a runtime that takes no ONNX) in interleaved rounds with the sentinel.
+
+    ``key`` names the networks' sizes in the table. Without a sentinel in the table, or on another machine or runtime
+    than the table's, latencies are as timed now. Raises HwnasError when the machine is too noisy to time anything.
+    """
+    with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+        files = _write_models(networks, spec, Path(name))
+        recordings = _record(files, spec, Path(name), on_progress)
+    reference_ms = table.quality.sentinel_ms if _describes(table, spec, recordings[0]) else None
+    readings = read(recordings, reference_ms)
+    slowdown = readings.sentinel_ms / reference_ms if reference_ms else None
+    additivity = table.quality.additivity.get(key)
+    floor = (additivity.floor or 0.0) / 100 if additivity else 0.0
+    measured = {}
+    for network in networks:
+        found = estimate(readings.passes[network])
+        if not np.isfinite([found.latency_ms, found.error_ms]).all():
+            raise HwnasError(
+                "this machine is too noisy: other programs held the processor whenever a network was to be timed",
+                "stop other programs ('top' shows them) and run the same command again",
+            )
+        raw_ms = np.median([v.median_ms for r in recordings for v in r.visits if v.model == network])
+        error_ms = max(found.error_ms, floor * found.latency_ms)
+        measured[network] = Measured(found.latency_ms, error_ms, float(raw_ms), slowdown)
+    return measured
+
+
+def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec, folder: Path) -> dict[str, str]:
+    """Write the sentinel and the networks for the spec's runtime; return file names by model name."""
+    runtime = spec.made_by
+    files = {SENTINEL_NAME: f"sentinel{runtime.suffix}"}
+    write_model(SENTINEL, spec, folder / files[SENTINEL_NAME])
+    for number, (name, network) in enumerate(networks.items()):
+        file = folder / f"{number}{runtime.suffix}"
+        if isinstance(network, ChildNetwork):
+            s = network.network.setting
+            runtime.write(network, [torch.zeros(spec.batch, s.image_channels, s.height, s.width)], file)
+        elif runtime.convert:
+            runtime.convert(network, file)
+        else:
+            file.symlink_to(network.resolve())
+        files[name] = file.name
+    return files
+
+
+def _record(files: Mapping[str, str], spec: DeviceSpec, folder: Path, on_progress: OnProgress) -> list[Recording]:
+    """Run the profiler in several processes, one after the other."""
+    recordings = []
+    with connect(spec, folder) as lines:
+        for number in range(PASSES):
+            job = make_job(spec, files, ROUNDS, number, {})
+            total = PASSES * len(job.visits)
+            done_before = number * total // PASSES
+
+            def on_visit(done: int, before: int = done_before, total: int = total) -> None:
+                on_progress("timing networks", before + done, total)
+
+            recordings.append(run_job(lines, job, folder, f"pass{number}", on_visit))
+    return recordings
+
+
+def _describes(table: LatencyTable, spec: DeviceSpec, recording: Recording) -> bool:
+    """Return whether a table describes the machine of a recording and the runtime, threads and batch of a spec."""
+    runtime, start = table.runtime, recording.start
+    same_runtime = (runtime.name, runtime.threads, runtime.batch) == (spec.runtime, spec.threads, spec.batch)
+    return same_runtime and start is not None and start.device.fingerprint == table.device.fingerprint

@@ -1,0 +1,96 @@
+"""Evaluate the networks of a run on a split of the images, through ONNX Runtime and torch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from hwnas.data import ImageData
+from hwnas.errors import HwnasError
+from hwnas.export.network import onnx_network
+from hwnas.export.timing import require_its_device, spec_of
+from hwnas.files import atomic_path
+from hwnas.progress import Progress
+from hwnas.runs.derived import SavedNetwork
+from hwnas.runs.read import load_images, read_networks, read_tables
+from hwnas.runs.schema import EvaluationRow, Measurement, RuntimeScores
+from hwnas.runs.verify import measurement, time_saved
+from hwnas.runtimes.int8 import INT8
+from hwnas.training.evaluation import evaluate_scores, scores_of
+
+SPLITS = ("train", "validation", "test")
+RUNTIME_NAMES = {"onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8", "torch": "torch"}
+
+
+def evaluate_run(
+    folder: Path, split: str, data_spec: str | None, latency: bool, confusion: Path | None, progress: Progress
+) -> list[EvaluationRow]:
+    """Evaluate the ONNX files of a run and their torch networks on a split; return one row for each target.
+
+    Networks in int8 are evaluated where there are any. With ``latency`` the networks are also timed on the run's
+    devices. ``confusion`` is a CSV file to write the confusion matrices to.
+    """
+    if split not in SPLITS:
+        raise HwnasError(f"unknown split {split!r}", "use train, validation or test")
+    networks = read_networks(folder)
+    if latency:
+        for table in read_tables(networks).values():
+            require_its_device(table)
+    data = load_images(networks, data_spec, progress)
+    rows = [_evaluate(network, data, split) for network in networks]
+    if confusion:
+        write_confusion(confusion, data.labels, rows)
+    if not latency:
+        return rows
+    measured = _time(networks, progress)
+    return [
+        row.model_copy(update={"latency": measured[network.folder]})
+        for network, row in zip(networks, rows, strict=True)
+    ]
+
+
+def _evaluate(network: SavedNetwork, data: ImageData, split: str) -> EvaluationRow:
+    images = getattr(data, split)
+    targets = images.targets.numpy()
+    scores = {
+        runtime: RuntimeScores(**asdict(evaluate_scores(scores_of(function, data, images), targets)))
+        for runtime, function in _functions(network).items()
+    }
+    return EvaluationRow(
+        target=network.id, device=network.device, budget=network.budget.text, images=len(images), scores=scores
+    )
+
+
+def _functions(network: SavedNetwork) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return a function images -> scores for each of RUNTIME_NAMES that the network is there for."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"onnx": onnx_network(network.onnx_file())}
+    if network.onnx_file(INT8).exists():
+        functions["int8"] = onnx_network(network.onnx_file(INT8))
+    return {**functions, "torch": network.child().eval()}
+
+
+def _time(networks: Sequence[SavedNetwork], progress: Progress) -> dict[Path, list[Measurement]]:
+    """Return the networks' latencies on every device by folder."""
+    result: dict[Path, list[Measurement]] = {network.folder: [] for network in networks}
+    for device, table in read_tables(list(networks)).items():
+        on_device = [network for network in networks if device in network.tables]
+        for folder, measured in time_saved(on_device, device, spec_of(table), progress).items():
+            result[folder].append(measurement(device, measured))
+    return result
+
+
+def write_confusion(path: Path, labels: Sequence[str], rows: Sequence[EvaluationRow]) -> None:
+    """Write confusion matrices as one CSV file: a line for each network, runtime and true class, a column for each
+    predicted class.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["device", "budget", "runtime", "class", *labels])
+        for row in rows:
+            for runtime, scores in row.scores.items():
+                for label, counts in zip(labels, scores.confusion, strict=True):
+                    writer.writerow([row.device, row.budget, runtime, label, *counts])

@@ -1,0 +1,90 @@
+"""Write the manifest of a run, or check that a folder holds the same run."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas import __version__
+from hwnas.compute.device import CPU, choose_device, describe
+from hwnas.compute.precision import choose_precision
+from hwnas.data import ImageData
+from hwnas.errors import HwnasError
+from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json, write_text
+from hwnas.networks.fast.kernels import kernels
+from hwnas.recipe import Recipe
+from hwnas.runs.folder import MANIFEST, table_file
+from hwnas.runs.schema import Manifest
+from hwnas.spaces import SearchSpace, SizedSpace
+from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
+from hwnas.tables.io import write_table
+from hwnas.tables.schema import today
+from hwnas.training.processes import Processes
+
+if TYPE_CHECKING:
+    from hwnas.runs.search import SearchRequest
+
+PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
+
+
+def describe_run(request: SearchRequest, sized: SizedSpace, data: ImageData, processes: Processes) -> Manifest:
+    """Return the manifest of a search; its digest is the hash of everything that decides what the search computes."""
+    inputs: dict[str, Any] = {
+        "space": sized.space.name,
+        **definition_as_json(sized.space),
+        "setting": asdict(sized.setting),
+        "tables": {device: table.sha256 for device, table in request.tables.items()},
+        "data": request.data_spec,
+        "data_fingerprint": data.fingerprint,
+        "budgets": request.budgets,
+        "recipe": request.recipe.model_dump(mode="json"),
+        "verify": request.verify,
+        **({"plugin": sha256_of_file(request.plugin)} if request.plugin else {}),
+    }
+    packages = {name: version(name) for name in PACKAGES}
+    return Manifest(
+        **inputs,
+        digest=sha256_of(inputs),
+        versions={"hwnas": __version__, "python": platform.python_version(), **packages},
+        started=today(),
+        computed=_describe_compute(request.recipe, processes),
+    )
+
+
+def write_manifest(request: SearchRequest, space: SearchSpace, manifest: Manifest, folder: Path) -> None:
+    """Write the manifest, the latency tables and a user's own space.
+
+    Raises HwnasError when the folder cannot be written or holds a run with other inputs. The manifest of the same run
+    stays as it is.
+    """
+    file = folder / MANIFEST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    if file.exists():
+        present = read_json(file, f"remove folder {folder}")
+        require_same_definition(present, space, folder)
+        if present.get("digest") != manifest.digest:
+            raise HwnasError(
+                f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
+            )
+        return
+    if space.origin and space.origin.text is not None:
+        write_text(folder / SPACE_FILE, space.origin.text)
+    write_json(file, manifest.to_json())
+    for device, table in request.tables.items():
+        write_table(folder / table_file(request.tables, device), table)
+
+
+def _describe_compute(recipe: Recipe, processes: Processes) -> dict[str, str]:
+    """Return the device, the precision and the kernels that compute the supernet."""
+    device = choose_device(recipe.compute)
+    name = "plain torch"
+    if recipe.kernels == "compiled":
+        name = kernels().describe() if processes.alone else "plain torch (several processes share batch norms)"
+        name = name if device == CPU else "plain torch (compiled kernels are for processors)"
+    return {"on": describe(device), "precision": choose_precision(recipe.precision, device)[0], "kernels": name}

@@ -1,0 +1,96 @@
+"""Read the networks of a finished run back from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.budgets.budget import Budget
+from hwnas.cost.devices import targets_of
+from hwnas.data import ImageData, load_data
+from hwnas.errors import HwnasError
+from hwnas.files import read_json
+from hwnas.progress import Progress
+from hwnas.runs.derived import SavedNetwork
+from hwnas.runs.folder import ARCHITECTURE, MANIFEST, WEIGHTS, target_id
+from hwnas.runs.schema import ArchitectureFile
+from hwnas.spaces import Setting, SizedSpace
+from hwnas.spaces.space_copy import kept_space
+from hwnas.tables.io import read_table
+from hwnas.tables.schema import LatencyTable
+from hwnas.validation import validate
+
+FIX = "make one with 'hwnas search --out DIR'"
+
+
+def read_networks(folder: Path) -> list[SavedNetwork]:
+    """Return the networks of a run in the order of its targets, or the one network whose folder this is.
+
+    Raises HwnasError when the folder holds none, or a file is incomplete.
+    """
+    if (folder / ARCHITECTURE).exists():
+        # A network of other sizes is in a folder inside that of its target.
+        parents = [folder.parent, folder.parent.parent]
+        folders, run = [folder], next((parent for parent in parents if (parent / MANIFEST).exists()), folder.parent)
+    else:
+        folders, run = sorted(path.parent for path in folder.glob(f"*/{ARCHITECTURE}")), folder
+    if not folders:
+        raise HwnasError(f"{folder} holds no finished search", FIX)
+    manifest = read_json(run / MANIFEST, FIX)
+    networks = [_read_network(each, run, manifest) for each in folders]
+    tables = manifest.get("tables", {})
+    order = [target_id(tables, devices[0], budget) for devices, budget in targets_of(tables, manifest["budgets"])]
+    position = {target: number for number, target in enumerate(order)}
+    return sorted(networks, key=lambda network: position.get(network.id, len(position)))
+
+
+def _read_network(folder: Path, run: Path, manifest: Mapping[str, Any]) -> SavedNetwork:
+    file = folder / ARCHITECTURE
+    content = validate(ArchitectureFile, read_json(file, FIX), file, FIX)
+    space = kept_space(manifest, content.space, run)
+    try:
+        setting = Setting(**content.setting)
+    except TypeError as error:
+        raise HwnasError(f"{file} is incomplete ({error})", FIX) from None
+    devices = manifest.get("tables") or content.table_files
+    return SavedNetwork(
+        id=content.target or target_id(devices, content.device, content.budget.text),
+        folder=folder,
+        table_files=content.table_files,
+        tables={device: read_table(run / path) for device, path in content.table_files.items()},
+        sized=SizedSpace(space, setting),
+        architecture=space.parse(content.architecture),
+        budget=Budget(content.budget.text, content.budget.limits),
+        claims_budget=content.claims_budget,
+        run=run,
+        weights=folder / WEIGHTS[content.exported_weights],
+        content=content,
+    )
+
+
+def read_tables(networks: list[SavedNetwork]) -> dict[str, LatencyTable]:
+    """Return the latency tables of some networks by device name."""
+    return {device: table for network in networks for device, table in network.tables.items()}
+
+
+def load_images(networks: list[SavedNetwork], spec: str | None, progress: Progress) -> ImageData:
+    """Load the images of the search, or those that ``spec`` names.
+
+    Raises HwnasError when their shape or number of classes is not that of the networks.
+    """
+    data = load_data(spec or networks[0].content.data, progress)
+    sized = networks[0].sized
+    if fit_to_data(sized, data) != sized:
+        raise HwnasError(
+            f"the images of {data.name} are {data.shape} with {len(data.labels)} classes, "
+            f"the networks take {sized.setting.describe()}",
+            "give the data of the search",
+        )
+    return data
+
+
+def fit_to_data(sized: SizedSpace, data: ImageData) -> SizedSpace:
+    """Return the space at the data's image shape and number of classes."""
+    channels, height, width = data.shape
+    return sized.resized(image_channels=channels, height=height, width=width, classes=len(data.labels))

@@ -1,0 +1,348 @@
+"""Schema of a run's folder: one model for every JSON file and row in it. Imports no torch.
+
+Writers set the fields that they know; ``to_json`` writes these and no others. Readers accept folders of older versions,
+in which fields may be missing, and keep fields of newer ones. The rows of ``metrics.jsonl`` are
+hwnas.search.epoch_row.EpochRow.
+
+Accuracies are shares from 0 to 1, latencies are in milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from hwnas.runs.folder import target_id
+from hwnas.validation import Record
+
+Accuracy = FiniteFloat
+Milliseconds = FiniteFloat
+
+
+# manifest.json
+
+
+class Selection(Record):
+    """The way in which the search selects its final architecture."""
+
+    name: str
+
+
+class SearchRecipe(Record):
+    """The recipe of the search; the fields that readers use are declared (hwnas.recipe has all of them)."""
+
+    method: str
+    epochs: int
+    seed: int
+    inputs_per_node: int | None = None
+    selection: Selection = Selection(name="probable")
+
+
+class SearchInputs(Record):
+    """Everything that decides what a search computes; ``Manifest.digest`` is the hash of this.
+
+    ``tables`` are the hashes of the latency tables by device name, ``plugin`` the hash of the user's Python file,
+    ``space_definition`` the hash and the place of a user's own space.
+    """
+
+    space: str
+    space_definition: dict[str, Any] | None = None
+    setting: dict[str, Any]
+    tables: dict[str, str] = Field(min_length=1)
+    data: str
+    data_fingerprint: str
+    budgets: list[str]
+    recipe: SearchRecipe
+    verify: bool
+    plugin: str | None = None
+
+
+class Manifest(SearchInputs):
+    """``manifest.json``: the inputs of a run, and the versions and the device that computed it."""
+
+    digest: str
+    versions: dict[str, str]
+    started: str
+    computed: dict[str, str] = Field(default_factory=dict)
+
+    def target_id(self, device: str, budget_text: str) -> str:
+        return target_id(self.tables, device, budget_text)
+
+
+# Parts of several files
+
+
+class Limits(Record):
+    """A budget: the user's text, and the upper bounds by metric."""
+
+    text: str
+    limits: dict[str, FiniteFloat]
+
+
+class Parity(Record):
+    """ONNX Runtime compared with torch on ``images`` real images."""
+
+    images: int
+    greatest_difference: FiniteFloat
+    greatest_score: FiniteFloat | None = None
+    same_class: Accuracy
+
+
+class Int8Result(Record):
+    """The quantised network of a search for an int8 table: its file in the target's folder, its accuracies."""
+
+    onnx: str
+    validation_accuracy: Accuracy
+    test_accuracy: Accuracy
+
+
+class TrainingResult(Record):
+    """The outcome of ``hwnas train``: ``exported`` is "last" or "best", ``stopped`` the reason of an early end."""
+
+    recipe: str
+    settings: dict[str, Any]
+    epochs: int
+    exported: str
+    best_epoch: int
+    stopped: str
+
+
+class Derivation(Record):
+    """A row of ``derivations.json``: an architecture that was derived and, with ``--verify``, timed.
+
+    ``value`` is what the method gives for it. ``bound_ms``, ``predicted_ms`` and ``measured_ms`` follow; for several
+    devices each is written once for every device, as ``bound_ms@phone``. ``taken`` marks the one that was exported.
+    """
+
+    architecture: str
+    value: FiniteFloat
+    taken: bool
+
+
+# verification.json and the latencies in summary.json
+
+
+class Timing(Record):
+    """A latency; ``measured_ms`` and the fields after it are None until the network has been timed.
+
+    ``measured_ms`` is in the machine's state when the table was measured, ``measured_raw_ms`` as timed now.
+    ``kept`` is false when a limit is broken, by more than the measurement error where it is a limit on latency.
+    """
+
+    target: str = ""
+    device: str
+    budget: str = ""
+    budget_ms: Milliseconds | None = None
+    predicted_ms: Milliseconds | None = None
+    measured_ms: Milliseconds | None = None
+    measured_error_ms: Milliseconds | None = None
+    measured_raw_ms: Milliseconds | None = None
+    machine_slowdown: FiniteFloat | None = None
+    kept: bool | None = None
+    timed_on: str | None = None
+
+
+class DeviceTiming(Timing):
+    """A target's latency on one device."""
+
+    predicted_ms: Milliseconds
+
+    @property
+    def latency_ms(self) -> float:
+        """The measured latency or, before a measurement, the predicted one."""
+        return self.predicted_ms if self.measured_ms is None else self.measured_ms
+
+
+class TimedNetwork(Timing):
+    """A target's latency: in its own fields for one device, in ``devices`` where the budget names devices."""
+
+    devices: list[DeviceTiming] | None = None
+
+    @model_validator(mode="after")
+    def _check_timings(self) -> TimedNetwork:
+        if self.devices is None and self.predicted_ms is None:
+            raise ValueError("predicted_ms is missing")
+        return self
+
+    @property
+    def timings(self) -> list[DeviceTiming]:
+        """The latencies, one for each device."""
+        if self.devices is not None:
+            return self.devices
+        names = self.model_fields_set & DeviceTiming.model_fields.keys()
+        return [DeviceTiming.model_validate({name: getattr(self, name) for name in names})]
+
+
+class Verification(TimedNetwork):
+    """``verification.json``: a target's networks timed again on its devices."""
+
+    date: str
+
+
+# summary.json
+
+
+class NetworkRow(Record):
+    """A network that was exported: its costs, accuracies and files.
+
+    ``no_claim`` says why no budget is claimed, for a network of other sizes than the searched ones.
+    """
+
+    target: str = ""
+    device: str
+    budget: str
+    architecture: str
+    macs: int
+    params: int
+    memory_access_bytes: int | None = None
+    peak_activation_bytes: int | None = None
+    accuracy: Accuracy
+    parity: Parity | None = None
+    onnx: str = ""
+    int8: Int8Result | None = None
+    validation_accuracy: Accuracy
+    validation_accuracy_before_training: Accuracy
+    child_epochs: int
+    derivations: list[Derivation] = Field(default_factory=list)
+    training: TrainingResult | None = None
+    no_claim: str = ""
+
+
+class SummaryRow(NetworkRow, TimedNetwork):
+    """A target of ``summary.json``. ``accuracy`` is that of the ONNX file on the test split."""
+
+    limits: dict[str, FiniteFloat]
+
+
+class Summary(Record):
+    """``summary.json``: the targets in their order, and the hashes of the tables by device name."""
+
+    targets: list[SummaryRow] = Field(min_length=1)
+    finished: str = ""
+    tables: dict[str, str] = Field(default_factory=dict)
+
+
+# The folder of a target
+
+
+class ArchitectureFile(Record):
+    """``architecture.json``: everything needed to build, evaluate and time an exported network again.
+
+    ``table`` and ``table_sha256`` are replaced by ``tables`` and ``tables_sha256``, by device name, where the budget
+    names devices.
+    """
+
+    target: str = ""
+    space: str
+    setting: dict[str, Any]
+    architecture: str
+    budget: Limits
+    claims_budget: bool = True
+    costs: dict[str, FiniteFloat] = Field(default_factory=dict)
+    macs_convention: str = ""
+    device: str = ""
+    table: str | None = None
+    table_sha256: str | None = None
+    tables: dict[str, str] | None = None
+    tables_sha256: dict[str, str] | None = None
+    data: str
+    parity: Parity | None = None
+    test_accuracy: Accuracy | None = None
+    int8: Int8Result | None = None
+    validation_accuracy: Accuracy | None = None
+    validation_accuracy_before_training: Accuracy | None = None
+    child_epochs: int = 0
+    training: TrainingResult | None = None
+
+    @model_validator(mode="after")
+    def _check_tables(self) -> ArchitectureFile:
+        if self.tables is None and self.table is None:
+            raise ValueError("table is missing")
+        return self
+
+    @property
+    def table_files(self) -> dict[str, str]:
+        """The latency tables by device name, as paths in the run."""
+        return {self.device: self.table} if self.table is not None else dict(self.tables or {})
+
+    @property
+    def exported_weights(self) -> str:
+        """The name of the weights that the ONNX file holds: "last" or "best"."""
+        return self.training.exported if self.training else "last"
+
+
+class QuantizedTiming(Record):
+    """Both networks timed in interleaved rounds on one device."""
+
+    float32_ms: Milliseconds
+    float32_error_ms: Milliseconds
+    int8_ms: Milliseconds
+    int8_error_ms: Milliseconds
+    times_as_long: FiniteFloat
+    machine_slowdown: FiniteFloat | None = None
+    timed_on: str
+
+
+ByPrecision = Annotated[dict[str, FiniteFloat], Field(description="A number for float32 and one for int8.")]
+
+
+class QuantizationRow(Record):
+    """``quantization.json``: a network in int8 compared with the same in float32.
+
+    ``accuracy`` is by split, ``latency`` by device name, ``warnings`` are the reasons not to use the int8 network.
+    """
+
+    target: str = ""
+    device: str
+    budget: str
+    onnx: str
+    accuracy: dict[str, ByPrecision]
+    latency: dict[str, QuantizedTiming]
+    bytes: dict[str, int]
+    settings: dict[str, Any]
+    warnings: list[str]
+    date: str = ""
+
+
+# Rows that commands print, in no file
+
+
+class RuntimeScores(Record):
+    """The accuracy of one runtime's scores; ``confusion[i][j]`` counts images of class i classified as class j.
+
+    ``top5_accuracy`` is None where there are no more than five classes.
+    """
+
+    accuracy: Accuracy
+    top5_accuracy: Accuracy | None
+    calibration_error: FiniteFloat
+    confusion: list[list[int]]
+
+
+class Measurement(Record):
+    """A network timed on one device, as in ``Timing``."""
+
+    device: str
+    measured_ms: Milliseconds
+    measured_error_ms: Milliseconds
+    measured_raw_ms: Milliseconds
+    machine_slowdown: FiniteFloat | None
+
+
+class EvaluationRow(Record):
+    """A target on the images of one split, evaluated by the runtimes "onnx", "int8" (if there is one) and "torch".
+
+    In JSON the fields of ``scores`` are those of the row, as ``onnx_accuracy``.
+    """
+
+    target: str = ""
+    device: str
+    budget: str
+    images: int
+    scores: dict[str, RuntimeScores]
+    latency: list[Measurement] = Field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        row = super().to_json()
+        return row | {f"{runtime}_{name}": v for runtime, s in row.pop("scores").items() for name, v in s.items()}

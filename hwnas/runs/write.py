@@ -1,0 +1,191 @@
+"""Write a trained network into its folder, and update the summary of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hwnas import __version__
+from hwnas.cost.metrics import Metric
+from hwnas.data import ImageData
+from hwnas.export.network import (
+    check_parity,
+    data_metadata,
+    export_cells,
+    export_network,
+    onnx_accuracy,
+    save_weights,
+)
+from hwnas.export.quantize import quantize_network
+from hwnas.files import read_json, sha256_of_file, write_json
+from hwnas.networks.child import ChildNetwork
+from hwnas.runs.derived import DerivedNetwork
+from hwnas.runs.folder import ARCHITECTURE, QUANTIZATION, SUMMARY, WEIGHTS
+from hwnas.runs.plots import draw_run
+from hwnas.runs.schema import (
+    ArchitectureFile,
+    Int8Result,
+    Limits,
+    NetworkRow,
+    Parity,
+    Summary,
+    SummaryRow,
+    TimedNetwork,
+)
+from hwnas.runtimes.int8 import INT8
+from hwnas.runtimes.runtime import RUNTIMES
+from hwnas.validation import validate
+
+Costs = Mapping[str, float]
+
+
+def write_network(
+    child: ChildNetwork,
+    derived: DerivedNetwork,
+    models: Mapping[str, Metric],
+    data: ImageData,
+    training: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> NetworkRow:
+    """Write a network's ONNX files, weights and ``architecture.json``; return its row, a SummaryRow if it claims a
+    budget.
+
+    ``training`` are the fields of the row and the file that tell how the network was derived and trained. ``weights``
+    are state dicts by file name; without them those of ``child`` are written. A table for int8 asks for a network in
+    int8, too. The int8 network of an earlier ``network.onnx`` is removed.
+    """
+    costs = {metric: model.predict(derived.architecture) for metric, model in models.items()}
+    onnx_file = derived.onnx_file()
+    before = sha256_of_file(onnx_file) if onnx_file.exists() else None
+    _write_onnx(child, derived, costs, data)
+    parity = Parity(**asdict(check_parity(child, onnx_file, data)))
+    results: dict[str, Any] = {"parity": parity, **training}
+    test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    if before and sha256_of_file(onnx_file) != before:
+        for stale in (derived.onnx_file(INT8), derived.folder / QUANTIZATION):
+            stale.unlink(missing_ok=True)
+    if any(table.runtime.precision == INT8 for table in derived.tables.values()):
+        results["int8"] = _write_int8(derived, data)
+    # The weights come last: until they are written, an interrupted training resumes from the old ones.
+    for name, state in (weights or {WEIGHTS["last"]: child.state_dict()}).items():
+        save_weights(state, derived.folder / name)
+    described = _describe(derived, costs, data, test_accuracy, results)
+    write_json(derived.folder / ARCHITECTURE, described.to_json())
+    return _row(derived, costs, test_accuracy, results)
+
+
+def _write_onnx(child: ChildNetwork, derived: DerivedNetwork, costs: Costs, data: ImageData) -> None:
+    """Write the network and its cells, and the files of the runtimes that have a format of their own."""
+    file, folder = derived.onnx_file(), derived.folder
+    export_network(child, file, _metadata(derived, costs) | data_metadata(data))
+    for device, table in derived.tables.items():
+        runtime = RUNTIMES.get(table.runtime.name)
+        if runtime and runtime.convert and runtime.suffix == file.suffix:
+            # With several devices, the others need the network as it is.
+            runtime.convert(file, file if len(derived.tables) == 1 else folder / f"network_{device}.onnx")
+    export_cells(child, folder / "cells")
+
+
+def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:
+    space = derived.sized.space
+    text = space.format(derived.architecture, all_edges=True)
+    metadata = {"space": space.name, "architecture": text, "version": __version__}
+    if not derived.claims_budget:
+        return metadata
+    metadata["budget"] = derived.budget.text
+    for device, table in derived.tables.items():
+        suffix = f"@{device}" if derived.joint else ""
+        metadata[f"predicted_latency_ms{suffix}"] = repr(costs[derived.latency_metric(device)])
+        metadata[f"table_sha256{suffix}"] = table.sha256
+        metadata[f"device{suffix}"] = table.describe()
+    return metadata
+
+
+def _write_int8(derived: DerivedNetwork, data: ImageData) -> Int8Result:
+    file = derived.onnx_file(INT8)
+    quantize_network(derived.onnx_file(), file, data)
+    validation, test = (onnx_accuracy(file, data, split) for split in (data.validation, data.test))
+    return Int8Result(onnx=file.name, validation_accuracy=validation, test_accuracy=test)
+
+
+def _describe(
+    derived: DerivedNetwork, costs: Costs, data: ImageData, test_accuracy: float, results: Mapping[str, Any]
+) -> ArchitectureFile:
+    space, budget = derived.sized.space, derived.budget
+    hashes = {device: table.sha256 for device, table in derived.tables.items()}
+    tables: dict[str, Any] = {"tables": dict(derived.table_files), "tables_sha256": hashes}
+    if not derived.joint:
+        tables = {"table": derived.table_files[derived.device], "table_sha256": hashes[derived.device]}
+    return ArchitectureFile(
+        target=derived.id,
+        space=space.name,
+        setting=asdict(derived.sized.setting),
+        architecture=space.format(derived.architecture, all_edges=True),
+        budget=Limits(text=budget.text, limits=dict(budget.limits)),
+        claims_budget=derived.claims_budget,
+        costs=dict(costs),
+        macs_convention=space.macs_convention,
+        device=derived.device,
+        **tables,
+        data=data.name,
+        test_accuracy=test_accuracy,
+        **{name: value for name, value in results.items() if name != "derivations"},
+    )
+
+
+def _row(derived: DerivedNetwork, costs: Costs, test_accuracy: float, results: Mapping[str, Any]) -> NetworkRow:
+    row: dict[str, Any] = {
+        "target": derived.id,
+        "device": derived.device,
+        "budget": derived.budget.text,
+        "architecture": derived.sized.space.format(derived.architecture, all_edges=True),
+        "macs": round(costs["macs"]),
+        "params": round(costs["params"]),
+        **{metric: round(cost) for metric, cost in costs.items() if metric.endswith("_bytes")},
+        "accuracy": test_accuracy,
+        "onnx": str(derived.onnx_file()),
+        **results,
+    }
+    if not derived.claims_budget:
+        return NetworkRow(**row)
+    latencies = [
+        {"device": device, "measured_ms": None, **predicted_latency(derived, device, costs)}
+        for device in derived.tables
+    ]
+    timing: dict[str, Any] = {"devices": latencies} if derived.joint else latencies[0]
+    return SummaryRow.model_validate({**timing, **row, "limits": dict(derived.budget.limits)})
+
+
+def predicted_latency(derived: DerivedNetwork, device: str, costs: Costs) -> dict[str, float | None]:
+    """Return the limit on the latency on one device, None without one, and the predicted latency."""
+    metric = derived.latency_metric(device)
+    return {"budget_ms": derived.budget.limits.get(metric), "predicted_ms": costs[metric]}
+
+
+def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork]) -> None:
+    """Replace fields of some targets in the run's ``summary.json`` and draw its pictures again.
+
+    Does nothing where the run has no summary.
+    """
+    file = run / SUMMARY
+    if not file.exists():
+        return
+    summary = read_summary(run)
+    changes = {(row.device, row.budget): row.to_json() for row in rows}
+    targets = [
+        SummaryRow.model_validate(target.to_json() | changes.get((target.device, target.budget), {}))
+        for target in summary.targets
+    ]
+    write_json(file, summary.model_copy(update={"targets": targets}).to_json())
+    draw_run(run)
+
+
+def read_summary(run: Path) -> Summary:
+    """Read ``summary.json``. Raises HwnasError when it is missing or incomplete."""
+    file = run / SUMMARY
+    fix = f"search again with --out {run}"
+    return validate(Summary, read_json(file, fix), file, fix)
