@@ -13,6 +13,16 @@ def shorten(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 line", "3 lines"."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def first_few(names: list[str], number: int = 6) -> str:
+    """Return the first names separated by commas, and how many more there are."""
+    return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")
+
+
 def short_number(value: float) -> str:
     """Return a number with three significant digits, without an exponent between 0.001 and 100,000."""
     if 0.001 <= abs(value) < 100_000 or value == 0:

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Everything slow is imported by the command that needs it."""
+"""The command line: parse, call the API, print. Each command imports what is slow itself."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from hwnas.cli import (
     benchmark,
     derive,
     export,
+    profile,
     report,
     search,
     space,
     table,
+    table_check,
+    table_compare,
     table_convert,
     table_fit,
     table_sharing,
 )
-from hwnas.cli.common import app, benchmark_app, space_app, table_app
+from hwnas.cli.app import app, benchmark_app, space_app, table_app
 
 __all__ = [
     "app",
@@ -27,10 +30,13 @@ __all__ = [
     "derive",
     "export",
     "main",
+    "profile",
     "report",
     "search",
     "space",
     "table",
+    "table_check",
+    "table_compare",
     "table_convert",
     "table_fit",
     "table_sharing",
@@ -42,7 +48,7 @@ app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         from hwnas import __version__
 
@@ -51,5 +57,6 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for plugins takes a tenth of a start
+    # The search for pydantic plugins takes a tenth of the start-up time.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     app()

@@ -7,18 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli.common import (
-    AsJson,
-    Channels,
-    DataSpec,
-    Layers,
-    benchmark_app,
-    command,
-    common_network,
-    open_table,
-    show_json,
-    show_table,
-)
+from hwnas.cli.app import benchmark_app, command
+from hwnas.cli.options import AsJson, Channels, DataSpec, Layers
+from hwnas.cli.output import open_table, show_json, show_table
 from hwnas.errors import HwnasError
 
 
@@ -27,7 +18,7 @@ from hwnas.errors import HwnasError
     "nasbench201",
     "hwnas benchmark nasbench201 --method snas --seeds 0,1,2 --accuracy nb201.csv.gz --data imagefolder:images "
     "--channels 8 --cells 1 --out runs/bench",
-    goes_on=True,
+    resumes=True,
 )
 def nasbench201_command(
     method: Annotated[list[str], typer.Option(help="A search method; repeat for more.")],
@@ -66,6 +57,7 @@ def nasbench201_command(
     from hwnas.progress import Progress
     from hwnas.spaces import SizedSpace
     from hwnas.spaces.nasbench201 import NASBENCH201
+    from hwnas.tables.network_key import common_network
 
     if (table is None) != (budget is None):
         raise HwnasError("--table and --budget belong together", "give both or neither")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli.common import AsJson, Folder, app, command, show_json, show_table
+from hwnas.cli.app import app, command
+from hwnas.cli.options import AsJson, RunFolder
+from hwnas.cli.output import show_json, show_table
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 @command(app, "derive", "hwnas derive runs/a --top 5 --budget 0.3ms,250k-params")
 def derive_command(
-    folder: Folder,
+    folder: RunFolder,
     top: Annotated[int | None, typer.Option(help="So many of the most probable architectures; 1 by default.")] = None,
     budget: Annotated[
         list[str] | None, typer.Option(help="Other budgets than those of the search, written like them.")

@@ -7,20 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli.common import (
-    AsJson,
-    Channels,
-    Classes,
-    InputShape,
-    Layers,
-    OtherData,
-    SettingName,
-    app,
-    command,
-    parse_input,
-    show_json,
-    show_table,
-)
+from hwnas.cli.app import app, command
+from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, OtherData, SettingName, parse_input
+from hwnas.cli.output import show_json, show_table
 from hwnas.cli.search import name_of
 from hwnas.errors import HwnasError
 
@@ -28,78 +17,79 @@ from hwnas.errors import HwnasError
 @command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")
 def export_command(
     folder: Annotated[
-        Path | None, typer.Argument(help="A run of hwnas search, or one budget's folder in it, for --quantize.")
+        Path | None, typer.Argument(help="With --quantize: a run of hwnas search, or the folder of one budget in it.")
     ] = None,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: write network_int8.onnx beside each network.onnx of the run.")
+        str | None, typer.Option(help="int8: write network_int8.onnx next to each network.onnx of the run.")
     ] = None,
     calibration_images: Annotated[
-        int | None, typer.Option(min=1, help="Training images to quantise with; by default 200, or all there are.")
+        int | None, typer.Option(min=1, help="Training images to calibrate with; default: 200, or all if fewer.")
     ] = None,
     data: OtherData = None,
     device: Annotated[
-        str | None, typer.Option(help="Where to time the quantised networks; by default the table's own device.")
+        str | None, typer.Option(help="Device to time the quantised networks on; default: that of the table.")
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="Without a run: in the space's notation, or a name such as DARTS_V2.")
+        str | None,
+        typer.Option(help="Without a run: an architecture in the space's notation, or a name such as DARTS_V2."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Without a run: the ONNX file to write.")] = None,
     space: Annotated[
-        str | None, typer.Option(help="nasbench201 (the default), darts, FILE.yaml or package.module:NAME.")
+        str | None,
+        typer.Option(help="Without a run: nasbench201 (the default), darts, FILE.yaml or package.module:NAME."),
     ] = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
     input_shape: InputShape = None,
     classes: Classes = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the random weights; 0 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random weights; default: 0.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export an architecture with random weights, to time or train it elsewhere; or quantise the networks of a run.
+    """Export an architecture with random weights to ONNX, or quantise the networks of a run.
 
-    A quantised network is evaluated and timed beside the one in single precision: DIR/BUDGET/quantization.json.
+    Quantised networks are compared with those in single precision, in accuracy and latency: BUDGET/quantization.json.
     """
+    if folder:
+        of_architecture: dict[str, Any] = {
+            "--architecture": architecture,
+            "--out": out,
+            "--space": space,
+            "--setting": setting,
+        }
+        of_architecture |= {"--channels": channels, "--layers": layers, "--input": input_shape}
+        _refuse(of_architecture | {"--classes": classes, "--seed": seed}, f"{folder} is a run with its own networks")
+        _quantize(folder, quantize, calibration_images, data, device, as_json)
+        return
     of_run: dict[str, Any] = {
         "--quantize": quantize,
         "--calibration-images": calibration_images,
         "--data": data,
         "--device": device,
     }
-    of_architecture: dict[str, Any] = {"--architecture": architecture, "--out": out, "--space": space}
-    of_architecture |= {"--setting": setting, "--channels": channels, "--layers": layers, "--input": input_shape}
-    of_architecture |= {"--classes": classes, "--seed": seed}
-    if folder:
-        _refuse(of_architecture, f"{folder} is a run, whose networks are what they are")
-        if quantize != "int8":
-            what = f"unknown precision {quantize!r}" if quantize else f"the networks of {folder} are ONNX already"
-            raise HwnasError(what, "use --quantize int8")
-        _quantize(folder, calibration_images, data, device, as_json)
-        return
     _refuse(of_run, "without a run there are no images to quantise with" if quantize else "no run is named")
     if not architecture or not out:
         raise HwnasError(
-            "say what to export", "give --architecture and --out, or the folder of a run with --quantize int8"
+            "nothing to export", "give --architecture and --out, or the folder of a run and --quantize int8"
         )
-    import torch
+    from hwnas import api
 
-    from hwnas.export.network import export_network
-    from hwnas.networks.child import ChildNetwork
-    from hwnas.runtimes.onnx_model import OPSET
-    from hwnas.spaces import SizedSpace, get_space
-
-    chosen = get_space(space or "nasbench201")
-    name = setting or chosen.evaluation_setting(architecture)
-    shape = parse_input(input_shape)
-    sized = SizedSpace.named(chosen, name, channels=channels, depth=layers, classes=classes, **shape)
-    torch.manual_seed(seed or 0)
-    network = ChildNetwork(sized, chosen.parse(architecture), prune=True)
-    text = chosen.format(chosen.parse(architecture))
-    details = {"space": chosen.name, "architecture": text, "weights": f"random, seed {seed or 0}"}
-    export_network(network, out, details)
+    exported = api.export(
+        architecture,
+        out,
+        space or "nasbench201",
+        setting=setting,
+        channels=channels,
+        layers=layers,
+        input_shape=parse_input(input_shape),
+        classes=classes,
+        seed=seed or 0,
+    )
+    details = {"space": exported.sized.space.name, "architecture": exported.architecture, "weights": exported.weights}
     if as_json:
-        show_json({"onnx": str(out), **details, "opset": OPSET})
+        show_json({"onnx": str(out), **details, "opset": exported.opset})
     else:
-        print(f"{out}: {sized.setting.describe()}, random weights, opset {OPSET}, dynamic batch")
+        print(f"{out}: {exported.sized.setting.describe()}, random weights, opset {exported.opset}, dynamic batch")
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -108,7 +98,12 @@ def _refuse(options: dict[str, Any], why: str) -> None:
         raise HwnasError(f"{given[0]} cannot be given: {why}", "see hwnas export --help")
 
 
-def _quantize(folder: Path, images: int | None, data: str | None, device: str | None, as_json: bool) -> None:
+def _quantize(
+    folder: Path, precision: str | None, images: int | None, data: str | None, device: str | None, as_json: bool
+) -> None:
+    if precision != "int8":
+        what = f"unknown precision {precision!r}" if precision else f"the networks of {folder} are already ONNX files"
+        raise HwnasError(what, "use --quantize int8")
     from hwnas.progress import Progress
     from hwnas.runs.quantize import quantize_run
     from hwnas.runtimes.device_spec import parse_device

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.common import AsJson, app, command, show_json
+from hwnas.cli.app import app, command
+from hwnas.cli.options import AsJson
+from hwnas.cli.output import show_json
 
 
 @command(app, "report", "hwnas report runs/a runs/b --out report.html")

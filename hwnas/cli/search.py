@@ -8,22 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from hwnas.cli.common import (
-    AsJson,
-    Channels,
-    DataSpec,
-    Folder,
-    Layers,
-    OtherData,
-    SettingName,
-    TableSpace,
-    app,
-    command,
-    common_network,
-    open_tables,
-    show_json,
-    show_table,
-)
+from hwnas.cli.app import app, command
+from hwnas.cli.options import AsJson, Channels, DataSpec, Layers, OtherData, RunFolder, SettingName, TableSpace
+from hwnas.cli.output import open_tables, show_json, show_table
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
@@ -53,8 +40,8 @@ PrecisionName = Annotated[
     app,
     "search",
     "hwnas search --table cpu.json --budget mild --budget 4.5ms,2M-params --out runs/a",
-    goes_on=True,
-    together=True,
+    resumes=True,
+    distributed=True,
 )
 def search_command(
     table: Annotated[
@@ -113,6 +100,7 @@ def search_command(
     from hwnas.recipe import read_recipe, recipe_of
     from hwnas.runs.search import SearchRequest, run_search
     from hwnas.spaces.nasbench201 import NASBENCH201
+    from hwnas.tables.network_key import common_network
 
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
     changes |= {"compute": compute, "precision": precision, "kernels": kernels}
@@ -143,7 +131,7 @@ def search_command(
 
 @command(app, "verify", "hwnas verify runs/a --device cpu")
 def verify_command(
-    folder: Folder,
+    folder: RunFolder,
     device: Annotated[str | None, typer.Option(help="Where to time; by default the table's own device.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -184,9 +172,9 @@ def verify_command(
         raise typer.Exit(1)
 
 
-@command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", goes_on=True, together=True)
+@command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", resumes=True, distributed=True)
 def train_command(
-    folder: Folder,
+    folder: RunFolder,
     recipe: Annotated[
         str,
         typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file."),
@@ -266,7 +254,7 @@ def train_command(
 
 @command(app, "evaluate", "hwnas evaluate runs/a --split test --confusion confusion.csv")
 def evaluate_command(
-    folder: Folder,
+    folder: RunFolder,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     data: OtherData = None,
     latency: Annotated[bool, typer.Option("--latency", help="Time the networks on the run's devices, too.")] = False,
@@ -310,7 +298,7 @@ def evaluate_command(
         print(f"made {confusion}")
 
 
-@command(app, "demo", "hwnas demo --out runs/demo", goes_on=True)
+@command(app, "demo", "hwnas demo --out runs/demo", resumes=True)
 def demo_command(
     out: Annotated[Path, typer.Option(help="The folder of the run.")] = Path("runs/demo"), as_json: AsJson = False
 ) -> None:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.common import (
+from hwnas.cli.app import command, space_app
+from hwnas.cli.options import (
+    ArchitectureText,
     AsJson,
     Channels,
     Classes,
@@ -16,20 +18,14 @@ from hwnas.cli.common import (
     SettingName,
     SpaceName,
     TableSpace,
-    Written,
-    command,
-    common_network,
-    open_tables,
     parse_input,
-    show_json,
-    show_table,
-    space_app,
 )
+from hwnas.cli.output import open_tables, show_json, show_table
 
 
 @command(space_app, "count", "hwnas space count --space darts --architecture DARTS_V2 --channels 36 --layers 20")
 def space_count(
-    architecture: Written,
+    architecture: ArchitectureText,
     space: SpaceName = "nasbench201",
     setting: SettingName = None,
     channels: Channels = None,
@@ -135,18 +131,21 @@ def space_preview(
     as_json: AsJson = False,
 ) -> None:
     """Show how cost is spread over a space on a device or several, and what a budget allows."""
+    from hwnas.api import size_changes
     from hwnas.budgets.budget import format_amount, parse_budget, preview
     from hwnas.budgets.infeasible import contradiction
     from hwnas.cli.budgets import budget_facts, budgets_on, show_budgets, together
     from hwnas.cost.devices import joint_models, names_devices
     from hwnas.cost.metrics import build_metrics
+    from hwnas.tables.network_key import common_network
 
     if plot:
         from hwnas.plotting import require_picture
 
         require_picture(plot)
-    opened, shape = open_tables(table), parse_input(input_shape)
-    sized = common_network(opened, space, setting, channels=channels, depth=layers, classes=classes, **shape)
+    opened = open_tables(table)
+    changes = size_changes(channels, layers, parse_input(input_shape), classes)
+    sized = common_network(opened, space, setting, **changes)
     models = {device: build_metrics(t, sized) for device, t in opened.items()}
     if len(models) > 1 or any(map(names_devices, budget or [])):
         previews = preview(joint_models(models))

@@ -1,33 +1,90 @@
-"""What ``hwnas table show`` and ``hwnas table check`` say of a table's contents."""
+"""``hwnas table check``"""
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from hwnas.cli.common import show_table
+import typer
+
+from hwnas.cli.app import command, table_app
+from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, TableSpace, parse_input
+from hwnas.cli.output import open_table, show_json, show_table
 
 if TYPE_CHECKING:
+    from hwnas.profiling.check import Checked
     from hwnas.spaces import SizedSpace
     from hwnas.tables.check import Coverage, Disorder
     from hwnas.tables.schema import LatencyTable
 
 SHOWN = 20
+SHOWN_ENTRIES = 10
 
 
 @dataclass(frozen=True)
 class Contents:
-    """``problems`` are what makes a table fail; with ``strict`` what is out of order is among them."""
+    """Result of checking a table without timing. ``problems`` make the check fail."""
 
     coverage: list[Coverage]
     disorders: list[Disorder]
     problems: list[str]
 
 
-def check_contents(table: LatencyTable, networks: list[SizedSpace], path: Path, strict: bool) -> Contents:
-    """What the contents tell on their own, of these networks."""
+@command(table_app, "check", "hwnas table check cpu.json")
+def table_check(
+    table: Annotated[Path, typer.Argument(help="A latency table.")],
+    device: Annotated[
+        str | None, typer.Option(help="The device to time on; default: the table's device, on this machine.")
+    ] = None,
+    entries: Annotated[int, typer.Option(min=1, help="How many entries to time again.")] = 20,
+    only_contents: Annotated[bool, typer.Option("--contents", help="Check the contents only, time nothing.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail when a larger entry takes less time than a smaller one.")
+    ] = False,
+    space: TableSpace = None,
+    setting: SettingName = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a table: first its contents, then a sample of its entries, timed again. Exit code 1 when it fails.
+
+    Contents are the hash, whether the table has all workloads of a network (those it was made for, or the one that the
+    options name), and whether entries with more channels or a larger image take no less time. Fitted, transferred and
+    imported tables have no entries to time again.
+    """
+    from hwnas.api import size_changes
+    from hwnas.tables.network_key import choose_network, networks_of
+    from hwnas.text import printable
+
+    content, shape = open_table(table), parse_input(input_shape)
+    if all(option is None for option in (space, setting, channels, layers, shape, classes)):
+        networks = networks_of(content)
+    else:
+        networks = [choose_network(content, space, setting, **size_changes(channels, layers, shape, classes))]
+    contents = _check_contents(content, networks, table, strict)
+    not_timed = _why_not_timed(content, contents, only_contents)
+    if not as_json:
+        print(f"{table}: {content.provenance} on {printable(content.describe())}")
+        _show_contents(content, contents)
+    timed = None if not_timed else _time_again(content, device, entries)
+    passed = not contents.problems and not (timed and timed.problems)
+    if as_json:
+        _show_as_json(table, content, contents, timed, not_timed, passed)
+    elif timed is None:
+        print(f"not timed again: {not_timed}")
+        print("its contents are in order" if passed else f"not in order: {'; '.join(contents.problems)}")
+    else:
+        _show_timed(table, timed)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _check_contents(table: LatencyTable, networks: list[SizedSpace], path: Path, strict: bool) -> Contents:
     from hwnas.tables.check import disorders
 
     coverage = [_coverage(table, sized, path) for sized in networks]
@@ -45,19 +102,44 @@ def _coverage(table: LatencyTable, sized: SizedSpace, path: Path) -> Coverage:
 
     key, space, network = sized.key, sized.space, sized.network
     if costs := table.edge_costs.get(key):
-        return Coverage(key, len(space.cells), missing_costs(costs, space), "fit it anew with 'hwnas table fit'")
+        return Coverage(key, len(space.cells), missing_costs(costs, space), "fit it again with 'hwnas table fit'")
     correction = table.correction.get(key)
     needed = network.workloads() + (pieces(network) if correction and "share" in correction.rewrites else [])
     command = profile_command(sized).replace("TABLE", str(path))
     return Coverage(key, len(needed), missing_workloads(table, needed), command)
 
 
-def show_contents(table: LatencyTable, contents: Contents) -> None:
+def _why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) -> str:
+    """Return why no entries are timed again; an empty text when they can be."""
+    from hwnas.tables.importers import is_imported
+
+    if only_contents:
+        return "--contents was given"
+    if table.provenance != "measured":
+        return f"the numbers of a {table.provenance} table were not measured one by one"
+    if is_imported(table):
+        return "an imported table does not say how it was measured"
+    if contents.problems:
+        return "the contents have problems"
+    return ""
+
+
+def _time_again(table: LatencyTable, device: str | None, entries: int) -> Checked:
+    from hwnas.export.timing import spec_of
+    from hwnas.profiling.check import check_table
+    from hwnas.progress import Progress
+    from hwnas.runtimes.device_spec import parse_device
+
+    with Progress() as progress:
+        return check_table(table, parse_device(device) if device else spec_of(table), entries, progress)
+
+
+def _show_contents(table: LatencyTable, contents: Contents) -> None:
     from hwnas.text import printable
 
     print(f"sha256 {table.sha256} matches; {len(table.entries)} entries")
     if not contents.coverage:
-        print("the table names no network: whether it is complete for one, --space tells")
+        print("the table names no network; give --space to check whether it is complete for one")
     for covered in contents.coverage:
         if not covered.missing:
             print(f"complete for {covered.network}")
@@ -76,38 +158,34 @@ def show_contents(table: LatencyTable, contents: Contents) -> None:
             print(f"  and {len(contents.disorders) - SHOWN} more; --json lists all")
 
 
-def why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) -> str:
-    """Why entries of a table are not timed again; empty where they can be."""
-    from hwnas.tables.importers import is_imported
+def _show_timed(path: Path, timed: Checked) -> None:
+    print(f"the machine takes {timed.slowdown:.3f} times as long as when the table was made (sentinel)")
+    columns = ["entry", "table ms", "now ms", "ratio", "+-"]
+    rows = [
+        [e.key, f"{e.table_ms:.4f}", f"{e.now_ms:.4f}", f"{e.ratio:.3f}", f"{e.tolerance:.3f}"]
+        for e in timed.entries[:SHOWN_ENTRIES]
+    ]
+    show_table("", columns, rows)
+    for problem in timed.problems:
+        print(f"not as the table says: {problem}")
+    print(
+        f"measure it again: rm {path}, then 'hwnas profile --out {path}' with its space and device"
+        if timed.problems
+        else f"the table describes this device: {len(timed.entries)} entries timed again"
+    )
 
-    if only_contents:
-        return "--contents was given"
-    if table.provenance != "measured":
-        return f"a {table.provenance} table's numbers were not measured one by one, there is nothing to time again"
-    if is_imported(table):
-        return "an imported table does not say how it was measured"
-    if contents.problems:
-        return "its contents come first"
-    return ""
 
-
-def show_edge_costs(table: LatencyTable) -> None:
-    """A table of edges by operations for every cell of every network."""
-    from hwnas.tables.diff import edge_amounts
-    from hwnas.tables.plot import edge_labels
-    from hwnas.text import printable
-
-    for network, costs in table.edge_costs.items():
-        prior = f"; prior: {len(costs.pool)} other device{'s' * (len(costs.pool) > 1)}" if costs.pool else ""
-        print(f"\n{printable(network)}: costs by edge, from {costs.measurements} networks{prior}")
-        print(
-            f"all that is fixed takes {costs.base_ms:.4f} ms; a single latency scatters by "
-            f"{costs.scatter_ms:.4f} ms and {costs.scatter_share:.1%}\n"
-        )
-        ops = [printable(op) for op in costs.operations if op != "none"]
-        for kind, cell in costs.cells.items():
-            labels = edge_labels(network, kind, cell)
-            rows = [[label] for label in labels]
-            for edge, _, amount in edge_amounts(costs, cell):
-                rows[edge].append(f"{amount.ms:.4f} ± {amount.error_ms:.4f}")
-            show_table(f"{printable(kind)}: ms where the edge is live", ["edge", *ops], rows)
+def _show_as_json(
+    path: Path, table: LatencyTable, contents: Contents, timed: Checked | None, not_timed: str, passed: bool
+) -> None:
+    show_json(
+        {
+            "table": str(path),
+            "fine": passed,
+            "describes": None if timed is None else not timed.problems,
+            "not_timed": not_timed or None,
+            "provenance": table.provenance,
+            "contents": asdict(contents),
+            **(asdict(timed) if timed else {"slowdown": None, "entries": [], "problems": []}),
+        }
+    )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli.common import AsJson, command, show_json, show_table, table_app
+from hwnas.cli.app import command, table_app
+from hwnas.cli.options import AsJson
+from hwnas.cli.output import show_json, show_table
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:

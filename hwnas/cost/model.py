@@ -44,7 +44,7 @@ from hwnas.spaces import (
     Workload,
 )
 from hwnas.spaces.encoding import encode, live_edges
-from hwnas.tables.network_key import profile_command, require_its_definition
+from hwnas.tables.network_key import profile_command, require_same_space
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
 
 METRICS = ("latency_ms", "macs", "params")
@@ -189,7 +189,7 @@ def build_cost_models(table: LatencyTable, sized: SizedSpace) -> dict[str, CostM
     The last few results are cached by what the table holds for the network. Raises HwnasError that lists the workloads
     of the space that the table lacks.
     """
-    require_its_definition(table, sized.space)
+    require_same_space(table, sized.space)
     correction = table.correction.get(sized.key) or Correction(offset_ms=0, scale=1, networks=0)
     content = list(table.entries), correction, table.edge_costs.get(sized.key)
     for its_space, its_content, models in _cached:

@@ -1,8 +1,9 @@
-"""The networks that a latency table was made for: their names in the table, and how to fill a gap."""
+"""Networks that a latency table was made for: parse their names, choose one, fill a gap."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hwnas.errors import HwnasError
@@ -14,8 +15,9 @@ KEY = re.compile(r"([\w-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(
 
 
 def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[SizedSpace]:
-    """The networks that a table was made for, read back from their names, of hwnas's spaces and the user's ``own``;
-    other names are passed over.
+    """Return the networks that a table was made for, from their names in it.
+
+    Known are the built-in spaces and the user's ``own``; other names are left out.
     """
     known = {space.key: space for space in (*SPACES.values(), *([own] if own else []))}
     result = []
@@ -34,28 +36,28 @@ def _keys(table: LatencyTable) -> list[re.Match[str]]:
     return [found for name in names if (found := KEY.fullmatch(name))]
 
 
-def require_its_definition(table: LatencyTable, space: SearchSpace) -> None:
-    """Raises HwnasError when a table was made for a space of this name that another file or module defines."""
+def require_same_space(table: LatencyTable, space: SearchSpace) -> None:
+    """Raise HwnasError when a table was made for another definition of a space with this name."""
     made_for = {found[1] + (found[2] or "") for found in _keys(table) if found[1] == space.name}
     if space.origin and made_for and space.key not in made_for:
         raise HwnasError(
             f"the table was made for {', '.join(sorted(made_for))}, but {space.spec} defines {space.key}",
-            f"give the file of then, or {profile_command(SizedSpace.named(space))}",
+            f"give that definition, or {profile_command(SizedSpace.named(space))}",
         )
 
 
 def choose_network(
-    table: LatencyTable, space_spec: str | None, setting_name: str | None, **changes: int | None
+    table: LatencyTable, space: SearchSpace | str | None, setting_name: str | None, **changes: int | None
 ) -> SizedSpace:
-    """The network a user means: by what is said, else the one that the table was made for.
+    """Return the network that the arguments describe; what they leave open is that of the table.
 
-    Raises HwnasError when a table was made for several and nothing says which, or for a space of the user's own and
-    nothing says where it is.
+    Raises HwnasError when the table was made for several such networks, and when it was made for a space of the user's
+    own that ``space`` does not name.
     """
-    asked = get_space(space_spec) if space_spec else None
+    asked = get_space(space) if isinstance(space, str) else space
     made_for = [network for network in networks_of(table, asked) if asked in (None, network.space)]
     if asked:
-        require_its_definition(table, asked)
+        require_same_space(table, asked)
     said = {key: value for key, value in changes.items() if value is not None}
     if not setting_name and made_for:
         fitting = [n for n in made_for if all(getattr(n.setting, key) == value for key, value in said.items())]
@@ -74,19 +76,32 @@ def choose_network(
             f"the table was made for a space of your own, {strange[0]}", "say which file with --space FILE.yaml"
         )
     spaces = {network.space.name for network in made_for}
-    space = asked or get_space(spaces.pop() if len(spaces) == 1 else "nasbench201")
-    return SizedSpace.named(space, setting_name, **changes)
+    chosen = asked or get_space(spaces.pop() if len(spaces) == 1 else "nasbench201")
+    return SizedSpace.named(chosen, setting_name, **changes)
+
+
+def common_network(
+    tables: Mapping[str, LatencyTable], space: SearchSpace | str | None, setting: str | None, **changes: int | None
+) -> SizedSpace:
+    """Return the network of several devices' tables, as ``choose_network`` does.
+
+    Raises HwnasError when the tables were made for different networks.
+    """
+    first, *others = (choose_network(table, space, setting, **changes) for table in tables.values())
+    if any(network != first for network in others):
+        raise HwnasError("the tables were made for different networks", "say which with --space and --setting")
+    return first
 
 
 def named_setting(sized: SizedSpace) -> str:
-    """The space's named setting that is this one, or else differs from it in sizes alone."""
+    """Return the name of the setting that equals this one, or of one that differs in sizes only."""
     space, setting = sized.space, sized.setting
     alike = [n for n, s in space.settings.items() if (s.stem, s.pool_norm) == (setting.stem, setting.pool_norm)]
     return next((n for n in alike if space.settings[n] == setting), alike[0] if alike else space.search_setting)
 
 
 def profile_command(sized: SizedSpace) -> str:
-    """The command that measures what a table lacks of a network."""
+    """Return advice with the command that measures the missing workloads of a network."""
     space, setting, name = sized.space, sized.setting, named_setting(sized)
     base = space.settings[name]
     options = f" --setting {name}" if name != space.search_setting else ""

@@ -410,7 +410,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output = process.communicate()[0]
     assert process.returncode == 130, output
-    assert output.splitlines()[-1] == "hwnas: interrupted; the same command goes on from here"
+    assert output.splitlines()[-1] == "hwnas: interrupted; run the same command again to resume"
     assert "Traceback" not in output
 
 

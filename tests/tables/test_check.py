@@ -148,7 +148,7 @@ def test_a_table_whose_contents_fail_is_not_timed(run: Run, tmp_path: Path) -> N
     file = save(tmp_path / "t.json", table.model_copy(update={"entries": table.entries[1:]}))
     result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 1
-    assert "not timed again: its contents come first" in result.stdout
+    assert "not timed again: the contents have problems" in result.stdout
     # Whole, it would be timed, but it does not say how fast its machine was.
     assert_one_clear_line(run("table", "check", save(file, table), *SIZE_OPTIONS), "how fast its machine was")
     assert run("table", "check", file, *SIZE_OPTIONS, "--contents").exit_code == 0

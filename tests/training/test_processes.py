@@ -239,7 +239,7 @@ def test_what_ends_one_process_ends_all_and_the_search_goes_on(run: Run, tmp_pat
     outputs = [both[1].communicate()[0], both[0].communicate()[0]]
     assert [both[1].returncode, both[0].returncode] == [130, 1]
     assert "".join(outputs).count("hwnas: ") == 1
-    assert outputs[0] == "hwnas: interrupted; the same command goes on from here\n"
+    assert outputs[0] == "hwnas: interrupted; run the same command again to resume\n"
     assert step_of(out) < 20
 
     result = run(*command[2:])

@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.errors import HwnasError
+
+SpaceName = Annotated[str, typer.Option("--space", help="nasbench201, darts, FILE.yaml or package.module:NAME.")]
+TableSpace = Annotated[
+    str | None,
+    typer.Option("--space", help="nasbench201, darts, FILE.yaml or package.module:NAME; default: that of the table."),
+]
+SettingName = Annotated[
+    str | None, typer.Option("--setting", help="Named sizes of the space, such as imagenet-mobile.")
+]
+Channels = Annotated[int | None, typer.Option(help="Number of channels of the first cells.")]
+Layers = Annotated[
+    int | None,
+    typer.Option(
+        "--layers", "--cells", help="Number of cells: in each stage (nasbench201, your own spaces) or in all (darts)."
+    ),
+]
+InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
+ArchitectureText = Annotated[
+    str, typer.Option("--architecture", help="An architecture in the space's notation, or a name such as DARTS_V2.")
+]
+RunFolder = Annotated[Path, typer.Argument(help="A run of hwnas search, or the folder of one budget in it.")]
+OtherData = Annotated[
+    str | None, typer.Option("--data", help="Images, written as for hwnas search; default: those of the search.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DataSpec = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, with options after a ?.",
+    ),
+]
+DeviceName = Annotated[
+    str,
+    typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),
+]
+
+
+def parse_input(text: str | None) -> tuple[int, int, int] | None:
+    """Parse an image shape: ``3x32x32`` is (channels, height, width)."""
+    if text is None:
+        return None
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+        raise HwnasError(f"cannot read input shape {text!r}", "write CHANNELSxHEIGHTxWIDTH, such as 3x32x32")
+    channels, height, width = map(int, sizes)
+    return channels, height, width

@@ -1,0 +1,60 @@
+"""Read tables with their warnings; print tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.tables.schema import LatencyTable
+
+
+def open_table(path: Path) -> LatencyTable:
+    """Read a latency table; warn on standard error when it was made on a noisy machine."""
+    from hwnas.tables.io import read_table
+
+    table = read_table(path)
+    if warning := table.noise_warning:
+        print(f"hwnas: {path}: {warning}", file=sys.stderr)
+    return table
+
+
+def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:
+    """Read the tables of several devices by file name. Raises HwnasError when two files have the same name."""
+    tables = {path.stem: open_table(path) for path in paths}
+    if len(tables) != len(paths):
+        raise HwnasError("two tables have the same file name", "give each --table a file name of its own")
+    return tables
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON, a Record (hwnas.validation) as in its file. Raises ValueError for NaN and infinities."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=lambda record: record.to_json()))
+
+
+def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print aligned columns, the first to the left.
+
+    rich.Table is not used: it takes a millisecond for each row and wraps long cells, which spoils text in logs.
+    """
+    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
+    if title:
+        print(f"{title}\n")
+    for row in (columns, ["─" * width for width in widths], *rows):
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
+    print()
+
+
+def finite(value: Any) -> Any:
+    """Return ``value`` with None in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
