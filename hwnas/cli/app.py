@@ -34,7 +34,7 @@ WORKFLOW = (
 class WorkflowGroup(TyperGroup):
     """A group that lists its commands in the order of the workflow."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return sorted(self.commands, key=WORKFLOW.index)
 
 
