@@ -359,14 +359,14 @@ def write(folder: Path, chosen: list, sized: object, runtime: str, batch: int) -
             file = file.with_suffix(".pt")
             torch.save(module, file)
         elif runtime == "ncnn":
-            from hwnas.runtimes.ncnn_model import convert_onnx
+            from hwnas.runtimes.ncnn import convert_onnx
 
             write_onnx(module, inputs, file)
             convert_onnx(file, file := folder / f"{name}.ncnn.param")
         else:
             write_onnx(module, inputs, file)
             if runtime == "onnxruntime-web":
-                from hwnas.runtimes.web_model import convert_for_web
+                from hwnas.runtimes.onnxruntime_web import convert_for_web
 
                 convert_for_web(file, file)
         file.with_suffix(".shape").write_text(json.dumps([batch, *shape]))

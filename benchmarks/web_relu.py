@@ -21,7 +21,7 @@ import torch
 
 from hwnas.networks.child import ChildNetwork
 from hwnas.runtimes.onnx_model import write_onnx
-from hwnas.runtimes.web_model import convert_for_web
+from hwnas.runtimes.onnxruntime_web import convert_for_web
 from hwnas.spaces import SizedSpace, get_space
 
 ROUNDS, RUNS = 30, 5

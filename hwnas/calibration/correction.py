@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from hwnas.cost.fusion import FAMILIES, Rewrite
+from hwnas.cost.fusion import FAMILIES
 from hwnas.cost.model import family_sums
+from hwnas.runtimes.runtime import Rewrite
 from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import Correction, LatencyTable
 

@@ -15,7 +15,6 @@ from typing import Literal
 
 from hwnas.spaces import CellInstance, Network, Workload
 
-Rewrite = Literal["share", "fuse"]
 Family = Literal["conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum"]
 FAMILIES: tuple[Family, ...] = ("conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum")
 

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from hwnas.cost.fusion import (
     FAMILIES,
     PIECES,
-    Rewrite,
     ends_in_conv,
     family,
     is_pool,
@@ -32,6 +31,7 @@ from hwnas.cost.fusion import (
     pieces,
 )
 from hwnas.errors import HwnasError
+from hwnas.runtimes.runtime import Rewrite
 from hwnas.spaces import (
     NONE,
     Architecture,

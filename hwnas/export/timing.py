@@ -18,7 +18,7 @@ from hwnas.profiling.session import Recording, ask, connect, make_job, run_job
 from hwnas.profiling.statistics import estimate, read
 from hwnas.runtimes.device_spec import DeviceSpec, require_precision
 from hwnas.runtimes.int8 import FLOAT32
-from hwnas.runtimes.runtime import RUNTIMES
+from hwnas.runtimes.registry import RUNTIMES
 from hwnas.tables.schema import NOT_KNOWN, LatencyTable
 
 PASSES, ROUNDS = 5, 12
@@ -52,7 +52,9 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
         )
     hardware = {"gpu": "cuda:0", "browser": "browser"}.get(table.device.kind, "cpu")
     precision = FLOAT32 if table.runtime.precision == NOT_KNOWN else table.runtime.precision
-    spec = DeviceSpec(hardware, table.runtime.name, table.runtime.threads, table.runtime.batch, precision=precision)
+    spec = DeviceSpec(
+        hardware, RUNTIMES[table.runtime.name], table.runtime.threads, table.runtime.batch, precision=precision
+    )
     require_precision(spec)
     return spec
 
@@ -63,7 +65,7 @@ def require_its_device(table: LatencyTable) -> None:
     if ask(spec).device.fingerprint != table.device.fingerprint:
         raise HwnasError(
             f"the table describes {table.device.name}, which is not this machine",
-            f"run there, or time on this machine with 'hwnas verify DIR --device {spec.hardware}+{spec.runtime}'",
+            f"run there, or time on this machine with 'hwnas verify DIR --device {spec.hardware}+{spec.runtime.name}'",
         )
 
 
@@ -103,7 +105,7 @@ def time_networks(
 
 def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec, folder: Path) -> dict[str, str]:
     """Write the sentinel and the networks for the spec's runtime; return file names by model name."""
-    runtime = spec.made_by
+    runtime = spec.runtime
     files = {SENTINEL_NAME: f"sentinel{runtime.suffix}"}
     write_model(SENTINEL, spec, folder / files[SENTINEL_NAME])
     for number, (name, network) in enumerate(networks.items()):
@@ -138,5 +140,5 @@ def _record(files: Mapping[str, str], spec: DeviceSpec, folder: Path, on_progres
 def _describes(table: LatencyTable, spec: DeviceSpec, recording: Recording) -> bool:
     """Return whether a table describes the machine of a recording and the runtime, threads and batch of a spec."""
     runtime, start = table.runtime, recording.start
-    same_runtime = (runtime.name, runtime.threads, runtime.batch) == (spec.runtime, spec.threads, spec.batch)
+    same_runtime = (runtime.name, runtime.threads, runtime.batch) == (spec.runtime.name, spec.threads, spec.batch)
     return same_runtime and start is not None and start.device.fingerprint == table.device.fingerprint

@@ -61,7 +61,7 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, progress: Pr
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder, files = Path(name), {}
         for number, (model_name, model) in enumerate(models.items()):
-            files[model_name] = f"{number}{spec.made_by.suffix}"
+            files[model_name] = f"{number}{spec.runtime.suffix}"
             write_model(model, spec, folder / files[model_name])
             progress("writing models", number + 1, len(models))
         recordings = []

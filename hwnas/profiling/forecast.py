@@ -76,7 +76,7 @@ def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Foreca
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder = Path(name)
         wrote_s = _write(plan, models, [SENTINEL_NAME, *whole[:1], *entries, *whole], folder, progress)
-        files = {model: f"{model}{plan.spec.made_by.suffix}" for model in (SENTINEL_NAME, *entries, *whole)}
+        files = {model: f"{model}{plan.spec.runtime.suffix}" for model in (SENTINEL_NAME, *entries, *whole)}
         with connect(plan.spec, folder) as lines:
             for number in range(plan.least_passes):
                 job = make_job(plan.spec, files, plan.rounds_each, number, {})
@@ -192,7 +192,7 @@ def _write(
     """Write models, one after the other, and return how many seconds each took; a name met again is written again."""
     result = {}
     for number, name in enumerate(names):
-        path = folder / f"{name}{plan.spec.made_by.suffix}"
+        path = folder / f"{name}{plan.spec.runtime.suffix}"
         path.unlink(missing_ok=True)
         began = time.monotonic()
         write_model(models[name], plan.spec, path)

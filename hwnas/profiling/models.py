@@ -134,7 +134,7 @@ def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
 
     The sentinel is in single precision always: it tells how fast the machine is, whatever else is timed.
     """
-    runtime, pieces = spec.made_by, path.parent / "pieces"
+    runtime, pieces = spec.runtime, path.parent / "pieces"
     if path.exists():
         return
     if spec.precision == INT8 and model != SENTINEL:

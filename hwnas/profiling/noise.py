@@ -35,7 +35,7 @@ def check_quiet(spec: DeviceSpec, lines: Lines, folder: Path, progress: Progress
 
     Raises HwnasError when it stays so, with advice that ends in ``otherwise``.
     """
-    file = f"quiet{spec.made_by.suffix}"
+    file = f"quiet{spec.runtime.suffix}"
     write_model(SENTINEL, spec, folder / file)
     job = Job(spec.hardware, spec.threads, spec.batch, {SENTINEL_NAME: file}, [SENTINEL_NAME] * QUIET_VISITS)
     for attempt in range(ATTEMPTS):

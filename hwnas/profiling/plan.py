@@ -54,7 +54,7 @@ class ProfilePlan:
     @property
     def passes(self) -> int:
         """The processes of the profiler over which the rounds are spread."""
-        return min(self.rounds, self.spec.made_by.processes)
+        return min(self.rounds, self.spec.runtime.processes)
 
     @property
     def least_passes(self) -> int:
@@ -184,7 +184,7 @@ def write_models(spec: DeviceSpec, models: Mapping[str, Assembled], folder: Path
     """Write every model that is not there yet; returns name -> file."""
     files: dict[str, str] = {}
     for number, (name, model) in enumerate(models.items()):
-        files[name] = f"{number}{spec.made_by.suffix}"
+        files[name] = f"{number}{spec.runtime.suffix}"
         write_model(model, spec, folder / files[name])
         progress("writing models", number + 1, len(models))
     return files

@@ -120,7 +120,7 @@ class Remote:
 
         Raises ConnectionDroppedError when the connection broke, HwnasError when the profiler failed.
         """
-        program = self.spec.made_by.profiler
+        program = self.spec.runtime.profiler
         return self._talk(files_of(self.spec, job_file), run=[f"profilers/{program}", f"job/{job_file.name}"])
 
     def leave(self) -> str:
@@ -214,7 +214,7 @@ def files_of(spec: DeviceSpec, job_file: Path) -> dict[str, Path]:
     """What a job needs on the device: path there -> file here. A model is all files of its stem."""
     there = {
         f"profilers/{file.name}": file
-        for file in spec.made_by.program.parent.iterdir()
+        for file in spec.runtime.program.parent.iterdir()
         if file.is_file() and file.suffix != ".md"
     }
     job = json.loads(job_file.read_text(encoding="utf-8"))

@@ -139,7 +139,7 @@ def connect(spec: DeviceSpec, folder: Path) -> Iterator[Lines]:
 def local_lines(spec: DeviceSpec, job_file: Path) -> Iterator[str]:
     """Run the profiler here. Raises HwnasError, with its last line, when it fails."""
     complaints = job_file.with_suffix(".stderr")
-    command = [sys.executable, str(spec.made_by.program), str(job_file)]
+    command = [sys.executable, str(spec.runtime.program), str(job_file)]
     with complaints.open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment())
     assert process.stdout
@@ -165,7 +165,7 @@ def profiler_failed(spec: DeviceSpec, code: int, complaints: str) -> HwnasError:
     package = last.rpartition("No module named ")[2].strip("'\"") if "No module named" in last else ""
     where = f" on {spec.host}" if spec.host else ""
     fix = f"install it{where} (python -m pip install {package})" if package else f"run it by hand{where} to see more"
-    return HwnasError(f"profiler {spec.made_by.profiler} failed on {spec.text}: {last.strip()}", fix)
+    return HwnasError(f"profiler {spec.runtime.profiler} failed on {spec.text}: {last.strip()}", fix)
 
 
 def ask(spec: DeviceSpec) -> Start:

@@ -45,16 +45,16 @@ class ProfilerCase:
             ("sum", Workload("sum", 16, 16, 32, 32), 4),
             ("linear", Workload("norm_relu_pool_linear", 16, 10, 8, 8), 2),
         ):
-            write_model(Repeated(workload, copies), spec, folder / f"{name}{spec.made_by.suffix}")
+            write_model(Repeated(workload, copies), spec, folder / f"{name}{spec.runtime.suffix}")
         return folder
 
     def job(self, visits: list[str]) -> Job:
-        models = {name: f"{name}{self.spec.made_by.suffix}" for name in visits}
+        models = {name: f"{name}{self.spec.runtime.suffix}" for name in visits}
         return Job(self.spec.hardware, self.spec.threads, self.spec.batch, models, visits)
 
     def call(self, folder: Path, job: Job, first_visit: int = 0) -> subprocess.CompletedProcess[str]:
         (folder / "job.json").write_text(json.dumps({**asdict(job), "first_visit": first_visit}))
-        command = [sys.executable, str(self.spec.made_by.program), str(folder / "job.json")]
+        command = [sys.executable, str(self.spec.runtime.program), str(folder / "job.json")]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
     def events(self, folder: Path, job: Job, first_visit: int = 0) -> list[dict]:
@@ -65,7 +65,7 @@ class ProfilerCase:
     def test_it_says_what_the_device_and_the_runtime_are(self, folder: Path) -> None:
         (start, end) = self.events(folder, self.job([]))
         assert (start["event"], end["event"]) == ("start", "end")
-        assert start["runtime"] == self.spec.runtime
+        assert start["runtime"] == self.spec.runtime.name
         assert all(start[key] for key in ("version", "provider"))
         assert {"name", "kind", "model", "cores", "memory_bytes", "os"} == set(start["device"])
         assert start["device"]["cores"] > 0
@@ -96,15 +96,15 @@ class ProfilerCase:
         if fault == "protocol":
             job = replace(job, protocol=99)
         else:
-            (folder / f"corrupt{self.spec.made_by.suffix}").write_bytes(b"this is no model")
-            job = replace(job, models={"one": f"{fault}{self.spec.made_by.suffix}"})
+            (folder / f"corrupt{self.spec.runtime.suffix}").write_bytes(b"this is no model")
+            job = replace(job, models={"one": f"{fault}{self.spec.runtime.suffix}"})
         result = self.call(folder, job)
         assert result.returncode != 0
         assert result.stderr.strip()
         assert '"event": "visit"' not in result.stdout
 
     def test_it_needs_its_runtime_and_nothing_else(self) -> None:
-        tree = ast.parse(self.spec.made_by.program.read_text(encoding="utf-8"))
+        tree = ast.parse(self.spec.runtime.program.read_text(encoding="utf-8"))
         imported = {
             name.split(".")[0]
             for node in ast.walk(tree)
@@ -121,7 +121,7 @@ class ProfilerCase:
     def test_batches_are_run_as_asked(self, folder: Path, tmp_path: Path) -> None:
         """Eight images take longer than one."""
         spec = replace(self.spec, batch=8)
-        path = tmp_path / f"many{spec.made_by.suffix}"
+        path = tmp_path / f"many{spec.runtime.suffix}"
         write_model(Repeated(WORKLOAD, 13), spec, path)
         eight = self.events(tmp_path, replace(self.job(["many"] * 5), batch=8))[1:-1]
         one = self.events(folder, self.job(["many"] * 5))[1:-1]

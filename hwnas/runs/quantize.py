@@ -41,7 +41,7 @@ def quantize_run(
     tables = read_tables(networks)
     specs = {device: spec or spec_of(table) for device, table in tables.items()}
     for device, device_spec in specs.items():
-        if INT8 not in device_spec.made_by.precisions:
+        if INT8 not in device_spec.runtime.precisions:
             raise HwnasError(
                 f"int8 networks are made for ONNX Runtime, not for {device_spec.text}", "time with --device cpu"
             )

@@ -154,7 +154,7 @@ def _time_child(
     progress: Progress,
 ) -> Measured:
     spec = spec_of(table)
-    if not spec.made_by.takes_onnx:
+    if not spec.runtime.takes_onnx:
         return time_networks({"child": child}, spec, table, key, progress)["child"]
     file = folder / ".candidate.onnx"
     export_network(child, file, {"architecture": architecture})

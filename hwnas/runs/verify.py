@@ -103,7 +103,7 @@ def time_saved(
     Raises HwnasError when a network of the spec's precision is missing.
     """
     files: dict[str, Path | ChildNetwork] = {
-        network.folder.name: network.onnx_file(spec.precision) if spec.made_by.takes_onnx else network.child()
+        network.folder.name: network.onnx_file(spec.precision) if spec.runtime.takes_onnx else network.child()
         for network in networks
     }
     for file in files.values():

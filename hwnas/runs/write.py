@@ -37,7 +37,7 @@ from hwnas.runs.schema import (
     TimedNetwork,
 )
 from hwnas.runtimes.int8 import INT8
-from hwnas.runtimes.runtime import RUNTIMES
+from hwnas.runtimes.registry import RUNTIMES
 from hwnas.validation import validate
 
 Costs = Mapping[str, float]

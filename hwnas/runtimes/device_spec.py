@@ -1,4 +1,4 @@
-"""Naming a device: ``cpu``, ``cpu+torch``, ``cuda:0+torch``, ``ssh://user@host+onnxruntime``, or a YAML file."""
+"""Device specs: ``cpu``, ``cpu+torch``, ``cuda:0+torch``, ``ssh://user@host+onnxruntime``, or a YAML file."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from hwnas.cost.fusion import Rewrite
 from hwnas.errors import HwnasError
 from hwnas.files import shipped
 from hwnas.runtimes.int8 import FLOAT32
-from hwnas.runtimes.runtime import RUNTIMES, Runtime
+from hwnas.runtimes.registry import RUNTIMES
+from hwnas.runtimes.runtime import Rewrite, Runtime
 
 FORMS = "use cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2 or ssh://user@host+onnxruntime"
 DEFAULT_RUNTIME = {"cpu": "onnxruntime", "cuda": "torch", "browser": "onnxruntime-web"}
-# Nothing that a shell or ssh could read as something else: no leading dash, no quote, no space.
+# No text that a shell or ssh could misread: no leading dash, no quote, no space.
 HOST = r"(?a:(?:[A-Za-z0-9_][\w.-]*@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?)"
 PYTHON = r"(?a:[\w/][\w./-]*)"
 
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """Where and with what to run: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads, batch size, precision.
+    """A device and how models run on it: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads, batch size.
 
     ``host`` is a machine to reach by ssh (``user@name:port``), empty for this one; ``python`` the interpreter there.
     """
 
     hardware: str
-    runtime: str
+    runtime: Runtime
     threads: int = 1
     batch: int = 1
     host: str = ""
@@ -37,25 +37,23 @@ class DeviceSpec:
 
     @property
     def text(self) -> str:
+        """The spec as text, all of its options but defaults included."""
         where = f"ssh://{self.host}/" if self.host else ""
         python = f"&python={self.python}" if self.python != "python3" else ""
         precision = f"&precision={self.precision}" if self.precision != FLOAT32 else ""
-        return f"{where}{self.hardware}+{self.runtime}?threads={self.threads}&batch={self.batch}{precision}{python}"
+        options = f"threads={self.threads}&batch={self.batch}{precision}{python}"
+        return f"{where}{self.hardware}+{self.runtime.name}?{options}"
 
     @property
     def rewrites(self) -> tuple[Rewrite, ...] | None:
-        """What is known of what the runtime's optimiser does to a cell: of integers nothing."""
-        return self.made_by.rewrites if self.precision == FLOAT32 else None
-
-    @property
-    def made_by(self) -> Runtime:
-        return RUNTIMES[self.runtime]
+        """The optimisations of a cell that the runtime is known to make; None for integers, where they are unknown."""
+        return self.runtime.rewrites if self.precision == FLOAT32 else None
 
 
 def parse_device(text: str) -> DeviceSpec:
-    """Read a device spec or the YAML file (a path, or a name in ``configs/devices``) that holds one under ``device``.
+    """Parse a device spec, or a YAML file (a path, or a name in ``configs/devices``) with one under ``device``.
 
-    Raises HwnasError for a spec of another form, an unknown runtime or option.
+    Raises HwnasError for a spec of another form and for an unknown runtime or option.
     """
     file = Path(text) if text.endswith((".yaml", ".yml")) else shipped("configs") / "devices" / f"{text}.yaml"
     if text.endswith((".yaml", ".yml")) or (re.fullmatch(r"[\w-]+", text) and file.exists()):
@@ -65,13 +63,13 @@ def parse_device(text: str) -> DeviceSpec:
     if not found or not (found[1] or found[2]):
         raise HwnasError(f"unknown device {text!r}", FORMS)
     host, hardware, query = found[1] or "", found[2] or "cpu", found[4] or ""
-    runtime = found[3] or DEFAULT_RUNTIME[hardware.split(":")[0]]
-    if runtime not in RUNTIMES:
-        raise HwnasError(f"unknown runtime {runtime!r} in device {text!r}", f"use one of {', '.join(RUNTIMES)}")
-    if not re.fullmatch(RUNTIMES[runtime].hardware, hardware):
+    runtime_name = found[3] or DEFAULT_RUNTIME[hardware.split(":")[0]]
+    if runtime_name not in RUNTIMES:
+        raise HwnasError(f"unknown runtime {runtime_name!r} in device {text!r}", f"use one of {', '.join(RUNTIMES)}")
+    if not re.fullmatch(RUNTIMES[runtime_name].hardware, hardware):
         fix = f"use {hardware}+{DEFAULT_RUNTIME[hardware.split(':')[0]]}"
-        raise HwnasError(f"runtime {runtime} does not run on {hardware}", fix)
-    spec = DeviceSpec(hardware, runtime, host=host)
+        raise HwnasError(f"runtime {runtime_name} does not run on {hardware}", fix)
+    spec = DeviceSpec(hardware, RUNTIMES[runtime_name], host=host)
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name in ("threads", "batch"):
             if not re.fullmatch(r"[1-9]\d{0,3}", value):
@@ -90,11 +88,12 @@ def parse_device(text: str) -> DeviceSpec:
 
 
 def require_precision(spec: DeviceSpec) -> None:
-    """Raises HwnasError when networks of the spec's precision cannot be made for its runtime."""
-    known = spec.made_by.precisions
+    """Raise HwnasError when networks of the spec's precision cannot be written for its runtime."""
+    known = spec.runtime.precisions
     if spec.precision not in known:
         raise HwnasError(
-            f"runtime {spec.runtime} is not profiled with precision {spec.precision!r}", f"use {' or '.join(known)}"
+            f"runtime {spec.runtime.name} is not profiled with precision {spec.precision!r}",
+            f"use {' or '.join(known)}",
         )
 
 

@@ -1,7 +1,7 @@
-"""ONNX networks in 8-bit integers, by ONNX Runtime's static quantisation.
+"""Quantise ONNX networks to 8-bit integers with ONNX Runtime's static quantisation.
 
-Convolutions and the classifier are quantised, what lies between them stays in single precision: ONNX Runtime's poolings
-and additions of integers take longer than those of floats.
+Convolutions and the classifier are quantised; everything between them stays in single precision, because ONNX Runtime's
+integer poolings and additions take longer than those of floats.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ Feeds = Mapping[str, np.ndarray]
 def quantize_onnx(source: Path, path: Path, batches: Iterable[Feeds]) -> None:
     """Write the ONNX model ``source`` to ``path`` with int8 weights, per channel, and uint8 activations (QDQ).
 
-    Weights take 7 of the 8 bits: with all of them processors without VNNI compute other, saturated sums.
-
-    Activations get the ranges that they have on ``batches`` (input name -> float32 array [N, …]). Batch norms must
-    have been folded into convolutions, as ``write_onnx`` does.
+    Weights use 7 of the 8 bits: with all of them processors without VNNI saturate their sums. The ranges of activations
+    are those on ``batches`` (input name -> float32 array [N, …]). Batch norms must have been folded into convolutions,
+    as ``write_onnx`` does.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     model = onnx.load(source)
     described = {entry.key: entry.value for entry in model.metadata_props}
-    _give_each_its_own_bias(model)
-    _keep_poolings_in_floats(model)
-    # Without this mark ONNX Runtime advises to fold batch norms first.
+    _separate_biases(model)
+    _keep_poolings_float(model)
+    # Without this property ONNX Runtime advises to fold batch norms first.
     onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with TemporaryDirectory(prefix="hwnas-") as name, atomic_path(path) as temporary:
         prepared, quantized = Path(name) / "prepared.onnx", Path(name) / "quantized.onnx"
@@ -69,7 +68,7 @@ def quantize_onnx(source: Path, path: Path, batches: Iterable[Feeds]) -> None:
 
 
 def random_feeds(path: Path) -> Feeds:
-    """One batch of standard normal numbers for an ONNX file whose inputs have fixed shapes."""
+    """Return one batch of standard normal numbers for an ONNX file whose inputs have fixed shapes."""
     import onnx
 
     random = np.random.default_rng(0)
@@ -78,29 +77,33 @@ def random_feeds(path: Path) -> Feeds:
     return {name: random.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
 
 
-def _give_each_its_own_bias(model: ModelProto) -> None:
-    """torch's exporter stores equal biases once; but a bias is quantised by the scale of its own layer, and ONNX
-    Runtime computes a layer in floats whose bias has another's scale, or stands behind a node of its own.
+def _separate_biases(model: ModelProto) -> None:
+    """Give each layer a bias of its own.
+
+    torch's exporter stores equal biases once. A bias is quantised with the scale of its own layer, and ONNX Runtime
+    computes a layer in floats if its bias has the scale of another layer or is the output of a node.
     """
     graph = model.graph
-    held = {tensor.name: tensor for tensor in graph.initializer}
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
     copied_from = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
-    met = set()
+    seen = set()
     for node in graph.node:
         if node.op_type in OPERATORS and len(node.input) == 3:
             bias = node.input[2]
             while bias in copied_from:
                 bias = copied_from[bias]
-            if bias in met or bias != node.input[2]:
+            if bias in seen or bias != node.input[2]:
                 copy = graph.initializer.add()
-                copy.CopyFrom(held[bias])
+                copy.CopyFrom(initializers[bias])
                 copy.name = node.input[2] = f"{node.output[0]}.bias"
-            met.add(bias)
+            seen.add(bias)
 
 
-def _keep_poolings_in_floats(model: ModelProto) -> None:
-    """ONNX Runtime averages integers when a pooling alone lies between what is quantised, and takes ten times as long.
-    It does not look behind a maximum: that with 0 is what a ReLU computes, that with the least number nothing.
+def _keep_poolings_float(model: ModelProto) -> None:
+    """Keep average poolings between quantised layers in floats; ONNX Runtime's integer ones take ten times as long.
+
+    ONNX Runtime does not look behind a maximum, so one is put behind the pooling: with 0 in place of a ReLU, else with
+    the least float, which changes nothing.
     """
     from onnx import helper, numpy_helper
 
@@ -127,10 +130,10 @@ def _keep_poolings_in_floats(model: ModelProto) -> None:
 def _reader(batches: Iterable[Feeds]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
-    left = iter(batches)
+    remaining = iter(batches)
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> Feeds | None:
-            return next(left, None)
+            return next(remaining, None)
 
     return Reader()

@@ -21,7 +21,7 @@ from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise
 from hwnas.runtimes.onnx_model import write_onnx
-from hwnas.runtimes.web_model import convert_for_web
+from hwnas.runtimes.onnxruntime_web import convert_for_web
 from hwnas.spaces import SPACES, Architecture, Setting, SizedSpace, Workload, get_space
 from hwnas.spaces.encoding import decode
 from support.command import Run

@@ -61,7 +61,7 @@ class TestBrowser(ProfilerCase):
         job = replace(self.job(["one"]), visits=["one"] * 100_000)
         (folder / "job.json").write_text(json.dumps({**asdict(job), "first_visit": 0}))
         process = subprocess.Popen(
-            [sys.executable, str(self.spec.made_by.program), str(folder / "job.json")],
+            [sys.executable, str(self.spec.runtime.program), str(folder / "job.json")],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

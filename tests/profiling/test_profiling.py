@@ -290,7 +290,7 @@ def test_an_assembled_network_computes_what_torch_computes(architecture: Archite
 )
 def test_device_specs_are_read(text: str, hardware: str, runtime: str, threads: int) -> None:
     spec = parse_device(text)
-    assert (spec.hardware, spec.runtime, spec.threads) == (hardware, runtime, threads)
+    assert (spec.hardware, spec.runtime.name, spec.threads) == (hardware, runtime, threads)
     assert parse_device(spec.text) == spec
 
 

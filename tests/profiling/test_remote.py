@@ -187,7 +187,7 @@ def host(made: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    write = parse_device("cpu").made_by.write
+    write = parse_device("cpu").runtime.write
     for size in (1, 3):
         write(torch.nn.Conv2d(4, 4, size), [torch.zeros(1, 4, 8, 8)], folder / f"m{size}.onnx")
     return folder

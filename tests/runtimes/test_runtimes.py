@@ -15,8 +15,8 @@ from hwnas.errors import HwnasError
 from hwnas.files import shipped
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import Repeated, Whole, torch_model
-from hwnas.runtimes import ncnn_model
-from hwnas.runtimes.runtime import RUNTIMES
+from hwnas.runtimes import ncnn
+from hwnas.runtimes.registry import RUNTIMES
 from hwnas.spaces import SPACES, Setting, SizedSpace, Workload
 
 ONLY_SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
@@ -70,7 +70,7 @@ def test_ncnn_computes_what_torch_does(name: str, tmp_path: Path) -> None:
     RUNTIMES["ncnn"].write(module, inputs, path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.ncnn.bin", "model.ncnn.param"]
     for given in (inputs, [x[:1] for x in inputs]):
-        results = ncnn_model.run_ncnn(path, [x.numpy() for x in given])
+        results = ncnn.run_ncnn(path, [x.numpy() for x in given])
         assert_same([torch.from_numpy(x) for x in results], module, given)
 
 
@@ -132,7 +132,7 @@ def test_a_crash_of_pnnx_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_another_function_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ncnn_model, "run_ncnn", lambda path, inputs: [x + 0.1 for x in inputs])
-    with pytest.raises(HwnasError, match="another function"):
+    monkeypatch.setattr(ncnn, "run_ncnn", lambda path, inputs: [x + 0.1 for x in inputs])
+    with pytest.raises(HwnasError, match="has other outputs"):
         RUNTIMES["ncnn"].write(nn.ReLU(), [torch.zeros(1, 8, 4, 4)], tmp_path / "model.ncnn.param")
     assert not list(tmp_path.iterdir())

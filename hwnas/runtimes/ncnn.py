@@ -1,4 +1,4 @@
-"""Making an ncnn model of an ONNX file: NAME.ncnn.param, the graph as text, and NAME.ncnn.bin, its weights."""
+"""ncnn on a CPU. Its models are converted from ONNX by pnnx: NAME.ncnn.param (graph) and NAME.ncnn.bin (weights)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import numpy as np
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.imports import require_extra
+from hwnas.runtimes.runtime import Runtime
 
-MAX_ERROR = 1e-3  # of the largest output; Winograd convolutions in single precision err by 1e-5
-ATTEMPTS = 5  # pnnx 20261020 crashes now and then: on some TorchScript files, which it reads too, one time in four
+MAX_ERROR = 1e-3  # relative to the largest output; Winograd convolutions in single precision err by 1e-5
+ATTEMPTS = 5  # pnnx 20261020 crashes now and then; on some TorchScript files one time in four
 
 
 def convert_onnx(source: Path, path: Path) -> None:
-    """Convert with pnnx to single precision and any batch, and check that ncnn computes what ONNX Runtime does.
+    """Convert with pnnx, in single precision and for any batch size, and check the outputs against ONNX Runtime.
 
-    ``path`` is NAME.ncnn.param; NAME.ncnn.bin comes beside it.
-
-    As for whoever deploys with ncnn, pnnx folds batch norms, and ReLUs that follow, into convolutions. One conversion
-    takes 0.7 s, most of it pnnx's start.
-    Raises HwnasError when pnnx or ncnn are not installed, or what pnnx has made is another function.
+    ``path`` is NAME.ncnn.param; NAME.ncnn.bin is written beside it. pnnx folds batch norms, and ReLUs that follow, into
+    convolutions, as in a deployed model. A conversion takes 0.7 s, most of it the start of pnnx.
+    Raises HwnasError when pnnx or ncnn are not installed, or the outputs differ.
     """
     import onnxruntime
 
@@ -43,18 +42,18 @@ def convert_onnx(source: Path, path: Path) -> None:
         (folder / "model.onnx").symlink_to(source.resolve())
         _run_pnnx(pnnx.EXEC_PATH, folder, [x.shape for x in given.values()])
         graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
-        graph.write_text(_mended(graph.read_text(), [x.shape for x in given.values()]))
+        graph.write_text(_fixed(graph.read_text(), [x.shape for x in given.values()]))
         computed = run_ncnn(graph, list(given.values()))
         for ours, theirs in zip(expected, computed, strict=True):
             if ours.shape != theirs.shape or abs(ours - theirs).max() > MAX_ERROR * abs(ours).max():
-                raise HwnasError(f"pnnx has made another function of the model for {path}", "use another runtime")
+                raise HwnasError(f"the model that pnnx converted for {path} has other outputs", "use another runtime")
         for file, target in ((weights, path.with_suffix(".bin")), (graph, path)):
             with atomic_path(target) as temporary:
                 temporary.write_bytes(file.read_bytes())
 
 
 def _run_pnnx(program: str, folder: Path, shapes: Sequence[Sequence[int]]) -> None:
-    """Convert ``model.onnx`` in that folder; pnnx leaves a few other files there."""
+    """Convert ``model.onnx`` in ``folder``; pnnx leaves a few other files there."""
     sizes = ",".join(f"[{','.join(map(str, shape))}]" for shape in shapes)
     command = [program, "model.onnx", f"inputshape={sizes}", "fp16=0"]
     for _ in range(ATTEMPTS):
@@ -63,18 +62,20 @@ def _run_pnnx(program: str, folder: Path, shapes: Sequence[Sequence[int]]) -> No
             break
     if result.returncode != 0 or not (folder / "model.ncnn.param").exists():
         last = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
-        raise HwnasError(f"pnnx does not convert the model: {last}", "use another runtime")
+        raise HwnasError(f"pnnx cannot convert the model: {last}", "use another runtime")
 
 
 def run_ncnn(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What ncnn computes for a model and its inputs, on one thread in single precision."""
+    """Return the outputs of an ncnn model, computed on one thread in single precision."""
     ncnn = require_extra("ncnn", "ncnn", "running models in ncnn")
     net = ncnn.Net()
     net.opt.num_threads = 1
     for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
         setattr(net.opt, f"use_{name}", False)
     if net.load_param(str(path)) != 0 or net.load_model(str(path.with_suffix(".bin"))) != 0:
-        raise HwnasError(f"ncnn does not read {path.name}", "it lacks some operation, or the file is damaged")
+        raise HwnasError(
+            f"ncnn cannot read {path.name}: it lacks an operation, or the file is damaged", "use another runtime"
+        )
     extractor = net.create_extractor()
     for number, x in enumerate(inputs):
         extractor.input(f"in{number}", ncnn.Mat(x, 0).clone())
@@ -83,11 +84,11 @@ def run_ncnn(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [np.stack([np.array(x.batch(n)) for n in range(x.n)]) for x in results]
 
 
-def _mended(graph: str, shapes: Sequence[Sequence[int]]) -> str:
-    """The graph with the sizes of its inputs, which the profiler reads, and with two of pnnx's mistakes fixed.
+def _fixed(graph: str, shapes: Sequence[Sequence[int]]) -> str:
+    """Return the graph with the sizes of its inputs, which the profiler reads, and two mistakes of pnnx corrected.
 
-    In a graph of nothing but concatenations pnnx cannot tell that the first axis is the batch, and counts it in the
-    axis, which ncnn does not. And a window that overhangs an image without padding is divided by what lies inside.
+    In a graph of concatenations alone pnnx does not recognise the batch axis and counts it in the axis number, which
+    ncnn does not. And an average over a window that overhangs an image without padding is divided by the pixels inside.
     """
     numbered = iter(shapes)
     lines = []
@@ -101,3 +102,14 @@ def _mended(graph: str, shapes: Sequence[Sequence[int]]) -> str:
             line = line.replace(" 6=1", " 6=0")
         lines.append(line)
     return "\n".join(lines) + "\n"
+
+
+RUNTIME = Runtime(
+    name="ncnn",
+    profiler="ncnn_cpu.py",
+    hardware=r"cpu",
+    suffix=".ncnn.param",
+    convert=convert_onnx,
+    processes=8,
+    rewrites=("share",),
+)

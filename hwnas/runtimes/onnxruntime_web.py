@@ -1,9 +1,8 @@
-"""ONNX models as onnxruntime-web runs them fastest.
+"""onnxruntime-web in a browser. Its ONNX models have their slow ReLUs replaced.
 
-Its ReLU branches on every number when it writes to where it reads (which it does when nothing else reads its input
-later), and takes up to ten times as long on signs that cannot be foretold. max(x, 0) gives the same numbers and always
-takes the same time. A ReLU that nothing but ReLUs share the result of a convolution with stays one: the convolution
-applies it as it writes.
+Its ReLU branches on every number when it works in place (which it does if nothing else reads its input later), and
+takes up to ten times as long on signs that cannot be predicted. max(x, 0) gives the same numbers and always takes the
+same time. A ReLU is left as it is if only ReLUs read the result of a convolution: the convolution applies it.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hwnas.files import atomic_path
+from hwnas.runtimes.runtime import Runtime
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -45,7 +45,7 @@ def _replace_relus(model: ModelProto) -> None:
     outputs = {output.name for output in graph.output}
 
     def applied_by_a_convolution(name: str) -> bool:
-        """Whether only ReLUs read what a convolution wrote, or added to something as it wrote."""
+        """Return whether only ReLUs read the result of a convolution, or of an addition fused into one."""
         if name in outputs or any(node.op_type != "Relu" for node in readers[name]):
             return False
         writer = writers.get(name)
@@ -60,3 +60,15 @@ def _replace_relus(model: ModelProto) -> None:
         node.input.append(ZERO)
     if slow and ZERO not in {tensor.name for tensor in graph.initializer}:
         graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.float32), ZERO))
+
+
+RUNTIME = Runtime(
+    name="onnxruntime-web",
+    profiler="browser.py",
+    hardware=r"browser",
+    suffix=".onnx",
+    convert=convert_for_web,
+    # A process takes 4 s to start and 0.3 s a model, but each compiles the runtime anew, not always equally fast.
+    processes=4,
+    rewrites=("share", "fuse"),
+)

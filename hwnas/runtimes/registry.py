@@ -1,0 +1,7 @@
+"""The table of all runtimes."""
+
+from __future__ import annotations
+
+from hwnas.runtimes import ncnn, onnxruntime, onnxruntime_web, openvino, torch
+
+RUNTIMES = {module.RUNTIME.name: module.RUNTIME for module in (onnxruntime, onnxruntime_web, openvino, ncnn, torch)}
