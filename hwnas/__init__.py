@@ -23,19 +23,31 @@ from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.api import (
+        evaluate,
         export,
         get_space,
         profile,
+        quantize,
         read_table,
+        report,
+        search,
+        train,
+        verify,
     )
 
 __all__ = [
     "HwnasError",
     "__version__",
+    "evaluate",
     "export",
     "get_space",
     "profile",
+    "quantize",
     "read_table",
+    "report",
+    "search",
+    "train",
+    "verify",
 ]
 __version__ = "0.1.0"
 

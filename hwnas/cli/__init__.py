@@ -9,7 +9,9 @@ import typer
 
 from hwnas.cli import (
     benchmark,
+    demo,
     derive,
+    evaluate,
     export,
     profile,
     report,
@@ -21,13 +23,17 @@ from hwnas.cli import (
     table_convert,
     table_fit,
     table_sharing,
+    train,
+    verify,
 )
 from hwnas.cli.app import app, benchmark_app, space_app, table_app
 
 __all__ = [
     "app",
     "benchmark",
+    "demo",
     "derive",
+    "evaluate",
     "export",
     "main",
     "profile",
@@ -40,6 +46,8 @@ __all__ = [
     "table_convert",
     "table_fit",
     "table_sharing",
+    "train",
+    "verify",
 ]
 
 app.add_typer(space_app, name="space")

@@ -10,7 +10,7 @@ import typer
 from hwnas.cli.app import app, command
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, OtherData, SettingName, parse_input
 from hwnas.cli.output import show_json, show_table
-from hwnas.cli.search import name_of
+from hwnas.cli.results import name_of
 from hwnas.errors import HwnasError
 
 
@@ -104,12 +104,11 @@ def _quantize(
     if precision != "int8":
         what = f"unknown precision {precision!r}" if precision else f"the networks of {folder} are already ONNX files"
         raise HwnasError(what, "use --quantize int8")
+    from hwnas import api
     from hwnas.progress import Progress
-    from hwnas.runs.quantize import quantize_run
-    from hwnas.runtimes.device_spec import parse_device
 
     with Progress() as progress:
-        rows = quantize_run(folder, images, data, parse_device(device) if device else None, progress)
+        rows = api.quantize(folder, calibration_images=images, data=data, device=device, progress=progress)
     if as_json:
         show_json({"targets": rows})
         return

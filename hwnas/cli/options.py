@@ -45,6 +45,13 @@ DeviceName = Annotated[
     str,
     typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),
 ]
+ComputeName = Annotated[
+    str | None, typer.Option(help="Device that computes: cpu, cuda, or auto (the default), a GPU if torch can use one.")
+]
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16, tf32 (on a GPU), or auto: bfloat16 where the device computes it natively."),
+]
 
 
 def parse_input(text: str | None) -> tuple[int, int, int] | None:

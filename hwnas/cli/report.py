@@ -1,4 +1,4 @@
-"""The report of finished runs, or of a benchmark."""
+"""``hwnas report``"""
 
 from __future__ import annotations
 
@@ -18,31 +18,25 @@ def report_command(
         list[Path],
         typer.Argument(metavar="DIR...", help="Finished runs of hwnas search, or one folder of hwnas benchmark."),
     ],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The HTML page to write.")] = Path("report.html"),
     figures: Annotated[
         Path | None,
-        typer.Option(help="Folder for figures (SVG, PNG) and numbers (JSON); by default beside the page."),
+        typer.Option(help="Folder for figures (SVG, PNG) and numbers (JSON); default: next to the page."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one page on finished runs: answer, networks, how the search went, latency table, verification.
+    """Write one page on finished runs: result, networks, course of the search, latency table, verification.
 
-    Of a benchmark: answer, regret of every method and seed, cost and memory of its searches, the cells they found.
+    For a benchmark: result, regret of every method and seed, cost and memory of the searches, and the cells they found.
 
-    The page needs no network and nothing else. Its figures, its numbers and what its commands to reproduce read are
-    written as files, too.
+    The page is one file that needs no network. Its figures and numbers, and the inputs of its commands, are also
+    written as files.
     """
-    from hwnas.imports import require_extra
+    from hwnas import api
 
-    for module in ("altair", "jinja2", "vl_convert"):
-        require_extra(module, "report", "writing a report")
-    from hwnas.report.write import write_report
-
-    folder = figures or out.with_name(f"{out.stem}_files")
-    files = write_report(folders, out, folder)
+    files = api.report(folders, out, figures)
     if as_json:
         show_json({"page": str(out), "files": [str(file) for file in files]})
-    else:
-        print(
-            f"made {out} ({out.stat().st_size / 1e6:.2f} MB) and {len(files)} files in {folder}; open it in a browser"
-        )
+        return
+    folder = api.figures_folder(out, figures)
+    print(f"made {out} ({out.stat().st_size / 1e6:.2f} MB) and {len(files)} files in {folder}; open it in a browser")

@@ -1,0 +1,93 @@
+"""Measure devices: the latency table of a space."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.api.inputs import sized_space
+from hwnas.progress import Progress
+
+if TYPE_CHECKING:
+    from hwnas.api.inputs import InputShape, Space
+    from hwnas.profiling.plan import ProfilePlan
+    from hwnas.tables.schema import LatencyTable
+
+
+def profile(
+    out: Path | str,
+    device: str = "cpu",
+    space: Space = "nasbench201",
+    *,
+    setting: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
+    input_shape: InputShape | None = None,
+    classes: int | None = None,
+    rounds: int = 30,
+    fit_networks: int = 30,
+    report_networks: int = 40,
+    minutes: float | None = None,
+    remeasure: bool = False,
+    accept_noise: bool = False,
+    licence: str = "",
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """Measure every workload of a space on a device, write the latency table ``out``, and return it.
+
+    ``device`` is a device spec such as ``cpu``, ``cpu+openvino``, ``cuda:0+torch`` or ``ssh://me@board+onnxruntime``.
+    Everything is timed in ``rounds`` interleaved rounds. ``fit_networks`` random networks fit the table's correction,
+    ``report_networks`` others measure its accuracy. ``minutes`` limits the timing. What ``out`` already holds is kept;
+    ``remeasure`` times its unstable entries again. An interrupted call resumes when it is repeated.
+
+    Raises HwnasError when ``out`` is a table of another device or runtime, when the profiler fails, and when the
+    machine is too noisy, unless ``accept_noise`` allows a table that is marked as such.
+    """
+    from hwnas.profiling.profile import profile as measure
+
+    plan = profile_plan(
+        device,
+        space,
+        setting=setting,
+        channels=channels,
+        layers=layers,
+        input_shape=input_shape,
+        classes=classes,
+        rounds=rounds,
+        fit_networks=fit_networks,
+        report_networks=report_networks,
+        minutes=minutes,
+        remeasure=remeasure,
+        accept_noise=accept_noise,
+        licence=licence,
+    )
+    return measure(plan, Path(out), progress or Progress(quiet=True))
+
+
+def profile_plan(
+    device: str = "cpu",
+    space: Space = "nasbench201",
+    *,
+    setting: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
+    input_shape: InputShape | None = None,
+    classes: int | None = None,
+    rounds: int = 30,
+    fit_networks: int = 30,
+    report_networks: int = 40,
+    minutes: float | None = None,
+    remeasure: bool = False,
+    accept_noise: bool = False,
+    licence: str = "",
+) -> ProfilePlan:
+    """Return the plan of ``profile`` with the same arguments, for ``hwnas.profiling.forecast``."""
+    from hwnas.profiling.plan import ProfilePlan
+    from hwnas.runtimes.device_spec import parse_device
+
+    sized = sized_space(space, setting, channels, layers, input_shape, classes)
+    longest = math.inf if minutes is None else minutes
+    return ProfilePlan(
+        parse_device(device), sized, rounds, fit_networks, report_networks, longest, remeasure, accept_noise, licence
+    )

@@ -1,0 +1,85 @@
+"""Turn what a user gives into spaces, sizes and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.spaces import SearchSpace, SizedSpace
+    from hwnas.tables.schema import LatencyTable
+
+    Table = LatencyTable | Path | str
+    Tables = Table | Sequence[Table] | Mapping[str, Table]
+    Space = SearchSpace | str
+    InputShape = tuple[int, int, int]
+
+
+def get_space(name: str) -> SearchSpace:
+    """Return a search space: ``nasbench201``, ``darts``, a YAML file, or ``package.module:NAME``.
+
+    Raises HwnasError when there is none of that name or its definition is invalid.
+    """
+    from hwnas.spaces import get_space as find
+
+    return find(name)
+
+
+def read_table(path: Path | str) -> LatencyTable:
+    """Read and check a latency table. Its ``noise_warning`` is not empty when the measurements are unreliable.
+
+    Raises HwnasError, naming the file and the field, when the table is missing, invalid, incomplete or was changed
+    after it was written.
+    """
+    from hwnas.tables.io import read_table as read
+
+    return read(Path(path))
+
+
+def read_tables(tables: Tables) -> dict[str, LatencyTable]:
+    """Return tables by the name of their device: a file's name without its suffix, or the key of a mapping.
+
+    A single table that is not a file gets the name ``table``. Raises HwnasError when two files have the same name.
+    """
+    from hwnas.tables.schema import LatencyTable
+
+    if isinstance(tables, Mapping):
+        return {name: t if isinstance(t, LatencyTable) else read_table(t) for name, t in tables.items()}
+    listed = [tables] if isinstance(tables, LatencyTable | Path | str) else list(tables)
+    found: dict[str, LatencyTable] = {}
+    for table in listed:
+        name = "table" if isinstance(table, LatencyTable) else Path(table).stem
+        if name in found:
+            raise HwnasError(f"two tables have the name {name!r}", "give a mapping from names to tables")
+        found[name] = table if isinstance(table, LatencyTable) else read_table(table)
+    return found
+
+
+def sized_space(
+    space: Space = "nasbench201",
+    setting: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
+    input_shape: InputShape | None = None,
+    classes: int | None = None,
+) -> SizedSpace:
+    """Return a space with the sizes of its network: a named setting, by default that of searches, with changes.
+
+    Raises HwnasError when there is no such space or setting.
+    """
+    from hwnas.spaces import SizedSpace
+
+    found = get_space(space) if isinstance(space, str) else space
+    return SizedSpace.named(found, setting, **size_changes(channels, layers, input_shape, classes))
+
+
+def size_changes(
+    channels: int | None, layers: int | None, input_shape: InputShape | None, classes: int | None
+) -> dict[str, int | None]:
+    """Return the changed fields of a setting."""
+    changes = {"channels": channels, "depth": layers, "classes": classes}
+    image = zip(("image_channels", "height", "width"), input_shape, strict=True) if input_shape else ()
+    return {**changes, **dict(image)}

@@ -1,0 +1,98 @@
+"""Search architectures within budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.api.inputs import read_tables
+from hwnas.errors import HwnasError
+from hwnas.progress import Progress
+
+if TYPE_CHECKING:
+    from hwnas.api.inputs import Space, Tables
+    from hwnas.recipe import Recipe
+    from hwnas.runs.schema import SummaryRow
+
+
+def search(
+    tables: Tables,
+    out: Path | str,
+    budgets: str | Sequence[str] = ("moderate",),
+    *,
+    space: Space | None = None,
+    data: str = "digits",
+    method: str | None = None,
+    recipe: str | None = None,
+    plugin: Path | str | None = None,
+    setting: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
+    epochs: int | None = None,
+    child_epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    compute: str | None = None,
+    precision: str | None = None,
+    kernels: str | None = None,
+    fixed_lambda: float | None = None,
+    verify: bool = False,
+    profile_steps: bool = False,
+    progress: Progress | None = None,
+) -> list[SummaryRow]:
+    """Search architectures within budgets, train them, export them to ``out``, and return one row for each target.
+
+    Every budget (``mild``, ``moderate``, ``4.5ms``, ``60%``, ``300M-macs``, limits joined by commas) gives one target
+    for each table; a budget that names tables (``4ms@phone,3ms@cpu``) gives one network for these devices. ``space``
+    and ``setting`` are those of the tables by default.
+
+    ``data`` are the images. ``method`` is a search method, ``snas`` by default, and ``recipe`` a name in
+    ``configs/search`` or a YAML file, by default that of the method; ``epochs``, ``child_epochs``, ``batch_size``,
+    ``seed``, ``compute``, ``precision``, ``kernels`` and ``fixed_lambda`` change it. ``plugin`` is a Python file of the
+    user that registers choices of the recipe. ``verify`` times the networks and derives again when one is over its
+    budget. ``profile_steps`` writes where the time of some search steps goes to ``out/profile``. An interrupted call
+    resumes when it is repeated.
+
+    Raises HwnasError, before any training, when tables, space, data, budgets and recipe do not fit together, no
+    architecture keeps a budget, or ``out`` holds another run.
+    """
+    from hwnas.runs.search import SearchRequest, run_search
+    from hwnas.tables.network_key import common_network
+
+    file = None if plugin is None else Path(plugin)
+    if file:
+        from hwnas.search.choices import load_plugin
+
+        load_plugin(file)
+    opened = read_tables(tables)
+    sized = common_network(opened, space, setting, channels=channels, depth=layers)
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "child.epochs": child_epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "compute": compute,
+        "precision": precision,
+        "kernels": kernels,
+    }
+    if fixed_lambda is not None:
+        changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
+    settings = _recipe(method, recipe, sized.space.origin is not None, sized.space.name, data, changes)
+    texts = [budgets] if isinstance(budgets, str) else list(budgets)
+    request = SearchRequest(sized, opened, data, texts, settings, verify, file)
+    return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
+
+
+def _recipe(
+    method: str | None, recipe: str | None, own_space: bool, space: str, data: str, changes: dict[str, Any]
+) -> Recipe:
+    """Return the recipe of a search; a space of the user's own takes the recipes of NAS-Bench-201."""
+    from hwnas.recipe import read_recipe, recipe_of
+    from hwnas.spaces.nasbench201 import NASBENCH201
+
+    name = recipe or recipe_of(method or "snas", NASBENCH201.name if own_space else space, data)
+    settings = read_recipe(name, changes)
+    if method and settings.method != method:
+        raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
+    return settings

@@ -1,0 +1,71 @@
+"""Print the targets of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hwnas.cli.output import show_table
+
+if TYPE_CHECKING:
+    from hwnas.runs.schema import SummaryRow
+
+
+class TargetRow(Protocol):
+    """A row about one target of a run."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def budget(self) -> str: ...
+
+
+def show_results(rows: Sequence[SummaryRow]) -> None:
+    """Print the targets of a run: their limits, costs and accuracies, then their architectures and files."""
+    from hwnas.budgets.budget import format_amount
+    from hwnas.cost.devices import device_of
+
+    shown = []
+    for row, timing in ((each, timing) for each in rows for timing in each.timings):
+        measured = "-"
+        if timing.measured_ms is not None:
+            measured = f"{timing.measured_ms:.4g} ± {timing.measured_error_ms:.2g} ms" + " over" * (not timing.kept)
+        limits = [format_amount(m, v) for m, v in row.limits.items() if device_of(m) in (None, timing.device)]
+        shown.append(
+            [
+                name_on(row, timing.device, rows),
+                ", ".join(limits),
+                f"{timing.predicted_ms:.4g} ms",
+                measured,
+                f"{row.macs / 1e6:.2f} M",
+                f"{row.params / 1e6:.4f} M",
+                f"{row.validation_accuracy_before_training:.1%}",
+                f"{row.validation_accuracy:.1%}",
+                f"{row.accuracy:.1%}",
+            ]
+        )
+    columns = ["budget", "limit", "predicted", "measured", "MACs", "params"]
+    columns += ["val. before training", "val. after", "test accuracy"]
+    show_table("", columns, shown)
+    for row in rows:
+        print(f"{name_of(row, rows)}: {row.architecture}  {row.onnx}")
+        if row.int8:
+            file = Path(row.onnx).with_name(row.int8.onnx)
+            print(f"{name_of(row, rows)}: in int8, test accuracy {row.int8.test_accuracy:.1%}  {file}")
+
+
+def name_of(row: TargetRow, rows: Sequence[TargetRow]) -> str:
+    """Return the name of a target: its budget, after its device where there are several and the budget names none."""
+    from hwnas.cost.devices import names_devices
+
+    alone = names_devices(row.budget) or len({r.device for r in rows}) == 1
+    return row.budget if alone else f"{row.device} {row.budget}"
+
+
+def name_on(row: TargetRow, device: str, rows: Sequence[TargetRow]) -> str:
+    """Return the name of a target on one of its devices."""
+    from hwnas.cost.devices import names_devices
+
+    return name_of(row, rows) + f" on {device}" * names_devices(row.budget)

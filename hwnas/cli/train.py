@@ -1,0 +1,100 @@
+"""``hwnas train``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwnas.cli.app import app, command
+from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder
+from hwnas.cli.output import show_json
+from hwnas.cli.results import name_of
+
+if TYPE_CHECKING:
+    from hwnas.runs.schema import NetworkRow
+
+
+@command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", resumes=True, distributed=True)
+def train_command(
+    folder: RunFolder,
+    recipe: Annotated[
+        str,
+        typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file."),
+    ] = "quick",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the schedules are scaled to them.")] = None,
+    from_scratch: Annotated[
+        bool | None,
+        typer.Option(
+            "--from-scratch/--from-supernet",
+            help="Start from random weights or from those of the run; default: as in the recipe.",
+        ),
+    ] = None,
+    setting: Annotated[
+        str | None,
+        typer.Option(help="Named sizes of the space, such as imagenet-mobile; as-searched keeps those of the run."),
+    ] = None,
+    channels: Channels = None,
+    layers: Layers = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-9, help="First learning rate of the schedule.")] = None,
+    compute: ComputeName = None,
+    precision: PrecisionName = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
+    ] = None,
+    keep: Annotated[str | None, typer.Option(help="Weights to export: last, or best on the validation images.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many epochs without a better validation accuracy.")
+    ] = None,
+    data: OtherData = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the networks of a run and export them again, from their weights or from scratch as in the papers.
+
+    A network of other sizes than the search gets a folder of its own and claims no budget. Several processes can share
+    the images of every step: `torchrun --nproc-per-node 2 -m hwnas train …`.
+    """
+    from hwnas import api
+    from hwnas.progress import Progress
+
+    with Progress() as progress:
+        rows = api.train(
+            folder,
+            recipe,
+            data=data,
+            epochs=epochs,
+            from_scratch=from_scratch,
+            setting=setting,
+            channels=channels,
+            layers=layers,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            compute=compute,
+            precision=precision,
+            ema=ema,
+            keep=keep,
+            patience=patience,
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        show_json({"targets": rows})
+    else:
+        _show_training(rows, folder)
+
+
+def _show_training(rows: list[NetworkRow], folder: Path) -> None:
+    for r in rows:
+        assert r.training
+        stopped = f" (stopped: {r.training.stopped})" * bool(r.training.stopped)
+        claim = f"; {r.no_claim}" * bool(r.no_claim)
+        print(
+            f"{name_of(r, rows)}: {r.training.epochs} epochs{stopped}, "
+            f"validation {r.validation_accuracy_before_training:.1%} -> {r.validation_accuracy:.1%}, "
+            f"test {r.accuracy:.1%}{claim}; {r.onnx}"
+        )
+    other_sizes = [Path(r.onnx).parent for r in rows if r.no_claim]
+    print(f"next: hwnas evaluate {other_sizes[0]} --latency" if other_sizes else f"next: hwnas verify {folder}")
