@@ -21,11 +21,12 @@ from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of
-from hwnas.report.validation import Loose, checked, checked_setting
+from hwnas.runs.sizes import read_sizes
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import Device, LatencyTable
+from hwnas.validation import Record, validate
 
 ALL = "results.json"
 AT_RANDOM = "a random cell"
@@ -33,21 +34,21 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Spread(Loose):
+class Spread(Record):
     """Over a method's seeds, or over cells; ``std`` is None of a single value."""
 
     mean: FiniteFloat
     std: FiniteFloat | None
 
 
-class Collapse(Loose):
+class Collapse(Record):
     """Shares of a cell's edges."""
 
     skip_connect: Share
     without_parameters: Share
 
 
-class Cost(Loose):
+class Cost(Record):
     """Of a search: hwnas.benchmark.cost_meter."""
 
     wall_s: FiniteFloat
@@ -55,18 +56,18 @@ class Cost(Loose):
     peak_memory_mb: FiniteFloat
 
 
-class CostSpread(Loose):
+class CostSpread(Record):
     wall_s: Spread
     processor_s: Spread
     peak_memory_mb: Spread
 
 
-class CollapseSpread(Loose):
+class CollapseSpread(Record):
     skip_connect: Spread
     without_parameters: Spread
 
 
-class Method(Loose):
+class Method(Record):
     """A row of ``summary.json``; accuracies are percentages, regrets percentage points, by data set."""
 
     method: FileName
@@ -77,7 +78,7 @@ class Method(Loose):
     collapse: CollapseSpread
 
 
-class Reference(Loose):
+class Reference(Record):
     """What the accuracy table tells without a search; the best cell is another one on every data set."""
 
     name: str
@@ -86,12 +87,12 @@ class Reference(Loose):
     collapse: CollapseSpread | None = None
 
 
-class Limits(Loose):
+class Limits(Record):
     text: str
     limits: dict[str, FiniteFloat]
 
 
-class Summary(Loose):
+class Summary(Record):
     """``summary.json``: methods are in the order of their regret on the first data set."""
 
     space: Literal["nasbench201"]
@@ -127,7 +128,7 @@ class Summary(Loose):
         return next(row for row in self.references if row.name == AT_RANDOM)
 
 
-class Settings(Loose):
+class Settings(Record):
     """What a search was told; ``table`` is the latency table's hash, None without a budget."""
 
     setting: dict[str, Any]
@@ -138,7 +139,7 @@ class Settings(Loose):
     recipe: dict[str, Any]
 
 
-class Found(Loose):
+class Found(Record):
     """``result.json``: what a search has found, ``network`` is what that costs, by metric."""
 
     method: str
@@ -217,7 +218,7 @@ def read_benchmark(folder: Path) -> BenchmarkContent:
     if not (folder / "summary.json").is_file():
         raise HwnasError(f"{folder} holds a benchmark that has not ended: it has no summary.json", again)
     raw = read_json(folder / "summary.json", again)
-    summary = checked(Summary, raw, folder / "summary.json", again)
+    summary = validate(Summary, raw, folder / "summary.json", again)
     searches = _read_recorded(folder, again) if (folder / ALL).is_file() else _read_folders(folder, summary, again)
     asked = [(row.method, seed) for row in summary.methods for seed in row.seeds]
     known = {(search.found.method, search.found.seed): search for search in searches}
@@ -226,7 +227,7 @@ def read_benchmark(folder: Path) -> BenchmarkContent:
     ordered = tuple(known[one] for one in asked)
     if what := _differ(summary, ordered):
         raise HwnasError(f"{folder}: its results are not of one benchmark, they differ in {what}", again)
-    sized = SizedSpace(NASBENCH201, checked_setting(ordered[0].found.settings.setting, folder, again))
+    sized = read_sizes(NASBENCH201, ordered[0].found.settings.setting, folder, again)
     table = _read_table(folder, ordered[0].found, again)
     return BenchmarkContent(folder.resolve().name, summary, raw, sized, ordered, table)
 
@@ -255,7 +256,7 @@ def _read_recorded(folder: Path, again: str) -> list[Search]:
 
 
 def _search(raw: Any, where: Path | str, again: str) -> Search:
-    found = checked(Found, raw, where, again)
+    found = validate(Found, raw, where, again)
     if missing := found.settings.budget.limits.keys() - found.network.keys():
         raise HwnasError(f"{where} is incomplete (network.{min(missing)})", again)
     manifest = {"method": found.method, "seed": found.seed, "digest": sha256_of(raw["settings"])}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.report.benchmark_content import BenchmarkContent
-from hwnas.report.benchmark_section import BenchmarkPart, benchmark_part
-from hwnas.report.page import render, write_page
-from hwnas.report.svg import Figure
+from hwnas.report.benchmark_section import BenchmarkSection, benchmark_section
+from hwnas.report.figure import Figure
+from hwnas.report.page import render_page, write_page
 from hwnas.report.table_section import table_figures
 from hwnas.tables.io import table_text
 
@@ -21,11 +21,11 @@ def write_benchmark_page(content: BenchmarkContent, out: Path, folder: Path) -> 
     """Write the page to ``out``, and into ``folder`` its figures and numbers, and what the command to reproduce reads.
     Returns the files in ``folder``. Raises HwnasError when either cannot be written.
     """
-    part, line, made = benchmark_part(content), command(content, str(folder)), _manifest(content)
-    text = render(
+    section, line, made = benchmark_section(content), command(content, str(folder)), _manifest(content)
+    text = render_page(
         "benchmark.html",
         title=f"hwnas: {content.name}",
-        part=part,
+        section=section,
         command=line,
         accuracy=ACCURACY,
         accuracy_sha256=content.summary.accuracy_sha256,
@@ -34,7 +34,9 @@ def write_benchmark_page(content: BenchmarkContent, out: Path, folder: Path) -> 
         manifest=made,
         files=str(folder),
     )
-    return write_page(out, folder, text, _figures(part), _inputs(content), {"benchmark": _numbers(content, part, line)})
+    return write_page(
+        out, folder, text, _figures(section), _inputs(content), {"benchmark": _numbers(content, section, line)}
+    )
 
 
 def command(content: BenchmarkContent, folder: str) -> str:
@@ -87,21 +89,21 @@ def _versions(content: BenchmarkContent) -> str:
     return ", ".join(sorted(told))
 
 
-def _figures(part: BenchmarkPart) -> Iterator[Figure]:
-    yield from (*part.regrets, *part.costs, *part.collapse, *(search.graph for search in part.searches))
-    if part.table:
-        yield from table_figures(part.table)
+def _figures(section: BenchmarkSection) -> Iterator[Figure]:
+    yield from (*section.regrets, *section.costs, *section.collapse, *(search.graph for search in section.searches))
+    if section.table:
+        yield from table_figures(section.table)
 
 
-def _numbers(content: BenchmarkContent, part: BenchmarkPart, line: str) -> dict[str, Any]:
+def _numbers(content: BenchmarkContent, section: BenchmarkSection, line: str) -> dict[str, Any]:
     """Everything that the page says."""
     return {
         "name": content.name,
-        "answer": part.answer,
+        "answer": section.answer,
         "summary": content.raw,
         "results": [search.raw for search in content.searches],
         "kept": {search.name: search.kept(content.budget) for search in content.searches},
-        "cells": {search.name: search.graph.data for search in part.searches},
+        "cells": {search.name: search.graph.data for search in section.searches},
         "manifest": _manifest(content),
         "commands": [line],
     }

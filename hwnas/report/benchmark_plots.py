@@ -9,7 +9,8 @@ from typing import Any
 
 from hwnas.report.benchmark_content import BenchmarkContent, Search
 from hwnas.report.charts import scatter, strip
-from hwnas.report.svg import Figure, colours
+from hwnas.report.figure import Figure
+from hwnas.report.theme import colours
 
 COSTS: dict[str, Callable[[Search], float]] = {
     "processor seconds of a search": lambda search: search.found.search.processor_s,
@@ -122,7 +123,7 @@ def _scatter(content: BenchmarkContent, name: str, x_title: str) -> Figure:
         panels[f"accuracy on {data_set}, %"] = (shown, large)
         data[data_set] = {"seeds": seeds, "means": means}
     looks = colours(methods)
-    wide, narrow = (scatter(panels, looks, x_title, abreast) for abreast in (True, False))
+    wide, narrow = (scatter(panels, looks, x_title, side_by_side) for side_by_side in (True, False))
     caption = f"accuracy of the cells against {x_title}: hollow a seed, filled the mean of a method"
     numbers = {"x": x_title, "y": "accuracy, %", "data_sets": data}
     return Figure(name, caption, wide, numbers, narrow=narrow, by_keyboard=False)

@@ -11,8 +11,9 @@ from hwnas.report.benchmark_content import BenchmarkContent, Search, Spread
 from hwnas.report.benchmark_plots import collapse_figures, cost_figures, place_of, regret_figures
 from hwnas.report.cell_graph import cell_graph
 from hwnas.report.edges import Choice, Edge
-from hwnas.report.svg import GREY, Figure, colours
-from hwnas.report.table_section import TablePart, table_part
+from hwnas.report.figure import Figure
+from hwnas.report.table_section import TableSection, table_section
+from hwnas.report.theme import GREY, colours
 from hwnas.spaces import NONE
 from hwnas.spaces.nasbench201 import NASBENCH201
 
@@ -30,7 +31,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class SearchPart:
+class SearchSection:
     """One search and the cell that it found."""
 
     id: str
@@ -43,7 +44,7 @@ class SearchPart:
 
 
 @dataclass(frozen=True)
-class BenchmarkPart:
+class BenchmarkSection:
     """``methods`` are their searches; ``limits`` and ``table`` are None where there are none."""
 
     name: str
@@ -54,18 +55,18 @@ class BenchmarkPart:
     collapse: list[Figure]
     summary: Grid
     results: Grid
-    methods: dict[str, list[SearchPart]]
+    methods: dict[str, list[SearchSection]]
     limits: Grid | None
-    table: TablePart | None
+    table: TableSection | None
 
     @property
-    def searches(self) -> list[SearchPart]:
+    def searches(self) -> list[SearchSection]:
         return [search for searches in self.methods.values() for search in searches]
 
 
-def benchmark_part(content: BenchmarkContent) -> BenchmarkPart:
+def benchmark_section(content: BenchmarkContent) -> BenchmarkSection:
     columns, rows = summary_table(content.raw | {"methods": _methods(content)})
-    return BenchmarkPart(
+    return BenchmarkSection(
         name=content.name,
         answer=answer(content),
         question=_question(content),
@@ -79,7 +80,7 @@ def benchmark_part(content: BenchmarkContent) -> BenchmarkPart:
             for row in content.summary.methods
         },
         limits=_limits(content) if content.budget.limits else None,
-        table=table_part(content.table, content.table.device.name, "") if content.table else None,
+        table=table_section(content.table, content.table.device.name, "") if content.table else None,
     )
 
 
@@ -188,7 +189,7 @@ def _limits(content: BenchmarkContent) -> Grid:
     return Grid([*columns, "kept"], rows, note, [place_of(search) for search in content.searches])
 
 
-def _search(content: BenchmarkContent, search: Search) -> SearchPart:
+def _search(content: BenchmarkContent, search: Search) -> SearchSection:
     found, (cell,) = search.found, NASBENCH201.cells.values()
     edges = _edges(content, search)
     ops = colours(op for op in NASBENCH201.operations if op != NONE) | {NONE: GREY}
@@ -214,7 +215,7 @@ def _search(content: BenchmarkContent, search: Search) -> SearchPart:
         f"{place_of(search)}-cell", f"{search.name}: the cell", cell_graph(cell, edges, ops), data,
         in_page=len(content.searches) <= MOST_CELLS,
     )  # fmt: skip
-    return SearchPart(place_of(search), search.name, found.seed, facts, found.architecture, graph, note)
+    return SearchSection(place_of(search), search.name, found.seed, facts, found.architecture, graph, note)
 
 
 def _cost(metric: str, value: float) -> str:

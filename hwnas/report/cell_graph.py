@@ -1,44 +1,80 @@
-"""A cell drawn as a graph: nodes below each other, every edge with its operation, cost and probability, if known.
+"""Lay out a cell as a graph: nodes below each other, every edge with its operation, cost and probability.
 
-An edge leaves its source, runs to its label and from there to its target. Labels stand in one column above their
-target, so that none covers another, whatever the cell.
+An edge runs from its source to its label and from there to its target. Labels are in one column above their target, so
+that no label covers another in any cell. The template ``cell.svg`` draws the layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-from xml.etree.ElementTree import Element
+from dataclasses import dataclass
 
 from hwnas.report.edges import Edge
-from hwnas.report.svg import FONT, GREY, GRID, INK, MUTED, PAPER, element, to_text
+from hwnas.report.templating import render
+from hwnas.report.theme import FONT, GREY, GRID, INK, MUTED, PAPER
 from hwnas.spaces import NONE, Cell
 
-WIDTH, NODE_X, LABEL_X, ROW, NODE_ROW, RADIUS = 364, 58, 138, 30, 42, 13
-Y = dict[int, float]
+WIDTH, NODE_X, LABEL_X, ROW, NODE_ROW, RADIUS = 364, 58, 138, 30, 42, 13  # pixels
+CONCATENATION = -1  # the number of the node that joins the outputs
+Heights = dict[int, float]
+
+
+@dataclass(frozen=True)
+class _DrawnEdge:
+    """An edge: paths to its label, from there to its target, and the arrow head; ``y`` is the height of the label."""
+
+    y: float
+    to_label: str
+    from_label: str
+    arrow: str
+    width: float
+    colour: str
+    live: bool
+    op: str
+    costs: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class _DrawnNode:
+    """A node; ``role`` is the text beside it, empty for inner nodes."""
+
+    name: str
+    y: float
+    role: str
+    role_x: int
+    anchor: str
 
 
 def cell_graph(cell: Cell, edges: Sequence[Edge], colours: Mapping[str, str]) -> str:
-    """SVG of a cell with the operations of ``edges``; those that are ``none`` are left out."""
+    """Return the SVG of a cell with the operations of ``edges``, without those that are ``none``."""
     drawn = [edge for edge in edges if edge.chosen.op != NONE]
-    nodes, labels, height = _places(cell, drawn)
-    root = element("svg", width=WIDTH, height=height, viewBox=f"0 0 {WIDTH} {height}", font_family=FONT, font_size=12)
-    element("rect", root, width=WIDTH, height=height, fill=PAPER)
+    nodes, labels, height = _heights(cell, drawn)
     most = max((_cost(edge) for edge in drawn), default=0.0)
-    for edge in drawn:
-        _draw_edge(root, edge, nodes, labels[edge.number], colours[edge.chosen.op], most)
-    if len(cell.outputs) > 1:
-        for node in cell.outputs:
-            _concatenate(root, nodes[node], nodes[-1])
-    for node, y in nodes.items():
-        _draw_node(root, cell, node, y)
-    return to_text(root)
+    joins = [_join(nodes[node], nodes[CONCATENATION]) for node in cell.outputs] if len(cell.outputs) > 1 else []
+    return render(
+        "cell.svg",
+        edges=[_edge(edge, nodes, labels[edge.number], colours[edge.chosen.op], most) for edge in drawn],
+        joins=joins,
+        nodes=[_node(cell, node, y) for node, y in nodes.items()],
+        width=WIDTH,
+        height=height,
+        label_x=LABEL_X,
+        node_x=NODE_X,
+        radius=RADIUS,
+        font=FONT,
+        ink=INK,
+        muted=MUTED,
+        grid=GRID,
+        paper=PAPER,
+        grey=GREY,
+    )
 
 
-def _places(cell: Cell, drawn: Sequence[Edge]) -> tuple[Y, Y, float]:
-    """Heights of nodes (the concatenation is -1) and, by edge, of labels; and of the whole."""
-    nodes: Y = {}
-    labels: Y = {}
+def _heights(cell: Cell, drawn: Sequence[Edge]) -> tuple[Heights, Heights, float]:
+    """Return the heights of the nodes, of the labels by edge, and of the whole graph."""
+    nodes: Heights = {}
+    labels: Heights = {}
     y = 24.0
     for node in range(cell.num_inputs + cell.num_nodes):
         into = [edge for edge in drawn if edge.target == node]
@@ -49,49 +85,46 @@ def _places(cell: Cell, drawn: Sequence[Edge]) -> tuple[Y, Y, float]:
         nodes[node] = y
         y += NODE_ROW
     if len(cell.outputs) > 1:
-        nodes[-1] = y
+        nodes[CONCATENATION] = y
         y += NODE_ROW
     return nodes, labels, y - NODE_ROW + RADIUS + 8
 
 
-def _draw_edge(root: Element, edge: Edge, nodes: Y, y: float, colour: str, most: float) -> None:
-    group = element("g", root, aria_label=_tip(edge))
-    dead: dict[str, Any] = {} if edge.live else {"stroke_dasharray": "3 4"}
-    width = 1.4 + 3.6 * (_cost(edge) / most if most > 0 else 0)
+def _edge(edge: Edge, nodes: Heights, y: float, colour: str, most: float) -> _DrawnEdge:
     top, bottom = nodes[edge.source], nodes[edge.target]
     start, tip, bend = NODE_X + RADIUS - 1, NODE_X + RADIUS + 2, (NODE_X + LABEL_X) / 2 + 16
-    into_label = f"M{start},{top} C{bend},{top + 4} {bend - 10},{y} {LABEL_X},{y}"
-    out_of_it = f"M{LABEL_X},{y + 5} C{bend},{y + 7} {bend - 6},{bottom} {tip + 4},{bottom}"
-    for path in (into_label, out_of_it):
-        element("path", group, d=path, fill="none", stroke=colour, stroke_width=round(width, 2), **dead)
-    element("path", group, d=f"M{tip - 1},{bottom} l8,-4.5 v9 Z", fill=colour)
-    box: dict[str, Any] = {"x": LABEL_X, "y": y - 12, "width": WIDTH - LABEL_X - 4, "height": 24, "rx": 6}
-    element("rect", group, **box, fill=PAPER, stroke=colour, stroke_width=1.4, **dead)
-    element("text", group, edge.chosen.op, x=LABEL_X + 8, y=y + 4, fill=INK)
-    element("text", group, _costs(edge), x=WIDTH - 12, y=y + 4, fill=MUTED, text_anchor="end", font_size=11)
+    return _DrawnEdge(
+        y=y,
+        to_label=f"M{start},{top} C{bend},{top + 4} {bend - 10},{y} {LABEL_X},{y}",
+        from_label=f"M{LABEL_X},{y + 5} C{bend},{y + 7} {bend - 6},{bottom} {tip + 4},{bottom}",
+        arrow=f"M{tip - 1},{bottom} l8,-4.5 v9 Z",
+        width=round(1.4 + 3.6 * (_cost(edge) / most if most > 0 else 0), 2),
+        colour=colour,
+        live=edge.live,
+        op=edge.chosen.op,
+        costs=_costs(edge),
+        tip=_tip(edge),
+    )
 
 
-def _concatenate(root: Element, top: float, bottom: float) -> None:
-    """An output joins the cell's: along the left, where no edge runs."""
+def _join(top: float, bottom: float) -> str:
+    """Return the path from an output to the concatenation, on the left, where no edge runs."""
     x = NODE_X - RADIUS
-    path = f"M{x},{top} C{x - 18},{top + 10} {x - 18},{bottom - 12} {x},{bottom}"
-    element("path", root, d=path, fill="none", stroke=GREY, stroke_width=1.2)
+    return f"M{x},{top} C{x - 18},{top + 10} {x - 18},{bottom - 12} {x},{bottom}"
 
 
-def _draw_node(root: Element, cell: Cell, node: int, y: float) -> None:
-    element("circle", root, cx=NODE_X, cy=y, r=RADIUS, fill=GRID, stroke=MUTED, stroke_width=1.2)
-    name, beside = str(node), ""
-    if node == -1:
-        name, beside = "∥", "output: the nodes joined"
+def _node(cell: Cell, node: int, y: float) -> _DrawnNode:
+    name, role = str(node), ""
+    if node == CONCATENATION:
+        name, role = "∥", "output: the nodes joined"
     elif node < cell.num_inputs:
-        beside = "input" if cell.num_inputs == 1 else f"c(k−{cell.num_inputs - node})"
+        role = "input" if cell.num_inputs == 1 else f"c(k−{cell.num_inputs - node})"
     elif cell.outputs == (node,):
-        beside = "output"
-    element("text", root, name, x=NODE_X, y=y + 4, fill=INK, text_anchor="middle")
-    # Edges run on the right, except to the joint output, which is joined on the left.
-    x, anchor = (NODE_X + RADIUS + 7, "start") if node == -1 else (NODE_X - RADIUS - 7, "end")
-    if beside:
-        element("text", root, beside, x=x, y=y + 4, fill=MUTED, font_size=11, text_anchor=anchor)
+        role = "output"
+    # Edges run on the right of the nodes, except for the concatenation, whose edges are on the left.
+    on_right = node == CONCATENATION
+    x, anchor = (NODE_X + RADIUS + 7, "start") if on_right else (NODE_X - RADIUS - 7, "end")
+    return _DrawnNode(name, y, role, x, anchor)
 
 
 def _cost(edge: Edge) -> float:
@@ -99,18 +132,18 @@ def _cost(edge: Edge) -> float:
 
 
 def _costs(edge: Edge) -> str:
-    """Empty where no device's costs are known."""
+    """Return the costs on the devices, empty where none is known."""
     return " | ".join(f"{ms:.3g}" for ms in edge.chosen.cost_ms.values()) + " ms" * bool(edge.chosen.cost_ms)
 
 
 def _tip(edge: Edge) -> str:
     chosen, second = edge.chosen, edge.runner_up
     costs = [f"{ms:.4g} ms" + f" on {device}" * (len(chosen.cost_ms) > 1) for device, ms in chosen.cost_ms.items()]
-    parts = [f"{edge.label}: {chosen.op}", *[", ".join(costs)] * bool(costs)]
+    texts = [f"{edge.label}: {chosen.op}", *[", ".join(costs)] * bool(costs)]
     if chosen.probability is not None:
-        parts.append(f"probability {chosen.probability:.3f}")
+        texts.append(f"probability {chosen.probability:.3f}")
     if second and second.probability is not None:
-        parts.append(f"runner-up {second.op}, probability {second.probability:.3f}")
+        texts.append(f"runner-up {second.op}, probability {second.probability:.3f}")
     if not edge.live:
-        parts.append("dead: on no path from an input to the output")
-    return "; ".join(parts)
+        texts.append("dead: on no path from an input to the output")
+    return "; ".join(texts)

@@ -1,25 +1,29 @@
-"""The report's charts, drawn with Altair in the light colours of the page."""
+"""Charts of the report's pages, drawn with Altair in the light colours of the page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-
-from hwnas.report.svg import FONT, GREY, GRID, INK, MUTED, PALETTE, PAPER
+from hwnas.imports import require_extra
+from hwnas.report.theme import FONT, GREY, GRID, INK, MUTED, PALETTE, PAPER
 from hwnas.tables.plot import Panel
 from hwnas.text import printable, short_number
+
+if TYPE_CHECKING:
+    import altair as alt
+else:
+    alt = require_extra("altair", "report", "writing a report")
 
 Rows = Sequence[Mapping[str, Any]]
 LABEL_PIXELS = 300
 SHAPES = ("circle", "square", "diamond", "triangle-up")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
-MOST_POINTS = 400  # of a chart of lines that can be pointed at
+MOST_POINTS = 400  # of a line chart that have a tooltip
 
 
 class Data:
-    """The rows of a chart, which Altair would otherwise check one by one."""
+    """The rows of a chart by name: Altair would validate rows inside the chart one by one."""
 
     def __init__(self) -> None:
         self._sets: dict[str, list[dict[str, Any]]] = {}
@@ -30,9 +34,8 @@ class Data:
         return alt.NamedData(name=name)
 
     def draw(self, chart: Any) -> str:
-        """SVG of a chart of these rows."""
-        import vl_convert
-
+        """Return the SVG of a chart of these rows."""
+        vl_convert = require_extra("vl_convert", "report", "writing a report")
         look = {"labelColor": MUTED, "titleColor": INK, "labelFontSize": 11, "titleFontSize": 12}
         lines = {"gridColor": GRID, "domainColor": MUTED, "tickColor": MUTED}
         styled = (
@@ -46,11 +49,12 @@ class Data:
             .configure_header(labelColor=INK, labelFontSize=11, labelAnchor="start", labelPadding=3, labelLimit=170)
         )
         version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-        return vl_convert.vegalite_to_svg(_clean(styled.to_dict() | {"datasets": self._sets}), vl_version=version)
+        svg: str = vl_convert.vegalite_to_svg(_clean(styled.to_dict() | {"datasets": self._sets}), vl_version=version)
+        return svg
 
 
 def _clean(value: Any) -> Any:
-    """Without characters that no picture may hold: names come from strangers."""
+    """Return JSON content without the characters that no XML may hold: names come from untrusted files."""
     if isinstance(value, dict):
         return {_clean(key): _clean(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -59,16 +63,15 @@ def _clean(value: Any) -> Any:
 
 
 def png_of(svg: str) -> bytes:
-    """A figure's file as PNG, two pixels a unit."""
-    import vl_convert
-
-    return vl_convert.svg_to_png(svg, scale=2)
+    """Return an SVG file as PNG, with two pixels for each unit."""
+    png: bytes = require_extra("vl_convert", "report", "writing a report").svg_to_png(svg, scale=2)
+    return png
 
 
 def pareto(networks: Rows, front: Rows, colours: Mapping[str, str], title: str, width: int, height: int) -> str:
-    """Networks by ``latency_ms`` and ``accuracy`` with their ``budget_ms``, and the front as steps.
+    """Plot networks by ``latency_ms`` and ``accuracy`` with their ``budget_ms``, and the Pareto front as steps.
 
-    A network's ``href`` is the place in the page that tells of it, ``tip`` what to say of it, ``label`` names it.
+    ``label`` names a network, ``href`` links to its section of the page, ``tip`` is its tooltip.
     """
     data = Data()
     x = alt.X(
@@ -106,8 +109,10 @@ def pareto(networks: Rows, front: Rows, colours: Mapping[str, str], title: str, 
     return data.draw(alt.layer(*layers).properties(width=width, height=height, title=title))
 
 
-def lines(rows: Rows, y_title: str, colours: Mapping[str, str], at: float | None = None, percent: bool = False) -> str:
-    """``y`` over ``epoch``, a line for each ``label``; ``at`` is a level to compare with."""
+def lines(
+    rows: Rows, y_title: str, colours: Mapping[str, str], level: float | None = None, percent: bool = False
+) -> str:
+    """Plot ``y`` over ``epoch``, a line for each ``label``; ``level`` is drawn dashed for comparison."""
     data = Data()
     rows = [row for row in rows if row["y"] is not None]
     epochs = sorted({row["epoch"] for row in rows})
@@ -119,16 +124,16 @@ def lines(rows: Rows, y_title: str, colours: Mapping[str, str], at: float | None
     colour = _by("label", colours, alt.Color, columns=_columns(colours, 280))
     dashes = _by("label", _repeated(colours, DASHES), alt.StrokeDash, columns=_columns(colours, 280))
     stride = max(1, -(-len(rows) // MOST_POINTS))
-    within_reach = {*epochs[::stride], *epochs[-1:]}
-    reachable = [row for row in rows if row["epoch"] in within_reach]
+    with_tooltip = {*epochs[::stride], *epochs[-1:]}
+    tooltips = [row for row in rows if row["epoch"] in with_tooltip]
     layers = []
-    if at is not None:
+    if level is not None:
         layers.append(
-            alt.Chart(data([{"y": at}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y="y:Q")
+            alt.Chart(data([{"y": level}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y="y:Q")
         )
     layers += [
         alt.Chart(data(rows)).mark_line(strokeWidth=1.8, aria=False).encode(x=x, y=y, color=colour, strokeDash=dashes),
-        alt.Chart(data(reachable))
+        alt.Chart(data(tooltips))
         .mark_point(filled=True, size=12 if len(epochs) <= 30 else 4, opacity=1, strokeWidth=9, strokeOpacity=0)
         .encode(x=x, y=y, color=colour, description="tip:N"),
     ]
@@ -136,7 +141,7 @@ def lines(rows: Rows, y_title: str, colours: Mapping[str, str], at: float | None
 
 
 def probabilities(rows: Rows, ops: Mapping[str, str], edges: Sequence[str]) -> str:
-    """Every operation's ``probability`` over the ``epoch``, stacked to 1; a panel for each of ``edges``."""
+    """Plot every operation's ``probability`` over ``epoch``, stacked to 1, in a panel for each of ``edges``."""
     data = Data()
     epochs = alt.Axis(tickMinStep=1, format="d", tickCount=4, grid=False)
     shares = alt.Axis(values=[0, 0.5, 1], grid=False)
@@ -157,9 +162,9 @@ def probabilities(rows: Rows, ops: Mapping[str, str], edges: Sequence[str]) -> s
 
 
 def heat_map(panel: Panel, domain: tuple[float, float], per_ms: float | None) -> str:
-    """A panel of a table: latencies in ms by colour, on a logarithmic scale that several panels share.
+    """Plot a panel of a table as a heat map of latencies in ms, on a logarithmic scale that panels share.
 
-    With ``per_ms`` the numbers stand in the cells, in a unit of which so many are in a millisecond.
+    With ``per_ms``, the number of units in a millisecond, the cells are annotated in that unit.
     """
     data = Data()
     cells: list[dict[str, Any]] = [
@@ -206,7 +211,7 @@ def heat_map(panel: Panel, domain: tuple[float, float], per_ms: float | None) ->
 
 
 def additivity(rows: Rows, colours: Mapping[str, str]) -> str:
-    """Whole networks: ``predicted_ms`` from the table against ``measured_ms``, by ``label``. Dashed: both are equal."""
+    """Plot ``predicted_ms`` of networks against ``measured_ms``, by ``label``; both are equal on the dashed line."""
     data = Data()
     ends = [f(row[key] for row in rows for key in ("predicted_ms", "measured_ms")) for f in (min, max)]
     scale = alt.Scale(zero=False, domain=ends, padding=8, nice=False)
@@ -223,7 +228,7 @@ def additivity(rows: Rows, colours: Mapping[str, str]) -> str:
 
 
 def verification(rows: Rows, labels: Sequence[str]) -> str:
-    """A line a network: its budget, what was predicted and what was measured, ms. ``what`` tells them apart."""
+    """Plot ``ms`` in a line for each network; ``what`` is "budget", "predicted" or "measured"."""
     data = Data()
     kinds = {"budget": ("M0,-1V1", PALETTE[1]), "predicted": ("circle", GREY), "measured": ("diamond", PALETTE[0])}
     x = alt.X("ms:Q", title="latency, ms", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(tickCount=5))
@@ -248,10 +253,11 @@ def verification(rows: Rows, labels: Sequence[str]) -> str:
     return data.draw(chart.properties(width=250, height=alt.Step(30)))
 
 
-def strip(rows: Rows, means: Rows, at: Rows, x_title: str, names: Sequence[str], percent: bool = False) -> str:
-    """Every seed's ``value`` as a point in the line of its ``label``, the ``means`` as bars, a level to compare with.
+def strip(rows: Rows, means: Rows, levels: Rows, x_title: str, names: Sequence[str], percent: bool = False) -> str:
+    """Plot the ``value`` of every seed as a point in the line of its ``label``, the ``means`` as bars, and levels.
 
-    ``href`` is the place in the page that tells of a point, ``tip`` what to say of it, a bar or the level.
+    ``levels`` are drawn dashed for comparison. ``href`` links a point to its section of the page; ``tip`` is the
+    tooltip of a point, bar or level.
     """
     data = Data()
     axis = alt.Axis(format=".0%" if percent else ",~f", tickCount=5)
@@ -260,7 +266,7 @@ def strip(rows: Rows, means: Rows, at: Rows, x_title: str, names: Sequence[str],
         "label:N", title=None, sort=list(names), axis=alt.Axis(labelLimit=150, grid=True, ticks=False, domain=False)
     )
     chart = alt.layer(
-        alt.Chart(data(at))
+        alt.Chart(data(levels))
         .mark_rule(strokeDash=[4, 3], strokeWidth=1.6, color=MUTED)
         .encode(x="value:Q", description="tip:N"),
         alt.Chart(data(means))
@@ -273,17 +279,17 @@ def strip(rows: Rows, means: Rows, at: Rows, x_title: str, names: Sequence[str],
     return data.draw(chart.properties(width=210, height=alt.Step(25, **{"for": "position"})))
 
 
-def scatter(panels: Mapping[str, tuple[Rows, Rows]], looks: Mapping[str, str], x_title: str, abreast: bool) -> str:
-    """By panel, points of ``x`` and ``y``: small ones, and their means in large; ``label`` tells whose they are.
+def scatter(panels: Mapping[str, tuple[Rows, Rows]], looks: Mapping[str, str], x_title: str, side_by_side: bool) -> str:
+    """Plot, for each panel, points of ``x`` and ``y`` by ``label``, and their means larger.
 
-    ``href`` is the place in the page that tells of a small point. Panels stand ``abreast``, or below each other.
+    ``href`` links a small point to its section of the page. Panels are ``side_by_side`` or below each other.
     """
     data = Data()
     charts = []
     for title, (rows, means) in panels.items():
         x = alt.X("x:Q", title=x_title, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=5))
         y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=6))
-        columns = _columns(looks, 900 if abreast else 310)
+        columns = _columns(looks, 900 if side_by_side else 310)
         look = {
             "x": x,
             "y": y,
@@ -298,22 +304,22 @@ def scatter(panels: Mapping[str, tuple[Rows, Rows]], looks: Mapping[str, str], x
             .encode(**look, href="href:N"),
         ]
         charts.append(alt.layer(*layers).properties(width=262, height=230))
-    return data.draw((alt.hconcat if abreast else alt.vconcat)(*charts))
+    return data.draw((alt.hconcat if side_by_side else alt.vconcat)(*charts))
 
 
 def _by(field: str, looks: Mapping[str, Any], channel: Any, columns: int) -> Any:
-    """A channel that shows each name of ``looks`` in its own way, with a legend."""
+    """Return an encoding channel that maps every name to its look, with a legend."""
     names = list(looks)
     scale = alt.Scale(domain=names, range=list(looks.values()))
     return channel(f"{field}:N", title=None, sort=names, scale=scale, legend=alt.Legend(columns=columns, title=None))
 
 
 def _repeated(names: Iterable[str], looks: Sequence[Any]) -> dict[str, Any]:
-    """The next of ``looks`` for those names for which the palette begins again."""
+    """Return a look for each name, the next one each time that the palette repeats."""
     return {name: looks[number // len(PALETTE) % len(looks)] for number, name in enumerate(names)}
 
 
 def _columns(names: Mapping[str, str], width: int) -> int:
-    """How many legend entries fit side by side."""
+    """Return the number of legend entries that fit side by side."""
     longest = min(LABEL_PIXELS, 7 * max(map(len, names), default=1) + 30)
     return max(1, width // longest)

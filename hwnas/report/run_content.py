@@ -13,9 +13,9 @@ from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.report.validation import checked_setting
 from hwnas.runs.folder import MANIFEST, METRICS, SUMMARY, table_file
 from hwnas.runs.schema import DeviceTiming, Manifest, Summary, SummaryRow
+from hwnas.runs.sizes import read_sizes
 from hwnas.search.epoch_row import EpochRow
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
 from hwnas.spaces.space_copy import kept_space
@@ -91,7 +91,7 @@ def read_run(folder: Path) -> RunContent:
     manifest = validate(Manifest, raw, folder / MANIFEST, fix)
     summary = validate(Summary, read_json(folder / SUMMARY, fix), folder / SUMMARY, fix)
     space = kept_space(raw, manifest.space, folder)
-    sized = SizedSpace(space, checked_setting(manifest.setting, folder / MANIFEST, fix))
+    sized = read_sizes(space, manifest.setting, folder / MANIFEST, fix)
     epochs = _read_epochs(folder / METRICS, manifest, space, fix)
     stopped = all(epoch.stopped for epoch in epochs[-len(summary.targets) :])
     targets = []

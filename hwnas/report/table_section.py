@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.report.charts import additivity, heat_map
-from hwnas.report.svg import GREY, PALETTE, Figure
+from hwnas.report.figure import Figure
+from hwnas.report.theme import GREY, PALETTE
 from hwnas.spaces import SearchSpace, SizedSpace
 from hwnas.spaces.encoding import encode
 from hwnas.tables.network_key import networks_of
@@ -30,7 +31,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class TablePart:
+class TableSection:
     """``notes`` say what is not shown, and why."""
 
     name: str
@@ -41,7 +42,7 @@ class TablePart:
     notes: list[str]
 
 
-def table_part(table: LatencyTable, name: str, prefix: str, own: SearchSpace | None = None) -> TablePart:
+def table_section(table: LatencyTable, name: str, prefix: str, own: SearchSpace | None = None) -> TableSection:
     """``name`` is what the reader calls the table, ``prefix`` begins the names of its figures, ``own`` a space of the
     user's own that it may have been made for.
     """
@@ -54,12 +55,14 @@ def table_part(table: LatencyTable, name: str, prefix: str, own: SearchSpace | N
     if not any(proof.figure for proof in proofs) and not table.networks:
         notes.append("The table holds no whole networks to compare its sums with.")
     maps = [_map(panel, number, panels, prefix) for number, panel in enumerate(panels, start=1)]
-    return TablePart(name, facts_of(table), [table.noise_warning] if table.noise_warning else [], maps, proofs, notes)
+    return TableSection(
+        name, facts_of(table), [table.noise_warning] if table.noise_warning else [], maps, proofs, notes
+    )
 
 
-def table_figures(part: TablePart) -> Iterator[Figure]:
-    yield from part.maps
-    for proof in part.proofs:
+def table_figures(section: TableSection) -> Iterator[Figure]:
+    yield from section.maps
+    for proof in section.proofs:
         if proof.figure:
             yield proof.figure
 

@@ -15,7 +15,8 @@ from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.folder import ARCHITECTURE, MANIFEST, WEIGHTS, target_id
 from hwnas.runs.schema import ArchitectureFile
-from hwnas.spaces import Setting, SizedSpace
+from hwnas.runs.sizes import read_sizes
+from hwnas.spaces import SizedSpace
 from hwnas.spaces.space_copy import kept_space
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
@@ -49,17 +50,13 @@ def _read_network(folder: Path, run: Path, manifest: Mapping[str, Any]) -> Saved
     file = folder / ARCHITECTURE
     content = validate(ArchitectureFile, read_json(file, FIX), file, FIX)
     space = kept_space(manifest, content.space, run)
-    try:
-        setting = Setting(**content.setting)
-    except TypeError as error:
-        raise HwnasError(f"{file} is incomplete ({error})", FIX) from None
     devices = manifest.get("tables") or content.table_files
     return SavedNetwork(
         id=content.target or target_id(devices, content.device, content.budget.text),
         folder=folder,
         table_files=content.table_files,
         tables={device: read_table(run / path) for device, path in content.table_files.items()},
-        sized=SizedSpace(space, setting),
+        sized=read_sizes(space, content.setting, file, FIX),
         architecture=space.parse(content.architecture),
         budget=Budget(content.budget.text, content.budget.limits),
         claims_budget=content.claims_budget,

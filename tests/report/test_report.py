@@ -16,9 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from hwnas.cli import app
+from hwnas.report.answer import answer
 from hwnas.report.run_content import read_run
-from hwnas.report.run_section import answer
-from hwnas.report.table_section import HELD_OUT, table_part
+from hwnas.report.table_section import HELD_OUT, table_section
 from hwnas.search.choices import CHOICES
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
@@ -251,16 +251,16 @@ def test_a_network_for_two_devices_has_costs_and_a_place_on_both(run: Run, tmp_p
 
 def test_the_proof_is_the_one_that_the_table_states() -> None:
     table = read_table(SHIPPED / "amd-epyc-zen5-vm-onnxruntime.json")
-    part = table_part(table, "cpu", "")
-    assert {proof.network for proof in part.proofs} == set(table.quality.additivity)
-    for proof in part.proofs:
+    section = table_section(table, "cpu", "")
+    assert {proof.network for proof in section.proofs} == set(table.quality.additivity)
+    for proof in section.proofs:
         assert proof.figure is not None
         held_out = [row for row in proof.figure.data if row["label"] == HELD_OUT]
         stated = table.quality.additivity[proof.network]
         assert len(held_out) == stated.networks
         errors = [abs(row["predicted_ms"] / row["measured_ms"] - 1) for row in held_out]
         assert 100 * float(np.mean(errors)) == pytest.approx(stated.mape, rel=1e-6)
-    (heat,) = part.maps
+    (heat,) = section.maps
     assert sum(ms is not None for row in heat.data["latency_ms"] for ms in row) == len(table.entries)
 
 

@@ -1,0 +1,39 @@
+"""The outcome of a run in one sentence."""
+
+from __future__ import annotations
+
+from hwnas.report.labels import latencies_text, target_labels
+from hwnas.report.run_content import RunContent
+
+
+def answer(run: RunContent) -> str:
+    """Return how many networks keep their limits, and the most accurate of these."""
+    verdict = _verdict(run)
+    # Candidates are the networks known to keep their limits or, without any, those that were not timed.
+    wanted = True if any(target.kept for target in run.targets) else None
+    named = zip(run.targets, target_labels(run), strict=True)
+    candidates = [(target, label) for target, label in named if target.kept is wanted]
+    if not candidates:
+        return f"{verdict}."
+    best, label = max(candidates, key=lambda candidate: candidate[0].row.accuracy)
+    which = "the most accurate of these" if len(candidates) > 1 else "the network"
+    correct = f"is right on {best.row.accuracy:.1%} of the test images at {latencies_text(best)}"
+    return f"{verdict}; {which} ({label}) {correct}."
+
+
+def _verdict(run: RunContent) -> str:
+    timed = [target for target in run.targets if target.kept is not None]
+    kept = sum(bool(target.kept) for target in timed)
+    number, where = len(run.targets), "the device" if len(run.tables) == 1 else "their devices"
+    networks = f"{number} network{'s' * (number > 1)} found"
+    if not timed:
+        return f"{networks}, within the limits as predicted; none was timed"
+    if len(timed) < number:
+        return f"{networks}; of the {len(timed)} that were timed on {where} {_keep(kept)} limits"
+    if number == 1:
+        return f"{networks}; timed on {where} it {'keeps' if kept else 'breaks'} its limits"
+    return f"{networks}; timed on {where} {'all keep their' if kept == number else _keep(kept)} limits"
+
+
+def _keep(number: int) -> str:
+    return "1 keeps its" if number == 1 else f"{number or 'none'} keep their"

@@ -1,0 +1,124 @@
+"""The section of a page about one network of a run: its figures, and its cells with the reasons for every edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.budgets.budget import Budget
+from hwnas.report.cell_graph import cell_graph
+from hwnas.report.edges import Edge, edges_of
+from hwnas.report.figure import Figure
+from hwnas.report.labels import latencies_text, limits_text
+from hwnas.report.run_content import RunContent, Target
+from hwnas.report.search_charts import probability_figure
+from hwnas.spaces import NONE
+
+VERDICTS = {True: "keeps its budget as timed", False: "breaks its budget as timed", None: "not timed"}
+
+
+@dataclass(frozen=True)
+class CellSection:
+    """A cell kind of a network: its graph, its edges, and their probabilities over the epochs."""
+
+    kind: str
+    graph: Figure
+    edges: list[Edge]
+    note: str
+    probabilities: Figure | None
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    id: str
+    label: str
+    architecture: str
+    verdict: str
+    facts: list[tuple[str, str]]
+    devices: list[str]
+    cells: list[CellSection]
+
+
+@dataclass(frozen=True)
+class CellStyle:
+    """The colours of the operations, and the number of epochs at which probabilities are drawn."""
+
+    colours: Mapping[str, str]
+    most_epochs: int
+
+
+def target_section(
+    run: RunContent, target: Target, number: int, label: str, run_id: str, prefix: str, style: CellStyle
+) -> TargetSection:
+    """Return the section of the target that is ``number`` in its run; ``prefix`` starts the names of its figures."""
+    stem = f"{prefix}{number}-{Budget(target.row.budget, target.row.limits).name}"
+    cells = [
+        _cell_section(run, target, kind, edges, label, f"{stem}-{kind}", style)
+        for kind, edges in edges_of(run, target).items()
+    ]
+    devices = [timing.device for timing in target.timings]
+    id_, row = f"{run_id}t{number}", target.row
+    return TargetSection(id_, label, row.architecture, VERDICTS[target.kept], _facts(run, target), devices, cells)
+
+
+def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
+    row, joint = target.row, len(target.timings) > 1
+    facts = [
+        ("test accuracy", f"{row.accuracy:.2%}"),
+        ("latency", latencies_text(target)),
+        *[
+            ("predicted", f"{timing.predicted_ms:.4g} ms" + f" on {timing.device}" * joint)
+            for timing in target.timings
+            if timing.measured_ms is not None
+        ],
+        ("limits", limits_text(target)),
+        ("MACs", f"{row.macs:,} ({run.space.macs_convention} convention)"),
+        ("parameters", f"{row.params:,}"),
+        (
+            "validation",
+            f"{row.validation_accuracy_before_training:.1%} before training, {row.validation_accuracy:.1%} "
+            f"after {row.child_epochs} epochs of training",
+        ),
+    ]
+    if target.stopped:
+        facts.append(("logits stopped", target.stopped))
+    if row.parity:
+        parity = f"same class on {row.parity.same_class:.0%} of {row.parity.images} images"
+        difference = f"greatest difference of a score {row.parity.greatest_difference:.2g}"
+        facts.append(("ONNX against torch", f"{parity}, {difference}"))
+    return facts
+
+
+def _cell_section(
+    run: RunContent, target: Target, kind: str, edges: list[Edge], label: str, stem: str, style: CellStyle
+) -> CellSection:
+    caption = f"{label}, {kind} cell" if kind != "cell" else f"{label}: the cell"
+    picture = cell_graph(run.space.cells[kind], edges, style.colours)
+    graph = Figure(f"{stem}-graph", caption, picture, [_as_json(edge) for edge in edges])
+    name = f"{stem}-probabilities"
+    probabilities = probability_figure(run, target, kind, edges, style.colours, name, style.most_epochs)
+    return CellSection(kind, graph, edges, _note(run, kind, edges), probabilities)
+
+
+def _note(run: RunContent, kind: str, edges: Sequence[Edge]) -> str:
+    unused = sum(edge.chosen.op == NONE for edge in edges)
+    dead = any(edge.chosen.op != NONE and not edge.live for edge in edges)
+    instances = len(run.sized.network.places(kind))
+    return (
+        f"{instances} such cell{'s' * (instances > 1)} in the network; an edge's cost is for all of them. "
+        + f"{unused} of {len(edges)} edges are none and not drawn. " * bool(unused)
+        + "Dashed edges lie on no path to the output: the network leaves them out." * dead
+    )
+
+
+def _as_json(edge: Edge) -> dict[str, Any]:
+    chosen, other = edge.chosen, edge.runner_up
+    return {
+        "edge": edge.label,
+        "op": chosen.op,
+        "probability": chosen.probability,
+        "cost_ms": chosen.cost_ms,
+        "live": edge.live,
+        "runner_up": other and {"op": other.op, "probability": other.probability, "cost_ms": other.cost_ms},
+    }

@@ -1,0 +1,21 @@
+"""Read the sizes of a network from the JSON of a run or a benchmark. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import HwnasError
+from hwnas.spaces import SearchSpace, Setting, SizedSpace
+
+
+def read_sizes(space: SearchSpace, setting: Mapping[str, Any], source: Path, fix: str) -> SizedSpace:
+    """Return the space at the sizes of a ``setting`` in JSON.
+
+    Raises HwnasError, which names ``source`` and ``fix``, for fields that are missing or no fields of a setting.
+    """
+    try:
+        return SizedSpace(space, Setting(**setting))
+    except TypeError as error:
+        raise HwnasError(f"{source} is incomplete ({error})", fix) from None
