@@ -1,4 +1,4 @@
-"""Recipes: the settings of a search, as YAML in ``configs/search``; and how every kind of recipe is read."""
+"""Recipes: the settings of a search, as YAML in ``configs/search``, and the reader of all recipes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
 
 class Optimizer(Strict):
-    """SGD or Adam; the learning rate follows a cosine from ``lr`` to ``lr_end`` over the epochs."""
+    """SGD or Adam, with a cosine learning rate schedule from ``lr`` to ``lr_end`` over the epochs."""
 
     name: Literal["sgd", "adam"]
     lr: FiniteFloat = Field(gt=0)
@@ -36,24 +36,25 @@ class Optimizer(Strict):
 
 
 class Temperature(Strict):
-    """Of the concrete distribution, linear from the first epoch to the last."""
+    """Temperature of the concrete distribution, linear from the first epoch to the last."""
 
     start: FiniteFloat = Field(gt=0)
     end: FiniteFloat = Field(gt=0)
 
 
 class Penalty(Strict):
-    """How costs enter the loss, with g = E[C]/B - 1 for every limited metric.
+    """Cost term of the loss, with g = E[C]/B - 1 for every limited metric.
 
-    ``dual``: lambda is found by dual ascent on the augmented Lagrangian (Hestenes 1969; Platt & Barr, NIPS 1987): the
-    loss pulls with max(0, lambda + damping * g) on g, and lambda <- max(0, lambda + total_rate / n * min(g, 0.1)) at
-    each of a target's n steps after ``warm_up`` (a share of the epochs; the damping starts then, too), one lambda a
-    limit: short searches and those with many targets, which take turns, let lambda rise as far as long ones. Without
-    damping E[C] swings around the budget. ``fixed``: lambda stays at ``weight``, as in the papers.
+    Mode ``dual`` finds one lambda per limit by dual ascent on the augmented Lagrangian (Hestenes 1969; Platt & Barr,
+    NIPS 1987). The gradient of the loss with respect to g is max(0, lambda + damping * g), and lambda <- max(0, lambda
+    + total_rate / n * min(g, 0.1)) at each of a target's n steps after ``warm_up`` (a share of the epochs; the damping
+    is off during it). Dividing by n lets lambda rise equally far in short searches and in searches whose targets
+    take turns. Without damping E[C] oscillates around the budget. Mode ``fixed`` keeps lambda at ``weight``, as in the
+    papers.
 
-    What a fixed lambda weighs is the ``form``: ``relative`` is g; ``log`` and ``linear`` are the SNAS paper's penalty
-    on ``resources`` (hwnas.search.resources), which needs no budget: the budget then binds the derivation alone.
-    ``costs_of`` says whether those are resources of the batch's sample or of the probabilities.
+    ``form`` is the term that a fixed lambda multiplies: ``relative`` is g; ``log`` and ``linear`` are the SNAS paper's
+    penalty on ``resources`` (hwnas.search.resources), which needs no budget: the budget then binds the derivation only.
+    ``costs_of`` selects the resources of the batch's sample or of the probabilities.
     """
 
     mode: Literal["dual", "fixed"]
@@ -68,18 +69,18 @@ class Penalty(Strict):
     @model_validator(mode="after")
     def _fits(self) -> Penalty:
         if self.form == "relative" and (self.resources or self.costs_of == "sample"):
-            raise ValueError("resources and costs_of belong to form log or linear")
+            raise ValueError("resources and costs_of need form log or linear")
         if self.form != "relative" and self.mode != "fixed":
             raise ValueError(f"form {self.form} needs mode fixed")
         if self.form != "relative" and not self.resources:
             raise ValueError(f"form {self.form} needs resources, of params, macs and memory_access_bytes")
         if len(set(self.resources)) < len(self.resources):
-            raise ValueError("resources names one twice")
+            raise ValueError("resources contains a duplicate")
         return self
 
 
 class ChildTraining(Strict):
-    """Training of the derived child from the supernet's weights. ``epochs`` 0 leaves them as they are."""
+    """Training of the derived child from the supernet's weights. ``epochs`` 0 leaves the weights unchanged."""
 
     epochs: int = Field(ge=0)
     batch_size: int = Field(ge=2)
@@ -103,8 +104,10 @@ class Choice(Strict):
 
 
 class Stage(Strict):
-    """A part of a progressive search: its share of the epochs, 1/``partial_channels`` of the channels in the mixture,
-    and how many operations every edge keeps.
+    """One stage of a progressive search.
+
+    ``share`` is its share of the epochs, 1/``partial_channels`` the share of the channels in the mixture, and
+    ``operations`` the number of operations that every edge keeps.
     """
 
     share: FiniteFloat = Field(gt=0, le=1)
@@ -113,17 +116,20 @@ class Stage(Strict):
 
 
 class Recipe(Strict):
-    """Everything a search needs to know besides space, data, table and budgets.
+    """All settings of a search besides space, data, table and budgets.
 
-    ``method`` names the page that documents it; what it is are the choices (hwnas.search.choices). ``logits_share`` of
-    the training images teach the logits, the others the weights; 0: all teach both. During ``logits_warm_up``, a share
-    of every stage's epochs, the weights learn and the logits stay: operations with weights are not yet worth more than
-    those without, and a search that decides then collapses to ``skip_connect``. ``most_skips`` stops a target's logits,
-    as they were an epoch before, when that share of its derived edges is ``skip_connect``. ``judged_with`` says whether
-    derived networks are judged with each batch's own norm statistics or with the supernet's running ones.
-    ``compute`` is where the supernet is computed (hwnas.compute.device), ``precision`` in what while it learns
-    (hwnas.compute.precision), ``kernels`` what computes its cells on a CPU: compiled ones
-    (hwnas.networks.fast.kernels) need a C++ compiler, or plain torch takes their place.
+    ``method`` is the name of the method's page; its registered choices (hwnas.search.choices) define the search.
+
+    ``logits_share``: share of the training images that train the logits; the others train the weights. With 0 all
+    images train both. ``logits_warm_up``: share of every stage's epochs, at its start, in which only the weights are
+    trained: operations with untrained weights score no better than those without weights, and the search would
+    collapse to ``skip_connect``. ``most_skips``: when this share of a target's derived edges is ``skip_connect``, its
+    logits return to their values of the epoch before and stop. ``judged_with``: batch-norm statistics for scoring
+    derived networks, of each batch or the supernet's running ones.
+
+    ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
+    (hwnas.compute.precision). ``kernels``: implementation of its cells on a CPU; compiled kernels
+    (hwnas.networks.fast.kernels) need a C++ compiler, and plain torch replaces them without one.
     """
 
     method: str
@@ -161,35 +167,35 @@ class Recipe(Strict):
         if self.stages and abs(sum(stage.share for stage in self.stages) - 1) > 1e-9:
             raise ValueError("the shares of the stages do not sum to 1")
         if self.stages and self.partial_channels != 1:
-            raise ValueError("partial_channels belongs to each of the stages")
-        parts = [stage.partial_channels for stage in self.stages]
-        if parts != sorted(parts, reverse=True):
+            raise ValueError("with stages, partial_channels is set in each stage")
+        divisors = [stage.partial_channels for stage in self.stages]
+        if divisors != sorted(divisors, reverse=True):
             raise ValueError("a stage has fewer channels than the one before it")
         if self.stages and self.shared_features:
-            raise ValueError("shared_features and stages do not go together")
+            raise ValueError("shared_features cannot be combined with stages")
         return self
 
 
 def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
-    """A search's recipe of ``configs/search``; see ``read_settings``."""
+    """Return a search recipe of ``configs/search``; see ``read_settings``."""
     return read_settings(Recipe, "search", name, changes)
 
 
 def read_settings(kind: type[Settings], folder: str, name: str, changes: dict[str, Any]) -> Settings:
-    """A recipe of ``configs/FOLDER`` by name, or a YAML file by path, with some values replaced.
+    """Read a recipe of ``configs/FOLDER`` by name, or a YAML file by path, and replace some values.
 
-    ``base:`` in a recipe names the one whose values it changes. ``changes`` uses dots for nested values
-    (``child.epochs``); None leaves a value as it is. Raises HwnasError for an unknown recipe, an unknown field or a
+    ``base:`` in a recipe names another recipe whose values it inherits. ``changes`` uses dots for nested values
+    (``child.epochs``); None leaves a value unchanged. Raises HwnasError for an unknown recipe, an unknown field or a
     value out of range.
     """
     content = _read(folder, name, ())
     for key, value in changes.items():
         if value is not None:
-            inner = content
+            nested = content
             *parents, last = key.split(".")
             for parent in parents:
-                inner = inner.setdefault(parent, {})
-            inner[last] = value
+                nested = nested.setdefault(parent, {})
+            nested[last] = value
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -197,9 +203,9 @@ def read_settings(kind: type[Settings], folder: str, name: str, changes: dict[st
 
 
 def recipe_of(method: str, space: str, data: str) -> str:
-    """The name of a method's recipe for a space; for the embedded digits in NAS-Bench-201 the short one.
+    """Return the name of a method's recipe for a space; the short one for the embedded digits in NAS-Bench-201.
 
-    Raises HwnasError for a method that has none.
+    Raises HwnasError for a method without a recipe for the space.
     """
     if method == "snas":
         return "snas-short" if data.startswith("digits") else "snas"
@@ -211,21 +217,21 @@ def recipe_of(method: str, space: str, data: str) -> str:
 
 
 def known_recipes(folder: str = "search") -> list[str]:
-    """The names under ``configs/FOLDER``, such as snas and nasbench201/drnas."""
-    place = shipped("configs") / folder
-    return sorted(file.relative_to(place).with_suffix("").as_posix() for file in place.rglob("*.yaml"))
+    """Return the names of the recipes in ``configs/FOLDER``, such as snas and nasbench201/drnas."""
+    root = shipped("configs") / folder
+    return sorted(file.relative_to(root).with_suffix("").as_posix() for file in root.rglob("*.yaml"))
 
 
 def _path(folder: str, name: str) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else shipped("configs") / folder / f"{name}.yaml"
 
 
-def _read(folder: str, name: str, below: tuple[str, ...]) -> dict[str, Any]:
-    """A recipe's values over those of its base."""
+def _read(folder: str, name: str, derived: tuple[str, ...]) -> dict[str, Any]:
+    """Return a recipe's values merged over those of its base."""
     import yaml
 
     known = ", ".join(known_recipes(folder))
-    if name in below:
+    if name in derived:
         raise HwnasError(f"recipe {name} is its own base", "name another base")
     try:
         content = yaml.safe_load(_path(folder, name).read_text(encoding="utf-8"))
@@ -237,13 +243,13 @@ def _read(folder: str, name: str, below: tuple[str, ...]) -> dict[str, Any]:
         raise HwnasError(f"recipe {_path(folder, name)} is empty", f"use one of {known}")
     if "base" not in content:
         return content
-    return _over(_read(folder, str(content.pop("base")), (*below, name)), content)
+    return _merge(_read(folder, str(content.pop("base")), (*derived, name)), content)
 
 
-def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``; settings (optimisers and so on) are merged, a choice by name replaces another."""
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Merge ``changes`` over ``base``: nested settings are merged, but a choice with a name replaces another."""
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and "name" not in value
-        merged[key] = _over(merged[key], value) if both else value
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict) and "name" not in value
+        merged[key] = _merge(merged[key], value) if nested else value
     return merged

@@ -1,4 +1,4 @@
-"""Data sets: images with train, validation and test kept apart."""
+"""Data sets: images in separate training, validation and test splits."""
 
 from hwnas.data.images import ImageData, Split
 from hwnas.data.sources import load_data

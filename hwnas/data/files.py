@@ -1,4 +1,4 @@
-"""Images in files: decoded when they are asked for, and brought to one size."""
+"""Image files, decoded on access and resized to one height and width."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from torch import Tensor
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 
-CROP_MARGIN = 8 / 7  # the shorter side over that of the crop: 256 for 224, as in the papers' code
+CROP_MARGIN = 8 / 7  # shorter side of the resized image / side of the crop: 256 for 224, as in the papers' code
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image gets its height and width.
+    """Resize an image to ``height`` x ``width``.
 
-    ``none``: it has them, or is refused. ``squeeze``: resized to them. ``crop``: its shorter side is resized to 8/7 of
-    theirs, which are equal, and the middle is taken.
+    Modes: ``none`` leaves the image as it is, ``squeeze`` resizes both sides, ``crop`` resizes the shorter side to
+    8/7 of ``height`` (equal to ``width``) and takes the central square.
     """
 
     height: int
     width: int
-    how: Literal["none", "squeeze", "crop"] = "none"
+    mode: Literal["none", "squeeze", "crop"] = "none"
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        if self.how == "squeeze":
+        if self.mode == "squeeze":
             return image.resize((self.width, self.height), Image.Resampling.BILINEAR)
-        return _crop_middle(image, self.height) if self.how == "crop" else image
+        return _crop_centre(image, self.height) if self.mode == "crop" else image
 
 
-def _crop_middle(image: Image.Image, side: int) -> Image.Image:
-    """torchvision's Resize(8/7 side) and CenterCrop(side), roundings included."""
+def _crop_centre(image: Image.Image, side: int) -> Image.Image:
+    """Return what torchvision's Resize(8/7 side) and CenterCrop(side) return, with the same rounding."""
     shorter = round(CROP_MARGIN * side)
     width, height = (shorter * length / min(image.size) for length in image.size)
     resized = image.resize((int(width), int(height)), Image.Resampling.BILINEAR)
@@ -50,12 +50,12 @@ def _crop_middle(image: Image.Image, side: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files [N], as indexable as uint8 images [N, 3, H, W] in memory: a slice is a part of them, not yet read;
-    numbers give decoded images.
+    """Image files [N] that are indexed like uint8 images [N, 3, H, W] in memory.
 
-    ``names`` are paths in ``folder``, as bytes [N]. Greyscale images are refused unless ``repeat_grey``, which gives
-    them three equal channels. Every way to decode one raises HwnasError for an image that is unreadable, truncated,
-    greyscale or, where ``fit`` resizes none, of another size.
+    A slice returns a subset of the files without reading them; an array of indices returns decoded images.
+    ``names`` are paths relative to ``folder``, as bytes [N]. ``repeat_grey`` gives greyscale images three equal
+    channels. Decoding raises HwnasError for an image that is unreadable or truncated, greyscale without
+    ``repeat_grey``, or of another size where ``fit`` does not resize.
     """
 
     folder: Path
@@ -71,55 +71,55 @@ class ImageFiles:
         return len(self), 3, self.fit.height, self.fit.width
 
     @overload
-    def __getitem__(self, chosen: slice) -> ImageFiles: ...
+    def __getitem__(self, indices: slice) -> ImageFiles: ...
     @overload
-    def __getitem__(self, chosen: Tensor | NDArray[np.int64]) -> Tensor: ...
-    def __getitem__(self, chosen: slice | Tensor | NDArray[np.int64]) -> ImageFiles | Tensor:
-        if isinstance(chosen, slice):
-            return self.part(np.arange(len(self))[chosen])
-        images = torch.empty((len(chosen), *self.shape[1:]), dtype=torch.uint8)
-        for place, number in enumerate(chosen):
-            images[place] = self.decode(int(number))
+    def __getitem__(self, indices: Tensor | NDArray[np.int64]) -> Tensor: ...
+    def __getitem__(self, indices: slice | Tensor | NDArray[np.int64]) -> ImageFiles | Tensor:
+        if isinstance(indices, slice):
+            return self.subset(np.arange(len(self))[indices])
+        images = torch.empty((len(indices), *self.shape[1:]), dtype=torch.uint8)
+        for position, index in enumerate(indices):
+            images[position] = self.decode(int(index))
         return images
 
-    def part(self, numbers: NDArray[np.int64]) -> ImageFiles:
-        return ImageFiles(self.folder, self.names[numbers], self.fit, self.repeat_grey)
+    def subset(self, indices: NDArray[np.int64]) -> ImageFiles:
+        return ImageFiles(self.folder, self.names[indices], self.fit, self.repeat_grey)
 
-    def path(self, number: int) -> Path:
-        return self.folder / os.fsdecode(self.names[number])
+    def path(self, index: int) -> Path:
+        return self.folder / os.fsdecode(self.names[index])
 
-    def open(self, number: int) -> Image.Image:
-        """One image as it is in its file, in RGB."""
-        return open_image(self.path(number), self.repeat_grey)
+    def open(self, index: int) -> Image.Image:
+        """Return one image in RGB, at the size it has in its file."""
+        return open_image(self.path(index), self.repeat_grey)
 
-    def decode(self, number: int) -> Tensor:
-        """One image, uint8 [3, H, W]."""
-        image = self.fit(self.open(number))
+    def decode(self, index: int) -> Tensor:
+        """Return one image, uint8 [3, H, W]."""
+        image = self.fit(self.open(index))
         if image.size != (self.fit.width, self.fit.height):
             raise HwnasError(
-                f"image {self.path(number)} is {image.width}x{image.height}, "
-                f"others are {self.fit.width}x{self.fit.height}",
-                "add size=N behind the data, as in imagefolder:PATH?size=32",
+                f"image {self.path(index)} is {image.width}x{image.height}, "
+                f"but others are {self.fit.width}x{self.fit.height}",
+                "resize all images with size=N, as in imagefolder:PATH?size=32",
             )
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of names and sizes of the files, none of which is read."""
-        bytes_of = [self.path(number).stat().st_size for number in range(len(self))]
-        return sha256_of([list(self.shape), self.fit.how, [os.fsdecode(name) for name in self.names], bytes_of])
+        """Hash of the files' names and sizes in bytes. No file is read."""
+        bytes_of = [self.path(index).stat().st_size for index in range(len(self))]
+        return sha256_of([list(self.shape), self.fit.mode, [os.fsdecode(name) for name in self.names], bytes_of])
 
 
 def open_image(path: Path, repeat_grey: bool) -> Image.Image:
-    """An image file in RGB. Raises HwnasError when it is unreadable or, unless ``repeat_grey``, greyscale."""
+    """Return an image file in RGB. Raises HwnasError if it is unreadable or, without ``repeat_grey``, greyscale."""
     try:
         with Image.open(path) as image:
             image.load()
             if image.mode in GREY_MODES and not repeat_grey:
                 raise HwnasError(
-                    f"image {path} is greyscale (mode {image.mode}), RGB is expected",
-                    "add grey=repeat behind the data, as in imagefolder:PATH?grey=repeat",
+                    f"image {path} is greyscale (mode {image.mode}), but RGB is expected",
+                    "give greyscale images three equal channels with grey=repeat, as in imagefolder:PATH?grey=repeat",
                 )
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HwnasError(f"cannot read image {path}: {error}", "remove or replace it") from None
+        raise HwnasError(f"cannot read image {path}: {error}", "remove or replace the file") from None

@@ -1,4 +1,4 @@
-"""Images in one folder a class: ``imagefolder:PATH``."""
+"""Images in one folder per class: ``imagefolder:PATH``."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.data.files import Fit, ImageFiles, open_image
-from hwnas.data.images import HELD_OUT, SAMPLED, Choose, ImageData, Split, divide
+from hwnas.data.images import HELD_OUT, SAMPLED, ImageData, SelectImages, Split, divide
 from hwnas.data.memory import memory_bytes
 from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 
-SHARE_OF_MEMORY = 0.25  # that decoded images may take
+SHARE_OF_MEMORY = 0.25  # share of the memory that decoded images may take
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Image files and their class numbers. ``names`` are paths in the folder, as bytes, which take little memory."""
+class ClassFiles:
+    """Image files and their class numbers [N]. ``names`` are relative paths, as bytes to save memory."""
 
     folder: Path
     names: NDArray[np.bytes_]
     classes: NDArray[np.int64]
 
-    def part(self, numbers: NDArray[np.int64]) -> Listed:
-        return Listed(self.folder, self.names[numbers], self.classes[numbers])
+    def subset(self, indices: NDArray[np.int64]) -> ClassFiles:
+        return ClassFiles(self.folder, self.names[indices], self.classes[indices])
 
 
-def image_folder(spec: str, root: Path, options: dict[str, str], some: Choose, progress: Progress) -> ImageData:
-    """``train/CLASS/*`` with, if they are there, ``validation`` (or ``val``, ``valid``) and ``test`` beside it;
-    or ``CLASS/*`` alone, of which a fifth each is held out for validation and test.
+def image_folder(spec: str, root: Path, options: dict[str, str], select: SelectImages, progress: Progress) -> ImageData:
+    """Load ``train/CLASS/*`` with optional ``validation`` (or ``val``, ``valid``) and ``test``, or ``CLASS/*``.
 
-    ``some(classes, name)`` are the images of a split that are wanted.
+    A fifth of the training images is held out for each missing split. ``select`` returns the indices of the images of a
+    split to use.
     """
     if not root.is_dir():
-        raise HwnasError(f"image folder {root} does not exist", "write imagefolder:PATH with one folder a class inside")
+        raise HwnasError(f"image folder {root} does not exist", "use imagefolder:PATH with one folder a class inside")
     base = root / "train" if (root / "train").is_dir() else root
     whole, labels = _list(base)
     own_validation = next((root / n for n in ("validation", "valid", "val") if (root / n).is_dir()), None)
@@ -48,16 +48,16 @@ def image_folder(spec: str, root: Path, options: dict[str, str], some: Choose, p
     train = whole
     if own_test is None:
         keep, held_for_test = divide(whole.classes, (1 - HELD_OUT, HELD_OUT), seed=1)
-        train = whole.part(keep)
+        train = whole.subset(keep)
     if own_validation is None or base == root:
         share = HELD_OUT if own_test else HELD_OUT / (1 - HELD_OUT)
         keep, held = divide(train.classes, (1 - share, share))
-        train, validation = train.part(keep), train.part(held)
+        train, validation = train.subset(keep), train.subset(held)
     else:
         validation, _ = _list(own_validation, labels)
 
-    def wanted(name: str, listed: Listed) -> Listed:
-        found = listed.part(some(listed.classes, name))
+    def wanted(name: str, listed: ClassFiles) -> ClassFiles:
+        found = listed.subset(select(listed.classes, name))
         if not len(found.names):
             raise HwnasError(f"there are no {name} images", "give a folder with more images")
         return found
@@ -67,20 +67,20 @@ def image_folder(spec: str, root: Path, options: dict[str, str], some: Choose, p
     fit = _fit(spec, options, train.folder / os.fsdecode(train.names[0]), repeat_grey)
     stream = _streamed(spec, options.get("stream"), len(train.names), len(validation.names), fit, progress)
 
-    def split(name: str, listed: Listed) -> Split:
+    def split(name: str, listed: ClassFiles) -> Split:
         files = ImageFiles(listed.folder, listed.names, fit, repeat_grey)
         classes = torch.from_numpy(listed.classes).long()
         return Split(files, classes) if stream else Split(_read(files, name, progress), classes, files)
 
     def test() -> Split:
-        return split("test", wanted("test", _list(own_test, labels)[0] if own_test else whole.part(held_for_test)))
+        return split("test", wanted("test", _list(own_test, labels)[0] if own_test else whole.subset(held_for_test)))
 
     return ImageData(spec, labels, split("train", train), split("validation", validation), test)
 
 
-def _list(folder: Path, expected: tuple[str, ...] | None = None) -> tuple[Listed, tuple[str, ...]]:
-    """What a folder has, and the names of its classes, through torchvision's ImageFolder."""
-    shape = "put images into one folder a class, such as PATH/train/cat/1.jpg"
+def _list(folder: Path, expected: tuple[str, ...] | None = None) -> tuple[ClassFiles, tuple[str, ...]]:
+    """Return the image files of a folder and the names of its classes, as torchvision's ImageFolder lists them."""
+    shape = "put images into one folder per class, such as PATH/train/cat/1.jpg"
     try:
         listing = torchvision_datasets().ImageFolder(str(folder))
     except FileNotFoundError as error:
@@ -91,11 +91,11 @@ def _list(folder: Path, expected: tuple[str, ...] | None = None) -> tuple[Listed
         raise HwnasError(f"image folder {folder} has one class only", shape)
     above = os.path.join(folder, "")
     names = np.array([os.fsencode(path.removeprefix(above)) for path, _ in listing.samples])
-    return Listed(folder, names, np.array(listing.targets)), tuple(listing.classes)
+    return ClassFiles(folder, names, np.array(listing.targets)), tuple(listing.classes)
 
 
 def _fit(spec: str, options: dict[str, str], first: Path, repeat_grey: bool) -> Fit:
-    """The size that is asked for, by default that of the first image."""
+    """Return the requested size, by default that of the first image."""
     crop = options.get("crop") == "yes"
     if "size" in options:
         return Fit(int(options["size"]), int(options["size"]), "crop" if crop else "squeeze")
@@ -106,20 +106,20 @@ def _fit(spec: str, options: dict[str, str], first: Path, repeat_grey: bool) -> 
 
 
 def _streamed(spec: str, asked: str | None, train: int, validation: int, fit: Fit, progress: Progress) -> bool:
-    """Whether so many images stay in their files until they are asked for, which is said."""
+    """Return True, and log it, if the images are streamed: decoded on access instead of kept in memory."""
     size, memory = (train + validation) * 3 * fit.height * fit.width, memory_bytes()
     if asked == "no" or (asked is None and size <= SHARE_OF_MEMORY * memory):
         return False
-    why = "as asked" if asked else f"in memory they would take {size / 1e9:.3g} of {memory / 1e9:.3g} GB"
-    sampled = f"; mean and deviation are of {SAMPLED:,} training images" if train > SAMPLED else ""
-    progress.log(f"{spec}: images are decoded when they are needed ({why}){sampled}")
+    why = "as requested" if asked else f"in memory they would take {size / 1e9:.3g} of {memory / 1e9:.3g} GB"
+    sampled = f"; mean and standard deviation are computed from {SAMPLED:,} training images" if train > SAMPLED else ""
+    progress.log(f"{spec}: images are decoded when needed ({why}){sampled}")
     return True
 
 
 def _read(files: ImageFiles, name: str, progress: Progress) -> Tensor:
     images = torch.empty(files.shape, dtype=torch.uint8)
-    for number in range(len(files)):
-        images[number] = files.decode(number)
-        if number % 200 == 0 or number + 1 == len(files):
-            progress(f"reading {name} images", number + 1, len(files))
+    for index in range(len(files)):
+        images[index] = files.decode(index)
+        if index % 200 == 0 or index + 1 == len(files):
+            progress(f"reading {name} images", index + 1, len(files))
     return images

@@ -1,4 +1,4 @@
-"""Batches that worker processes decode ahead of time; what they hold and their order depend on the jobs alone."""
+"""Decode batches in advance in worker processes. Their content and order depend on the jobs only."""
 
 from __future__ import annotations
 
@@ -14,69 +14,71 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hwnas.data.files import ImageFiles
-from hwnas.data.imagenet import ImagenetAugmentation, as_picture
+from hwnas.data.imagenet import ImagenetAugmentation, to_pillow
 from hwnas.errors import HwnasError
 
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 
 @dataclass(frozen=True)
 class Job:
-    """The numbers of a batch's images, and the seeds of their augmentations."""
+    """Indices of a batch's images, and the seeds of their augmentations (empty without augmentation)."""
 
-    numbers: NDArray[np.int64]
+    indices: NDArray[np.int64]
     seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Images by their numbers, augmented where there is an augmentation: from the whole image that a file holds.
+    """Decode the images of a job, with an optional augmentation that takes the full-size image of a file.
 
-    It is what a worker gets to do its jobs.
+    Worker processes receive a copy of this object.
     """
 
     source: ImageFiles | Tensor
     augmentation: ImagenetAugmentation | None = None
 
     def batch(self, job: Job) -> Tensor:
-        """uint8 [n, C, H, W]."""
+        """Return the job's images, uint8 [n, C, H, W]."""
         if self.augmentation is None:
-            return self.source[torch.from_numpy(job.numbers)]
-        pairs = zip(job.numbers, job.seeds, strict=True)
-        return torch.stack([self.augmentation(self._picture(int(number)), seed) for number, seed in pairs])
+            return self.source[torch.from_numpy(job.indices)]
+        pairs = zip(job.indices, job.seeds, strict=True)
+        return torch.stack([self.augmentation(self._full_size(int(index)), seed) for index, seed in pairs])
 
-    def _picture(self, number: int) -> Any:
-        return self.source.open(number) if isinstance(self.source, ImageFiles) else as_picture(self.source[number])
+    def _full_size(self, index: int) -> Image.Image:
+        return self.source.open(index) if isinstance(self.source, ImageFiles) else to_pillow(self.source[index])
 
     def __getitem__(self, job: Job) -> NDArray[np.uint8] | HwnasError:
-        # An error is a value, which torch does not wrap into a worker's traceback; an array goes through a pipe, and
-        # needs none of the shared memory of which containers often have little.
+        # Errors are returned, because torch wraps raised ones in a worker's traceback. Arrays travel through a pipe:
+        # tensors would need shared memory, which containers often lack.
         try:
             return self.batch(job).numpy()
         except HwnasError as error:
             return error
 
 
-def decode_ahead(decoder: Decoder, jobs: Iterable[Job], most: int = MOST_WORKERS) -> Iterator[Tensor]:
-    """The jobs' batches in order, decoded by as many processes as there are processors, at most ``most`` (0: by none).
+def decode_ahead(decoder: Decoder, jobs: Iterable[Job], max_workers: int = MAX_WORKERS) -> Iterator[Tensor]:
+    """Yield the jobs' batches in order, decoded by one process per processor, at most ``max_workers``.
 
-    Raises HwnasError for an image that cannot be decoded.
+    With 0 workers this process decodes them. Raises HwnasError for an image that cannot be decoded, or if a worker
+    ends.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Its own generator: by default it would draw from torch's, and change what others draw.
+    # A generator of its own: by default DataLoader would draw from torch's global one.
     loader: DataLoader[Any] = DataLoader(
-        decoder,  # type: ignore[arg-type]  # it maps jobs to batches
+        decoder,  # type: ignore[arg-type]  # maps jobs to batches
         batch_size=None,
         sampler=jobs,
-        num_workers=min(processors, MOST_WORKERS, most),
+        num_workers=min(processors, MAX_WORKERS, max_workers),
         collate_fn=_unchanged,
         generator=torch.Generator(),
     )
-    with _own_handler_of_ended_processes():
+    with _keep_child_signal_handler():
         batches = iter(loader)
     try:
         for batch in batches:
@@ -87,16 +89,19 @@ def decode_ahead(decoder: Decoder, jobs: Iterable[Job], most: int = MOST_WORKERS
         if "DataLoader worker" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        raise HwnasError(f"a process that decodes images ended ({reason})", "is there memory enough?") from error
+        raise HwnasError(
+            f"a worker process that decodes images ended ({reason})", "check that enough memory is free"
+        ) from error
     finally:
-        del batches  # which ends its processes, even while the error is held
+        del batches  # ends the workers, even while a caller holds the error
 
 
 @contextmanager
-def _own_handler_of_ended_processes() -> Iterator[None]:
-    """Keep that of torch from staying: it raises an error wherever the program is when a worker has been killed.
+def _keep_child_signal_handler() -> Iterator[None]:
+    """Restore the handler of SIGCHLD that torch replaces.
 
-    Without it the next batch raises one, within seconds.
+    torch's handler raises an error at whatever line the program is at when a worker is killed. Without it the next
+    batch raises the error, within seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
     yield
@@ -109,19 +114,19 @@ def _unchanged(batch: Any) -> Any:
 
 
 class Stream:
-    """The batches of a training: decoded ahead as long as its steps follow each other, begun anew at any other step."""
+    """Batches of a training by step: decoded in advance for consecutive steps, restarted at any other step."""
 
     def __init__(self, decoder: Decoder, job: Callable[[int], Job]) -> None:
         self.decoder, self.job = decoder, job
         self._step, self._batch = -1, torch.empty(0)
-        self._later: Iterator[Tensor] | None = None
+        self._upcoming: Iterator[Tensor] | None = None
 
     def batch(self, step: int) -> Tensor:
-        """That of a step; not to be written to, as the step may ask for it again."""
+        """Return the batch of a step. The caller must not modify it: the same step may be requested again."""
         if step != self._step:
-            later, self._later = self._later, None  # after an error there is nothing to go on with
-            if later is None or step != self._step + 1:
-                later = decode_ahead(self.decoder, map(self.job, itertools.count(step)))
-            self._batch = next(later)
-            self._step, self._later = step, later
+            upcoming, self._upcoming = self._upcoming, None  # stays None if this step fails
+            if upcoming is None or step != self._step + 1:
+                upcoming = decode_ahead(self.decoder, map(self.job, itertools.count(step)))
+            self._batch = next(upcoming)
+            self._step, self._upcoming = step, upcoming
         return self._batch

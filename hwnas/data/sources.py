@@ -1,5 +1,6 @@
-"""Where images come from: ``digits``, ``cifar10:FOLDER``, ``imagefolder:PATH``, ``python:package.module:FUNCTION``,
-each with options behind ``?``.
+"""Sources of images: ``digits``, ``cifar10:FOLDER``, ``imagefolder:PATH`` and ``python:package.module:FUNCTION``.
+
+Options follow ``?``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import torch
 
 from hwnas.data.folder import image_folder
 from hwnas.data.images import HELD_OUT, ImageData, Split, divide
-from hwnas.data.own import python_data
 from hwnas.data.torchvision_cpu import torchvision_datasets
+from hwnas.data.user_function import python_data
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 
 FORMS = (
     "use digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, "
-    "options behind ?, for instance digits?size=16"
+    "with options after ?, for instance digits?size=16"
 )
 COUNTS = ("train", "validation", "test")
 OPTIONS = {
@@ -34,25 +35,26 @@ ANSWERS = {"crop": ("yes", "no"), "download": ("yes", "no"), "stream": ("yes", "
 
 
 def load_data(spec: str, progress: Progress | None = None) -> ImageData:
-    """Load the training and validation images that ``spec`` names; test images are read when they are asked for.
+    """Load the training and validation images of ``spec``. Test images are read on first access.
 
     ``train=``, ``validation=``, ``test=`` take that many images, the same share of every class. ``size=`` resizes to a
-    square; with ``crop=yes`` no image is squeezed: the shorter side becomes 8/7 of the size, the middle is taken.
-    ``grey=repeat`` copies the channel of greyscale images three times. ``stream=yes`` keeps no image of a folder in
-    memory; by default that is so when they would take more than a quarter of it. It changes no pixel.
+    square; with ``crop=yes`` the shorter side is resized to 8/7 of the size and the central square is taken.
+    ``grey=repeat`` copies the channel of greyscale images three times. ``stream=yes`` decodes the images of a folder
+    on access instead of keeping them in memory, with the same pixels; it is the default when they would take more than
+    a quarter of the memory.
 
-    Raises HwnasError for an unknown source or option, a function that fails or gives no images, a missing or empty
+    Raises HwnasError for an unknown source or option, a function that fails or returns no images, a missing or empty
     folder, an unreadable, truncated or greyscale image, or images of different sizes without ``size``.
     """
-    found = re.fullmatch(r"(\w+)(?::([^?]*))?(?:\?(.*))?", spec)
-    if not found or found[1] not in OPTIONS:
+    match = re.fullmatch(r"(\w+)(?::([^?]*))?(?:\?(.*))?", spec)
+    if not match or match[1] not in OPTIONS:
         raise HwnasError(f"unknown data {spec!r}", FORMS)
-    kind, place, query = found[1], found[2] or "", found[3] or ""
+    kind, location, query = match[1], match[2] or "", match[3] or ""
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = set(options) - OPTIONS[kind]
     if unknown:
         known = ", ".join(sorted(OPTIONS[kind]))
-        raise HwnasError(f"unknown option {min(unknown)!r} in data {spec!r}", f"{kind} takes {known}")
+        raise HwnasError(f"unknown option {min(unknown)!r} in data {spec!r}", f"options of {kind}: {known}")
     for name, answers in ANSWERS.items():
         if options.get(name, answers[0]) not in answers:
             raise HwnasError(f"{name}={options[name]!r} in data {spec!r} is not {' or '.join(answers)}")
@@ -62,20 +64,20 @@ def load_data(spec: str, progress: Progress | None = None) -> ImageData:
     if kind == "digits":
         return _digits(spec, int(options.get("size", 32)))
     if kind == "cifar10":
-        return _cifar10(spec, Path(place or "data"), options)
+        return _cifar10(spec, Path(location or "data"), options)
 
-    def some(labels: np.ndarray, name: str) -> np.ndarray:
-        return _some(np.arange(len(labels)), labels, options, name)
+    def select(labels: np.ndarray, name: str) -> np.ndarray:
+        return _select(np.arange(len(labels)), labels, options, name)
 
     if kind == "python":
-        return python_data(spec, place, some)
-    if not place:
-        raise HwnasError("imagefolder without a folder", "write imagefolder:PATH")
-    return image_folder(spec, Path(place), options, some, progress or Progress(quiet=True))
+        return python_data(spec, location, select)
+    if not location:
+        raise HwnasError("imagefolder needs the path of a folder", "write imagefolder:PATH")
+    return image_folder(spec, Path(location), options, select, progress or Progress(quiet=True))
 
 
 def _digits(spec: str, size: int) -> ImageData:
-    """scikit-learn's 1,797 handwritten digits (UCI), 8x8 grey, resized bilinearly and given three equal channels."""
+    """Load scikit-learn's 1,797 handwritten digits (UCI), 8x8 grey: resized bilinearly, with three equal channels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -95,7 +97,7 @@ def _digits(spec: str, size: int) -> ImageData:
 
 
 def _cifar10(spec: str, folder: Path, options: dict[str, str]) -> ImageData:
-    """CIFAR-10 through torchvision, from disk or fetched (``download=yes``); a fifth of training is held out."""
+    """Load CIFAR-10 through torchvision, from disk or by download (``download=yes``); hold out a fifth of training."""
     datasets = torchvision_datasets()
 
     def load(train: bool) -> Any:
@@ -104,7 +106,7 @@ def _cifar10(spec: str, folder: Path, options: dict[str, str]) -> ImageData:
         except (RuntimeError, OSError) as error:
             raise HwnasError(
                 f"CIFAR-10 is not in {folder} ({str(error).splitlines()[0]})",
-                f"fetch it with --data 'cifar10:{folder}?download=yes'",
+                f"download it with --data 'cifar10:{folder}?download=yes'",
             ) from error
 
     def split(data: Any, chosen: np.ndarray) -> Split:
@@ -115,17 +117,17 @@ def _cifar10(spec: str, folder: Path, options: dict[str, str]) -> ImageData:
     training = load(True)
     targets = np.array(training.targets)
     train, validation = divide(targets, (1 - HELD_OUT, HELD_OUT))
-    train, validation = _some(train, targets, options, "train"), _some(validation, targets, options, "validation")
+    train, validation = _select(train, targets, options, "train"), _select(validation, targets, options, "validation")
 
     def test() -> Split:
         data = load(False)
-        return split(data, _some(np.arange(len(data.targets)), np.array(data.targets), options, "test"))
+        return split(data, _select(np.arange(len(data.targets)), np.array(data.targets), options, "test"))
 
     return ImageData(spec, tuple(training.classes), split(training, train), split(training, validation), test)
 
 
-def _some(indices: np.ndarray, targets: np.ndarray, options: dict[str, str], name: str) -> np.ndarray:
-    """As many of the indices as the option asks for, the same share of every class."""
+def _select(indices: np.ndarray, targets: np.ndarray, options: dict[str, str], name: str) -> np.ndarray:
+    """Return as many indices as the option ``name`` requests, the same share of every class."""
     if name not in options:
         return indices
     wanted = int(options[name])

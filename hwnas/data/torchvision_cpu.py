@@ -1,7 +1,7 @@
-"""Importing torchvision beside a CPU build of torch.
+"""Import torchvision with a CPU build of torch.
 
-torchvision's wheels are built against CUDA; beside a CPU torch their compiled operators do not load, and the import
-fails because two of them have no schema. With the schemas declared, datasets, transforms and models work.
+torchvision's wheels are built against CUDA. With a CPU build of torch their compiled operators do not load, and the
+import fails because two operators have no schema. With the schemas declared, datasets, transforms and models work.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import torch
 
 
 def torchvision_datasets() -> ModuleType:
-    """``torchvision.datasets``, importable whatever the torch build."""
+    """Return ``torchvision.datasets``, with any build of torch."""
     return _import("torchvision.datasets")
 
 
 def torchvision_transforms() -> ModuleType:
-    """``torchvision.transforms.v2``, importable whatever the torch build."""
+    """Return ``torchvision.transforms.v2``, with any build of torch."""
     return _import("torchvision.transforms.v2")
 
 
 def _import(module: str) -> ModuleType:
     if not _operators_load():
         for name in ("nms", "qnms"):
-            with contextlib.suppress(RuntimeError):  # declared already
+            with contextlib.suppress(RuntimeError):  # already declared
                 torch.library.define(
                     f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                 )
@@ -38,10 +38,10 @@ def _import(module: str) -> ModuleType:
 
 @cache
 def _operators_load() -> bool:
-    """Whether torchvision's compiled operators load. Those end the process where their schemas are declared before."""
+    """Return True if torchvision's compiled operators load. Loading them after declaring schemas ends the process."""
     found = find_spec("torchvision")
     if found is None:
-        return True  # importing it says what is wrong
+        return True  # the import that follows raises the error
     (folder,) = found.submodule_search_locations or ("",)
     try:
         for library in Path(folder).glob("_C.*"):

@@ -441,8 +441,8 @@ def stages_of(*parts: tuple[float, int]) -> list[dict[str, object]]:
     [
         ({"partial_channels": 3}, "4 channels cannot be divided into 3 parts"),
         ({"stages": stages_of((0.5, 4), (0.5, 2), (0.1, 1))}, "do not sum to 1"),
-        ({"stages": stages_of((1, 4)), "partial_channels": 2}, "each of the stages"),
-        ({"stages": stages_of((1, 4)), "shared_features": True}, "do not go together"),
+        ({"stages": stages_of((1, 4)), "partial_channels": 2}, "set in each stage"),
+        ({"stages": stages_of((1, 4)), "shared_features": True}, "cannot be combined"),
         ({"stages": stages_of((0.5, 2), (0.5, 4))}, "fewer channels"),
         ({"stages": stages_of((0.5, 4), (0.5, 3))}, "cannot be divided into 3 parts"),
     ],

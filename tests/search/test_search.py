@@ -423,7 +423,7 @@ def test_a_loss_that_is_not_finite_stops_the_search() -> None:
         ({"penalty.rate": 0.01}, "penalty.rate"),  # a step's, as it once was, is not total_rate
         ({"penalty.form": "log", "penalty.resources": ["macs"]}, "log needs mode fixed"),
         ({"penalty.form": "log", "penalty.mode": "fixed"}, "log needs resources"),
-        ({"penalty.resources": ["macs"]}, "belong to form"),
+        ({"penalty.resources": ["macs"]}, "need form log or linear"),
         ({"penalty.form": "linear", "penalty.mode": "fixed", "penalty.resources": ["macs", "macs"]}, "twice"),
     ],
 )

@@ -1,12 +1,12 @@
-"""Images that a Python function of the user's own gives: ``python:package.module:FUNCTION``.
+"""Images returned by a Python function of the user: ``python:package.module:FUNCTION``.
 
 The function takes no arguments and returns one of
 
-* ``(images, labels)``, of which a fifth each is held out for validation and test,
-* a dict with ``train`` and, if they are there, ``validation`` and ``test``, each ``(images, labels)`` or a function
-  that returns it (``test`` is called by evaluation alone); what is missing is held out of ``train``. Beside them
-  ``classes`` (names, one a class) and ``flip`` (False: a mirrored image is another image),
-* a hwnas.data.ImageData, taken as it is.
+* ``(images, labels)``: a fifth each is held out for validation and test,
+* a dict with ``train`` and optionally ``validation`` and ``test``, each ``(images, labels)`` or a function that returns
+  it (only evaluation calls ``test``); a missing split is held out of ``train``. Optional keys: ``classes`` (one name a
+  class) and ``flip`` (False: augmentation does not mirror images),
+* a hwnas.data.ImageData, used as it is.
 
 ``images`` are uint8 [N, C, H, W] or [N, H, W, C], ``labels`` whole numbers from 0 [N], as numpy arrays or tensors.
 """
@@ -20,31 +20,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwnas.data.images import HELD_OUT, Choose, ImageData, Split, divide
+from hwnas.data.images import HELD_OUT, ImageData, SelectImages, Split, divide
 from hwnas.errors import HwnasError
 from hwnas.imports import import_object
 
 KEYS = ("train", "validation", "test", "classes", "flip")
-SHAPE = "give (images, labels), uint8 [N, C, H, W] or [N, H, W, C] and whole numbers from 0 [N]"
+SHAPE = "return (images, labels), uint8 [N, C, H, W] or [N, H, W, C] and whole numbers from 0 [N]"
 
 
-def python_data(spec: str, place: str, some: Choose) -> ImageData:
-    """Call the function ``place`` and check what it returns. ``some(labels, name)`` are the images of a split that are
-    wanted.
+def python_data(spec: str, location: str, select: SelectImages) -> ImageData:
+    """Call the function at ``location`` (``package.module:FUNCTION``) and check its result.
 
-    Raises HwnasError when the function is not there, fails, or returns anything else than the above.
+    ``select`` returns the indices of the images to use. Raises HwnasError if the function does not exist, fails, or
+    returns anything but the forms above.
     """
-    function = import_object(place, "data")
+    function = import_object(location, "data")
     if not callable(function):
-        raise HwnasError(f"data {spec}: {place} is a {type(function).__name__}, not a function", SHAPE)
-    found = _call(spec, place, function)
-    if isinstance(found, ImageData):
-        return _chosen(spec, found, some)
-    given = found if isinstance(found, dict) else {"train": found}
+        raise HwnasError(f"data {spec}: {location} is a {type(function).__name__}, not a function", SHAPE)
+    result = _call(spec, location, function)
+    if isinstance(result, ImageData):
+        return _selected(spec, result, select)
+    given = result if isinstance(result, dict) else {"train": result}
     if unknown := [key for key in given if key not in KEYS]:
         raise HwnasError(f"data {spec}: unknown key {str(unknown[0])[:40]!r}", f"use {', '.join(KEYS)}")
     if "train" not in given:
-        raise HwnasError(f"data {spec}: it has no train images", SHAPE)
+        raise HwnasError(f"data {spec}: it has no training images", SHAPE)
 
     def read(name: str) -> Split:
         value = given[name]
@@ -61,23 +61,23 @@ def python_data(spec: str, place: str, some: Choose) -> ImageData:
         held[name], rest = rest[out], rest[keep]
 
     def split(name: str) -> Split:
-        return whole.part(held[name]) if name in held else _same_shape(spec, name, read(name), whole)
+        return whole.subset(held[name]) if name in held else _check_shape(spec, name, read(name), whole)
 
     validation = split("validation")
     labels = _class_names(spec, given.get("classes"), whole)
 
     def test() -> Split:
-        return _within(spec, "test", split("test"), labels)
+        return _check_labels(spec, "test", split("test"), labels)
 
     data = ImageData(
         name=spec,
         labels=labels,
-        train=whole.part(rest),
-        validation=_within(spec, "validation", validation, labels),
+        train=whole.subset(rest),
+        validation=_check_labels(spec, "validation", validation, labels),
         load_test=test,
         flip=bool(given.get("flip", True)),
     )
-    return _chosen(spec, data, some)
+    return _selected(spec, data, select)
 
 
 def _call(spec: str, name: str, function: Callable[[], Any]) -> Any:
@@ -89,12 +89,12 @@ def _call(spec: str, name: str, function: Callable[[], Any]) -> Any:
         raise HwnasError(f"data {spec}: {name} failed: {type(error).__name__}: {error}", "fix the function") from error
 
 
-def _chosen(spec: str, data: ImageData, some: Choose) -> ImageData:
-    """As many images of each split as are wanted."""
+def _selected(spec: str, data: ImageData, select: SelectImages) -> ImageData:
+    """Return the data set with the selected images of each split."""
 
     def choose(split: Split, name: str) -> Split:
-        chosen = some(split.targets.numpy(), name)
-        return split if len(chosen) == len(split) else split.part(chosen)
+        indices = select(split.targets.numpy(), name)
+        return split if len(indices) == len(split) else split.subset(indices)
 
     return replace(
         data,
@@ -122,24 +122,27 @@ def _read_split(spec: str, name: str, value: Any) -> Split:
         raise HwnasError(f"data {spec}: {name} has a label below 0", SHAPE)
     first, last = images.shape[1], images.shape[3]
     if first == last:
-        raise HwnasError(f"data {spec}: {name} images are {list(images.shape)}: which axis is colour?", SHAPE)
+        raise HwnasError(f"data {spec}: {name} images are {list(images.shape)}: the colour axis is ambiguous", SHAPE)
     images = images if first < last else images.permute(0, 3, 1, 2)
     return Split(images.contiguous(), targets.long())
 
 
-def _same_shape(spec: str, name: str, split: Split, train: Split) -> Split:
+def _check_shape(spec: str, name: str, split: Split, train: Split) -> Split:
     if split.images.shape[1:] != train.images.shape[1:]:
-        shapes = f"{list(split.images.shape[1:])}, those of train {list(train.images.shape[1:])}"
-        raise HwnasError(f"data {spec}: {name} images are {shapes}", "give images of one size")
+        shapes = f"{list(split.images.shape[1:])}, but those of train are {list(train.images.shape[1:])}"
+        raise HwnasError(f"data {spec}: {name} images are {shapes}", "return images of one size")
     return split
 
 
 def _class_names(spec: str, names: Sequence[Any] | None, train: Split) -> tuple[str, ...]:
-    """The names, by default the numbers, of at least two classes, of each of which there is a training image."""
+    """Return the class names, by default their numbers.
+
+    Raises HwnasError for fewer than two classes, or for a class without training images.
+    """
     count = int(train.targets.max()) + 1
     labels = tuple(str(n) for n in (range(count) if names is None else names))
     if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise HwnasError(f"data {spec}: it has {len(set(labels))} different classes", "give two or more")
+        raise HwnasError(f"data {spec}: it has {len(set(labels))} different classes", "return images of at least two")
     if sorted(set(train.targets.tolist())) != list(range(len(labels))):
         raise HwnasError(
             f"data {spec}: train labels are not all of 0 to {len(labels) - 1}",
@@ -148,7 +151,7 @@ def _class_names(spec: str, names: Sequence[Any] | None, train: Split) -> tuple[
     return labels
 
 
-def _within(spec: str, name: str, split: Split, labels: tuple[str, ...]) -> Split:
+def _check_labels(spec: str, name: str, split: Split, labels: tuple[str, ...]) -> Split:
     if int(split.targets.max()) >= len(labels):
         raise HwnasError(f"data {spec}: {name} has label {int(split.targets.max())}, of {len(labels)} classes", SHAPE)
     return split
