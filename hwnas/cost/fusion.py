@@ -1,4 +1,4 @@
-"""What a runtime's optimiser makes of a cell, as far as it changes what the cell costs.
+"""Effects of a runtime's graph optimiser on the cost of a cell.
 
 Two rewrites, found in the optimised graphs of ONNX Runtime and OpenVINO; torch run op by op has neither.
 
@@ -7,53 +7,79 @@ Two rewrites, found in the optimised graphs of ONNX Runtime and OpenVINO; torch 
   skip_connect is the tensor it skips from.
 * fuse: a convolution adds another tensor, and applies a ReLU, as it writes its result. The addition behind a
   convolution is almost free, and so is a ReLU that alone reads what a convolution wrote.
+
+All that is known of an operation is what it says itself (hwnas.spaces.operation); one that says nothing shares nothing
+and fuses with nothing.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from hwnas.spaces import CellInstance, Network, Workload
+from hwnas.spaces import CellInstance, Network, Workload, get_operation, operation_of
+from hwnas.spaces.builtin_operations import RELU
+from hwnas.spaces.operation import operation_names
 
 Family = Literal["conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum"]
 FAMILIES: tuple[Family, ...] = ("conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum")
 
-PIECES = ("relu", "max_pool_3x3", "avg_pool_3x3")  # what can be shared: operations without weights
-
 
 def family(workload: Workload) -> Family:
-    """The kind of candidate, by what bounds its speed and how it was timed: entries of one are off by one factor.
+    """The family of a candidate, by what bounds its speed and how it was timed: one factor corrects all its entries.
 
-    (What halves its input cannot be timed in a chain, only side by side. A chain of maxima soon has equal neighbours,
-    which some runtimes are quicker with.)
+    Strided convolutions cannot be timed in a chain, only side by side. In a chain of maxima neighbours soon are equal,
+    which some runtimes process faster.
     """
-    if workload.op == "factorized_reduce":
-        return "skip"
-    if is_pool(workload):
-        return "max_pool" if workload.op.startswith("max_pool") else "pool"
-    return "conv" if workload.stride == 1 else "strided_conv"
+    declared = operation_of(workload).family
+    return "strided_conv" if declared == "conv" and workload.stride > 1 else declared
 
 
-def is_pool(workload: Workload) -> bool:
-    """Whether the candidate is a pooling; what it begins with is not a ReLU."""
-    return workload.op.startswith(("avg_pool", "max_pool"))
+def piece_of(workload: Workload) -> Workload | None:
+    """The operation without weights that a candidate begins with and can share: its ReLU, or its bare pooling."""
+    begins_with = operation_of(workload).begins_with
+    if begins_with is None:
+        return None
+    first, w = get_operation(begins_with), workload
+    if first.elementwise:
+        return Workload(first.op, w.in_channels, w.in_channels, w.height, w.width)
+    return Workload(first.op, w.in_channels, w.in_channels, w.height, w.width, w.stride)
 
 
-def piece_of(workload: Workload) -> Workload:
-    """The part without weights that a candidate begins with: its ReLU, or its pooling (without the batch norm)."""
-    w = workload
-    if is_pool(w):
-        return Workload(w.op.removesuffix("_bn"), w.in_channels, w.out_channels, w.height, w.width, w.stride)
-    return Workload("relu", w.in_channels, w.in_channels, w.height, w.width)
+def begins_with_relu(workload: Workload) -> bool:
+    return operation_of(workload).begins_with == RELU
 
 
-def ends_in_conv(workload: Workload) -> bool:
-    """Whether the last thing the operation does is a convolution: its batch norm is folded in, or becomes one."""
-    return workload.op not in PIECES
+def fuses_addition(workload: Workload) -> bool:
+    """Whether the addition of the operation's output to another tensor is almost free.
+
+    It is where the last layer is a convolution, or a batch norm, which runtimes turn into one.
+    """
+    return operation_of(workload).ends_with[-1:] in (("conv",), ("norm",))
+
+
+def fuses_relu(workload: Workload) -> bool:
+    """Whether a ReLU that alone reads the operation's output is free: a convolution wrote it, or added to it."""
+    return fuses_addition(workload) or operation_of(workload).ends_with[-2:] == ("conv", "add")
+
+
+def entry_holds_piece(workload: Workload) -> bool:
+    """Whether the entry of a candidate, timed in a chain of copies, includes its piece: a fused ReLU takes no time."""
+    return not (begins_with_relu(workload) and fuses_relu(workload))
 
 
 def pieces(network: Network) -> list[Workload]:
-    """What candidates begin with, once each, sorted: what a table needs beside the network's workloads."""
-    places = [part for part in network.parts if isinstance(part, CellInstance)]
-    timed = {w for place in places for candidates in place.candidates for w in candidates.values() if w}
-    return sorted({piece_of(workload) for workload in timed} - timed)
+    """The pieces of all candidates that are not candidates themselves, sorted: a table needs them too."""
+    candidates = _candidates(network)
+    return sorted({piece for workload in candidates if (piece := piece_of(workload))} - candidates)
+
+
+def piece_names(network: Network) -> list[str]:
+    """The operations that candidates begin with: ReLU, which is always the first, then the others as registered."""
+    order = [get_operation(name).op for name in operation_names()]
+    found = {piece.op for workload in _candidates(network) if (piece := piece_of(workload))}
+    return [RELU, *sorted(found - {RELU}, key=order.index)]
+
+
+def _candidates(network: Network) -> set[Workload]:
+    cells = [part for part in network.parts if isinstance(part, CellInstance)]
+    return {w for cell in cells for candidates in cell.candidates for w in candidates.values() if w}

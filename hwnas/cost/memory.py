@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwnas.cost.layers import layers
 from hwnas.cost.model import CostModel, network_model
 from hwnas.spaces import SizedSpace, Workload
+from hwnas.spaces.operation import counted_layers
 
 MEMORY_ACCESS = "memory_access_bytes"
 VALUE_BYTES = 4  # float32
-PART_OF_OTHERS = ("relu", "join")
+PART_OF_OTHERS = ("relu", "activation", "join")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def memory_access_bytes(workload: Workload) -> int:
 
     Raises HwnasError for an operation whose layers are not known.
     """
-    counted = [layer for layer in layers(workload) if layer.kind not in PART_OF_OTHERS]
+    counted = [layer for layer in counted_layers(workload) if layer.kind not in PART_OF_OTHERS]
     return VALUE_BYTES * sum(sum(c.read_values) + c.written_values + c.weights for c in counted)
 
 

@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 
 from hwnas.cost.fusion import (
     FAMILIES,
-    PIECES,
-    ends_in_conv,
+    begins_with_relu,
+    entry_holds_piece,
     family,
-    is_pool,
+    fuses_addition,
+    fuses_relu,
+    piece_names,
     piece_of,
     pieces,
 )
@@ -48,8 +50,7 @@ from hwnas.tables.network_key import profile_command, require_same_space
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
 
 METRICS = ("latency_ms", "macs", "params")
-SKIP = "skip_connect"
-RELU = PIECES.index("relu")
+RELU = 0  # of the names that hwnas.cost.fusion.piece_names returns
 Array = NDArray[np.float64]
 
 
@@ -58,7 +59,7 @@ class CellCost:
     """Costs of one cell kind, summed over all its places.
 
     ``edges`` [E, K] is what an operation costs on its own. Where the runtime shares, ``piece`` [E, K] says which of
-    PIECES the operation also needs (-1: none), and ``pieces`` [E, P] what each costs there, once for all edges that
+    the network's pieces (hwnas.cost.fusion.piece_names) the operation also needs (-1: none), and ``pieces`` [E, P] what each costs there, once for all edges that
     read the same tensor; ``copies`` [E, K] marks the operations that pass their input on as it is. ``addition`` is the
     cost of one addition of two tensors, ``fused_addition`` that of adding what an operation of ``fuses`` [E, K] gives.
     ``always`` [E, K] is what a used edge costs beside, dead or not (in tables that were found from whole networks).
@@ -251,7 +252,7 @@ def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
                 addition=0.0,
                 fused_addition=0.0,
                 piece=np.full(edges.shape, -1),
-                pieces=np.zeros((len(edges), len(PIECES))),
+                pieces=np.zeros((len(edges), 1)),
                 copies=np.zeros(edges.shape, dtype=bool),
                 fuses=np.zeros(edges.shape, dtype=bool),
                 written=np.zeros((space.cells[kind].num_inputs, 2)),
@@ -297,32 +298,32 @@ def _cost_model(
     def cost(workload: Workload, factor: float) -> float:
         return factor * float(getattr(entries[workload], field))
 
+    names = piece_names(network)
     base = correction.offset_ms + sum(cost(workload, correction.scale) for workload in network.fixed_workloads())
     cells = {}
     for kind, cell in space.cells.items():
         places = network.places(kind)
         shape = (len(cell.edges), len(space.operations))
-        edges, shared = np.zeros(shape), np.zeros((len(cell.edges), len(PIECES)))
+        edges, shared = np.zeros(shape), np.zeros((len(cell.edges), len(names)))
         piece = np.full(shape, -1)
         copies, fuses = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         for e, candidates in enumerate(places[0].candidates if places else ()):
             for o, op in enumerate(space.operations):
                 workload = candidates[op]
                 if workload is None:
-                    copies[e, o] = share and op == SKIP
+                    copies[e, o] = share and op != NONE
                     continue
-                fuses[e, o] = fuse and ends_in_conv(workload)
+                fuses[e, o] = fuse and fuses_addition(workload)
                 timed = [w for p in places if (w := p.candidates[e][op])]
                 edges[e, o] = sum(cost(w, correction.factor(family(w))) for w in timed)
-                if not share:
+                begins = [begun for w in timed if (begun := piece_of(w))]
+                if not share or not begins:
                     continue
-                begins = [piece_of(w) for w in timed]
-                piece[e, o] = PIECES.index(begins[0].op)
-                if is_pool(workload):  # its entry holds the pooling; in a chain the ReLU costs nothing
-                    first = sum(cost(w, correction.factor(family(w))) for w in begins)
+                piece[e, o] = names.index(begins[0].op)
+                relu = begins_with_relu(workload)
+                first = sum(cost(w, correction.factor("relu" if relu else family(w))) for w in begins)
+                if entry_holds_piece(workload):
                     edges[e, o] = max(edges[e, o] - first, 0.0)
-                else:
-                    first = sum(cost(w, correction.factor("relu")) for w in begins)
                 shared[e, piece[e, o]] = first
         cells[kind] = CellCost(
             edges=edges,
@@ -347,14 +348,14 @@ def _written(
         edge = cell.edges_from(number)[0]
         total = 0.0
         for place in places:
-            relu = next((piece_of(w) for w in place.candidates[edge].values() if w and not is_pool(w)), None)
+            relu = next((piece_of(w) for w in place.candidates[edge].values() if w and begins_with_relu(w)), None)
             weight = max(float(getattr(entries[relu], field)), 1e-9) if relu and relu in entries else 1.0
             total += weight
             before, prepared = network.parts[place.inputs[number]], place.preprocess[number]
             if prepared:
-                result[number, 0] += weight * ends_in_conv(prepared)
+                result[number, 0] += weight * fuses_relu(prepared)
             elif isinstance(before, FixedModule):
-                result[number, 0] += weight  # a stem and a reduction end in a convolution
+                result[number, 0] += weight * fuses_relu(before.workload)
             elif len(cell.outputs) == 1 and before.kind == place.kind:
                 result[number, 1] += weight
         result[number] /= total

@@ -1,7 +1,7 @@
 """Peak memory: the most bytes that activations hold at once while a deployed child network runs, by analysis.
 
 For one image, in float32. A layer's inputs and what it writes are alive together; a tensor lives from the layer that
-writes it until the last layer that reads it. The layers are those of hwnas.cost.layers, in the order of
+writes it until the last layer that reads it. The layers are those of hwnas.spaces.layers, in the order of
 hwnas.networks.child: dead edges are left out, a node's edges run one after the other and are then added up. Nothing is
 written in place (no ReLU, no addition), every operation has a ReLU of its own, an identity and a node with one input
 are the tensor that they pass on, and a cell's inputs are preprocessed whether or not an edge reads them. A node without
@@ -23,7 +23,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.cost.layers import layers
 from hwnas.cost.memory import VALUE_BYTES
 from hwnas.cost.model import Array
 from hwnas.spaces import (
@@ -38,6 +37,7 @@ from hwnas.spaces import (
     Workload,
 )
 from hwnas.spaces.encoding import encode, live_edges
+from hwnas.spaces.operation import counted_layers
 
 PEAK_MEMORY = "peak_activation_bytes"
 FREE = -1  # in a pattern: an edge of which nothing is known
@@ -87,7 +87,7 @@ class _Schedule:
         if workload is None:
             return inputs[0]
         numbers = list(inputs)
-        for layer in layers(workload):
+        for layer in counted_layers(workload):
             reads = tuple(numbers[number] for number in layer.reads)
             numbers.append(self.write(VALUE_BYTES * layer.written_values, reads))
         return numbers[-1]
@@ -257,7 +257,7 @@ def _sites(network: Network) -> list[Site]:
         if site not in found:
             found.append(site)
         ends = part.workload if isinstance(part, FixedModule) else part.concat or part.node_sum
-        sizes[index] = VALUE_BYTES * layers(ends)[-1].written_values
+        sizes[index] = VALUE_BYTES * counted_layers(ends)[-1].written_values
         last.setdefault(index, index)
     return found
 
@@ -300,11 +300,11 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
             assert total is not None
             total = schedule.run(place.node_sum, total, term)
         if total is None and node in empty and node in cell.outputs:
-            total = schedule.write(VALUE_BYTES * layers(place.node_sum)[-1].written_values)
+            total = schedule.write(VALUE_BYTES * counted_layers(place.node_sum)[-1].written_values)
         nodes.append(total)
     outputs = tuple(number for number in (nodes[node] for node in cell.outputs) if number is not None)
     if place.concat:
-        outputs = (schedule.write(VALUE_BYTES * layers(place.concat)[-1].written_values, outputs),)
+        outputs = (schedule.write(VALUE_BYTES * counted_layers(place.concat)[-1].written_values, outputs),)
     return _bytes_at(site, schedule, *outputs)
 
 
@@ -317,7 +317,7 @@ def _tensors(site: Site, edge: int, op: str) -> tuple[tuple[tuple[int, ...], int
     """What each layer of an operation reads and how much it writes; nothing for an identity."""
     assert isinstance(site.part, CellInstance)
     workload = site.part.candidates[edge][op]
-    return tuple((layer.reads, layer.written_values) for layer in layers(workload)) if workload else ()
+    return tuple((layer.reads, layer.written_values) for layer in counted_layers(workload)) if workload else ()
 
 
 def _workspace(site: Site, edge: int, op: str) -> int:
@@ -326,7 +326,7 @@ def _workspace(site: Site, edge: int, op: str) -> int:
     workload = site.part.candidates[edge][op]
     if workload is None:
         return 0
-    schedule = _Schedule([VALUE_BYTES * layers(workload)[0].read_values[0]])
+    schedule = _Schedule([VALUE_BYTES * counted_layers(workload)[0].read_values[0]])
     return schedule.peak_bytes({schedule.run(workload, 0)})
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hwnas.networks.child import ChildNetwork, EveryNode
-from hwnas.operations import build_operation, num_inputs
+from hwnas.operations import build_operation
 from hwnas.spaces import Workload
 
 

@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.files import atomic_path
-from hwnas.operations import build_operation, num_inputs, randomise
+from hwnas.operations import build_operation, randomise
 from hwnas.runtimes.onnx_model import OPSET, write_onnx
-from hwnas.spaces import Workload
+from hwnas.spaces import Workload, num_inputs
 
 Build = Callable[[Workload | None], nn.Module]
 

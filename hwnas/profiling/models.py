@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.networks.child import Build, ChildNetwork
-from hwnas.operations import build_operation, num_inputs, randomise
+from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.runtimes.int8 import INT8, quantize_onnx, random_feeds
-from hwnas.spaces import Architecture, SizedSpace, Workload
+from hwnas.spaces import Architecture, SizedSpace, Workload, num_inputs, operation_of
+from hwnas.spaces.builtin_operations import PREPROCESS
 
 if TYPE_CHECKING:
     from hwnas.runtimes.device_spec import DeviceSpec
@@ -71,8 +72,8 @@ class Repeated:
         operations = [build(w) for _ in range(self.copies)]
         if not self.chained:
             return Parallel(operations, num_inputs(w))
-        ahead = Workload("nor_conv_1x1", w.in_channels, w.in_channels, w.height, w.width)
-        return Chain(operations, build(ahead if "pool" in w.op else None))
+        ahead = Workload(PREPROCESS, w.in_channels, w.in_channels, w.height, w.width)
+        return Chain(operations, build(ahead if operation_of(w).pools else None))
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         w = self.workload
@@ -99,7 +100,8 @@ SENTINEL = Repeated(Workload("nor_conv_3x3", 32, 32, 16, 16), 8)
 
 def is_chainable(workload: Workload) -> bool:
     """Whether the operation's output can be its next input."""
-    return workload.stride == 1 and workload.in_channels == workload.out_channels and "linear" not in workload.op
+    same_shape = workload.stride == 1 and workload.in_channels == workload.out_channels
+    return same_shape and operation_of(workload).chainable
 
 
 def repetitions(workload: Workload) -> tuple[int, int]:
@@ -109,8 +111,8 @@ def repetitions(workload: Workload) -> tuple[int, int]:
     """
     if not is_chainable(workload):
         return (1, 4)
-    cheap = workload.op in ("sum", "relu") or "pool" in workload.op
-    return (4, 28) if cheap else (4, 12)
+    operation = operation_of(workload)
+    return (4, 28) if operation.elementwise or operation.pools else (4, 12)
 
 
 def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
@@ -119,7 +121,7 @@ def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
     Of integers in a chain, ONNX Runtime leaves out the steps to floats and back, which a network has to make where it
     adds or pools: what such steps surround stands apart.
     """
-    apart = spec.precision == INT8 and workload.op not in ("relu", "sum")
+    apart = spec.precision == INT8 and not operation_of(workload).elementwise
     return {f"{workload.key}@{copies}": Repeated(workload, copies, apart) for copies in repetitions(workload)}
 
 

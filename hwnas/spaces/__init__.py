@@ -7,6 +7,8 @@ from pathlib import Path
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
 from hwnas.spaces.nasbench201 import NASBENCH201
+from hwnas.spaces.layers import LayerTrace
+from hwnas.spaces.operation import Operation, get_operation, num_inputs, operation_of, register
 from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import (
     NONE,
@@ -30,13 +32,19 @@ __all__ = [
     "Cell",
     "CellInstance",
     "FixedModule",
+    "LayerTrace",
     "Network",
+    "Operation",
     "Origin",
     "SearchSpace",
     "Setting",
     "SizedSpace",
     "Workload",
+    "get_operation",
     "get_space",
+    "num_inputs",
+    "operation_of",
+    "register",
 ]
 
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hwnas.spaces.space import NONE, Cell, CellInstance, FixedModule, Network, Setting, Workload
-
-SKIP = "skip_connect"
-RESIDUAL = "residual_reduction"
+from hwnas.spaces.builtin_operations import (
+    CONCAT,
+    FACTORIZED_REDUCE,
+    IMAGENET_STEM,
+    PREPROCESS,
+    RESIDUAL_REDUCTION,
+    STEM,
+    SUM,
+)
+from hwnas.spaces.operation import get_operation
+from hwnas.spaces.space import Cell, CellInstance, FixedModule, Network, Setting, Workload
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,7 @@ class Written:
 class NetworkBuilder:
     """The parts so far. Each reads what the last one wrote; a cell of two inputs also what the one before it did.
 
-    ``operations`` says for every candidate what its workloads are called (``none`` and ``skip_connect`` go by their
-    names).
+    ``operations`` maps a candidate's name in the space to that of its operation.
     """
 
     def __init__(self, setting: Setting, operations: Mapping[str, str]) -> None:
@@ -58,8 +64,8 @@ class NetworkBuilder:
             kind=kind,
             preprocess=tuple(_preprocess(x, last, channels, prepare) for x in inputs),
             candidates=tuple(from_input if source < cell.num_inputs else from_node for source, _ in cell.edges),
-            node_sum=Workload("sum", channels, channels, *size),
-            concat=Workload("concat", channels, outputs * channels, *size) if outputs > 1 else None,
+            node_sum=Workload(SUM, channels, channels, *size),
+            concat=Workload(CONCAT, channels, outputs * channels, *size) if outputs > 1 else None,
             inputs=tuple(x.part for x in inputs),
         )
         self._add(place, outputs * channels, size)
@@ -72,23 +78,25 @@ class NetworkBuilder:
         self.parts.append(part)
 
     def _candidates(self, channels: int, size: tuple[int, int], stride: int) -> dict[str, Workload | None]:
-        """The workload of every candidate on an edge, at its input's size."""
-        timed: dict[str, Workload | None] = {}
+        """The workload of every candidate on an edge, at its input's size; None where it computes nothing."""
+        workloads: dict[str, Workload | None] = {}
         for name, op in self.operations.items():
-            if name == SKIP:
-                op = "factorized_reduce" if stride == 2 else NONE
-            elif self.setting.pool_norm and "pool" in op:
-                op = f"{op}_bn"
-            timed[name] = None if op == NONE else Workload(op, channels, channels, *size, stride)
-        return timed
+            operation = get_operation(op)
+            if stride > 1 and operation.strided:
+                operation = get_operation(operation.strided)
+            if self.setting.pool_norm and operation.normed:
+                operation = get_operation(operation.normed)
+            computes = operation.module is not None
+            workloads[name] = Workload(operation.op, channels, channels, *size, stride) if computes else None
+        return workloads
 
 
 def _preprocess(x: Written, last: Written, channels: int, prepare: bool) -> Workload | None:
     if x.size != last.size:  # the part before was a reduction, so its input must be halved too
-        return Workload("factorized_reduce", x.channels, channels, *x.size, 2)
+        return Workload(FACTORIZED_REDUCE, x.channels, channels, *x.size, 2)
     if x.channels == channels and not prepare:
         return None
-    return Workload("nor_conv_1x1", x.channels, channels, *x.size)
+    return Workload(PREPROCESS, x.channels, channels, *x.size)
 
 
 def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -130,8 +138,8 @@ class Layout:
         prepare = any(cell.num_inputs > 1 for cell in self.cells.values())
         for number, stage in enumerate(self.stages):
             channels = stage.channels * setting.channels
-            if stage.reduction == RESIDUAL:
-                builder.fixed(f"reduction{number}", RESIDUAL, channels, 2)
+            if stage.reduction == RESIDUAL_REDUCTION:
+                builder.fixed(f"reduction{number}", RESIDUAL_REDUCTION, channels, 2)
             elif stage.reduction:
                 builder.cell(stage.reduction, self.cells[stage.reduction], channels, 2, prepare)
             for _ in range(setting.depth if stage.cells is None else stage.cells):
@@ -143,7 +151,7 @@ class Layout:
 def add_stem(builder: NetworkBuilder, channels: int) -> None:
     """The stem of the setting: one convolution, or for ImageNet's images three, which make them 8 times smaller."""
     if builder.setting.stem == "imagenet":
-        builder.fixed("stem0", "stem_imagenet_first", channels, 4)
-        builder.fixed("stem1", "stem_imagenet_second", channels, 2)
+        builder.fixed("stem0", IMAGENET_STEM[0], channels, 4)
+        builder.fixed("stem1", IMAGENET_STEM[1], channels, 2)
     else:
-        builder.fixed("stem", "stem_conv_3x3", channels)
+        builder.fixed("stem", STEM, channels)

@@ -1,16 +1,20 @@
-"""The convolutions that can be searched: what they are called in workloads and tables, and what a name means.
+"""Convolutions that a space can offer, named by their kernel and dilation, and the parser of these names.
 
 ``nor_conv_3x3`` ReLU, convolution, batch norm (NAS-Bench-201)
 ``sep_conv_5x5`` ReLU, depthwise and 1x1 convolution, batch norm, twice (DARTS)
 ``dil_conv_3x3`` the same once, dilated by 2 (DARTS); ``dil_conv_3x3_d4``: dilated by 4
 
-The name says everything, so entries of a table are never those of another operation. Nothing here imports torch.
+A name describes its operation completely, so that no two operations share the entries of a table.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+from hwnas.spaces.layers import LayerTrace
+from hwnas.spaces.operation import Operation
+from hwnas.spaces.space import Workload
 
 PREFIXES = {"relu_conv_bn": "nor_conv", "separable_conv": "sep_conv", "dilated_conv": "dil_conv"}
 USUAL_DILATION = {"relu_conv_bn": 1, "separable_conv": 1, "dilated_conv": 2}
@@ -28,7 +32,7 @@ class Convolution:
 
     @property
     def op(self) -> str:
-        """What a workload and a table call it."""
+        """The name in workloads and tables."""
         dilated = f"_d{self.dilation}" * (self.dilation != USUAL_DILATION[self.kind])
         return f"{PREFIXES[self.kind]}_{self.kernel}x{self.kernel}{dilated}"
 
@@ -44,3 +48,23 @@ def read_convolution(op: str) -> Convolution | None:
     known = known and (kind == "dilated_conv" or dilation == 1)
     convolution = Convolution(kind, kernel, dilation)
     return convolution if known and convolution.op == op else None
+
+
+def convolution_operation(op: str) -> Operation | None:
+    """The operation that a convolution's name describes, or None for any other name."""
+    convolution = read_convolution(op)
+    if convolution is None:
+        return None
+    kernel = convolution.kernel
+
+    def layers(t: LayerTrace, w: Workload) -> None:
+        if convolution.kind == "relu_conv_bn":
+            t.relu_conv(0, w.out_channels, kernel, w.stride)
+        elif convolution.kind == "dilated_conv":
+            t.depthwise_block(0, w.out_channels, kernel, w.stride)
+        else:
+            once = t.depthwise_block(0, w.in_channels, kernel, w.stride)
+            t.depthwise_block(once, w.out_channels, kernel, 1)
+
+    module = f"hwnas.operations.convolutions:{convolution.kind}"
+    return Operation(name=op, module=module, layers=layers, begins_with="relu", ends_with=("conv",))

@@ -6,7 +6,8 @@ Stem, three stages of equal cells with a residual block of stride 2 between them
 from __future__ import annotations
 
 from hwnas.errors import HwnasError
-from hwnas.spaces.build import RESIDUAL, Layout, Stage
+from hwnas.spaces.build import Layout, Stage
+from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION
 from hwnas.spaces.notation import format_cell, read_cell
 from hwnas.spaces.space import NONE, Cell, SearchSpace, Setting
 
@@ -20,7 +21,7 @@ CELL = Cell(
 LAYOUT = Layout(
     operations={op: op for op in OPERATIONS},
     cells={"cell": CELL},
-    stages=(Stage("cell"), Stage("cell", 2, reduction=RESIDUAL), Stage("cell", 4, reduction=RESIDUAL)),
+    stages=(Stage("cell"), Stage("cell", 2, reduction=RESIDUAL_REDUCTION), Stage("cell", 4, reduction=RESIDUAL_REDUCTION)),
     head="norm_relu_pool_linear",
 )
 EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,25 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
-from hwnas.imports import import_object
-from hwnas.spaces.build import RESIDUAL, SKIP, Layout, Stage
+from hwnas.imports import IMPORT_PATH, import_object
+from hwnas.spaces.build import Layout, Stage
+from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION, SKIP
 from hwnas.spaces.convolutions import (
     MAX_DILATION,
     MAX_KERNEL,
     PREFIXES,
     USUAL_DILATION,
     Convolution,
-    read_convolution,
 )
 from hwnas.spaces.notation import Notation
+from hwnas.spaces.operation import Operation, find_operation, register
 from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import NONE, Cell, Origin, SearchSpace, Setting
 
 HOW = "docs/how-to/own-space.md has an example"
 MAX_BYTES = 64 << 10
 MAX_EDGES = 40  # in all cells
-POOLS = ("max_pool_3x3", "avg_pool_3x3")
-ALONE = (NONE, SKIP)  # operations that are known by their names, here and in every method
+ALONE = (NONE, SKIP)  # candidates that every method knows by these names
 
 SPACE_NAME = "[a-z][a-z0-9_-]{0,39}"
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -42,13 +42,16 @@ class Strict(BaseModel):
 
 
 class OperationText(Strict):
-    """An operation: a name of the registry, or a name with a kind and its parameters."""
+    """An operation: the name of a registered one, or a name with a kind and its parameters or with the import path of
+    an Operation.
+    """
 
     name: Name
     kind: Literal["relu_conv_bn", "separable_conv", "dilated_conv", "pool", "skip_connect", "none"] | None = None
     kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] | None = None
     dilation: Annotated[int, Field(ge=1, le=MAX_DILATION)] | None = None
     pool: Literal["max", "avg"] | None = None
+    operation: Annotated[str, Field(pattern=f"^{IMPORT_PATH.pattern}$", max_length=200)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -62,33 +65,50 @@ class OperationText(Strict):
         allowed = takes.get(self.kind or "", {"kernel"} if self.kind in PREFIXES else set())
         if given - allowed:
             raise ValueError(f"{min(given - allowed)} does not belong to {self.kind or 'an operation without a kind'}")
-        if self.kind is None and self.op is None:
-            raise ValueError(f"{self.name} is not in the registry: give it a kind and a kernel")
+        if self.kind and self.operation:
+            raise ValueError(f"{self.name}: give either kind or operation")
+        if self.op is None:
+            raise ValueError(
+                f"{self.name} is not a registered operation: give it a kind, or an operation: package.module:NAME"
+            )
         if self.kind in PREFIXES and not (self.kernel or 0) % 2:
             raise ValueError(f"{self.name}: {self.kind} needs a kernel, and an odd one")
         if self.kind == "pool" and (self.pool is None or self.kernel not in (None, 3)):
             raise ValueError(f"{self.name}: pool needs pool: max or pool: avg; its kernel is 3")
         if self.kind in ALONE and self.name != self.kind:
             raise ValueError(f"{self.name}: an operation of kind {self.kind} must be named {self.kind}")
-        meant = _registered(self.name)
+        meant = _candidate(self.name)
         if meant not in (None, self.op):
             raise ValueError(f"{self.name} is the name of another operation than {self.op}")
         if meant is None and _is_taken(self.name):
             raise ValueError(f"{self.name}: torch's modules have something else of that name")
         return self
 
-    @property
+    @cached_property
     def op(self) -> str | None:
-        """What workloads call it; None where that is not known."""
+        """The operation's name in workloads; None where there is no such operation."""
+        if self.operation:
+            return _imported(self.operation).op
         if self.kind in PREFIXES:
             dilation = self.dilation or USUAL_DILATION[str(self.kind)]
             return Convolution(str(self.kind), self.kernel or 0, dilation).op
-        return f"{self.pool}_pool_3x3" if self.kind == "pool" else self.kind or _registered(self.name)
+        return f"{self.pool}_pool_3x3" if self.kind == "pool" else self.kind or _candidate(self.name)
 
 
-def _registered(name: str) -> str | None:
-    """The operation of the registry that goes by this name."""
-    return name if name in (*ALONE, *POOLS) or read_convolution(name) else None
+def _candidate(name: str) -> str | None:
+    """The name in workloads of the registered operation ``name``, if a space may offer it."""
+    found = find_operation(name)
+    return found.op if found and found.candidate else None
+
+
+def _imported(path: str) -> Operation:
+    """The operation that ``package.module:NAME`` names, registered. Raises HwnasError when it is something else."""
+    found = import_object(path, "operation")
+    if not isinstance(found, Operation):
+        raise HwnasError(f"operation {path} is a {type(found).__name__}", "name a hwnas.spaces.Operation")
+    if not found.candidate:
+        raise HwnasError(f"operation {path} is not for the edges of a cell", "set candidate=True")
+    return register(found)
 
 
 def _is_taken(name: str) -> bool:
@@ -195,7 +215,7 @@ class SpaceText(Strict):
             raise ValueError("operations: none is missing, which leaves an edge out")
         if sum(len(cell.cell.edges) for cell in self.cells.values()) > MAX_EDGES:
             raise ValueError(f"cells: they have more than {MAX_EDGES} edges")
-        if taken := next((kind for kind in self.cells if kind == RESIDUAL or _is_taken(kind)), None):
+        if taken := next((kind for kind in self.cells if kind == RESIDUAL_REDUCTION or _is_taken(kind)), None):
             raise ValueError(f"cells.{taken}: the name is taken, give another")
         self._check_stages()
         if self.search_setting not in (None, *self.settings):
@@ -209,7 +229,7 @@ class SpaceText(Strict):
             raise ValueError(f"network.stages: cell {min(both)} is both a reduction and not one; give them two kinds")
         for number, stage in enumerate(stages):
             for field, kind in (("cell", stage.cell), ("reduction", stage.reduction)):
-                if kind not in (*self.cells, *((RESIDUAL, None) if field == "reduction" else ())):
+                if kind not in (*self.cells, *((RESIDUAL_REDUCTION, None) if field == "reduction" else ())):
                     raise ValueError(f"network.stages.{number}.{field}: {kind} is no kind of cell")
         placed = {s.cell for s in stages if s.cells != 0} | reductions
         if unused := [kind for kind in self.cells if kind not in placed]:

@@ -1,0 +1,54 @@
+"""Torch modules that halve height and width."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.operations.convolutions import Pointwise, relu_conv_bn
+from hwnas.spaces import Workload
+
+
+class FactorizedReduce(nn.Module):
+    """Halves height and width: two 1x1 convolutions of stride 2, one of them shifted by a pixel, side by side."""
+
+    def __init__(self, workload: Workload, affine: bool) -> None:
+        super().__init__()
+        half = workload.out_channels // 2
+        self.relu = nn.ReLU()
+        self.even = Pointwise(workload.in_channels, half, stride=2)
+        self.odd = Pointwise(workload.in_channels, workload.out_channels - half, stride=2)
+        self.norm = nn.BatchNorm2d(workload.out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.halves(self.relu(x)))
+
+    def halves(self, x: Tensor) -> Tensor:
+        """What comes behind the ReLU and before the norm."""
+        return torch.cat([self.even(x), self.odd(self.shifted(x))], dim=1)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """What the odd half sees: x without its first row and column; an odd side gets its last one back, as zeros."""
+        bottom, right = x.shape[2] % 2, x.shape[3] % 2
+        if self.training:  # a slice's gradient is not channels last; what is exported are slices
+            return nn.functional.pad(x, (-1, right, -1, bottom))
+        shifted = x[:, :, 1:, 1:]
+        return nn.functional.pad(shifted, (0, right, 0, bottom)) if bottom or right else shifted
+
+
+class ResidualReduction(nn.Module):
+    """NAS-Bench-201's block between stages: two ReLU-Conv-BN, the shortcut average-pooled and projected."""
+
+    def __init__(self, workload: Workload, affine: bool) -> None:
+        super().__init__()
+        out = workload.out_channels
+        self.first = relu_conv_bn(replace(workload, op="nor_conv_3x3"), affine)
+        self.second = relu_conv_bn(Workload("nor_conv_3x3", out, out, workload.height, workload.width), affine)
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(workload.in_channels, out, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.second(self.first(x))
