@@ -30,6 +30,7 @@ from hwnas.benchmark.worker import WITHOUT_PARAMETERS
 from hwnas.files import read_json, write_json
 from hwnas.progress import Progress
 from hwnas.spaces.encoding import every_choice
+from hwnas.spaces.builtin_operations import SKIP
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.schema import today
 
@@ -125,7 +126,7 @@ def references(accuracies: AccuracyTable, within: NDArray[np.bool_]) -> list[dic
         at_random["accuracy"][name] = _mean_and_std(values[within].tolist())
         at_random["regret"][name] = _mean_and_std((top - values[within]).tolist())
         best["accuracy"][name], best["regret"][name] = _mean_and_std([top]), _mean_and_std([0.0])
-    skips = choices == NASBENCH201.operations.index("skip_connect")
+    skips = choices == NASBENCH201.operations.index(SKIP)
     at_random["collapse"] = {
         "skip_connect": _mean_and_std(skips.mean(axis=1).tolist()),
         "without_parameters": _mean_and_std(np.isin(choices, free).mean(axis=1).tolist()),

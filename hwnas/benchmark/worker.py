@@ -27,19 +27,19 @@ from hwnas.benchmark.cost_meter import CostMeter
 from hwnas.budgets.budget import Budget
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metrics import Metric, build_metrics
-from hwnas.cost.model import SKIP
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.recipe import Recipe
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.loop import Objective, Search, run_search
-from hwnas.spaces import NONE, Architecture, Setting, SizedSpace
+from hwnas.spaces import Architecture, Setting, SizedSpace, get_operation
+from hwnas.spaces.builtin_operations import SKIP
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
-WITHOUT_PARAMETERS = (NONE, SKIP, "avg_pool_3x3")
+WITHOUT_PARAMETERS = [op for op in NASBENCH201.operations if get_operation(op).weightless]
 Send = Callable[[dict[str, Any]], None]
 
 

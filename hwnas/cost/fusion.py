@@ -45,6 +45,11 @@ def piece_of(workload: Workload) -> Workload | None:
     return Workload(first.op, w.in_channels, w.in_channels, w.height, w.width, w.stride)
 
 
+def piece_family(piece: Workload) -> Family:
+    """The family of a piece: poolings are corrected like candidates, activations like ReLU."""
+    return "relu" if operation_of(piece).elementwise else family(piece)
+
+
 def begins_with_relu(workload: Workload) -> bool:
     return operation_of(workload).begins_with == RELU
 

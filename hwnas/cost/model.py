@@ -28,6 +28,7 @@ from hwnas.cost.fusion import (
     family,
     fuses_addition,
     fuses_relu,
+    piece_family,
     piece_names,
     piece_of,
     pieces,
@@ -59,10 +60,11 @@ class CellCost:
     """Costs of one cell kind, summed over all its places.
 
     ``edges`` [E, K] is what an operation costs on its own. Where the runtime shares, ``piece`` [E, K] says which of
-    the network's pieces (hwnas.cost.fusion.piece_names) the operation also needs (-1: none), and ``pieces`` [E, P] what each costs there, once for all edges that
-    read the same tensor; ``copies`` [E, K] marks the operations that pass their input on as it is. ``addition`` is the
-    cost of one addition of two tensors, ``fused_addition`` that of adding what an operation of ``fuses`` [E, K] gives.
-    ``always`` [E, K] is what a used edge costs beside, dead or not (in tables that were found from whole networks).
+    the network's pieces (hwnas.cost.fusion.piece_names) the operation also needs (-1: none), and ``pieces`` [E, P]
+    what each costs there, once for all edges that read the same tensor; ``copies`` [E, K] marks the operations that
+    pass their input on as it is. ``addition`` is the cost of one addition of two tensors, ``fused_addition`` that of
+    adding what an operation of ``fuses`` [E, K] gives. ``always`` [E, K] is what a used edge costs beside, dead or not
+    (in tables that were found from whole networks).
     ``written`` [inputs, 2] is the share of the places (by the cost of a ReLU there) where a convolution wrote that
     input of the cell, and the share where the same kind of cell did.
     """
@@ -320,8 +322,7 @@ def _cost_model(
                 if not share or not begins:
                     continue
                 piece[e, o] = names.index(begins[0].op)
-                relu = begins_with_relu(workload)
-                first = sum(cost(w, correction.factor("relu" if relu else family(w))) for w in begins)
+                first = sum(cost(w, correction.factor(piece_family(w))) for w in begins)
                 if entry_holds_piece(workload):
                     edges[e, o] = max(edges[e, o] - first, 0.0)
                 shared[e, piece[e, o]] = first

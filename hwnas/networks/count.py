@@ -10,7 +10,7 @@ from torch import nn
 
 from hwnas.networks.child import ChildNetwork, EveryNode
 from hwnas.operations import build_operation
-from hwnas.spaces import Workload
+from hwnas.spaces import Workload, num_inputs
 
 
 @dataclass(frozen=True)

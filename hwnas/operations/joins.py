@@ -1,4 +1,4 @@
-"""Torch modules without weights that cells need beside their candidates: ReLU, the sum and the concatenation of nodes."""
+"""Torch modules without weights that cells need beside their candidates: ReLU, sum, concatenation."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from hwnas.compute.device import CPU, choose_device, layout_on, to_device
 from hwnas.compute.precision import choose_precision, multiply_in
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.metrics import Metric
-from hwnas.cost.model import SKIP, CostModel
+from hwnas.cost.model import CostModel
 from hwnas.data import ImageData
 from hwnas.data.images import divide, seed_of
 from hwnas.errors import HwnasError
@@ -42,6 +42,7 @@ from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.resources import ResourcePenalty
 from hwnas.search.selection import Probable, first_excluding
 from hwnas.spaces import NONE, Architecture, SearchSpace, SizedSpace
+from hwnas.spaces.builtin_operations import SKIP
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.child import accuracy
 from hwnas.training.optimizers import make_optimizer, set_learning_rate

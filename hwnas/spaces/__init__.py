@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
-from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.spaces.layers import LayerTrace
+from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.spaces.operation import Operation, get_operation, num_inputs, operation_of, register
 from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import (

@@ -73,8 +73,8 @@ class LayerTrace:
 
     def join(self, *parts: int) -> int:
         """Concatenate along the channels, within an operation."""
-        _, *size = self.shapes[parts[0]]
-        return self.layer("join", parts, (sum(self.shapes[part][0] for part in parts), *size))
+        _, height, width = self.shapes[parts[0]]
+        return self.layer("join", parts, (sum(self.shapes[part][0] for part in parts), height, width))
 
     def classify(self, x: int, classes: int) -> int:
         """Global average pooling and a linear layer."""

@@ -21,7 +21,11 @@ CELL = Cell(
 LAYOUT = Layout(
     operations={op: op for op in OPERATIONS},
     cells={"cell": CELL},
-    stages=(Stage("cell"), Stage("cell", 2, reduction=RESIDUAL_REDUCTION), Stage("cell", 4, reduction=RESIDUAL_REDUCTION)),
+    stages=(
+        Stage("cell"),
+        Stage("cell", 2, reduction=RESIDUAL_REDUCTION),
+        Stage("cell", 4, reduction=RESIDUAL_REDUCTION),
+    ),
     head="norm_relu_pool_linear",
 )
 EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"

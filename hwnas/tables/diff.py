@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from hwnas.spaces import NONE
 from hwnas.tables.schema import CellCosts, EdgeCosts, LatencyTable
 
 UNKNOWN_ERROR = 0.1  # of a latency whose error is not known
@@ -104,7 +105,7 @@ def edge_amounts(costs: EdgeCosts, cell: CellCosts) -> Iterator[tuple[int, str, 
     """(edge, operation, what it takes where the edge is live) for every edge of a cell and operation but ``none``."""
     for edge, (live, always, errors) in enumerate(zip(cell.live_ms, cell.always_ms, cell.error_ms, strict=True)):
         for op, live_ms, always_ms, error_ms in zip(costs.operations, live, always, errors, strict=True):
-            if op != "none":
+            if op != NONE:
                 yield edge, op, Amount(live_ms + always_ms, error_ms)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError
 from hwnas.plotting import require_picture, save, style
-from hwnas.spaces import SPACES, Workload
+from hwnas.spaces import NONE, SPACES, Workload
 from hwnas.tables.diff import edge_amounts
 from hwnas.tables.schema import CellCosts, Entry, LatencyTable
 from hwnas.text import printable, short_number, shorten
@@ -92,7 +92,7 @@ def _size_label(workload: Workload) -> str:
 def _edge_panels(table: LatencyTable) -> list[Panel]:
     panels = []
     for network, costs in table.edge_costs.items():
-        ops = [op for op in costs.operations if op != "none"]
+        ops = [op for op in costs.operations if op != NONE]
         for kind, cell in costs.cells.items():
             if not cell.macs or not ops:
                 continue

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from hwnas.files import sha256_of
-from hwnas.spaces import Workload
+from hwnas.spaces import NONE, Workload
 
 SCHEMA_FILE = Path(__file__).with_name("latency-table.schema.json")
 FORMAT = "hwnas-latency-table"
@@ -238,7 +238,7 @@ class EdgeCosts(Strict):
 
     @model_validator(mode="after")
     def _of_one_size(self) -> EdgeCosts:
-        if "none" not in self.operations:
+        if NONE not in self.operations:
             raise ValueError("operations lack none")
         if any(len(row) != len(self.operations) for cell in self.cells.values() for row in cell.macs):
             raise ValueError("cells do not have one number an operation")
