@@ -29,8 +29,8 @@ from hwnas.benchmark.processes import run_processes
 from hwnas.benchmark.worker import WITHOUT_PARAMETERS
 from hwnas.files import read_json, write_json
 from hwnas.progress import Progress
-from hwnas.spaces.encoding import every_choice
 from hwnas.spaces.builtin_operations import SKIP
+from hwnas.spaces.encoding import every_choice
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.schema import today
 
