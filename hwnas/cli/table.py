@@ -90,6 +90,7 @@ def _show_entries(table: LatencyTable) -> None:
 
 def _show_edge_costs(table: LatencyTable) -> None:
     """Print one table of edges by operations for every cell of every network."""
+    from hwnas.spaces import NONE
     from hwnas.tables.diff import edge_amounts
     from hwnas.tables.plot import edge_labels
     from hwnas.text import printable
@@ -101,7 +102,7 @@ def _show_edge_costs(table: LatencyTable) -> None:
             f"the fixed part takes {costs.base_ms:.4f} ms; a single latency scatters by "
             f"{costs.scatter_ms:.4f} ms and {costs.scatter_share:.1%}\n"
         )
-        ops = [printable(op) for op in costs.operations if op != "none"]
+        ops = [printable(op) for op in costs.operations if op != NONE]
         for kind, cell in costs.cells.items():
             labels = edge_labels(network, kind, cell)
             rows = [[label] for label in labels]
