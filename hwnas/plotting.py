@@ -1,4 +1,4 @@
-"""Pictures: one style, PNG or SVG, written whole or not at all; the same numbers give the same file."""
+"""Pictures as PNG or SVG files, in one style. They are written atomically; the same numbers give the same file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg")
 COLOURS = ("#d62728", "#ff7f0e", "#1f77b4", "#9467bd", "#17becf", "#8c564b", "#2ca02c", "#7f7f7f")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")  # no star: it stands for what a search has derived
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "p")  # a star marks the derived architecture
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -44,22 +44,22 @@ def style() -> Iterator[None]:
 
 
 def colours_and_markers(number: int) -> list[tuple[str, str]]:
-    """Of so many budgets or targets; they repeat."""
+    """Return a colour and a marker for each of ``number`` budgets or targets; they repeat."""
     return [(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(number)]
 
 
 def colours_and_dashes(number: int) -> list[tuple[str, str]]:
-    """Of so many lines: the dashes change where the colours repeat."""
+    """Return a colour and dashes for each of ``number`` lines; the dashes change where the colours repeat."""
     return [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(number)]
 
 
 def without_frame(axis: Axes) -> None:
-    """Nothing but the axes around the picture."""
+    """Remove the top and right sides of the frame."""
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: Figure, out: Path) -> None:
-    """Write a figure. Raises HwnasError when ``out`` is no picture's name or its folder cannot be written."""
+    """Write a figure. Raises HwnasError when the suffix is not that of a picture or the folder cannot be written."""
     require_picture(out)
     with atomic_path(out) as temporary:
         metadata = {"Date": None} if out.suffix == ".svg" else {}

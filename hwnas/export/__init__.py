@@ -1,1 +1,1 @@
-"""ONNX export, parity with torch, and verification on the device."""
+"""ONNX export, parity with torch, quantisation, and timing on the device."""

@@ -1,4 +1,4 @@
-"""A trained child as files: weights, ONNX that says what it is, each searched cell alone; and proof that they agree."""
+"""Export a trained network: weights, ONNX with metadata, each searched cell alone; and compare ONNX with torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PARITY_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Parity:
-    """ONNX Runtime against torch on real images: greatest difference of scores, share of equal classes."""
+    """ONNX Runtime compared with torch on real images: greatest difference of scores, share of equal classes."""
 
     images: int
     greatest_difference: float
@@ -39,14 +39,14 @@ def example_image(setting: Setting) -> Tensor:
 
 
 def export_network(child: ChildNetwork, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write ``child`` as ONNX: ``image`` [batch, C, H, W], normalised as the metadata says, to ``scores``."""
+    """Write ``child`` as ONNX: ``image`` [batch, C, H, W], normalised by the metadata, to ``scores`` [batch, K]."""
     details = {"opset": str(OPSET), "batch": "dynamic", **metadata}
     prefixed = {f"hwnas.{key}": value for key, value in details.items()}
     write_onnx(child, [example_image(child.network.setting)], path, prefixed, ["image"])
 
 
 def export_cells(child: ChildNetwork, folder: Path) -> None:
-    """Write the first occurrence of every cell kind alone, with its weights, as ``folder/<kind>.onnx``."""
+    """Write the first cell of every kind alone, with its weights, as ``folder/<kind>.onnx``."""
     inputs: dict[str, list[Tensor]] = {}
     modules: dict[str, ChildCell] = {}
     values = {-1: example_image(child.network.setting)}
@@ -63,7 +63,7 @@ def export_cells(child: ChildNetwork, folder: Path) -> None:
 
 
 def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function images -> scores that runs an ONNX file. Raises HwnasError when ONNX Runtime cannot load it."""
+    """Return a function images -> scores that runs an ONNX file. Raises HwnasError when it cannot be loaded."""
     import onnxruntime
 
     if not path.exists():
@@ -87,8 +87,8 @@ def check_parity(child: ChildNetwork, path: Path, data: ImageData) -> Parity:
 
     Raises HwnasError when the scores differ by more than rounding.
     """
-    some = torch.arange(min(PARITY_IMAGES, len(data.validation)))
-    images = data.normalise(data.validation.images[some])
+    first = torch.arange(min(PARITY_IMAGES, len(data.validation)))
+    images = data.normalise(data.validation.images[first])
     child.eval()
     with torch.no_grad():
         expected = child(images).numpy()
@@ -101,13 +101,13 @@ def check_parity(child: ChildNetwork, path: Path, data: ImageData) -> Parity:
 
 
 def onnx_network(path: Path) -> Callable[[Tensor], Tensor]:
-    """An ONNX file as a function of tensors. Raises HwnasError when ONNX Runtime cannot load it."""
+    """Return an ONNX file as a function of tensors. Raises HwnasError when it cannot be loaded."""
     run = open_session(path)
     return lambda images: torch.from_numpy(run(images.numpy()))
 
 
 def onnx_accuracy(path: Path, data: ImageData, split: Split) -> float:
-    """The share of a split's images that the ONNX file itself classifies rightly."""
+    """Return the share of a split's images that the ONNX file classifies correctly."""
     run = open_session(path)
     correct = 0
     for images, targets in data.batches(split, 256):
@@ -124,7 +124,7 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(child: ChildNetwork, path: Path) -> None:
-    """Load what ``save_weights`` wrote. Raises HwnasError when it is missing, damaged or of another child."""
+    """Load the file of ``save_weights``. Raises HwnasError when it is missing, damaged or of another network."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -136,7 +136,7 @@ def load_weights(child: ChildNetwork, path: Path) -> None:
 
 
 def data_metadata(data: ImageData) -> dict[str, str]:
-    """What a user of the ONNX file must know of its input and output."""
+    """Return the metadata that a user of the ONNX file needs: labels, and the normalisation of the input."""
     return {
         "labels": json.dumps(data.labels),
         "normalisation": json.dumps({"scale": 1 / 255, "mean": data.mean, "std": data.std}),

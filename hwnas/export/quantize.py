@@ -1,4 +1,4 @@
-"""A trained network in 8-bit integers: what its activations range over is learnt from training images."""
+"""Quantise a trained network to 8-bit integers, with activation ranges from training images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BATCH = 50
 
 
 def quantize_network(source: Path, path: Path, data: ImageData, images: int = CALIBRATION_IMAGES) -> None:
-    """Quantise what ``export_network`` wrote, with so many training images (all, where there are fewer)."""
+    """Quantise the file of ``export_network`` with a number of training images, or all where there are fewer."""
     quantize_onnx(source, path, _batches(data, images))
 
 
 def _batches(data: ImageData, images: int) -> Iterator[Feeds]:
-    """Training images as they are, none of them augmented, chosen at random by a fixed seed: folders are sorted."""
+    """Yield training images, not augmented, in random order by a fixed seed, because image folders are sorted."""
     chosen = np.random.default_rng(0).permutation(len(data.train))[:images]
     for start in range(0, len(chosen), BATCH):
         yield {"image": data.normalise(data.train.images[chosen[start : start + BATCH]]).numpy()}

@@ -1,1 +1,1 @@
-"""Pictures of a run, and its report: one page, with figures and numbers as files."""
+"""Reports of runs, benchmarks and latency tables: one page, with figures and numbers as files."""

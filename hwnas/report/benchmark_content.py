@@ -1,6 +1,6 @@
-"""What a benchmark's folder says, read back for the report and checked; nothing here imports torch.
+"""Read a benchmark for the report, and check that its files belong together. Imports no torch.
 
-Two forms are read: the folder that ``hwnas benchmark`` writes, with METHOD/seedN/result.json; and a recorded one, in
+There are two forms: the folder that ``hwnas benchmark`` writes, with METHOD/seedN/result.json; and a recorded one, in
 which ``results.json`` holds all of these.
 """
 
@@ -35,7 +35,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Spread(Record):
-    """Over a method's seeds, or over cells; ``std`` is None of a single value."""
+    """Mean and standard deviation over a method's seeds or over cells; ``std`` is None for a single value."""
 
     mean: FiniteFloat
     std: FiniteFloat | None
@@ -49,7 +49,7 @@ class Collapse(Record):
 
 
 class Cost(Record):
-    """Of a search: hwnas.benchmark.cost_meter."""
+    """The cost of a search (hwnas.benchmark.cost_meter)."""
 
     wall_s: FiniteFloat
     processor_s: FiniteFloat
@@ -79,7 +79,7 @@ class Method(Record):
 
 
 class Reference(Record):
-    """What the accuracy table tells without a search; the best cell is another one on every data set."""
+    """A row that needs no search, such as the best cell, which differs between data sets."""
 
     name: str
     accuracy: dict[str, Spread]
@@ -93,7 +93,7 @@ class Limits(Record):
 
 
 class Summary(Record):
-    """``summary.json``: methods are in the order of their regret on the first data set."""
+    """``summary.json``; methods are in the order of their regret on the first data set."""
 
     space: Literal["nasbench201"]
     data: str
@@ -108,14 +108,14 @@ class Summary(Record):
     @model_validator(mode="after")
     def _whole(self) -> Summary:
         rows: list[Method | Reference] = [*self.methods, *self.references]
-        if any({*told} != {*self.data_sets} for row in rows for told in (row.accuracy, row.regret)):
+        if any({*values} != {*self.data_sets} for row in rows for values in (row.accuracy, row.regret)):
             raise ValueError("accuracies and regrets are not of the data sets")
         if not any(row.name == AT_RANDOM and row.collapse for row in self.references):
             raise ValueError(f"{AT_RANDOM} is missing")
         return self
 
     def random_regret(self, data_set: str) -> float:
-        """The mean over all cells within the budget."""
+        """Return the mean over all cells within the budget."""
         return self._at_random.regret[data_set].mean
 
     @property
@@ -129,7 +129,7 @@ class Summary(Record):
 
 
 class Settings(Record):
-    """What a search was told; ``table`` is the latency table's hash, None without a budget."""
+    """The inputs of a search; ``table`` is the hash of the latency table, None without a budget."""
 
     setting: dict[str, Any]
     data: str
@@ -140,7 +140,7 @@ class Settings(Record):
 
 
 class Found(Record):
-    """``result.json``: what a search has found, ``network`` is what that costs, by metric."""
+    """``result.json``: the cell that a search found; ``network`` are its costs by metric."""
 
     method: str
     seed: int
@@ -160,7 +160,7 @@ class Found(Record):
 
 @dataclass(frozen=True)
 class Search:
-    """One search. ``raw`` is its ``result.json``, ``manifest`` what is known of how it was made."""
+    """One search. ``raw`` is its ``result.json``, ``manifest`` what is recorded about how it ran."""
 
     found: Found
     raw: dict[str, Any]
@@ -172,13 +172,13 @@ class Search:
         return f"{self.found.method}, seed {self.found.seed}"
 
     def kept(self, budget: Budget) -> bool:
-        """Whether the cell keeps every limit, as the latency table and the counts predict it."""
+        """Return whether the predicted costs of the cell are within every limit."""
         return all(self.found.network[metric] <= bound for metric, bound in budget.limits.items())
 
 
 @dataclass(frozen=True)
 class BenchmarkContent:
-    """``raw`` is ``summary.json``; ``searches`` are in its order. ``table`` is None where the folder has none."""
+    """``raw`` is ``summary.json``, whose order ``searches`` have. ``table`` is None where the folder has none."""
 
     name: str
     summary: Summary
@@ -196,7 +196,7 @@ class BenchmarkContent:
 
     @cached_property
     def edge_costs(self) -> Array | None:
-        """[E, K] what an operation costs on an edge in ms, as the loss counts it; None without a table."""
+        """The cost [E, K] in ms of each operation on each edge in the loss; None without a table."""
         if self.table is None:
             return None
         model = build_metrics(self.table, self.sized)["latency_ms"]
@@ -205,7 +205,7 @@ class BenchmarkContent:
 
 
 def is_benchmark(folder: Path) -> bool:
-    """Whether ``hwnas benchmark`` has written into the folder, ended or not. Raises HwnasError when a run has, too."""
+    """Return whether the folder is that of ``hwnas benchmark``. Raises HwnasError when it also holds a run."""
     found = (folder / ALL).is_file() or any(folder.glob("*/seed*/manifest.json"))
     if found and (folder / "manifest.json").is_file():
         raise HwnasError(f"{folder} holds both a run and a benchmark", "move one of them into a folder of its own")
@@ -213,59 +213,59 @@ def is_benchmark(folder: Path) -> bool:
 
 
 def read_benchmark(folder: Path) -> BenchmarkContent:
-    """Read a benchmark. Raises HwnasError when it has not ended, or its files are not whole or of one benchmark."""
-    again = f"make it with 'hwnas benchmark nasbench201 --out {folder}'"
+    """Read a benchmark. Raises HwnasError when it is not finished, or a file is damaged or of another benchmark."""
+    fix = f"make it with 'hwnas benchmark nasbench201 --out {folder}'"
     if not (folder / "summary.json").is_file():
-        raise HwnasError(f"{folder} holds a benchmark that has not ended: it has no summary.json", again)
-    raw = read_json(folder / "summary.json", again)
-    summary = validate(Summary, raw, folder / "summary.json", again)
-    searches = _read_recorded(folder, again) if (folder / ALL).is_file() else _read_folders(folder, summary, again)
+        raise HwnasError(f"{folder} holds a benchmark that has not ended: it has no summary.json", fix)
+    raw = read_json(folder / "summary.json", fix)
+    summary = validate(Summary, raw, folder / "summary.json", fix)
+    searches = _read_recorded(folder, fix) if (folder / ALL).is_file() else _read_folders(folder, summary, fix)
     asked = [(row.method, seed) for row in summary.methods for seed in row.seeds]
     known = {(search.found.method, search.found.seed): search for search in searches}
     if len(asked) != len(searches) or set(asked) != set(known):
-        raise HwnasError(f"{folder}: summary.json and the results are not of the same methods and seeds", again)
+        raise HwnasError(f"{folder}: summary.json and the results are not of the same methods and seeds", fix)
     ordered = tuple(known[one] for one in asked)
     if what := _differ(summary, ordered):
-        raise HwnasError(f"{folder}: its results are not of one benchmark, they differ in {what}", again)
-    sized = read_sizes(NASBENCH201, ordered[0].found.settings.setting, folder, again)
-    table = _read_table(folder, ordered[0].found, again)
+        raise HwnasError(f"{folder}: its results are not of one benchmark, they differ in {what}", fix)
+    sized = read_sizes(NASBENCH201, ordered[0].found.settings.setting, folder, fix)
+    table = _read_table(folder, ordered[0].found, fix)
     return BenchmarkContent(folder.resolve().name, summary, raw, sized, ordered, table)
 
 
-def _read_folders(folder: Path, summary: Summary, again: str) -> list[Search]:
+def _read_folders(folder: Path, summary: Summary, fix: str) -> list[Search]:
     searches = []
     for row in summary.methods:
         for seed in row.seeds:
-            place = folder / row.method / f"seed{seed}"
-            raw, manifest = (read_json(place / f"{name}.json", again) for name in ("result", "manifest"))
-            search = _search(raw, place / "result.json", again)
+            search_folder = folder / row.method / f"seed{seed}"
+            raw, manifest = (read_json(search_folder / f"{name}.json", fix) for name in ("result", "manifest"))
+            search = _search(raw, search_folder / "result.json", fix)
             known = manifest if isinstance(manifest, dict) else {}
-            told = (search.found.method, search.found.seed, search.manifest["digest"])
-            if told != (row.method, seed, known.get("digest")):
-                raise HwnasError(f"{place / 'result.json'} is not of the search of its manifest.json", again)
+            recorded = (search.found.method, search.found.seed, search.manifest["digest"])
+            if recorded != (row.method, seed, known.get("digest")):
+                raise HwnasError(f"{search_folder / 'result.json'} is not of the search of its manifest.json", fix)
             more = {name: known.get(name) for name in ("hwnas", "started")}
             searches.append(Search(search.found, raw, search.cell, {**search.manifest, **more}))
     return searches
 
 
-def _read_recorded(folder: Path, again: str) -> list[Search]:
-    rows = read_json(folder / ALL, again)
+def _read_recorded(folder: Path, fix: str) -> list[Search]:
+    rows = read_json(folder / ALL, fix)
     if not isinstance(rows, list):
-        raise HwnasError(f"{folder / ALL} is no list of results", again)
-    return [_search(row, f"result {number} of {folder / ALL}", again) for number, row in enumerate(rows, start=1)]
+        raise HwnasError(f"{folder / ALL} is no list of results", fix)
+    return [_search(row, f"result {number} of {folder / ALL}", fix) for number, row in enumerate(rows, start=1)]
 
 
-def _search(raw: Any, where: Path | str, again: str) -> Search:
-    found = validate(Found, raw, where, again)
+def _search(raw: Any, where: Path | str, fix: str) -> Search:
+    found = validate(Found, raw, where, fix)
     if missing := found.settings.budget.limits.keys() - found.network.keys():
-        raise HwnasError(f"{where} is incomplete (network.{min(missing)})", again)
+        raise HwnasError(f"{where} is incomplete (network.{min(missing)})", fix)
     manifest = {"method": found.method, "seed": found.seed, "digest": sha256_of(raw["settings"])}
     manifest |= {name: raw[name] for name in ("threads", "machine", "torch")}
     return Search(found, raw, NASBENCH201.parse(found.architecture), manifest)
 
 
 def _differ(summary: Summary, searches: Sequence[Search]) -> str:
-    """In what the results are of another benchmark than the summary, or than each other; empty where in nothing."""
+    """Return what the results and the summary do not have in common; empty when they are of one benchmark."""
     first = searches[0].found.settings
     recipes: dict[str, dict[str, Any]] = {}
     for found in (search.found for search in searches):
@@ -292,12 +292,12 @@ def _agrees(row: Method, values: Sequence[float], data_set: str) -> bool:
     return math.isclose(row.regret[data_set].mean, statistics.fmean(values), rel_tol=1e-9, abs_tol=1e-9)
 
 
-def _read_table(folder: Path, found: Found, again: str) -> LatencyTable | None:
-    """The latency table of the searches; recorded benchmarks may not hold it."""
+def _read_table(folder: Path, found: Found, fix: str) -> LatencyTable | None:
+    """Return the latency table of the searches; recorded benchmarks may have none."""
     path = folder / found.method / f"seed{found.seed}" / "table.json"
     if found.settings.table is None or not path.exists():
         return None
     table = read_table(path)
     if table.sha256 != found.settings.table:
-        raise HwnasError(f"{path} is not the latency table that the search was made with", again)
+        raise HwnasError(f"{path} is not the latency table that the search was made with", fix)
     return table

@@ -1,4 +1,4 @@
-"""The page of a benchmark of ``hwnas benchmark``."""
+"""Write the page of a benchmark of ``hwnas benchmark``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from hwnas.report.page import render_page, write_page
 from hwnas.report.table_section import table_figures
 from hwnas.tables.io import table_text
 
-ACCURACY = "nb201_accuracy.csv.gz"  # what the command to reproduce calls the accuracy table, whose path is not recorded
+ACCURACY = "nb201_accuracy.csv.gz"  # the accuracy table in the command to reproduce; its path is not recorded
 
 
 def write_benchmark_page(content: BenchmarkContent, out: Path, folder: Path) -> list[Path]:
-    """Write the page to ``out``, and into ``folder`` its figures and numbers, and what the command to reproduce reads.
-    Returns the files in ``folder``. Raises HwnasError when either cannot be written.
+    """Write the page to ``out``, and its figures, its numbers and the inputs of its command into ``folder``.
+
+    Returns the files in ``folder``. Raises HwnasError when they cannot be written.
     """
     section, line, made = benchmark_section(content), command(content, str(folder)), _manifest(content)
     text = render_page(
@@ -40,7 +41,7 @@ def write_benchmark_page(content: BenchmarkContent, out: Path, folder: Path) -> 
 
 
 def command(content: BenchmarkContent, folder: str) -> str:
-    """The shell line that makes the benchmark again, in a new folder; ``folder`` holds what it reads."""
+    """Return the shell line that repeats the benchmark in a new folder; ``folder`` holds its inputs."""
     summary, setting, first = content.summary, content.sized.setting, content.searches[0].found
     options = [
         *(("--method", row.method) for row in summary.methods),
@@ -50,7 +51,7 @@ def command(content: BenchmarkContent, folder: str) -> str:
         ("--channels", str(setting.channels)),
         ("--cells", str(setting.depth)),
         ("--recipe", f"{folder}/recipes/{{method}}.yaml"),
-        # As many side by side as give a search the threads that it had.
+        # This many searches in parallel give each search the threads that it had.
         ("--jobs", str(max(1, first.machine.cores // first.threads))),
         ("--out", f"runs/{content.name}-again"),
     ]
@@ -60,7 +61,7 @@ def command(content: BenchmarkContent, folder: str) -> str:
 
 
 def _inputs(content: BenchmarkContent) -> dict[str, str]:
-    """What the command reads besides the images and the accuracies, by file name."""
+    """Return the files that the command reads besides the images and the accuracies, by name."""
     import yaml
 
     files = {
@@ -71,7 +72,7 @@ def _inputs(content: BenchmarkContent) -> dict[str, str]:
 
 
 def _manifest(content: BenchmarkContent) -> dict[str, Any]:
-    """What all searches were told, every method's recipe, and how each search was made."""
+    """Return the settings that all searches share, the recipe of every method, and the manifest of every search."""
     shared = {name: value for name, value in content.searches[0].raw["settings"].items() if name != "recipe"}
     return {
         "settings": shared | {"accuracy_sha256": content.summary.accuracy_sha256},
@@ -83,7 +84,7 @@ def _manifest(content: BenchmarkContent) -> dict[str, Any]:
 
 
 def _versions(content: BenchmarkContent) -> str:
-    """Those that are recorded."""
+    """Return the recorded versions."""
     manifests = [search.manifest for search in content.searches]
     told = {f"{name} {known[name]}" for known in manifests for name in ("hwnas", "torch") if name in known}
     return ", ".join(sorted(told))
@@ -96,7 +97,7 @@ def _figures(section: BenchmarkSection) -> Iterator[Figure]:
 
 
 def _numbers(content: BenchmarkContent, section: BenchmarkSection, line: str) -> dict[str, Any]:
-    """Everything that the page says."""
+    """Return everything that the page shows, as JSON."""
     return {
         "name": content.name,
         "answer": section.answer,

@@ -1,4 +1,4 @@
-"""What a page says of a benchmark: question, answer, all figures in tables, the cells that were found."""
+"""The content of a benchmark's page: settings, answer, tables of all numbers, and the cells that were found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hwnas.benchmark.summary import FOOTNOTE, summary_table
 from hwnas.budgets.budget import format_amount
 from hwnas.report.benchmark_content import BenchmarkContent, Search, Spread
-from hwnas.report.benchmark_plots import collapse_figures, cost_figures, place_of, regret_figures
+from hwnas.report.benchmark_figures import collapse_figures, cost_figures, regret_figures, section_id
 from hwnas.report.cell_graph import cell_graph
 from hwnas.report.edges import Choice, Edge
 from hwnas.report.figure import Figure
@@ -22,7 +22,7 @@ MOST_CELLS = 300  # that a page shows; where there are more, they are files alon
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts. ``links`` are the places in the page that its rows are of; ``note`` says what to know."""
+    """A table of texts. ``links`` are the ids of the sections that its rows are about; ``note`` is the text below."""
 
     columns: list[str]
     rows: list[list[str]]
@@ -32,7 +32,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class SearchSection:
-    """One search and the cell that it found."""
+    """A search and the cell that it found."""
 
     id: str
     name: str
@@ -45,11 +45,11 @@ class SearchSection:
 
 @dataclass(frozen=True)
 class BenchmarkSection:
-    """``methods`` are their searches; ``limits`` and ``table`` are None where there are none."""
+    """``methods`` are their searches; ``limits`` and ``table`` are None where the benchmark has none."""
 
     name: str
     answer: str
-    question: list[tuple[str, str]]
+    settings: list[tuple[str, str]]
     regrets: list[Figure]
     costs: list[Figure]
     collapse: list[Figure]
@@ -69,7 +69,7 @@ def benchmark_section(content: BenchmarkContent) -> BenchmarkSection:
     return BenchmarkSection(
         name=content.name,
         answer=answer(content),
-        question=_question(content),
+        settings=_settings(content),
         regrets=regret_figures(content),
         costs=cost_figures(content),
         collapse=collapse_figures(content),
@@ -85,7 +85,7 @@ def benchmark_section(content: BenchmarkContent) -> BenchmarkSection:
 
 
 def _methods(content: BenchmarkContent) -> list[dict[str, Any]]:
-    """The summary's rows, with the epochs of their searches, which those of older benchmarks do not say."""
+    """Return the rows of the summary with the epochs of their searches, which older summaries do not have."""
     return [
         {**row, "epochs": content.of(row["method"])[0].found.settings.recipe.get("epochs")}
         for row in content.raw["methods"]
@@ -93,7 +93,7 @@ def _methods(content: BenchmarkContent) -> list[dict[str, Any]]:
 
 
 def answer(content: BenchmarkContent) -> str:
-    """The benchmark's outcome in one sentence, on its first data set."""
+    """Return the outcome of the benchmark on its first data set in one sentence."""
     summary = content.summary
     first, best = summary.data_sets[0], min(summary.methods, key=lambda row: row.regret[summary.data_sets[0]].mean)
     number, random = len(summary.methods), summary.random_regret(first)
@@ -124,7 +124,7 @@ def _cells(content: BenchmarkContent) -> str:
     return f"{content.summary.cells_within_budget:,} cells{within}"
 
 
-def _question(content: BenchmarkContent) -> list[tuple[str, str]]:
+def _settings(content: BenchmarkContent) -> list[tuple[str, str]]:
     summary, budget = content.summary, content.budget
     seeds = dict.fromkeys(", ".join(map(str, row.seeds)) for row in summary.methods)
     machines = dict.fromkeys(
@@ -140,9 +140,8 @@ def _question(content: BenchmarkContent) -> list[tuple[str, str]]:
         ("budget", f"{budget.text}: {_bounds(content)}; {_cells(content)}" if budget.limits else "none"),
         (
             "protocol",
-            f"each search is a process that is told nothing of the accuracies; when all had ended, their cells were "
-            f"looked up in the table of what every cell reaches when it is trained in full (sha256 "
-            f"{summary.accuracy_sha256})",
+            "each search is a process without access to the accuracies; when all had finished, their cells were looked "
+            f"up in the table of the accuracies of all cells, each trained in full (sha256 {summary.accuracy_sha256})",
         ),
         ("regret", f"accuracy of the best cell{within} minus that of the cell found, in percentage points"),
         ("machine", f"{'; '.join(machines)}; threads of a search: {' or '.join(map(str, threads))}"),
@@ -169,11 +168,11 @@ def _results(content: BenchmarkContent) -> Grid:
         row += [format_amount(name, found.network[name]) if name in found.network else "-" for name in metrics]
         rows.append([*row, found.architecture])
     note = "validation: of the cell with the supernet's weights, on images of the search's own data."
-    return Grid(columns, rows, note, [place_of(search) for search in content.searches])
+    return Grid(columns, rows, note, [section_id(search) for search in content.searches])
 
 
 def _limits(content: BenchmarkContent) -> Grid:
-    """Whether every cell keeps every limit."""
+    """Return the table of the cells' costs and limits."""
     limits = content.budget.limits
     columns = ["method", "seed", *(f"{metric} ≤ {format_amount(metric, bound)}" for metric, bound in limits.items())]
     rows = [
@@ -186,7 +185,7 @@ def _limits(content: BenchmarkContent) -> Grid:
         for search in content.searches
     ]
     note = "As the latency table and the counts predict it; hwnas benchmark times nothing."
-    return Grid([*columns, "kept"], rows, note, [place_of(search) for search in content.searches])
+    return Grid([*columns, "kept"], rows, note, [section_id(search) for search in content.searches])
 
 
 def _search(content: BenchmarkContent, search: Search) -> SearchSection:
@@ -212,19 +211,19 @@ def _search(content: BenchmarkContent, search: Search) -> SearchSection:
     note += "Dashed edges lie on no path to the output." * dead
     data = [{"edge": e.label, "op": e.chosen.op, "cost_ms": e.chosen.cost_ms, "live": e.live} for e in edges]
     graph = Figure(
-        f"{place_of(search)}-cell", f"{search.name}: the cell", cell_graph(cell, edges, ops), data,
+        f"{section_id(search)}-cell", f"{search.name}: the cell", cell_graph(cell, edges, ops), data,
         in_page=len(content.searches) <= MOST_CELLS,
     )  # fmt: skip
-    return SearchSection(place_of(search), search.name, found.seed, facts, found.architecture, graph, note)
+    return SearchSection(section_id(search), search.name, found.seed, facts, found.architecture, graph, note)
 
 
 def _cost(metric: str, value: float) -> str:
-    """Bytes do not say of what."""
+    """Return a cost with its unit, and its metric where the unit does not tell it."""
     return format_amount(metric, value) + f" {metric}" * metric.endswith("_bytes")
 
 
 def _edges(content: BenchmarkContent, search: Search) -> list[Edge]:
-    """The cell's edges, with what they cost where there is a latency table."""
+    """Return the edges of the cell, with their costs if there is a latency table."""
     ((kind, cell),), (chosen,) = NASBENCH201.cells.items(), search.cell.cells
     live, edges = cell.live_edges(chosen), []
     for number, ((source, sink), op) in enumerate(zip(cell.edges, chosen, strict=True)):

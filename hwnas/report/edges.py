@@ -1,4 +1,4 @@
-"""Why each edge has its operation: probability and cost, and those of the runner-up."""
+"""The edges of a derived network: probability and cost of the operation of each, and of the runner-up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hwnas.spaces import NONE
 
 @dataclass(frozen=True)
 class Choice:
-    """An operation on an edge: ``cost_ms`` by device; ``probability`` None where the run did not write it."""
+    """An operation on an edge; ``cost_ms`` is by device, ``probability`` None where the run did not record it."""
 
     op: str
     probability: float | None
@@ -19,11 +19,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Edge:
-    """What the derivation took on an edge of a cell, and the most probable other operation.
+    """The derived operation on an edge of a cell, and the most probable other operation.
 
-    ``live`` says whether it lies on a path from an input to an output; the exported network leaves the others out.
-    ``ruled`` says that every node had to have a number of inputs, besides the limits; ``selection`` how the network was
-    taken.
+    ``live`` is true on a path from an input to an output; the exported network has no other edges. ``ruled`` is true
+    where the space's rules fix the number of inputs of every node. ``selection`` is the name of the search's way to
+    select its architecture.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Edge:
 
     @property
     def why(self) -> str:
-        """In words: what decided."""
+        """The reason for the operation, in words; empty where the probabilities are not known."""
         chosen, other = self.chosen, self.runner_up
         if other is None or chosen.probability is None or other.probability is None:
             return ""
@@ -58,7 +58,7 @@ class Edge:
 
 
 def edges_of(run: RunContent, target: Target) -> dict[str, list[Edge]]:
-    """The edges of every cell kind of a target's network."""
+    """Return the edges of every cell kind of a target's network."""
     devices = [timing.device for timing in target.timings]
     ruled = run.manifest.recipe.inputs_per_node is not None
     selection = run.manifest.recipe.selection.name

@@ -1,4 +1,4 @@
-"""The commands that make a run again, and the files that they need."""
+"""The commands that reproduce a run, and the files that they read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from hwnas.tables.network_key import named_setting
 
 
 def inputs(run: RunContent, prefix: str) -> dict[str, str]:
-    """What the commands read besides the images, by file name: the recipe, the tables by the run's own names, and the
-    space where it is the user's own file.
-    """
+    """Return the files that the commands read besides the images: recipe, latency tables, and a user's own space."""
     import yaml
 
     files = {f"{prefix}recipe.yaml": yaml.safe_dump(run.manifest.recipe.to_json(), sort_keys=True)}
@@ -24,7 +22,7 @@ def inputs(run: RunContent, prefix: str) -> dict[str, str]:
 
 
 def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
-    """Shell lines that search again into a new folder, and what follows; ``folder`` holds the ``inputs``."""
+    """Return shell lines that search, verify and report into a new folder; ``folder`` holds the ``inputs``."""
     manifest, setting = run.manifest, run.sized.setting
     options: list[tuple[str, Sequence[str]]] = [
         ("--space", [run.space.spec if _own_file(run) is None else f"{folder}/{prefix}{SPACE_FILE}"]),
@@ -45,7 +43,7 @@ def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
 
 
 def _own_file(run: RunContent) -> str | None:
-    """The text of the space, where it is the user's own file."""
+    """Return the text of the space if it is a file of the user."""
     return run.space.origin.text if run.space.origin else None
 
 

@@ -1,4 +1,4 @@
-"""What a page says of a latency table: heat maps, how well it adds up, how it was made."""
+"""The section of a page about a latency table: heat maps, additivity, and how it was measured."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from hwnas.tables.schema import LatencyTable
 
 MOST_CELLS = 6_000  # of all heat maps of a table in a page
 MOST_NETWORKS = 1_000  # that are drawn
-HELD_OUT, FITTED = "held out: no fit has seen it", "the correction was fitted on it"
+HELD_OUT, FITTED = "held out: in no fit", "the correction was fitted on it"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How well the table predicts whole networks of one kind: in words, and drawn where it holds them."""
+    """The error of the table's predictions for networks of one size; ``figure`` is None where it holds none."""
 
     network: str
     lines: list[str]
@@ -32,7 +32,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class TableSection:
-    """``notes`` say what is not shown, and why."""
+    """``notes`` give the reasons for what is not shown."""
 
     name: str
     facts: list[tuple[str, str]]
@@ -43,8 +43,9 @@ class TableSection:
 
 
 def table_section(table: LatencyTable, name: str, prefix: str, own: SearchSpace | None = None) -> TableSection:
-    """``name`` is what the reader calls the table, ``prefix`` begins the names of its figures, ``own`` a space of the
-    user's own that it may have been made for.
+    """Return the section of a table called ``name``; ``prefix`` starts the names of its figures.
+
+    ``own`` is a user's own space that the table may have been made for.
     """
     panels = table_panels(table)
     notes = []
@@ -68,7 +69,7 @@ def table_figures(section: TableSection) -> Iterator[Figure]:
 
 
 def facts_of(table: LatencyTable) -> list[tuple[str, str]]:
-    """Device, runtime and protocol, in words."""
+    """Return names and texts of device, runtime and protocol."""
     device, protocol, quality = table.device, table.protocol, table.quality
     facts = [
         ("device", f"{table.describe()}; {device.os}, {device.cores or 'unknown'} cores"),

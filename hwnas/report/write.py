@@ -1,4 +1,4 @@
-"""Which page folders get: that of runs, or that of a benchmark."""
+"""Write the report of folders: the page of finished runs, or that of a benchmark."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from hwnas.report.run_page import write_run_page
 
 
 def write_report(folders: Sequence[Path], out: Path, files: Path) -> list[Path]:
-    """Write one page on finished runs, or on one benchmark, and what belongs to it into the folder ``files``.
+    """Write one page about finished runs, or about one benchmark, and its figures and numbers into ``files``.
 
-    Returns those files. Raises HwnasError for folders of several kinds, and for what is not finished or not whole.
+    Returns the files in ``files``. Raises HwnasError for folders of both kinds, and for a folder that is unfinished or
+    damaged.
     """
     benchmarks = [folder for folder in folders if is_benchmark(folder)]
     if not benchmarks:
         return write_run_page([read_run(folder) for folder in folders], out, files)
     if len(folders) > 1:
         raise HwnasError(
-            f"{benchmarks[0]} is a benchmark: a page is on one of these, or on runs", "give each a page of its own"
+            f"{benchmarks[0]} is a benchmark: a page is about one benchmark, or about runs", "make a page for each"
         )
     return write_benchmark_page(read_benchmark(benchmarks[0]), out, files)

@@ -1,1 +1,1 @@
-"""A run's folder: search, select, write, verify, evaluate, train, quantize."""
+"""Runs and their folders: search, select, write, verify, evaluate, train, quantise."""

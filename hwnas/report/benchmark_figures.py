@@ -1,4 +1,4 @@
-"""The figures of a benchmark: how far every method is off, what its searches cost, how far they collapse."""
+"""Figures of a benchmark: regret of the methods, cost of their searches, collapse of their cells."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COSTS: dict[str, Callable[[Search], float]] = {
     "processor seconds of a search": lambda search: search.found.search.processor_s,
     "most memory of a search, MB": lambda search: search.found.search.peak_memory_mb,
 }
-READ_IT = "a point a seed, a bar at the mean; dashed: a random cell, on average"
+LEGEND = "a point a seed, a bar at the mean; dashed: a random cell, on average"
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something of every search; ``at_random`` is what a cell that is drawn at random has on average."""
+    """A number of every search; ``at_random`` is its mean over random cells."""
 
     name: str
     title: str
@@ -34,13 +34,13 @@ class Quantity:
         return f"{value:.0%}" if self.percent else f"{value:.2f}"
 
 
-def place_of(search: Search) -> str:
-    """The id in the page of what tells of a search."""
+def section_id(search: Search) -> str:
+    """Return the id of a search's section in the page."""
     return f"{search.found.method}-{search.found.seed}"
 
 
 def regret_figures(content: BenchmarkContent) -> list[Figure]:
-    """One a data set. The keyboard reaches every search once: in the first."""
+    """Return a figure for each data set. The keyboard reaches every search once, in the first figure."""
     return [
         _strip(
             content,
@@ -49,14 +49,14 @@ def regret_figures(content: BenchmarkContent) -> list[Figure]:
                 lambda search, name=name: search.found.regret[name],  # type: ignore[misc]
                 content.summary.random_regret(name),
             ),
-            by_keyboard=place == 0,
+            by_keyboard=number == 0,
         )
-        for place, name in enumerate(content.summary.data_sets)
+        for number, name in enumerate(content.summary.data_sets)
     ]  # fmt: skip
 
 
 def collapse_figures(content: BenchmarkContent) -> list[Figure]:
-    """Shares of the cells' edges."""
+    """Return the figures of the shares of a cell's edges that have collapsed."""
     at_random, unit = content.summary.random_collapse, "share of the cell's edges"
     quantities = [
         Quantity(
@@ -72,7 +72,7 @@ def collapse_figures(content: BenchmarkContent) -> list[Figure]:
 
 
 def cost_figures(content: BenchmarkContent) -> list[Figure]:
-    """Accuracy on every data set against what the search took."""
+    """Return figures of the accuracy on every data set against each cost of a search."""
     return [_scatter(content, f"cost-{number}", x_title) for number, x_title in enumerate(COSTS, start=1)]
 
 
@@ -88,7 +88,7 @@ def _strip(content: BenchmarkContent, quantity: Quantity, by_keyboard: bool) -> 
     ]
     shown = [
         row | {
-            "href": f"#{place_of(search)}",
+            "href": f"#{section_id(search)}",
             "tip": f"{search.name}; {quantity.title} {quantity.words(row['value'])}; {search.found.architecture}",
         }
         for row, search in zip(seeds, content.searches, strict=True)
@@ -100,7 +100,7 @@ def _strip(content: BenchmarkContent, quantity: Quantity, by_keyboard: bool) -> 
     }
     svg = strip(shown, bars, [level], quantity.unit, methods, quantity.percent)
     data = {"seeds": seeds, "means": means, "random_cell": quantity.at_random}
-    return Figure(quantity.name, f"{quantity.title}: {READ_IT}", svg, data, by_keyboard=by_keyboard)
+    return Figure(quantity.name, f"{quantity.title}: {LEGEND}", svg, data, by_keyboard=by_keyboard)
 
 
 def _scatter(content: BenchmarkContent, name: str, x_title: str) -> Figure:
@@ -116,7 +116,7 @@ def _scatter(content: BenchmarkContent, name: str, x_title: str) -> Figure:
             for m in methods
         ]
         shown = [
-            row | {"href": f"#{place_of(search)}", "tip": f"{search.name}; {_words(row, data_set, x_title)}"}
+            row | {"href": f"#{section_id(search)}", "tip": f"{search.name}; {_words(row, data_set, x_title)}"}
             for row, search in zip(seeds, content.searches, strict=True)
         ]
         large = [row | {"tip": f"{row['label']}, mean; {_words(row, data_set, x_title)}"} for row in means]
