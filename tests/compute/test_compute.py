@@ -38,7 +38,7 @@ METHODS = [
     *(name for name in known_recipes() if name.startswith("nasbench201/")),
     *(f"darts/{name}" for name in ("darts", "drnas-progressive", "pc-darts")),  # what NAS-Bench-201's have nothing of
 ]
-STEPS = 3
+STEPS = 2
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can use no CUDA GPU here")
 
 

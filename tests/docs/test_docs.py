@@ -75,7 +75,7 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    monkeypatch.setattr("blocks.ROOT", tmp_path)
+    monkeypatch.setattr("support.blocks.ROOT", tmp_path)
     (tmp_path / "folder").mkdir()
     return Reader(tmp_path / "folder", tmp_path / "state", {})
 

@@ -57,7 +57,7 @@ def test_every_method_has_a_recipe_for_every_space() -> None:
 def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, table_file: Path, method: str) -> None:
     """One that a quarter of the architectures keep; what it keeps is summed up by a cost model of the table."""
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1)
-    quick = ("--epochs", 2, "--child-epochs", 0, "--batch-size", 128, "--budget", "aggressive")
+    quick = ("--epochs", 2, "--child-epochs", 0, "--batch-size", 256, "--budget", "aggressive")
     out = tmp_path / "run"
     base = ("search", "--table", table_file, *small, "--method", method)
     result = run(*base, *quick, "--out", out, "--json")
@@ -89,6 +89,7 @@ def test_a_search_goes_on_in_the_same_bits(tmp_path: Path, space: str, method: s
     folder = "short" if space == "nasbench201" else space
     changes = {
         "epochs": 4,
+        "batch_size": 32,
         **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
     }
 

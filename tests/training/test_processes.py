@@ -30,6 +30,7 @@ from hwnas.training.child import Trainer
 from hwnas.training.processes import ALONE, Processes, joined, process_group
 from hwnas.training.recipe import read_training
 from support.command import Run
+from support.paths import ROOT
 from support.searches import COSTS, FEW, PREVIEWS, SMALL_SEARCH, unlike
 from support.spaces import SMALL
 from support.tables import make_table
@@ -113,7 +114,8 @@ def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:
     """Processes that find each other where torchrun would let them, in a store that outlives them."""
     STORES.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(STORES[-1].port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    environment = {**os.environ, **where, "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    environment = {**os.environ, **where, "PYTHONPATH": path, "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
             [sys.executable, *map(str, command)],

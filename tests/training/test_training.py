@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import time
 from collections import Counter
@@ -20,7 +21,9 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
 from torch import Tensor, nn
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from hwnas.cli import app
 from hwnas.compute.precision import bfloat16_flag
 from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
@@ -488,18 +491,26 @@ def test_calibration_error_follows_its_definition() -> None:
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def finished(run: Run, tmp_path: Path) -> Path:
-    """A finished search of nasbench201 at 4 channels, one cell a stage, with a table of this machine."""
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search of nasbench201 at 4 channels, one cell a stage, with a made-up table of this machine."""
+    folder = tmp_path_factory.mktemp("searched")
     setting = Setting(channels=4, depth=1, height=16, width=16)
     table = make_table(SizedSpace(get_space("nasbench201"), setting))
     device = table.device.model_copy(update={"fingerprint": ask(parse_device("cpu")).device.fingerprint})
-    write_table(tmp_path / "cpu.json", table.model_copy(update={"device": device}))
+    write_table(folder / "cpu.json", table.model_copy(update={"device": device}))
     sizes = ("--channels", 4, "--cells", 1, "--data", "digits?size=16", "--recipe", "snas-short")
     short = ("--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
-    result = run("search", "--table", tmp_path / "cpu.json", *sizes, *short, "--out", tmp_path / "run")
+    words = ("search", "--table", folder / "cpu.json", *sizes, *short, "--out", folder / "run")
+    result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
-    return tmp_path / "run"
+    return folder / "run"
+
+
+@pytest.fixture
+def finished(searched: Path, tmp_path: Path) -> Path:
+    """A copy of the finished search, to be changed."""
+    return Path(shutil.copytree(searched, tmp_path / "run"))
 
 
 @pytest.mark.end_to_end
