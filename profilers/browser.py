@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times ONNX models with onnxruntime-web (WebAssembly) in headless Chromium, with visits.py and browser.html beside it.
+"""Times ONNX models with onnxruntime-web (WebAssembly) in headless Chromium, with runner.py and browser.html beside it.
 
     python browser.py job.json > times.jsonl
 
@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-import visits
+import runner
 
 PATIENCE_S = 60  # for any answer of the page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -43,7 +43,7 @@ TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascrip
 
 
 class Browser:
-    """A browser with one page in it, which takes commands and gives answers."""
+    """A browser with one page, which gets commands and posts answers."""
 
     def start(self, job):
         runtime, chromium = find_runtime(), find_chromium()
@@ -55,17 +55,17 @@ class Browser:
         server.browser = self
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.open(chromium, f"http://127.0.0.1:{server.server_address[1]}/")
-        said = self.answer()
-        major = re.search(r"Chrome/(\d+)", said["agent"])
-        if not major or not said["version"]:
-            sys.exit("onnxruntime-web from {} does not start in {}".format(runtime, said["agent"]))
-        if job["threads"] > 1 and not said["isolated"]:
-            sys.exit("{} gives a page one thread only".format(said["agent"]))
-        self.clock_ms = said["clock_ms"]
-        model = f"{visits.processor_model()}, Chromium {major.group(1)}"
+        page = self.answer()
+        major = re.search(r"Chrome/(\d+)", page["agent"])
+        if not major or not page["version"]:
+            sys.exit("onnxruntime-web from {} does not start in {}".format(runtime, page["agent"]))
+        if job["threads"] > 1 and not page["isolated"]:
+            sys.exit("{} gives a page one thread only".format(page["agent"]))
+        self.clock_ms = page["clock_ms"]
+        model = f"{runner.processor_model()}, Chromium {major.group(1)}"
         return {
             "runtime": "onnxruntime-web",
-            "version": said["version"],
+            "version": page["version"],
             "provider": "wasm",
             "options": {"pinned": False},
             "device": {"name": model, "kind": "browser", "model": model},
@@ -78,20 +78,20 @@ class Browser:
         self.files["/model"] = Path(path)
         return self.ask({"do": "load", "threads": job["threads"], "batch": job["batch"]})["model"]
 
-    def visit(self, model, job, warmup_ms):
+    def values(self, model, job, warmup_ms):
         rules = {name: job[name] for name in ("block_ms", "visit_ms", "min_blocks", "max_blocks")}
-        asked = {"do": "visit", "model": model, "warmup_ms": warmup_ms, "clock_ms": self.clock_ms, **rules}
-        return self.ask(asked)["times"]
+        command = {"do": "values", "model": model, "warmup_ms": warmup_ms, "clock_ms": self.clock_ms, **rules}
+        return self.ask(command)["times"]
 
     def threads(self):
-        """The main thread of every page process: one of them runs the models."""
+        """Return the main thread of every page process: one of them runs the models."""
         session = str(self.keeper.pid)
-        processes = [Path(place) for place in glob.glob("/proc/[0-9]*")]
+        processes = [Path(path) for path in glob.glob("/proc/[0-9]*")]
         return [
             int(process.name)
             for process in processes
-            if visits.read_text(str(process / "stat")).rpartition(")")[2].split()[3:4] == [session]
-            and "--type=renderer" in visits.read_text(str(process / "cmdline"))
+            if runner.read_text(str(process / "stat")).rpartition(")")[2].split()[3:4] == [session]
+            and "--type=renderer" in runner.read_text(str(process / "cmdline"))
         ]
 
     def ask(self, command):
@@ -100,15 +100,15 @@ class Browser:
 
     def answer(self):
         try:
-            said = self.answers.get(timeout=PATIENCE_S)
+            answer = self.answers.get(timeout=PATIENCE_S)
         except queue.Empty:
             sys.exit(f"the page in the browser has not answered for {PATIENCE_S} s")
-        if "error" in said:
-            sys.exit(" ".join(said["error"].split()))
-        return said
+        if "error" in answer:
+            sys.exit(" ".join(answer["error"].split()))
+        return answer
 
     def open(self, chromium, address):
-        """Start the browser by way of a keeper, which ends it when this program ends, however that comes about."""
+        """Start the browser in a keeper process, which ends it when this program ends, for whatever reason."""
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         self.keeper = subprocess.Popen(
             [sys.executable, os.path.abspath(__file__), "--keep", chromium, *FLAGS, *sandbox, address],
@@ -120,8 +120,8 @@ class Browser:
         threading.Thread(target=self.listen, daemon=True).start()
 
     def listen(self):
-        complaint = self.keeper.stdout.read().decode(errors="replace")
-        self.answers.put({"error": "the browser ended: " + complaint})
+        stderr = self.keeper.stdout.read().decode(errors="replace")
+        self.answers.put({"error": "the browser ended: " + stderr})
 
     def close(self):
         self.keeper.stdin.close()
@@ -132,7 +132,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request, client_address):
-        """A connection broke: what that means is for others to tell."""
+        """Ignore a broken connection; ``answer`` reports a page that does not answer."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -144,7 +144,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/alive":
             self.reply(200, "text/plain")
             try:
-                self.rfile.read(1)  # nothing comes; it returns when the page dies
+                self.rfile.read(1)  # no data comes; it returns when the page dies
             finally:
                 browser.answers.put({"error": "the page in the browser died"})
         elif self.path in browser.files:
@@ -154,7 +154,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(404, "text/plain", b"")
 
     def do_POST(self):
-        """An answer comes in; the reply is the next command, as soon as there is one."""
+        """Receive an answer; reply with the next command, as soon as there is one."""
         browser = self.server.browser
         browser.answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"])).decode()))
         self.reply(200, "application/json", json.dumps(browser.commands.get()).encode())
@@ -163,7 +163,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Cache-Control", "no-store")
-        # These two give the page a fine clock, and threads.
+        # These two headers allow the page a fine clock, and threads.
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         if content is not None:
@@ -177,13 +177,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def keep(command):
-    """Run a browser with a profile of its own until it ends or standard input does; leave nothing behind.
+    """Run a browser with a new profile until it or standard input ends, then remove the profile.
 
-    Prints the last line that the browser complained with, if it ended by itself.
+    If the browser ends by itself, print the last line of its standard error.
     """
     folder = tempfile.mkdtemp(prefix="hwnas-browser-")
     log = os.path.join(folder, "stderr")
-    places = dict.fromkeys(("TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), folder)
+    folders = dict.fromkeys(("TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), folder)
     try:
         with open(log, "wb") as stderr:
             browser = subprocess.Popen(
@@ -191,20 +191,20 @@ def keep(command):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                env=dict(os.environ, **places),
+                env=dict(os.environ, **folders),
                 preexec_fn=os.setpgrp,
             )
-        unwanted = threading.Event()
+        stopped = threading.Event()
 
         def end():
             sys.stdin.read()
-            unwanted.set()
+            stopped.set()
             os.killpg(browser.pid, signal.SIGKILL)
 
         threading.Thread(target=end, daemon=True).start()
         browser.wait()
-        if not unwanted.is_set():
-            print((visits.read_text(log).strip().splitlines() or ["it said nothing"])[-1])
+        if not stopped.is_set():
+            print((runner.read_text(log).strip().splitlines() or ["no message"])[-1])
     finally:
         for _ in range(50):  # the last of its processes may still be writing
             shutil.rmtree(folder, ignore_errors=True)
@@ -214,14 +214,14 @@ def keep(command):
 
 
 def find_runtime():
-    """The folder of onnxruntime-web's scripts: the one that is named, else the nearest that npm has made."""
+    """Return the folder of onnxruntime-web's scripts: the one in the environment, else the nearest that npm created."""
     named = os.environ.get("HWNAS_ONNXRUNTIME_WEB")
-    places = [Path.cwd(), *Path.cwd().parents, Path.home()]
-    for folder in [Path(named)] if named else [place / "node_modules/onnxruntime-web/dist" for place in places]:
+    folders = [Path.cwd(), *Path.cwd().parents, Path.home()]
+    for folder in [Path(named)] if named else [folder / "node_modules/onnxruntime-web/dist" for folder in folders]:
         if any((folder / name).exists() for name in SCRIPTS):
             return folder
     where = f"in HWNAS_ONNXRUNTIME_WEB={named}" if named else "here"
-    sys.exit(f"there is no onnxruntime-web {where}: run npm install onnxruntime-web in your home folder")
+    sys.exit(f"onnxruntime-web was not found {where}: run npm install onnxruntime-web in your home folder")
 
 
 def find_chromium():
@@ -230,12 +230,12 @@ def find_chromium():
         if shutil.which(name):
             return shutil.which(name)
     where = f"at HWNAS_CHROMIUM={named}" if named else "here"
-    sys.exit(f"there is no Chromium {where}: run apt-get install chromium, or name one in HWNAS_CHROMIUM")
+    sys.exit(f"Chromium was not found {where}: run apt-get install chromium, or name one in HWNAS_CHROMIUM")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--keep"]:
         keep(sys.argv[2:])
     else:
-        page = Browser()
-        visits.serve(page.start, page.load, page.visit, page.threads)
+        browser = Browser()
+        runner.serve(browser.start, browser.load, browser.values, browser.threads)

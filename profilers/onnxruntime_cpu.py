@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Times ONNX models with ONNX Runtime. Runs on the device; needs Python, onnxruntime and visits.py beside it.
+"""Times ONNX models with ONNX Runtime. Runs on the device; needs Python, onnxruntime and runner.py beside it.
 
 python onnxruntime_cpu.py job.json > times.jsonl
 """
 
 import numpy
 import onnxruntime
-import visits
+import runner
 
 
 def start(job):
@@ -33,7 +33,7 @@ def load(path, job):
     }
     if len(feeds) == len(session.get_outputs()) == 1:
         return lambda: session.run(None, feeds)
-    # Handing over many tensors takes Python several microseconds each, which the slope over copies would count.
+    # Passing a tensor takes Python several microseconds, which the slope over copies would include.
     binding = session.io_binding()
     for name, value in feeds.items():
         binding.bind_cpu_input(name, value)
@@ -46,4 +46,4 @@ def load(path, job):
 
 
 if __name__ == "__main__":
-    visits.serve(start, load)
+    runner.serve(start, load)

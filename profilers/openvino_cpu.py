@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Times ONNX models with OpenVINO on the CPU. Runs on the device; needs Python, openvino and visits.py beside it.
+"""Times ONNX models with OpenVINO on the CPU. Runs on the device; needs Python, openvino and runner.py beside it.
 
     python openvino_cpu.py job.json > times.jsonl
 
-Times are OpenVINO's own, taken around the inference alone: Python is handed a dictionary of arrays after each run, at
-some microseconds an output, which would weigh on small models that have several.
+Times are OpenVINO's own, taken around the inference alone: returning a dictionary of arrays to Python takes some
+microseconds an output, which matters for small models with several.
 """
 
 import numpy
 import openvino
-import visits
+import runner
 
 CORE = openvino.Core()
-# The process is kept to its processors already, and single precision is what the other runtimes compute in.
+# The process is pinned to its processors already, and the other runtimes compute in single precision too.
 OPTIONS = {
     "PERFORMANCE_HINT": "LATENCY",
     "NUM_STREAMS": 1,
@@ -28,7 +28,7 @@ def start(job):
 
 
 def load(path, job):
-    """A function that runs the model once, on inputs it keeps, and gives the milliseconds."""
+    """Return a function that runs the model once, on fixed inputs, and returns the milliseconds."""
     model = CORE.read_model(path)
     model.reshape({port: [job["batch"], *list(port.get_partial_shape())[1:]] for port in model.inputs})
     compiled = CORE.compile_model(model, "CPU", dict(OPTIONS, INFERENCE_NUM_THREADS=job["threads"]))
@@ -37,20 +37,20 @@ def load(path, job):
     for tensor in request.input_tensors:
         tensor.data[:] = random.standard_normal(tensor.shape, dtype=numpy.float32)
 
-    def run():
+    def infer():
         request.infer(share_outputs=True)
         return request.latency
 
-    return run
+    return infer
 
 
-def visit(run, job, warmup_ms):
-    visits.warm_up(run, warmup_ms)
+def values(infer, job, warmup_ms):
+    runner.warm_up(infer, warmup_ms)
     times = []
     while len(times) < job["min_blocks"] or (sum(times) < job["visit_ms"] and len(times) < job["max_blocks"]):
-        times.append(run())
+        times.append(infer())
     return times
 
 
 if __name__ == "__main__":
-    visits.serve(start, load, visit)
+    runner.serve(start, load, values)

@@ -1,7 +1,7 @@
-"""The far end of ``--device ssh://…``: takes in files, runs a profiler, ends it when the connection ends.
+"""The remote side of ``--device ssh://…``: receive files, run a profiler, end it when the connection ends.
 
-Standard library alone. Nobody copies this file: ``hwnas/profiling/remote.py`` sends its text ahead of what it asks, a
-line of JSON; back goes a line with the names of the files that are missing here, and then those files are sent.
+Standard library only. ``hwnas/profiling/connections/ssh.py`` sends the text of this file, then a request as a line of
+JSON; the answer is a line with the names of the files that are missing here, and then those files are sent.
 """
 
 import contextlib
@@ -16,7 +16,9 @@ import sys
 import threading
 import time
 
-ANSWER = "hwnas over ssh: "  # begins the one line that is not the profiler's; what a login script prints comes before
+ANSWER = (
+    "hwnas over ssh: "  # the prefix of the one line that is not the profiler's; output of login scripts comes before it
+)
 
 
 def main(given):
@@ -38,9 +40,9 @@ def main(given):
 
 
 def take_over():
-    """Lock the folder, and end the profiler that a dropped connection has left: it would disturb the timing.
+    """Lock the folder, and end a profiler that a dropped connection left running: it would disturb the timing.
 
-    Whoever holds the lock wrote the number of its process group into the file: nothing else can be mistaken for it.
+    The holder of the lock wrote the number of its process group into the file, so no other process can be ended.
     """
     if os.getpid() != os.getsid(0):
         os.setpgid(0, 0)
@@ -49,7 +51,7 @@ def take_over():
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.1)  # first of all, so that one who has just locked it has written its number
+            time.sleep(0.1)  # first, so that a process that has just locked it has written its number
             lock.seek(0)
             end_group(lock.read())
         else:
@@ -77,7 +79,7 @@ def is_there(name, size, digest):
 
 
 def receive(given, name, size):
-    """Take in a file; it gets its name when it is whole."""
+    """Receive a file; it gets its name when it is complete."""
     os.makedirs(os.path.dirname(name), exist_ok=True)
     with open(name + ".part", "wb") as file:
         while size:
@@ -90,7 +92,7 @@ def receive(given, name, size):
 
 
 def run(program, lock):
-    """Run a Python program that prints to the connection; leave with its exit code."""
+    """Run a Python program that prints to the connection; exit with its exit code."""
     threading.Thread(target=end_with_connection, daemon=True).start()
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     code = subprocess.call(
@@ -100,7 +102,7 @@ def run(program, lock):
 
 
 def end_with_connection():
-    """Nothing more is sent: when reading ends, nobody listens any more."""
+    """Wait for the end of the connection (no more data is sent), then end the process group."""
     while os.read(0, 1):
         pass
     os.killpg(0, signal.SIGKILL)

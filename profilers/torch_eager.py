@@ -1,25 +1,25 @@
 #!/usr/bin/env python3
-"""Times models layer by layer with torch, on the CPU or a CUDA device. Needs torch and visits.py beside it.
+"""Times models layer by layer with torch, on the CPU or a CUDA device. Needs torch and runner.py beside it.
 
     python torch_eager.py job.json > times.jsonl
 
-On CUDA the times come from events around each run, so they are the device's own; the host waits for them once a visit.
+On CUDA the times are the device's own, from events around each inference; the host waits for them once a run.
 """
 
 import operator
 import pickle
 import sys
 
+import runner
 import torch
-import visits
 
 
 def start(job):
     torch.set_grad_enabled(False)
     torch.set_num_threads(job["threads"])
-    said = {"runtime": "torch", "version": torch.__version__, "provider": "cpu"}
+    described = {"runtime": "torch", "version": torch.__version__, "provider": "cpu"}
     if not job["hardware"].startswith("cuda"):
-        return said
+        return described
     number = int(job["hardware"].split(":")[1])
     if not torch.cuda.is_available() or number >= torch.cuda.device_count():
         sys.exit(f"there is no CUDA device {number} for torch {torch.__version__} here")
@@ -27,11 +27,11 @@ def start(job):
     properties = torch.cuda.get_device_properties(number)
     device = {"name": properties.name, "model": properties.name, "kind": "gpu"}
     device.update({"cores": properties.multi_processor_count, "memory_bytes": properties.total_memory})
-    return dict(said, provider=f"cuda {torch.version.cuda}", device=device)
+    return dict(described, provider=f"cuda {torch.version.cuda}", device=device)
 
 
 def load(path, job):
-    """A function that runs the model once, on inputs it keeps."""
+    """Return a function that runs the model once, on fixed inputs."""
     device = torch.device(job["hardware"])
     try:
         content = torch.load(path, map_location=device, weights_only=True)
@@ -46,23 +46,23 @@ def load(path, job):
 
 
 def as_layers(content, device):
-    """The model as a module that calls torch's layers, as one written by hand does.
+    """Return the model as a module that calls torch's layers, as a module written by hand does.
 
-    They are flat: the Python of containers around them is not timed.
+    The layers are flat, so that the Python code of containers is not timed.
     """
     root, graph, tensors = torch.nn.Module(), torch.fx.Graph(), content["tensors"]
     made = {name: graph.placeholder(name) for name in content["inputs"]}
 
-    def value(said):
-        if isinstance(said, dict) and "node" in said:
-            return made[said["node"]]
-        if isinstance(said, dict):
-            name = "tensor_" + said["tensor"]
-            root.register_buffer(name, tensors[said["tensor"]])
+    def value(argument):
+        if isinstance(argument, dict) and "node" in argument:
+            return made[argument["node"]]
+        if isinstance(argument, dict):
+            name = "tensor_" + argument["tensor"]
+            root.register_buffer(name, tensors[argument["tensor"]])
             return graph.get_attr(name)
-        if isinstance(said, torch.device):
+        if isinstance(argument, torch.device):
             return device
-        return [value(item) for item in said] if isinstance(said, list) else said
+        return [value(item) for item in argument] if isinstance(argument, list) else argument
 
     for name, target, arguments, options in content["nodes"]:
         if target in LAYERS:
@@ -81,7 +81,7 @@ def as_layers(content, device):
 
 
 def operation(target):
-    """``aten.mean.dim`` and its like."""
+    """Return a function of ``torch.ops`` by its name, such as ``aten.mean.dim``."""
     found = torch.ops
     for name in target.split("."):
         found = getattr(found, name)
@@ -124,25 +124,25 @@ LAYERS = {
 FUNCTIONS = {"aten.add.Tensor": operator.add, "aten.cat.default": torch.cat}
 
 
-def visit(run, job, warmup_ms):
+def values(infer, job, warmup_ms):
     if not job["hardware"].startswith("cuda"):
-        return visits.timed_visit(run, job, warmup_ms)
+        return runner.timed_values(infer, job, warmup_ms)
 
-    def run_and_wait():
-        run()
+    def infer_and_wait():
+        infer()
         torch.cuda.synchronize()
 
-    estimate_ms = visits.warm_up(run_and_wait, warmup_ms)
+    estimate_ms = runner.warm_up(infer_and_wait, warmup_ms)
     blocks = int(job["visit_ms"] / max(estimate_ms, 1e-3)) + 1
     blocks = max(job["min_blocks"], min(job["max_blocks"], blocks))
     events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(blocks)]
     for before, after in events:
         before.record()
-        run()
+        infer()
         after.record()
     torch.cuda.synchronize()
     return [before.elapsed_time(after) for before, after in events]
 
 
 if __name__ == "__main__":
-    visits.serve(start, load, visit)
+    runner.serve(start, load, values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +12,19 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
+from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
-from hwnas.profiling.session import Recording, ask, connect, make_job, run_job
+from hwnas.profiling.protocol import JobValues, make_job
+from hwnas.profiling.session import ask, run_job
 from hwnas.profiling.statistics import estimate, read
+from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec, require_precision
 from hwnas.runtimes.int8 import FLOAT32
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.tables.schema import NOT_KNOWN, LatencyTable
 
-PASSES, ROUNDS = 5, 12
-OnProgress = Callable[[str, int, int], None]
+PROCESSES, ROUNDS = 5, 12
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,21 @@ def time_networks(
     """
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         files = _write_models(networks, spec, Path(name))
-        recordings = _record(files, spec, Path(name), on_progress)
-    reference_ms = table.quality.sentinel_ms if _describes(table, spec, recordings[0]) else None
-    readings = read(recordings, reference_ms)
+        job_values = _time(files, spec, Path(name), on_progress)
+    reference_ms = table.quality.sentinel_ms if _describes(table, spec, job_values[0]) else None
+    readings = read(job_values, reference_ms)
     slowdown = readings.sentinel_ms / reference_ms if reference_ms else None
     additivity = table.quality.additivity.get(key)
     floor = (additivity.floor or 0.0) / 100 if additivity else 0.0
     measured = {}
     for network in networks:
-        found = estimate(readings.passes[network])
+        found = estimate(readings.process_times[network])
         if not np.isfinite([found.latency_ms, found.error_ms]).all():
             raise HwnasError(
                 "this machine is too noisy: other programs held the processor whenever a network was to be timed",
                 "stop other programs ('top' shows them) and run the same command again",
             )
-        raw_ms = np.median([v.median_ms for r in recordings for v in r.visits if v.model == network])
+        raw_ms = np.median([run.median_ms for values in job_values for run in values.runs if run.model == network])
         error_ms = max(found.error_ms, floor * found.latency_ms)
         measured[network] = Measured(found.latency_ms, error_ms, float(raw_ms), slowdown)
     return measured
@@ -121,24 +123,24 @@ def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec,
     return files
 
 
-def _record(files: Mapping[str, str], spec: DeviceSpec, folder: Path, on_progress: OnProgress) -> list[Recording]:
+def _time(files: Mapping[str, str], spec: DeviceSpec, folder: Path, on_progress: OnProgress) -> list[JobValues]:
     """Run the profiler in several processes, one after the other."""
-    recordings = []
-    with connect(spec, folder) as lines:
-        for number in range(PASSES):
+    job_values = []
+    with connect(spec, folder) as connection:
+        for number in range(PROCESSES):
             job = make_job(spec, files, ROUNDS, number, {})
-            total = PASSES * len(job.visits)
-            done_before = number * total // PASSES
+            total = PROCESSES * len(job.visits)
+            done_before = number * total // PROCESSES
 
-            def on_visit(done: int, before: int = done_before, total: int = total) -> None:
+            def on_run(done: int, before: int = done_before, total: int = total) -> None:
                 on_progress("timing networks", before + done, total)
 
-            recordings.append(run_job(lines, job, folder, f"pass{number}", on_visit))
-    return recordings
+            job_values.append(run_job(connection, job, folder, f"pass{number}", on_run))
+    return job_values
 
 
-def _describes(table: LatencyTable, spec: DeviceSpec, recording: Recording) -> bool:
-    """Return whether a table describes the machine of a recording and the runtime, threads and batch of a spec."""
-    runtime, start = table.runtime, recording.start
+def _describes(table: LatencyTable, spec: DeviceSpec, values: JobValues) -> bool:
+    """Return whether a table describes the machine of a process and the runtime, threads and batch of a spec."""
+    runtime, start = table.runtime, values.start
     same_runtime = (runtime.name, runtime.threads, runtime.batch) == (spec.runtime.name, spec.threads, spec.batch)
     return same_runtime and start is not None and start.device.fingerprint == table.device.fingerprint

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.errors import HwnasError
+from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.models import SENTINEL, Assembled, repeated, repetitions, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.noise import check_quiet, too_noisy
-from hwnas.profiling.session import Start, connect, make_job, run_job
+from hwnas.profiling.protocol import Start, make_job
+from hwnas.profiling.session import run_job, stage
 from hwnas.profiling.statistics import read, slope
+from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.tables.schema import LatencyTable
 
-PASSES, ROUNDS = 4, 6
+PROCESSES, ROUNDS = 4, 6
 TOLERATED = 0.1  # by so much may an entry differ, beyond both errors
 SLOWDOWN = 0.15  # by so much may the sentinel differ, or by as much as it moved when the table was made
 MOST_OUTSIDE = 0.1  # of the entries may lie outside what is tolerated: intervals are of 95 %
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Checked:
     problems: list[str]
 
 
-def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, progress: Progress) -> Checked:
+def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, on_progress: OnProgress) -> Checked:
     """Time ``sample`` entries again, chosen at random with a fixed seed.
 
     Raises HwnasError when the table cannot be checked: it holds no sentinel, or the machine is too noisy now.
@@ -63,17 +64,15 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, progress: Pr
         for number, (model_name, model) in enumerate(models.items()):
             files[model_name] = f"{number}{spec.runtime.suffix}"
             write_model(model, spec, folder / files[model_name])
-            progress("writing models", number + 1, len(models))
-        recordings = []
-        with connect(spec, folder) as lines:
-            check_quiet(spec, lines, folder, progress)
-            for number in range(PASSES):
+            on_progress("writing models", number + 1, len(models))
+        job_values = []
+        with connect(spec, folder) as connection:
+            check_quiet(spec, connection, folder, on_progress)
+            for number in range(PROCESSES):
                 job = make_job(spec, files, ROUNDS, number, {})
-                stage, total = f"timing, process {number + 1} of {PASSES}", len(job.visits)
-                recordings.append(
-                    run_job(lines, job, folder, f"pass{number}", lambda n, s=stage, t=total: progress(s, n, t))  # type: ignore[misc]
-                )
-    readings = read(recordings, table.quality.sentinel_ms)
+                on_run = stage(on_progress, f"timing, process {number + 1} of {PROCESSES}", job)
+                job_values.append(run_job(connection, job, folder, f"pass{number}", on_run))
+    readings = read(job_values, table.quality.sentinel_ms)
     slowdown = readings.sentinel_ms / table.quality.sentinel_ms
     entries = []
     for entry in chosen:
@@ -85,7 +84,7 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, progress: Pr
         ratio = now.latency_ms / entry.latency_ms
         entries.append(CheckedEntry(entry.workload.key, entry.latency_ms, now.latency_ms, ratio, tolerance))
     entries.sort(key=lambda e: -abs(e.ratio - 1) / e.tolerance)
-    start = recordings[0].start
+    start = job_values[0].start
     assert start
     return Checked(slowdown, entries, [*_differences(table, start), *_deviations(table, slowdown, entries)])
 

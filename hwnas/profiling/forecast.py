@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +12,21 @@ import numpy as np
 from scipy.stats import chi2
 
 from hwnas.profiling.assemble import Assembled
+from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.models import repetitions, write_model
 from hwnas.profiling.names import SENTINEL_NAME, is_network, network_names
-from hwnas.profiling.noise import QUIET_VISITS
+from hwnas.profiling.noise import QUIET_RUNS
 from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, random_architectures
-from hwnas.profiling.session import SENTINEL_EVERY, Recording, Visit, ask, connect, make_job, run_job
+from hwnas.profiling.protocol import SENTINEL_EVERY, JobValues, Run, make_job
+from hwnas.profiling.session import ask, run_job, stage
 from hwnas.profiling.statistics import interval_factor, read
-from hwnas.profiling.timing import allowed_ms, entry_estimates, network_visits, usual_network_ms
+from hwnas.profiling.timing import allowed_ms, entry_estimates, network_runs, usual_network_ms
+from hwnas.progress import OnProgress
 from hwnas.spaces import Workload
 
 SAMPLE = 12  # workloads
 NETWORKS = 4
 FITTING_S = 1.0  # for the correction, the residual predictor and the counts
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
 
 
-def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Forecast:
+def forecast_profile(plan: ProfilePlan, out: Path, on_progress: OnProgress) -> Forecast:
     """Write and time a sample, as ``profile`` would, and scale up. Raises HwnasError as ``profile`` would."""
     starting_s = time.process_time()  # Python and torch: the profile's own process starts like this one
     before = existing(plan, out, ask(plan.spec))
@@ -72,19 +74,17 @@ def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Foreca
     )
     entries = [f"{w.key}@{copies}" for w in sampled for copies in repetitions(w)]
     whole = network_names(networks)[:NETWORKS]
-    recordings, took_s = [], []
+    job_values, took_s = [], []
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder = Path(name)
-        wrote_s = _write(plan, models, [SENTINEL_NAME, *whole[:1], *entries, *whole], folder, progress)
+        wrote_s = _write(plan, models, [SENTINEL_NAME, *whole[:1], *entries, *whole], folder, on_progress)
         files = {model: f"{model}{plan.spec.runtime.suffix}" for model in (SENTINEL_NAME, *entries, *whole)}
-        with connect(plan.spec, folder) as lines:
-            for number in range(plan.least_passes):
+        with connect(plan.spec, folder) as connection:
+            for number in range(plan.least_processes):
                 job = make_job(plan.spec, files, plan.rounds_each, number, {})
-                stage, total = f"timing a sample, process {number + 1}", len(job.visits)
+                on_run = stage(on_progress, f"timing a sample, process {number + 1}", job)
                 began = time.monotonic()
-                recordings.append(
-                    run_job(lines, job, folder, f"sample{number}", lambda n, s=stage, t=total: progress(s, n, t))  # type: ignore[misc]
-                )
+                job_values.append(run_job(connection, job, folder, f"sample{number}", on_run))
                 took_s.append(time.monotonic() - began)
     # The first copy of a workload takes longer than the second: it exports the operation.
     writing_s = len(workloads) * sum(wrote_s[e] for e in entries) / max(len(sampled), 1)
@@ -95,37 +95,37 @@ def forecast_profile(plan: ProfilePlan, out: Path, progress: Progress) -> Foreca
         networks=len(networks),
         models=len(models),
         writing_s=writing_s,
-        timing_s=starting_s + _timing_s(plan, recordings, took_s, sampled, 2 * len(workloads), len(networks)),
+        timing_s=starting_s + _timing_s(plan, job_values, took_s, sampled, 2 * len(workloads), len(networks)),
     )
 
 
 def _timing_s(
     plan: ProfilePlan,
-    recordings: Sequence[Recording],
+    job_values: Sequence[JobValues],
     took_s: Sequence[float],
     sampled: Sequence[Workload],
     num_entries: int,
     num_networks: int,
 ) -> float:
     """Seconds in all processes: what every model takes, and how many will still be open, by the sample's spread."""
-    visits = [visit for recording in recordings for visit in recording.visits]
-    inside_s = sum(visit.wall_ms + visit.load_ms for visit in visits) / 1e3
-    startup_s = max(sum(took_s) - inside_s, 0.0) / len(recordings)
+    runs = [run for values in job_values for run in values.runs]
+    inside_s = sum(run.wall_ms + run.load_ms for run in runs) / 1e3
+    startup_s = max(sum(took_s) - inside_s, 0.0) / len(job_values)
     entry, network = (
-        _visit_times([v for v in visits if v.model != SENTINEL_NAME and is_network(v.model) == whole])
+        _run_times([v for v in runs if v.model != SENTINEL_NAME and is_network(v.model) == whole])
         for whole in (False, True)
     )
-    sentinel = _visit_times([v for v in visits if v.model == SENTINEL_NAME])
-    open_entries = _open_entries(plan, recordings, sampled)
-    total_s = FITTING_S + (0.0 if plan.accept_noise else startup_s + sentinel.of(QUIET_VISITS))
-    seldom = network_visits(plan.rounds_each, num_networks, None)
-    often = network_visits(plan.rounds_each, num_networks, 1e3 * network.visits_s(seldom) / seldom)
-    for number in range(plan.most_passes):
-        entries, networks = num_entries * open_entries[number], num_networks * (number < plan.network_passes)
-        visits_each = often if number else seldom
-        sentinels = (entries * plan.rounds_each + networks * visits_each) / SENTINEL_EVERY
+    sentinel = _run_times([v for v in runs if v.model == SENTINEL_NAME])
+    open_entries = _open_entries(plan, job_values, sampled)
+    total_s = FITTING_S + (0.0 if plan.accept_noise else startup_s + sentinel.of(QUIET_RUNS))
+    seldom = network_runs(plan.rounds_each, num_networks, None)
+    often = network_runs(plan.rounds_each, num_networks, 1e3 * network.runs_s(seldom) / seldom)
+    for number in range(plan.most_processes):
+        entries, networks = num_entries * open_entries[number], num_networks * (number < plan.network_processes)
+        runs_each = often if number else seldom
+        sentinels = (entries * plan.rounds_each + networks * runs_each) / SENTINEL_EVERY
         process_s = min(entries + networks, 1.0) * startup_s + sentinel.of(sentinels)
-        process_s += entries * entry.of(plan.rounds_each) + networks * network.of(visits_each)
+        process_s += entries * entry.of(plan.rounds_each) + networks * network.of(runs_each)
         if number and total_s + process_s > 60 * plan.minutes:
             break
         total_s += process_s
@@ -133,36 +133,36 @@ def _timing_s(
 
 
 @dataclass(frozen=True)
-class _VisitTimes:
-    """Seconds that a model takes in a process: loading it, its first visit, each later one."""
+class _RunTimes:
+    """Seconds that a model takes in a process: loading it, its first run, each later one."""
 
     load_s: float
     first_s: float
     later_s: float
 
-    def of(self, visits: float) -> float:
-        return self.load_s + self.visits_s(visits) if visits else 0.0
+    def of(self, runs: float) -> float:
+        return self.load_s + self.runs_s(runs) if runs else 0.0
 
-    def visits_s(self, visits: float) -> float:
-        return self.first_s + (visits - 1) * self.later_s
-
-
-def _visit_times(visits: Sequence[Visit]) -> _VisitTimes:
-    if not visits:
-        return _VisitTimes(0.0, 0.0, 0.0)
-    first = [visit for visit in visits if visit.load_ms]
-    later = [visit for visit in visits if not visit.load_ms]
-    load_ms = np.mean([visit.load_ms for visit in first])
-    first_ms, later_ms = (np.mean([visit.wall_ms for visit in some]) for some in (first, later or first))
-    return _VisitTimes(float(load_ms) / 1e3, float(first_ms) / 1e3, float(later_ms) / 1e3)
+    def runs_s(self, runs: float) -> float:
+        return self.first_s + (runs - 1) * self.later_s
 
 
-def _open_entries(plan: ProfilePlan, recordings: Sequence[Recording], sampled: Sequence[Workload]) -> list[float]:
+def _run_times(runs: Sequence[Run]) -> _RunTimes:
+    if not runs:
+        return _RunTimes(0.0, 0.0, 0.0)
+    first = [run for run in runs if run.load_ms]
+    later = [run for run in runs if not run.load_ms]
+    load_ms = np.mean([run.load_ms for run in first])
+    first_ms, later_ms = (np.mean([run.wall_ms for run in some]) for some in (first, later or first))
+    return _RunTimes(float(load_ms) / 1e3, float(first_ms) / 1e3, float(later_ms) / 1e3)
+
+
+def _open_entries(plan: ProfilePlan, job_values: Sequence[JobValues], sampled: Sequence[Workload]) -> list[float]:
     """The share of the entries that each process will meet."""
-    readings = read(recordings)
+    readings = read(job_values)
     whole_ms = usual_network_ms(readings)
     errors = [found.error_ms / allowed_ms(found, whole_ms) for found in entry_estimates(readings, sampled).values()]
-    return open_shares(errors, len(recordings), plan.most_passes)
+    return open_shares(errors, len(job_values), plan.most_processes)
 
 
 def open_shares(errors: Sequence[float], processes: int, most: int) -> list[float]:
@@ -187,7 +187,7 @@ def open_shares(errors: Sequence[float], processes: int, most: int) -> list[floa
 
 
 def _write(
-    plan: ProfilePlan, models: Mapping[str, Assembled], names: Sequence[str], folder: Path, progress: Progress
+    plan: ProfilePlan, models: Mapping[str, Assembled], names: Sequence[str], folder: Path, on_progress: OnProgress
 ) -> dict[str, float]:
     """Write models, one after the other, and return how many seconds each took; a name met again is written again."""
     result = {}
@@ -197,5 +197,5 @@ def _write(
         began = time.monotonic()
         write_model(models[name], plan.spec, path)
         result[name] = time.monotonic() - began
-        progress("writing a sample", number + 1, len(names))
+        on_progress("writing a sample", number + 1, len(names))
     return result

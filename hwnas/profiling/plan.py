@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +17,19 @@ from hwnas.files import sha256_of
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
-from hwnas.profiling.session import PROTOCOL, Start
+from hwnas.profiling.protocol import PROTOCOL, Start
+from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.spaces import Architecture, SizedSpace, Workload
 from hwnas.spaces.encoding import decode
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
-LEAST_PASSES = 3  # processes of the profiler for everything …
-NETWORK_PASSES = 5  # … for whole networks: a fit and a report look at many, none has to be settled …
-MOST_PASSES = 1.5  # … and for entries that do not settle, times the processes that the rounds are meant for
+LEAST_PROCESSES = 3  # processes of the profiler for everything …
+NETWORK_PROCESSES = 5  # … for whole networks: a fit and a report look at many, none has to be settled …
+MOST_PROCESSES = 1.5  # … and for entries that do not settle, times the processes that the rounds are meant for
 MOST_DRAWS = 20_000  # of random architectures, among which those to time are found
 LEAST_NETWORKS = 8  # of a space that has no more, nothing can be fitted and judged
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,29 +52,29 @@ class ProfilePlan:
     licence: str = ""
 
     @property
-    def passes(self) -> int:
+    def processes(self) -> int:
         """The processes of the profiler over which the rounds are spread."""
         return min(self.rounds, self.spec.runtime.processes)
 
     @property
-    def least_passes(self) -> int:
+    def least_processes(self) -> int:
         """In so many everything is timed."""
-        return min(LEAST_PASSES, self.passes)
+        return min(LEAST_PROCESSES, self.processes)
 
     @property
-    def network_passes(self) -> int:
+    def network_processes(self) -> int:
         """In so many whole networks are timed."""
-        return min(NETWORK_PASSES, self.passes)
+        return min(NETWORK_PROCESSES, self.processes)
 
     @property
-    def most_passes(self) -> int:
+    def most_processes(self) -> int:
         """An entry that is not settled after so many is marked."""
-        return round(self.passes * MOST_PASSES)
+        return round(self.processes * MOST_PROCESSES)
 
     @property
     def rounds_each(self) -> int:
         """The rounds of one process."""
-        return -(-self.rounds // self.passes)
+        return -(-self.rounds // self.processes)
 
     def needed(self) -> list[Workload]:
         """What a table of the network holds."""
@@ -180,11 +180,13 @@ def models_to_time(
     return models
 
 
-def write_models(spec: DeviceSpec, models: Mapping[str, Assembled], folder: Path, progress: Progress) -> dict[str, str]:
+def write_models(
+    spec: DeviceSpec, models: Mapping[str, Assembled], folder: Path, on_progress: OnProgress
+) -> dict[str, str]:
     """Write every model that is not there yet; returns name -> file."""
     files: dict[str, str] = {}
     for number, (name, model) in enumerate(models.items()):
         files[name] = f"{number}{spec.runtime.suffix}"
         write_model(model, spec, folder / files[name])
-        progress("writing models", number + 1, len(models))
+        on_progress("writing models", number + 1, len(models))
     return files

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from hwnas.profiling.models import Repeated, write_model
-from hwnas.profiling.session import Job
+from hwnas.profiling.protocol import Job
 from hwnas.runtimes.device_spec import DeviceSpec, parse_device
 from hwnas.spaces import Workload
 
@@ -116,7 +116,7 @@ class ProfilerCase:
                 else []
             )
         }
-        assert imported - set(sys.stdlib_module_names) <= self.packages | {"visits"}
+        assert imported - set(sys.stdlib_module_names) <= self.packages | {"runner"}
 
     def test_batches_are_run_as_asked(self, folder: Path, tmp_path: Path) -> None:
         """Eight images take longer than one."""

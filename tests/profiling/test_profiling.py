@@ -27,13 +27,16 @@ from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.operations import build_operation, randomise
+from hwnas.profiling import protocol
 from hwnas.profiling.assemble import assemble_onnx
+from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.forecast import open_shares
 from hwnas.profiling.models import Repeated, Whole, is_chainable, repetitions, torch_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.noise import noise_of
 from hwnas.profiling.plan import ProfilePlan
-from hwnas.profiling.session import Job, Recording, Visit, connect, make_job, read_journal, run_job
+from hwnas.profiling.protocol import Job, JobValues, make_job
+from hwnas.profiling.session import read_journal, run_job
 from hwnas.profiling.statistics import WAITED, Estimate, estimate, half_interval, read, report
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import SPACES, Architecture, SizedSpace, Workload
@@ -49,10 +52,10 @@ SMALL_PROFILE = ("--space", "nasbench201", "--channels", 16, "--cells", 1, "--in
 QUICK = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
 
 
-def recording(times: list[tuple[str, float]], waited: float = 0.0) -> Recording:
-    """A recording of visits with these models and milliseconds."""
+def recording(times: list[tuple[str, float]], waited: float = 0.0) -> JobValues:
+    """The values of runs with these models and milliseconds."""
     job = Job("cpu", 1, 1, {}, [name for name, _ in times])
-    return Recording(job, visits=[Visit(name, ms, ms, waited) for name, ms in times])
+    return JobValues(job, runs=[protocol.Run(name, ms, ms, waited) for name, ms in times])
 
 
 def test_drift_is_divided_out() -> None:
@@ -62,7 +65,7 @@ def test_drift_is_divided_out() -> None:
         speed = 1.0 if number < 150 else 1.5
         times.append((SENTINEL_NAME, 1.0 * speed) if number % 3 == 0 else ("model", 3.0 * speed))
     readings = read([recording(times)], reference_ms=1.0)
-    assert readings.passes["model"] == pytest.approx([3.0], rel=0.01)
+    assert readings.process_times["model"] == pytest.approx([3.0], rel=0.01)
     assert np.percentile(np.abs(readings.rounds["model"] - 3.0), 95) < 0.2
     assert readings.drift == pytest.approx(0.5, abs=0.01)
 
@@ -79,11 +82,13 @@ def test_what_slows_a_whole_process_is_divided_out(factors: list[float], referen
         order = [SENTINEL_NAME, *others] * 3 + [SENTINEL_NAME]
         recordings.append(recording([(name, true_ms[name] * factor * own.get(name, 1.0)) for name in order]))
     readings = read(recordings, reference_ms)
-    sentinel = float(np.median(readings.passes[SENTINEL_NAME]))
+    sentinel = float(np.median(readings.process_times[SENTINEL_NAME]))
     assert sentinel == pytest.approx(reference_ms, rel=1e-6)
     for name in others:
-        assert readings.passes[name] / readings.passes["a"] == pytest.approx(true_ms[name] / 3.0, rel=1e-6)
-        assert estimate(readings.passes[name]).error_ms == pytest.approx(0.0, abs=1e-6)
+        assert readings.process_times[name] / readings.process_times["a"] == pytest.approx(
+            true_ms[name] / 3.0, rel=1e-6
+        )
+        assert estimate(readings.process_times[name]).error_ms == pytest.approx(0.0, abs=1e-6)
 
 
 def test_where_models_are_few_the_sentinel_alone_tells_how_slow_a_process_was() -> None:
@@ -92,7 +97,7 @@ def test_where_models_are_few_the_sentinel_alone_tells_how_slow_a_process_was() 
         recording([(SENTINEL_NAME, speed), ("model", 2.0 * own * speed), (SENTINEL_NAME, speed)])
         for speed, own in ((1.0, 1.0), (1.2, 1.1), (1.0, 0.9))
     ]
-    assert read(recordings, reference_ms=1.0).passes["model"] == pytest.approx([2.0, 2.2, 1.8])
+    assert read(recordings, reference_ms=1.0).process_times["model"] == pytest.approx([2.0, 2.2, 1.8])
 
 
 def test_what_slows_all_networks_in_a_process_is_divided_out() -> None:
@@ -105,8 +110,8 @@ def test_what_slows_all_networks_in_a_process_is_divided_out() -> None:
         recordings.append(recording([(name, true_ms[name] * factor if name in true_ms else 1.0) for name in order]))
     readings = read(recordings)
     for name, ms in true_ms.items():
-        assert readings.passes[name] == pytest.approx(np.full(5, ms), rel=1e-6)
-    assert readings.passes["a"] == pytest.approx(np.ones(5))
+        assert readings.process_times[name] == pytest.approx(np.full(5, ms), rel=1e-6)
+    assert readings.process_times["a"] == pytest.approx(np.ones(5))
 
 
 def test_a_latency_that_is_not_positive_is_refused_unless_it_is_known_to_be_nothing() -> None:
@@ -146,10 +151,10 @@ def test_readings_that_waited_are_not_used() -> None:
     good = recording([(SENTINEL_NAME, 1.0), ("model", 3.0), (SENTINEL_NAME, 1.0)])
     bad = recording([(SENTINEL_NAME, 1.0), ("model", 9.0), (SENTINEL_NAME, 1.0)], waited=2 * WAITED)
     readings = read([good, bad, good])
-    assert np.isnan(readings.passes["model"][1])
-    assert estimate(readings.passes["model"]).latency_ms == pytest.approx(3.0)
+    assert np.isnan(readings.process_times["model"][1])
+    assert estimate(readings.process_times["model"]).latency_ms == pytest.approx(3.0)
     assert readings.waited == pytest.approx(1 / 3)
-    assert np.isnan(estimate(read([bad]).passes["model"]).latency_ms)
+    assert np.isnan(estimate(read([bad]).process_times["model"]).latency_ms)
 
 
 @settings(max_examples=20, deadline=None)
@@ -496,8 +501,8 @@ def test_a_profiler_that_fails_is_one_clear_error(tmp_path: Path) -> None:
     spec = parse_device("cpu")
     (tmp_path / "bad.onnx").write_bytes(b"this is no model")
     job = make_job(spec, {SENTINEL_NAME: "bad.onnx"}, 1, 0, {})
-    with connect(spec, tmp_path) as lines, pytest.raises(HwnasError, match=r"onnxruntime_cpu.py failed") as caught:
-        run_job(lines, job, tmp_path, "pass0")
+    with connect(spec, tmp_path) as connection, pytest.raises(HwnasError, match=r"onnxruntime_cpu.py failed") as caught:
+        run_job(connection, job, tmp_path, "pass0")
     assert "\n" not in str(caught.value)
 
 
@@ -506,13 +511,13 @@ def test_a_torn_or_foreign_journal_is_not_believed(tmp_path: Path) -> None:
     job = Job("cpu", 1, 1, {"m": "m.onnx"}, ["m", "m"])
     visit = {"event": "visit", "visit": 0, "model": "m", "blocks": 3, "min_ms": 1.0, "median_ms": 1.0, "wall_ms": 9.0}
     journal.write_text('{"event": "job", "sha256": "mine"}\n' + json.dumps(visit) + '\n{"event": "vis')
-    assert len(read_journal(journal, "mine", job).visits) == 1
-    assert len(read_journal(journal, "other", job).visits) == 0
+    assert len(read_journal(journal, "mine", job).runs) == 1
+    assert len(read_journal(journal, "other", job).runs) == 0
     for change in ({"visit": 1}, {"model": "n"}, {"min_ms": float("nan")}, {"min_ms": -1.0}, {"median_ms": 0.5}):
         journal.write_text('{"event": "job", "sha256": "mine"}\n' + json.dumps({**visit, **change}) + "\n")
-        assert len(read_journal(journal, "mine", job).visits) == 0
+        assert len(read_journal(journal, "mine", job).runs) == 0
     journal.write_text("garbage\n")
-    assert len(read_journal(journal, "mine", job).visits) == 0
+    assert len(read_journal(journal, "mine", job).runs) == 0
 
 
 def test_jobs_interleave_everything_with_the_sentinel() -> None:

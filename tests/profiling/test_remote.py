@@ -27,8 +27,11 @@ from hypothesis import strategies as st
 
 from hwnas.errors import HwnasError
 from hwnas.files import shipped
-from hwnas.profiling import remote, session
-from hwnas.profiling.session import Job, ask, connect, run_job
+from hwnas.profiling import session
+from hwnas.profiling.connections import ssh
+from hwnas.profiling.connections.connect import connect
+from hwnas.profiling.protocol import Job
+from hwnas.profiling.session import ask, run_job
 from hwnas.runtimes.device_spec import DeviceSpec, parse_device
 from hwnas.tables.io import read_table
 from support.command import Run
@@ -208,12 +211,12 @@ def at(visit: int, do: Callable[[], None]) -> Callable[[int], None]:
     """Do something once so many visits have come back."""
     still = [True]
 
-    def on_visit(done: int) -> None:
+    def on_run(done: int) -> None:
         if done >= visit and still:
             still.clear()
             do()
 
-    return on_visit
+    return on_run
 
 
 def assert_whole(folder: Path, job: Job) -> None:
@@ -233,14 +236,14 @@ def test_a_device_says_what_it_is(host: Host) -> None:
 @needs_sshd
 def test_visits_come_back_in_order_and_nothing_stays(host: Host, folder: Path) -> None:
     job, seen, mode = job_of(200), [], 0
-    with connect(host.spec, folder) as lines:
+    with connect(host.spec, folder) as connection:
 
-        def on_visit(done: int) -> None:
+        def on_run(done: int) -> None:
             nonlocal mode
             seen.append(done)
             mode = next(host.home.glob(".cache/hwnas/*")).stat().st_mode if done == 100 else mode
 
-        recording = run_job(lines, job, folder, "job", on_visit)
+        recording = run_job(connection, job, folder, "job", on_run)
     assert [visit.model for visit in recording.visits] == job.visits
     assert mode & 0o777 == 0o700
     assert seen[-1] == 200
@@ -253,9 +256,9 @@ def test_visits_come_back_in_order_and_nothing_stays(host: Host, folder: Path) -
 def test_only_what_is_missing_or_different_is_sent(host: Host, folder: Path) -> None:
     (folder / "m3.bin").write_bytes(b"a file that belongs to m3.onnx")
     states = []
-    with connect(host.spec, folder) as lines:
+    with connect(host.spec, folder) as connection:
         for name in ("first", "second"):
-            run_job(lines, job_of(2), folder, name)
+            run_job(connection, job_of(2), folder, name)
             files = sorted(file for file in host.home.glob(".cache/hwnas/*/job/*"))
             states.append({file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files})
             (folder / "m3.bin").write_bytes(b"another of the same size: m3.o")
@@ -279,8 +282,8 @@ def test_a_cut_connection_is_taken_up_again(
                 if parent == os.getpid() and b"BatchMode" in command_of(process):
                     os.kill(process, signal.SIGKILL)
 
-    with connect(host.spec, folder) as lines:
-        run_job(lines, job, folder, "job", at(70, cut))
+    with connect(host.spec, folder) as connection:
+        run_job(connection, job, folder, "job", at(70, cut))
     assert json.loads((folder / "job.json").read_text())["first_visit"] >= 70
     assert_whole(folder, job)
     assert not host.leftovers()
@@ -292,17 +295,17 @@ def test_a_connection_that_falls_silent_is_taken_up_again(
 ) -> None:
     """The far side is stopped, not ended: the old profiler lives on there until the new connection ends it."""
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
-    monkeypatch.setattr(remote, "ALIVE_S", 1)
+    monkeypatch.setattr(ssh, "ALIVE_S", 1)
     job, stop = job_of(800), at(70, lambda: host.signal_sessions(signal.SIGSTOP))
     old, new = set(), set()
 
-    def on_visit(done: int) -> None:
+    def on_run(done: int) -> None:
         if done in (60, 700):
             (new if done == 700 else old).update(p for p in parents() if b"onnxruntime_cpu.py" in command_of(p))
         stop(done)
 
-    with connect(host.spec, folder) as lines:
-        run_job(lines, job, folder, "job", on_visit)
+    with connect(host.spec, folder) as connection:
+        run_job(connection, job, folder, "job", on_run)
     assert json.loads((folder / "job.json").read_text())["first_visit"] >= 70
     assert (len(old), len(new), len(old & new)) == (1, 1, 0)
     assert_whole(folder, job)
@@ -314,15 +317,15 @@ def test_a_device_that_is_gone_for_good(host: Host, folder: Path, monkeypatch: p
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
     job = job_of(200)
     with pytest.raises(HwnasError, match=r"Connection refused.*the same command goes on from here") as caught:  # noqa: SIM117
-        with connect(host.spec, folder) as lines:
-            run_job(lines, job, folder, "job", at(70, host.stop))
+        with connect(host.spec, folder) as connection:
+            run_job(connection, job, folder, "job", at(70, host.stop))
     (left,) = host.home.glob(".cache/hwnas/*")
     assert f"~/.cache/hwnas/{left.name} is left on {USER}@127.0.0.1" in str(caught.value)
     kept = (folder / "job.jsonl").read_text()
     assert kept.count('"event": "visit"') >= 70
     host.start()
-    with connect(host.spec, folder) as lines:
-        run_job(lines, job, folder, "job")
+    with connect(host.spec, folder) as connection:
+        run_job(connection, job, folder, "job")
     assert (folder / "job.jsonl").read_text().startswith(kept)
     assert_whole(folder, job)
     assert not host.leftovers()
@@ -334,8 +337,8 @@ def test_what_cannot_be_removed_is_named(
 ) -> None:
     """The device goes away behind the last visit: what was measured counts, and a line says what is left there."""
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
-    with connect(host.spec, folder) as lines:
-        run_job(lines, job_of(20), folder, "job", at(20, host.stop))
+    with connect(host.spec, folder) as connection:
+        run_job(connection, job_of(20), folder, "job", at(20, host.stop))
     assert_whole(folder, job_of(20))
     (left,) = host.home.glob(".cache/hwnas/*")
     assert f"hwnas: ~/.cache/hwnas/{left.name} is left on {USER}@127.0.0.1" in capsys.readouterr().err
@@ -346,8 +349,8 @@ def test_ctrl_c_leaves_nothing_behind(host: Host, folder: Path) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), connect(host.spec, folder) as lines:
-        run_job(lines, job_of(2000), folder, "job", at(70, interrupt))
+    with pytest.raises(KeyboardInterrupt), connect(host.spec, folder) as connection:
+        run_job(connection, job_of(2000), folder, "job", at(70, interrupt))
     assert not host.leftovers()
 
 
@@ -409,8 +412,8 @@ def test_what_fails_there_is_one_clear_error(host: Host, folder: Path, tmp_path:
         spec = replace(spec, python="no/such/python")
         words = r"cannot run no/such/python on .*; name an interpreter that is there with \?python=PATH"
     starts = []
-    with pytest.raises(HwnasError, match=words) as caught, connect(spec, folder) as lines:
-        run_job(lambda file: starts.append(file) or lines(file), job_of(2), folder, "job")
+    with pytest.raises(HwnasError, match=words) as caught, connect(spec, folder) as connection:
+        run_job(lambda file: starts.append(file) or connection(file), job_of(2), folder, "job")
     assert "\n" not in str(caught.value)
     assert len(starts) <= 1
     assert not host.leftovers()
@@ -494,10 +497,10 @@ def test_what_is_accepted_is_plain(host: str, python: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_\[][A-Za-z0-9_.@:\[\]-]*", spec.host)
     assert re.fullmatch(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*", spec.python)
     if spec.host:
-        *_, dashes, destination = remote.Remote(spec, Path(), Path()).destination
+        *_, dashes, destination = ssh.SshDevice(spec, Path(), Path()).destination
         assert dashes == "--"
         assert re.fullmatch(r"[A-Za-z0-9_.@:-]+", destination)
-        assert shlex.split(f"{spec.python} {remote.BOOT}") == [spec.python, *shlex.split(remote.BOOT)]
+        assert shlex.split(f"{spec.python} {ssh.BOOT}") == [spec.python, *shlex.split(ssh.BOOT)]
 
 
 def test_a_spec_made_without_parsing_is_checked_again(tmp_path: Path) -> None:
@@ -520,11 +523,11 @@ def test_hosts_are_handed_to_ssh(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, port: list[str], destination: str
 ) -> None:
     monkeypatch.delenv("HWNAS_SSH_CONFIG", raising=False)
-    there = remote.Remote(parse_device(f"ssh://{host}"), tmp_path, tmp_path)
+    there = ssh.SshDevice(parse_device(f"ssh://{host}"), tmp_path, tmp_path)
     assert there.destination == [*port, "--", destination]
     assert re.fullmatch(r"[0-9a-f]{16}", there.id)
-    assert there.id == remote.Remote(there.spec, tmp_path, Path()).id
-    assert there.id != remote.Remote(there.spec, tmp_path / "other", Path()).id
+    assert there.id == ssh.SshDevice(there.spec, tmp_path, Path()).id
+    assert there.id != ssh.SshDevice(there.spec, tmp_path / "other", Path()).id
     monkeypatch.setenv("HWNAS_SSH_CONFIG", "my_config")
     assert there.destination == ["-F", "my_config", *port, "--", destination]
     assert {"-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3"} < set(there.ssh)
@@ -534,12 +537,12 @@ def test_hosts_are_handed_to_ssh(
 @pytest.mark.parametrize(("usual", "short"), [("/tmp/a", True), ("/tmp/" + 60 * "a", False), ("/tmp/100%h", False)])
 def test_the_path_of_the_socket_is_short_and_plain(monkeypatch: pytest.MonkeyPatch, usual: str, short: bool) -> None:
     monkeypatch.setattr("tempfile.tempdir", usual)
-    assert remote._short_folder() == (usual if short else "/tmp")
+    assert ssh._short_folder() == (usual if short else "/tmp")
 
 
 def far_end(home: Path, sent: bytes, **asked: object) -> subprocess.Popen[bytes]:
     """over_ssh.py as it runs on a device, without ssh; it has been asked something and sent something."""
-    command = [sys.executable, *shlex.split(remote.BOOT)]
+    command = [sys.executable, *shlex.split(ssh.BOOT)]
     environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "7"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     assert process.stdin
@@ -552,9 +555,9 @@ def far_end(home: Path, sent: bytes, **asked: object) -> subprocess.Popen[bytes]
 
 def answer(process: subprocess.Popen[bytes]) -> list[str]:
     assert process.stdout
-    while not (line := process.stdout.readline()).startswith(remote.ANSWER):
+    while not (line := process.stdout.readline()).startswith(ssh.ANSWER):
         assert line
-    return json.loads(line[len(remote.ANSWER) :])
+    return json.loads(line[len(ssh.ANSWER) :])
 
 
 def test_an_interrupted_upload_goes_on(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Devices reached over ssh: the profiler and the models go there, what it prints comes back as it is printed.
+"""Connections by ssh: the profiler and the models are sent to the device, its lines come back as they are printed.
 
-OpenSSH's own client makes the connection, as the user's configuration says (or the file that HWNAS_SSH_CONFIG names),
-and shares it among all jobs. The command it runs there is a constant behind the interpreter's name; what to do and
-every file name travel as data, on the standard input of ``profilers/over_ssh.py``.
+OpenSSH's client makes the connection, with the user's configuration (or the file that HWNAS_SSH_CONFIG names), and
+shares it among all jobs. The command that it runs there is a constant behind the interpreter's name; the request and
+all file names are data on the standard input of ``profilers/over_ssh.py``.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from typing import IO
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of, sha256_of_file, shipped
-from hwnas.profiling.session import ConnectionDroppedError, Lines, profiler_failed
+from hwnas.profiling.connections.connection import Connection, ConnectionDroppedError, profiler_failed
 from hwnas.runtimes.device_spec import HOST, PYTHON, DeviceSpec
 
-ALIVE_S = 5  # how often to ask a silent device whether it is there; three times without an answer it is not
-ANSWER = b"hwnas over ssh: "  # begins the one line that is not the profiler's
-ANSWER_S = 60  # how long a device may take to make or remove a folder
-# Reads the program from the first line of its input. Quoted so that every shell passes it on as it is.
+ALIVE_S = 5  # the interval at which a silent device is probed; it is given up after three probes without an answer
+ANSWER = b"hwnas over ssh: "  # the prefix of the one line that is not the profiler's
+ANSWER_S = 60  # the time limit for creating or removing a folder
+# Execute the first line of the input as a program. Quoted so that no shell changes it.
 BOOT = '-I -c "import sys; exec(eval(sys.stdin.buffer.readline()))"'
 
 
 @contextmanager
-def remote_lines(spec: DeviceSpec, folder: Path) -> Iterator[Lines]:
-    """The way to ``spec.host`` for the jobs in ``folder``; nothing is left there when the block ends.
+def ssh_connection(spec: DeviceSpec, folder: Path) -> Iterator[Connection]:
+    """Connect to ``spec.host`` for the jobs in ``folder``, and remove all files there when the block ends.
 
-    Raises HwnasError at once when the device cannot be reached, and names what is left there when it can't any more.
+    Raises HwnasError when the device cannot be reached. If it cannot be reached any more at the end, the error, or a
+    line on standard error, names the folder that is left there.
     """
     if not re.fullmatch(HOST, spec.host) or not re.fullmatch(PYTHON, spec.python):
         raise HwnasError(f"{spec.text!r} is not a device that can be reached over ssh")
     with tempfile.TemporaryDirectory(prefix="hwnas-", dir=_short_folder()) as private:
-        remote = Remote(spec, folder, Path(private))
+        remote = SshDevice(spec, folder, Path(private))
         failure = None
         try:
             remote.reach()
@@ -60,13 +61,13 @@ def remote_lines(spec: DeviceSpec, folder: Path) -> Iterator[Lines]:
 
 
 def _short_folder() -> str:
-    """Where a socket's path stays below 104 bytes (ssh itself adds 17) and holds nothing that ssh would expand."""
+    """Return a folder where a socket's path stays below 104 bytes (ssh adds 17) and ssh expands nothing in it."""
     usual = tempfile.gettempdir()
     return usual if re.fullmatch(r"[\w/.-]{1,60}", usual, re.ASCII) else "/tmp"
 
 
 @dataclass
-class Remote:
+class SshDevice:
     """One device and the folder ``~/.cache/hwnas/ID`` there; ``private`` holds the connection's socket here."""
 
     spec: DeviceSpec
@@ -76,12 +77,12 @@ class Remote:
 
     @property
     def id(self) -> str:
-        """The same when a killed run goes on, another for any other job: it finds its files and disturbs nobody's."""
+        """The name of the folder there, the same when an interrupted job resumes, another for other jobs."""
         return sha256_of([self.spec.text, str(self.folder.resolve()), platform.node()])[:16]
 
     @property
     def destination(self) -> list[str]:
-        """What ssh needs to find the host; nothing in it can be taken for an option."""
+        """The arguments of ssh that name the host; none of them can be taken for an option."""
         found = re.fullmatch(r"(.*@)?(\[.*\]|[^:]*)(?::(\d+))?", self.spec.host)
         assert found
         user, name, port = found.groups()
@@ -104,19 +105,19 @@ class Remote:
             "ControlPath": str(self.private / "ssh"),
             "ControlPersist": "60",
             "LogLevel": "ERROR",
-            # What a configuration may ask for, and would be in the way here.
+            # Settings that a configuration may have and that would interfere.
             "ClearAllForwardings": "yes",
             "RemoteCommand": "none",
         }
         return ["ssh", "-T", "-a", "-x", *(f"-o{name}={value}" for name, value in options.items())]
 
     def reach(self) -> None:
-        """Connect for the first time and make the folder there."""
+        """Connect for the first time and create the folder there."""
         list(self._talk({}))
         self.reached = True
 
     def lines(self, job_file: Path) -> Iterator[str]:
-        """Send what the device lacks, run the profiler there, yield its lines.
+        """Send the files that the device lacks, run the profiler there, yield its lines.
 
         Raises ConnectionDroppedError when the connection broke, HwnasError when the profiler failed.
         """
@@ -124,7 +125,7 @@ class Remote:
         return self._talk(files_of(self.spec, job_file), run=[f"profilers/{program}", f"job/{job_file.name}"])
 
     def leave(self) -> str:
-        """Remove the folder there and close the connection. Returns what is left there, in words."""
+        """Remove the folder there and close the connection. Return a sentence about files that are left, or ''."""
         try:
             if self.reached:
                 list(self._talk({}, remove=True))
@@ -136,49 +137,49 @@ class Remote:
         return ""
 
     def _talk(self, files: Mapping[str, Path], run: Sequence[str] = (), remove: bool = False) -> Iterator[str]:
-        """Have over_ssh.py there take in files, run a program, or remove its folder; what the program prints."""
+        """Let over_ssh.py receive files, run a program or remove its folder; yield the lines of the program."""
         sizes = {name: [path.stat().st_size, sha256_of_file(path)] for name, path in files.items()}
         asked = {"id": self.id, "files": sizes, "run": run, "remove": remove}
         with tempfile.TemporaryFile() as stderr:
             process = _start([*self.ssh, *self.destination, f"{self.spec.python} {BOOT}"], stderr)
             assert process.stdin
             assert process.stdout
-            impatience = threading.Timer(ANSWER_S, process.kill)
+            timeout = threading.Timer(ANSWER_S, process.kill)
             try:
                 if not run:
-                    impatience.start()
+                    timeout.start()
                 answered = _send(process.stdin, process.stdout, asked, files)
                 for line in process.stdout:
-                    if line.endswith(b"\n"):  # not what a cut has torn
+                    if line.endswith(b"\n"):  # not a line that a broken connection cut off
                         yield line.decode("utf-8", "replace").rstrip("\r\n")
                 process.wait()
             finally:
-                impatience.cancel()
+                timeout.cancel()
                 process.kill()
                 process.wait()
                 process.stdout.close()
                 with suppress(BrokenPipeError):
                     process.stdin.close()
             stderr.seek(0)
-            self._judge(process.returncode, stderr.read().decode("utf-8", "replace"), answered, bool(run))
+            self._check_exit(process.returncode, stderr.read().decode("utf-8", "replace"), answered, bool(run))
 
-    def _judge(self, code: int, complaints: str, answered: bool, running: bool) -> None:
-        """Raise what the end of ssh means: it exits with 255 for a failure of its own, else as the program there."""
+    def _check_exit(self, code: int, stderr: str, answered: bool, running: bool) -> None:
+        """Raise the error of an exit code: 255 is a failure of ssh itself, any other is that of the program there."""
         if code == 0 and answered:
             return
         host = self.spec.host
-        last = next((line.strip() for line in reversed(complaints.splitlines()) if line.strip()), "")
+        last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
         if code == 255 or code < 0:
             if self.reached:
-                why = f": {last}" if last and not answered else ""  # later on it is the profiler that complains
+                why = f": {last}" if last and not answered else ""  # after the answer stderr is the profiler's
                 raise ConnectionDroppedError(
-                    f"the connection to {host} dropped{why}", "the same command goes on from here"
+                    f"the connection to {host} dropped{why}", "run the same command again to resume"
                 )
             by_hand = shlex.join(["ssh", *(word for word in self.destination if word != "--"), "true"])
             fix = f"`{by_hand}` must work without a question (a known host, a key of yours there)"
             raise HwnasError(f"cannot connect to {host}: {last or 'no answer'}", fix)
         if answered and running:
-            raise profiler_failed(self.spec, code, complaints)
+            raise profiler_failed(self.spec, code, stderr)
         fix = "name an interpreter that is there with ?python=PATH" if code in (126, 127) else ""
         raise HwnasError(f"cannot run {self.spec.python} on {host}: {last or f'no answer, exit code {code}'}", fix)
 
@@ -194,9 +195,9 @@ def _start(command: list[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _send(stdin: IO[bytes], stdout: IO[bytes], asked: Mapping[str, object], files: Mapping[str, Path]) -> bool:
-    """Hand over the program, what it is asked and the files it misses. Returns whether it answered."""
+    """Send the program, the request and the files that are missing there. Return whether it answered."""
     program = (shipped("profilers") / "over_ssh.py").read_text(encoding="utf-8")
-    with suppress(BrokenPipeError):  # ssh has ended, and will say why
+    with suppress(BrokenPipeError):  # ssh has ended, and its exit code says why
         stdin.write(f"{program!a}\n{json.dumps(asked)}\n".encode())
         stdin.flush()
         for line in stdout:
@@ -211,7 +212,7 @@ def _send(stdin: IO[bytes], stdout: IO[bytes], asked: Mapping[str, object], file
 
 
 def files_of(spec: DeviceSpec, job_file: Path) -> dict[str, Path]:
-    """What a job needs on the device: path there -> file here. A model is all files of its stem."""
+    """Return the files that a job needs on the device: path there -> file here. A model is all files of its stem."""
     there = {
         f"profilers/{file.name}": file
         for file in spec.runtime.program.parent.iterdir()

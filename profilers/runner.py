@@ -1,6 +1,6 @@
-"""What all profilers in this folder share: read a job, make its visits, print a line of JSON for each.
+"""The part that all profilers in this folder share: read a job, make its runs, print a line of JSON for each.
 
-Standard library alone; README.md beside this file describes the protocol. A profiler is a program that calls ``serve``.
+Standard library only; README.md beside this file describes the protocol. A profiler is a program that calls ``serve``.
 """
 
 import glob
@@ -13,43 +13,43 @@ import time
 PROTOCOL = 2
 
 
-def serve(start, load, visit=None, threads=None):
+def serve(start, load, values=None, threads=None):
     """Do the job named on the command line.
 
-    ``start(job)`` readies the runtime and says what it is: ``runtime``, ``version``, ``provider`` and, where they
-    apply, ``options`` and ``device`` (fields that replace what this file reads of the machine).
-    ``load(path, job)`` gives a model ready to run: a function of no arguments.
-    ``visit(run, job, warmup_ms)`` gives the milliseconds of a few runs; the default times them with the processor's
-    clock.
-    ``threads()`` gives the system's numbers of the threads that run the models if they are another program's, which
-    is then left to run on all processors: its other threads would be in the way of these.
+    ``start(job)`` prepares the runtime and describes it: ``runtime``, ``version``, ``provider`` and, where they apply,
+    ``options`` and ``device`` (fields that replace those that this file reads from the machine).
+    ``load(path, job)`` returns a model ready to run: a function of no arguments, one inference a call.
+    ``values(infer, job, warmup_ms)`` returns the milliseconds of a few inferences of such a model; the default times
+    them with the processor's clock.
+    ``threads()`` returns the system's numbers of the threads that run the models if these belong to another program.
+    That program may then use all processors: its other threads would slow these down.
     """
     if len(sys.argv) != 2:
         sys.exit(f"usage: {os.path.basename(sys.argv[0])} job.json > times.jsonl")
     with open(sys.argv[1], encoding="utf-8") as file:
         job = json.load(file)
     if job.get("protocol") != PROTOCOL:
-        sys.exit("this profiler speaks protocol {}, the job protocol {}".format(PROTOCOL, job.get("protocol")))
-    visit = visit or timed_visit
+        sys.exit("this profiler has protocol {}, the job protocol {}".format(PROTOCOL, job.get("protocol")))
+    values = values or timed_values
     processors = pin(job["threads"]) if job["pin"] and not threads else allowed()
-    said = start(job)
-    device = dict(machine(), **said.pop("device", {}))
+    described = start(job)
+    device = dict(machine(), **described.pop("device", {}))
     state = {"processors": processors, "governor": governor(), "load": load_average(), "clock_ms": clock_ms()}
-    emit(dict({"event": "start", "protocol": PROTOCOL, "device": device, "options": {}}, **dict(state, **said)))
+    emit(dict({"event": "start", "protocol": PROTOCOL, "device": device, "options": {}}, **dict(state, **described)))
     folder = os.path.dirname(os.path.abspath(sys.argv[1]))
     runners = threads() if threads else None
     stolen = stolen_ticks()
-    runs = {}
+    models = {}
     for number in range(job["first_visit"], len(job["visits"])):
         name = job["visits"][number]
         warmup_ms, load_ms = job["warmup_ms"], None
-        if name not in runs:
+        if name not in models:
             began = time.perf_counter_ns()
-            runs[name] = load(os.path.join(folder, job["models"][name]), job)
+            models[name] = load(os.path.join(folder, job["models"][name]), job)
             load_ms = (time.perf_counter_ns() - began) / 1e6
             warmup_ms = job["first_warmup_ms"]
         waited, began = waited_ms(runners), time.perf_counter_ns()
-        times = sorted(visit(runs[name], job, warmup_ms))
+        times = sorted(values(models[name], job, warmup_ms))
         wall_ms = (time.perf_counter_ns() - began) / 1e6
         line = {"event": "visit", "visit": number, "model": name, "blocks": len(times)}
         line.update({"min_ms": times[0], "median_ms": times[len(times) // 2], "wall_ms": wall_ms})
@@ -63,30 +63,30 @@ def serve(start, load, visit=None, threads=None):
     emit({"event": "end", "load": load_average(), "stolen": share})
 
 
-def timed_visit(run, job, warmup_ms):
-    """Warm up for a while, then time blocks of runs, each block long enough for the clock; milliseconds of one run."""
-    run_ms = warm_up(run, warmup_ms)
+def timed_values(infer, job, warmup_ms):
+    """Warm up, then time blocks of inferences, each long enough for the clock; return milliseconds of one inference."""
+    infer_ms = warm_up(infer, warmup_ms)
     shortest_ms = max(job["block_ms"], 100 * clock_ms())
-    runs = max(1, int(shortest_ms / max(run_ms, 1e-6) + 0.999))
+    loops = max(1, int(shortest_ms / max(infer_ms, 1e-6) + 0.999))
     times, spent_ms = [], 0.0
     while len(times) < job["min_blocks"] or (spent_ms < job["visit_ms"] and len(times) < job["max_blocks"]):
         began = time.perf_counter_ns()
-        for _ in range(runs):
-            run()
+        for _ in range(loops):
+            infer()
         block_ms = (time.perf_counter_ns() - began) / 1e6
-        times.append(block_ms / runs)
+        times.append(block_ms / loops)
         spent_ms += block_ms
     return times
 
 
-def warm_up(run, warmup_ms):
-    """Run at least once, for that long; the milliseconds of the fastest run."""
+def warm_up(infer, warmup_ms):
+    """Infer for that long, at least once; return the milliseconds of the fastest inference."""
     fastest_ms, spent_ms = float("inf"), 0.0
     while True:
         began = time.perf_counter_ns()
-        run()
-        run_ms = (time.perf_counter_ns() - began) / 1e6
-        fastest_ms, spent_ms = min(fastest_ms, run_ms), spent_ms + run_ms
+        infer()
+        infer_ms = (time.perf_counter_ns() - began) / 1e6
+        fastest_ms, spent_ms = min(fastest_ms, infer_ms), spent_ms + infer_ms
         if spent_ms >= warmup_ms:
             return fastest_ms
 
@@ -100,7 +100,7 @@ def allowed():
 
 
 def pin(threads):
-    """Keep to as many processors as there are threads: the last ones, for the first serve interrupts."""
+    """Pin the process to as many processors as there are threads: the last ones, because the first handle interrupts."""
     processors = allowed()
     if processors:
         os.sched_setaffinity(0, processors[-threads:])
@@ -108,7 +108,7 @@ def pin(threads):
 
 
 def machine():
-    """What the machine says of itself."""
+    """Return the description of this machine."""
     model = processor_model()
     system = f"{platform.system()} {platform.machine()}"
     kind = "mobile" if hasattr(sys, "getandroidapilevel") else "cpu"
@@ -142,19 +142,19 @@ def memory_bytes():
 
 
 def governor():
-    """How the processor's frequency is ruled (``performance``, ``powersave``, …), if the system says."""
+    """Return the governor of the processor's frequency (``performance``, ``powersave``, …), None if unknown."""
     return read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
 
 
 def load_average():
-    """Programs that ran or waited for a processor over the last minute."""
+    """Return the mean number of programs that ran or waited for a processor over the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def waited_ms(threads=None):
-    """How long those threads, or this process's, have been ready to run and had no processor.
+    """Return how long those threads, or this process's, have been ready to run and had no processor.
 
-    None where the system won't say.
+    None if the system does not tell.
     """
     own = glob.glob("/proc/self/task/*/schedstat")
     texts = [read_text(path) for path in (own if threads is None else map("/proc/{}/schedstat".format, threads))]
@@ -163,7 +163,7 @@ def waited_ms(threads=None):
 
 
 def stolen_ticks():
-    """Clock ticks that a virtual machine's host gave to others, and all ticks, since the start of the system."""
+    """Return the clock ticks that a virtual machine's host gave to others, and all ticks, since the system started."""
     lines = read_text("/proc/stat").splitlines()
     ticks = [int(number) for number in lines[0].split()[1:9]] if lines else []
     return (ticks[7], sum(ticks)) if len(ticks) == 8 else None
