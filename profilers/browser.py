@@ -221,7 +221,7 @@ def find_runtime():
         if any((folder / name).exists() for name in SCRIPTS):
             return folder
     where = f"in HWNAS_ONNXRUNTIME_WEB={named}" if named else "here"
-    sys.exit(f"onnxruntime-web was not found {where}: run npm install onnxruntime-web in your home folder")
+    sys.exit(f"there is no onnxruntime-web {where}: run npm install onnxruntime-web in your home folder")
 
 
 def find_chromium():
@@ -230,7 +230,7 @@ def find_chromium():
         if shutil.which(name):
             return shutil.which(name)
     where = f"at HWNAS_CHROMIUM={named}" if named else "here"
-    sys.exit(f"Chromium was not found {where}: run apt-get install chromium, or name one in HWNAS_CHROMIUM")
+    sys.exit(f"there is no Chromium {where}: run apt-get install chromium, or name one in HWNAS_CHROMIUM")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def allowed():
 
 
 def pin(threads):
-    """Pin the process to as many processors as there are threads: the last ones, because the first handle interrupts."""
+    """Pin this process to as many processors as there are threads: the last ones, as the first handle interrupts."""
     processors = allowed()
     if processors:
         os.sched_setaffinity(0, processors[-threads:])
