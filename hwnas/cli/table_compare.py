@@ -51,7 +51,7 @@ def _show_diff(found: TableDiff, a: str, b: str) -> None:
         show_table("The header fields differ:", ["field", "A", "B"], rows)
     for name, only in (("A", found.only_a), ("B", found.only_b)):
         if only:
-            print(f"only in {name}: {len(only)}: {first_few([printable(key) for key in only])}")
+            print(f"{len(only)} only in {name}: {first_few([printable(key) for key in only])}")
     for network in found.unlike:
         print(f"the edge costs of {printable(network)} have different cells or operations")
     ratio = "" if found.median_ratio is None else f", the median of B/A is {found.median_ratio:.4f}"

@@ -1,13 +1,9 @@
-"""The whole flow as a new user meets it: the demo, the wheel, CIFAR-10 images."""
+"""The whole flow as a new user meets it: the demo, CIFAR-10 images."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -52,61 +48,6 @@ def test_demo_makes_what_it_promises(tmp_path: Path) -> None:
     budgets = {t["budget"]: t["budget_ms"] for t in targets}
     assert budgets["aggressive"] < budgets["moderate"] < budgets["mild"]
     assert max(by_name.values()) <= budgets["mild"]
-
-
-@pytest.mark.end_to_end
-def test_wheel_works_in_an_empty_directory(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    for folder in ("profilers", "latency_tables", "configs"):
-        assert any(name.startswith(f"hwnas/_shipped/{folder}/") for name in names), folder
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(tmp_path / "site"),
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, capture_output=True)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-
-    def hwnas(*arguments: object) -> str:
-        line = [sys.executable, "-m", "hwnas", *map(str, arguments)]
-        done = subprocess.run(line, cwd=empty, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    where = subprocess.run(
-        [sys.executable, "-c", "import hwnas; print(hwnas.__file__)"],
-        cwd=empty, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert str(tmp_path / "site") in where.stdout
-    sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    hwnas(
-        "profile",
-        "--accept-noise",
-        *sizes,
-        "--rounds",
-        24,
-        "--fit-networks",
-        3,
-        "--report-networks",
-        3,
-        "--out",
-        "t.json",
-    )
-    small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--epochs", 1, "--child-epochs", 1)
-    hwnas("search", "--table", "t.json", *small, "--out", "run")
-    assert (empty / "run/moderate/network.onnx").exists()
-    assert "darts" in hwnas("space", "show", "--space", "darts")
 
 
 @pytest.mark.end_to_end

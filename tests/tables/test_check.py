@@ -29,7 +29,7 @@ def test_a_whole_table_is_in_order_and_nothing_is_timed(run: Run, tmp_path: Path
     result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 0, result.output
     assert f"complete for {KEY}" in result.stdout
-    assert "not timed again: a fitted table" in result.stdout
+    assert "not timed again: the numbers of a fitted table" in result.stdout
     told = json.loads(run("table", "check", file, *SIZE_OPTIONS, "--json").stdout)
     assert (told["fine"], told["describes"], told["slowdown"], told["entries"]) == (True, None, None, [])
     assert told["contents"]["coverage"] == [
@@ -40,7 +40,7 @@ def test_a_whole_table_is_in_order_and_nothing_is_timed(run: Run, tmp_path: Path
 def test_without_a_named_network_it_says_so(run: Run, tmp_path: Path) -> None:
     result = run("table", "check", save(tmp_path / "t.json", make_table(SizedSpace(NB201, SMALL["nasbench201"]))))
     assert result.exit_code == 0
-    assert "--space tells" in result.stdout
+    assert "give --space to check" in result.stdout
 
 
 @pytest.mark.parametrize("rewrites", [[], ["share"]])

@@ -70,8 +70,8 @@ def test_differences_are_listed_worst_first(run: Run, tmp_path: Path) -> None:
     shown = run("table", "diff", a, b)
     assert shown.exit_code == 1
     assert "runtime.threads" in shown.stdout
-    assert "3 differ beyond their errors" in shown.stdout
-    assert "only A holds 1: gone-16-16-8x8-s1" in shown.stdout
+    assert "3 differ by more than their errors" in shown.stdout
+    assert "1 only in A: gone-16-16-8x8-s1" in shown.stdout
     within = run("table", "diff", a, save(tmp_path / "c.json", table_of(*read_table(a).entries, licence="MIT")))
     assert within.exit_code == 0  # descriptions alone are no difference
 

@@ -1,0 +1,102 @@
+"""The Python API: imports on first use, inputs, and the steps of the workflow, quiet by default."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+import hwnas
+from hwnas import api
+from hwnas.errors import HwnasError
+from hwnas.tables.schema import LatencyTable
+
+
+def test_import_takes_under_50_ms_and_loads_nothing_heavy() -> None:
+    program = "import sys, hwnas; print(*sorted({'torch', 'numpy', 'pydantic', 'typer', 'scipy'} & set(sys.modules)))"
+    times_us = []
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+        )
+        (line,) = [line for line in done.stderr.splitlines() if line.split("|")[-1] == " hwnas"]
+        times_us.append(int(line.split("|")[1]))
+        assert done.stdout.strip() == ""
+    assert min(times_us) < 50_000, times_us
+
+
+@pytest.mark.parametrize("name", [name for name in hwnas.__all__ if name not in ("HwnasError", "__version__")])
+def test_every_function_is_documented(name: str) -> None:
+    assert name in dir(hwnas)
+    function = getattr(api, name)
+    documentation = inspect.getdoc(function)
+    assert documentation
+    assert documentation.splitlines()[0].rstrip(",").count(" ") > 3
+    assert "Raises HwnasError" in documentation
+    assert inspect.signature(getattr(hwnas, name)) == inspect.signature(function)
+
+
+def test_search_export_and_report_are_functions_and_packages(tmp_path: Path) -> None:
+    from hwnas.export import network
+    from hwnas.search import choices
+
+    assert hwnas.search.choices is choices
+    assert hwnas.export.network is network
+    with pytest.raises(HwnasError, match="no such table"):
+        hwnas.search(tmp_path / "no such table.json", tmp_path / "run")
+    with pytest.raises(HwnasError):
+        hwnas.report(tmp_path / "no run", tmp_path / "page.html")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        hwnas.serach  # noqa: B018
+
+
+def test_tables_are_named_by_their_files_or_by_a_mapping(table_file: Path) -> None:
+    table = hwnas.read_table(table_file)
+    assert isinstance(table, LatencyTable)
+    assert api.read_tables(table_file) == {"table": table}
+    assert api.read_tables(table) == {"table": table}
+    assert api.read_tables({"phone": table, "board": str(table_file)}) == {"phone": table, "board": table}
+    with pytest.raises(HwnasError, match="two tables have the name 'table'"):
+        api.read_tables([table_file, table])
+
+
+def test_sizes_change_a_named_setting() -> None:
+    sized = api.sized_space("nasbench201", channels=4, layers=1, input_shape=(3, 16, 16), classes=7)
+    assert sized.key == "nasbench201/4x1/3x16x16/7"
+    assert api.sized_space(hwnas.get_space("darts")).setting == sized.space.__class__.setting(
+        hwnas.get_space("darts"), hwnas.get_space("darts").search_setting
+    )
+
+
+def test_export_writes_a_network_with_random_weights(tmp_path: Path) -> None:
+    cell = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|none~1|nor_conv_1x1~2|"
+    exported = hwnas.export(cell, tmp_path / "a.onnx", channels=4, layers=1, input_shape=(3, 16, 16), seed=3)
+    assert exported.file == tmp_path / "a.onnx"
+    assert exported.sized.setting.channels == 4
+    onnx.checker.check_model(str(exported.file), full_check=True)
+    with pytest.raises(HwnasError, match="DARTS genotype"):
+        hwnas.export("DARTS_V3", tmp_path / "b.onnx", "darts")
+
+
+def test_a_search_returns_its_targets_and_prints_nothing(
+    table_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (target,) = hwnas.search(
+        table_file, run, "mild", data="digits?size=16", channels=4, layers=1, epochs=1, child_epochs=1
+    )
+    assert target.budget == "mild"
+    assert target.predicted_ms is not None
+    assert Path(target.onnx).exists()
+    (scores,) = hwnas.evaluate(run, "validation")
+    assert 0 <= scores.scores["onnx"].accuracy <= 1
+    with pytest.raises(HwnasError, match="unknown split"):
+        hwnas.evaluate(run, "testing")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,56 @@
+"""The wheel without extras: profile, search and verify in an environment that has only what the wheel requires."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from support.bare_environment import build_wheel, make_environment
+
+EXTRAS = ("matplotlib", "altair", "pyarrow", "vl_convert", "cryptography", "aiohttp", "openvino", "ncnn", "pytest")
+
+
+@pytest.mark.end_to_end
+def test_the_bare_wheel_profiles_searches_and_verifies(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path / "dist")
+    names = zipfile.ZipFile(wheel).namelist()
+    for folder in ("profilers", "latency_tables", "configs"):
+        assert any(name.startswith(f"hwnas/_shipped/{folder}/") for name in names), folder
+    python = make_environment(tmp_path / "environment", wheel)
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        line = [str(python), *map(str, arguments)]
+        return subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True, check=False)
+
+    def hwnas(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
+        done = run("-m", "hwnas", *arguments)
+        assert done.returncode in codes, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    for module in EXTRAS:
+        assert "ModuleNotFoundError" in run("-c", f"import {module}").stderr, module
+    assert str(tmp_path / "environment") in run("-c", "import hwnas; print(hwnas.__file__)").stdout
+
+    sizes = ("--channels", 4, "--cells", 1)
+    few = ("--rounds", 24, "--fit-networks", 3, "--report-networks", 3)
+    for _ in range(5):  # noise can leave an entry without a number, which the command refuses
+        output = hwnas("profile", "--accept-noise", *sizes, "--input", "3x16x16", *few, "--out", "t.json", codes=(0, 2))
+        if "too noisy" not in output:
+            break
+    short = ("--data", "digits?size=16", "--epochs", 1, "--child-epochs", 1)
+    output = hwnas("search", "--table", "t.json", *sizes, *short, "--out", "run")
+    assert output.count("pip install 'hwnas[report]'") == 1, output
+    assert (work / "run/moderate/network.onnx").exists()
+    assert "measured" in hwnas("verify", "run", codes=(0, 1))  # 1: over the budget on this machine
+    assert "darts" in hwnas("space", "show", "--space", "darts")
+    hwnas("table", "push", "t.json", "shelf")
+    assert "t: pushed" in hwnas("table", "push", "t.json", "shelf2")
+    assert "hwnas[report]" in hwnas("report", "run", codes=(2,))
+    assert "hwnas[share]" in hwnas("table", "keygen", "key.pem", codes=(2,))
