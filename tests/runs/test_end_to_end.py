@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from support.command import Run, hwnas_process, profile
-from support.paths import ROOT, SHARED
+from support.paths import SHARED
 
 
 @pytest.mark.alone

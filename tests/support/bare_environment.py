@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
+from support.paths import ROOT
 
 
 def build_wheel(folder: Path) -> Path:
