@@ -29,13 +29,16 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.search.loop import Objective, Search
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace, get_space
 from hwnas.training.child import Trainer
 from hwnas.training.recipe import read_training
 
 IMAGES = 40_000  # CIFAR-10's, a fifth held out
 SPACE = get_space("nasbench201")
+register_builtin()
 CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 

@@ -28,9 +28,12 @@ from hwnas.files import write_json
 from hwnas.profiling.session import ask
 from hwnas.recipe import read_recipe
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.search.loop import Objective, Search
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace, get_space
 
+register_builtin()
 METHODS = ("darts", "entrannas", "entrannas-dst", "pc-darts", "gdas", "advantagenas", "random")
 
 

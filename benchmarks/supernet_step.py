@@ -34,8 +34,8 @@ from hwnas.networks.fast.kernels import kernels
 from hwnas.networks.supernet import Supernet
 from hwnas.profiling.session import ask
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.search.loop import Search
-from hwnas.training.optimizers import make_optimizer
+from hwnas.search.search import Search
+from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.step_profile import lines_of, span, started, stop, table_of
 
 METHODS = ("snas", "darts", "drnas", "advantagenas", "entrannas")
@@ -46,10 +46,10 @@ def naive_search(arguments: argparse.Namespace) -> Search:
     """Replace the supernet of a search by the naive one."""
     search = make_search(arguments.method, arguments, precision="float32", kernels="torch", compute=arguments.compute)
     naive = NaiveSupernet(Supernet(search.sized)).to(search.device)
-    search.supernet = naive  # type: ignore[assignment]
-    search.passes = GraphReplay(naive, search.precision, False, print)  # type: ignore[arg-type]
-    search.weights = list(naive.parameters())
-    search.weight_optimizer = make_optimizer(search.recipe.weights, search.weights)
+    state = search.supernet_state
+    state.module = naive  # type: ignore[assignment]
+    state.passes = GraphReplay(naive, state.precision, False, print)  # type: ignore[arg-type]
+    state.weights = ParameterOptimizer(search.recipe.weights, naive.parameters(), search.processes)
     return search
 
 
@@ -96,7 +96,7 @@ def work(arguments: argparse.Namespace) -> None:
     about = {
         "setting": search.sized.setting.describe(),
         "computed_on": describe(search.device),
-        "precision": search.precision,
+        "precision": search.supernet_state.precision,
         "kernels": kernels().describe() if search.recipe.kernels == "compiled" else "plain torch",
         "threads": torch.get_num_threads(),
         "batches_s": batches_s(search, arguments.batch_size),
@@ -163,7 +163,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def batches_s(search: Search, batch_size: int) -> float:
     """Return the seconds for the images of a step: one batch for every subset of the training images that it reads."""
-    parts = {id(images): images for images in search.parts.values()}.values()
+    parts = {id(batches.subset): batches.subset for batches in search.batches.values()}.values()
     start = time.perf_counter()
     for step in range(10):
         for images in parts:

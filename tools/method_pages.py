@@ -25,7 +25,7 @@ from hwnas.files import read_json, write_text
 from hwnas.recipe import Choice, Recipe, known_recipes, read_recipe, recipe_of
 from hwnas.search import choices
 from hwnas.search.choices import CHOICES
-from hwnas.search.methods import METHODS
+from hwnas.search.methods import METHODS, module_of, register_builtin
 from tools.format_page import default_words, type_words
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +41,7 @@ BESIDES = ("partial_channels", "stages", "shared_features", "without")
 
 def pages() -> dict[str, str]:
     """The text of every generated page by its file name."""
+    register_builtin()
     measured = read_json(SUMMARY, "remove it") if SUMMARY.exists() else None
     texts = {f"{method}.md": method_page(method, measured) for method in METHODS}
     return {"README.md": index_page(measured), **texts}
@@ -54,13 +55,13 @@ def out_of_date(wanted: Mapping[str, str]) -> list[str]:
 
 def method_page(method: str, measured: Mapping[str, Any] | None) -> str:
     recipes = {folder: _recipe(f"{folder}/{method}") for folder in RECIPES}
-    relatives = [other for other in METHODS if other != method and METHODS[other] is METHODS[method]]
+    relatives = [other for other in METHODS if other != method and METHODS[other] == METHODS[method]]
     return joined(
         f"# {method}",
         MADE,
         f"Described together with {', '.join(f'[{other}]({other}.md)' for other in relatives)}." if relatives else "",
-        markdown(METHODS[method]),
-        f"Code: [`{_file_of(METHODS[method])}`](../../{_file_of(METHODS[method])}).",
+        markdown(module_of(method)),
+        f"Code: [`{_file_of(module_of(method))}`](../../{_file_of(module_of(method))}).",
         "## Choices",
         "What its recipes compose ([all there are](README.md#choices)):",
         *_choices(recipes.values()),
@@ -80,14 +81,14 @@ def index_page(measured: Mapping[str, Any] | None) -> str:
     axes = [axis for axis in CHOICES if any(getattr(recipe, axis) for recipe in recipes.values())]
     rows = []
     for method, recipe in recipes.items():
-        title, paper = _title(METHODS[method])
+        title, paper = _title(module_of(method))
         written = [code(choice_words(getattr(recipe, axis))) for axis in axes]
         besides = [code(name) for name in BESIDES if getattr(recipe, name) != Recipe.model_fields[name].default]
         rows.append([f"[{method}]({method}.md)", paper, *written, ", ".join(besides) or "-", title])
     return joined(
         "# Search methods",
         MADE,
-        "A method is a recipe that composes named choices on one search loop (`hwnas/search/loop.py`); these are "
+        "A method is a recipe that composes named choices on one search (`hwnas/search/search.py`); these are "
         "composed as for NAS-Bench-201 (`configs/search/nasbench201`).",
         table(["method", "paper", *axes, "besides", "what it is"], rows),
         "`hwnas search --method NAME` takes the recipe that fits space and images; each page says which. Whatever the "

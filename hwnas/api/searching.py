@@ -62,7 +62,7 @@ def search(
 
     file = None if plugin is None else Path(plugin)
     if file:
-        from hwnas.search.choices import load_plugin
+        from hwnas.search.plugin import load_plugin
 
         load_plugin(file)
     opened = read_tables(tables)

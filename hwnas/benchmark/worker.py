@@ -32,7 +32,10 @@ from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.recipe import Recipe
 from hwnas.search.epoch_row import EpochRow
-from hwnas.search.loop import Objective, Search, run_search
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.resume import run_to_end
+from hwnas.search.search import Search
 from hwnas.spaces import Architecture, Setting, SizedSpace, get_operation
 from hwnas.spaces.builtin_operations import SKIP
 from hwnas.spaces.nasbench201 import NASBENCH201
@@ -77,6 +80,7 @@ def search_one(folder: Path, send: Send) -> None:
     budget = Budget(settings["budget"]["text"], settings["budget"]["limits"])
     objective = Objective(table.device.name if table else "no device", budget, cost_models(sized, table))
     torch.manual_seed(recipe.seed)
+    register_builtin()
     search = Search(sized, [objective], data, recipe)
     cost_meter = CostMeter(folder / "costs.jsonl")
 
@@ -88,7 +92,7 @@ def search_one(folder: Path, send: Send) -> None:
         cost_meter.record(search.step)
         send({"epoch": row.to_json()})
 
-    run_search(search, folder, manifest["digest"], progress, on_epoch)
+    run_to_end(search, folder, manifest["digest"], progress, on_epoch)
     architecture = search.choose(search.targets[0])
     cost = cost_meter.total(search.step)
     write_json(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.compute.device import CPU, to_device
+from hwnas.compute.seeds import Purpose, numpy_generator, seed_of, torch_generator
 from hwnas.data.files import ImageFiles
 from hwnas.data.imagenet import ImagenetAugmentation
 from hwnas.data.loader import Decoder, Job, Stream, decode_ahead
@@ -162,7 +163,7 @@ class ImageData:
         else:
             images = to_device(self._stream(batch_size, seed, subset, augment, share).batch(step), self.device)
         if augment == "shift-flip":
-            images = self._augment(images, torch.Generator().manual_seed(seed_of(seed, 2, step)), count, share)
+            images = self._augment(images, torch_generator(seed, Purpose.AUGMENTATION, step), count, share)
         return self.normalise(images), self.train.targets[indices]
 
     def images_a_step(self, batch_size: int, subset: Tensor | None = None) -> int:
@@ -186,7 +187,8 @@ class ImageData:
 
             def job(step: int) -> Job:  # must not refer to self: workers end with the last reference to the data set
                 indices = choose_batch(count, step, batch_size, seed, subset)[share].numpy()
-                seeds = [seed_of(seed, 2, step, index) for index in indices.tolist()] if augmentation else []
+                images = indices.tolist() if augmentation else []
+                seeds = [seed_of(seed, Purpose.AUGMENTATION, step, image) for image in images]
                 return Job(indices, tuple(seeds))
 
             source = self.train.full_size if augmentation else self.train.images
@@ -273,12 +275,7 @@ def choose_batch(count: int, step: int, batch_size: int, seed: int, subset: Tens
 @lru_cache(maxsize=8)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """Order in which an epoch visits its images; cached, because every step needs it."""
-    return np.random.default_rng([seed, 1, epoch]).permutation(count)
-
-
-def seed_of(*parts: int) -> int:
-    """A 63-bit seed that depends on every part."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return numpy_generator(seed, Purpose.IMAGE_ORDER, epoch).permutation(count)
 
 
 def divide(targets: np.ndarray, shares: tuple[float, ...], seed: int = 0) -> list[np.ndarray]:

@@ -32,11 +32,15 @@ from hwnas.runs.schema import Manifest, Summary, SummaryRow
 from hwnas.runs.select import select_architecture
 from hwnas.runs.verify import verify_run
 from hwnas.runs.write import read_summary, write_network
-from hwnas.search import loop
-from hwnas.search.loop import Objective, Search, Target
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.resume import run_to_end
+from hwnas.search.search import Search
+from hwnas.search.target import TargetState
 from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import LatencyTable, today
-from hwnas.training.child import accuracy, recalibrate, train_child
+from hwnas.training.child import train_child
+from hwnas.training.evaluation import accuracy, recalibrate
 from hwnas.training.processes import leave_group, process_group
 from hwnas.training.recipe import training_of
 from hwnas.training.step_profile import StepProfile
@@ -85,17 +89,18 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
         progress.log(line)
 
     torch.manual_seed(request.recipe.seed)
+    register_builtin()
     search = Search(sized, objectives, data, request.recipe, processes, progress.log)
     many = len(request.tables) > 1
     with StepProfile(folder / PROFILE, progress.log, processes.leads) if profile else nullcontext() as profiler:
         digest = manifest.digest
-        loop.run_search(search, folder, digest, progress, lambda row: progress.log(row.describe(many)), profiler)
+        run_to_end(search, folder, digest, progress, lambda row: progress.log(row.describe(many)), profiler)
     if not processes.alone:
         for target in search.targets:  # candidates are scored by all processes together
             search.choose(target)
         if not processes.leads:
             return []
-        search.processes = leave_group()
+        search.evaluator.processes = leave_group()
     search.data.stop_decoding()
     rows = [_finish(request, search, target, data, folder, progress) for target in search.targets]
     return _summarise(request, manifest, rows, folder, progress)
@@ -143,16 +148,16 @@ def describe_budget(budget: Budget, previews: Mapping[str, Preview]) -> str:
 
 
 def _finish(
-    request: SearchRequest, search: Search, target: Target, data: ImageData, folder: Path, progress: Progress
+    request: SearchRequest, search: Search, target: TargetState, data: ImageData, folder: Path, progress: Progress
 ) -> SummaryRow:
     """Select one target's architecture, train the network from the supernet's weights, and export it."""
-    recipe, objective = request.recipe, target.goal
+    recipe, objective = request.recipe, target.objective
     target_folder = folder / objective.target
     architecture, attempts = select_architecture(
         search, target, request.tables, request.verify, target_folder, progress
     )
     child = search.supernet.child(architecture)
-    child.to(search.device, memory_format=torch.channels_last)
+    child.to(search.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     recalibrate(child, search.data, recipe.batch_size, recipe.seed)
     before = accuracy(child, search.data, search.data.validation)
     training = training_of(recipe.child, recipe.seed, recipe.compute)

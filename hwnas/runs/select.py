@@ -20,7 +20,8 @@ from hwnas.progress import Progress
 from hwnas.runs.folder import DERIVATIONS
 from hwnas.runs.schema import Derivation
 from hwnas.runtimes.int8 import INT8
-from hwnas.search.loop import Search, Target
+from hwnas.search.search import Search
+from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture
 from hwnas.spaces.encoding import ENUMERABLE, encode
 from hwnas.tables.schema import LatencyTable
@@ -32,7 +33,7 @@ STEP = 0.5
 
 def select_architecture(
     search: Search,
-    target: Target,
+    target: TargetState,
     tables: Mapping[str, LatencyTable],
     verify: bool,
     folder: Path,
@@ -73,7 +74,7 @@ class _Candidates:
     """
 
     search: Search
-    target: Target
+    target: TargetState
     tables: Mapping[str, LatencyTable]
     folder: Path
     progress: Progress
@@ -81,7 +82,7 @@ class _Candidates:
     @cached_property
     def table_of(self) -> dict[str, LatencyTable]:
         """The latency tables by metric."""
-        objective = self.target.goal
+        objective = self.target.objective
         latencies = [metric for metric in objective.costs if quantity_of(metric) == LATENCY]
         return {metric: self.tables[device_of(metric) or objective.device] for metric in latencies}
 
@@ -92,7 +93,7 @@ class _Candidates:
 
     def propose(self, bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
         """Return what the method prefers within the target's limits, with ``bounds`` in place of those on latency."""
-        search, costs = self.search, self.target.goal.costs
+        search, costs = self.search, self.target.objective.costs
         within = dict(self.target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
         found = search.propose(self.target, within, excluded)
         if found is None:

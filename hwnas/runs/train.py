@@ -12,8 +12,8 @@ import torch
 
 from hwnas.compute.device import choose_device
 from hwnas.compute.precision import choose_precision
+from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData, load_data
-from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of_file
 from hwnas.networks.child import ChildNetwork
@@ -24,7 +24,8 @@ from hwnas.runs.read import fit_to_data, read_networks
 from hwnas.runs.schema import NetworkRow, TrainingResult
 from hwnas.runs.write import update_summary, write_network
 from hwnas.spaces import Setting, SizedSpace
-from hwnas.training.child import HISTORY, PURPOSES, Trained, accuracy, best_of, train_child
+from hwnas.training.child import HISTORY, Trained, best_of, train_child
+from hwnas.training.evaluation import accuracy
 from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import AS_SEARCHED, Training
 
@@ -144,7 +145,7 @@ def _train(job: _Job, recipe: Training, data: ImageData, progress: Progress, pro
     else:
         start = "scratch"
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(recipe.seed, PURPOSES["weights"]))
+            torch.manual_seed(seed_of(recipe.seed, Purpose.CHILD_WEIGHTS))
             child = ChildNetwork(new.sized, new.architecture, prune=True)
     before = accuracy(child.eval().to(data.device), data, data.validation, processes=processes)
     # The checkpoint is in its own folder, apart from that of the search, and named by what the training starts from.

@@ -1,4 +1,4 @@
-"""What every distribution over a space's architectures shares: logits, a mask, what can be drawn."""
+"""Base classes of the distributions over a space's architectures, the plain ones, and helpers for drawing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hwnas.spaces import NONE, SearchSpace
 
 @dataclass(frozen=True)
 class DrawContext:
-    """When something is drawn: the random numbers, the temperature, and the share of the epochs gone by (0 to 1)."""
+    """Random numbers and annealing state of one draw; ``progress`` is the share of the epochs gone by (0 to 1)."""
 
     generator: torch.Generator
     temperature: float = 1.0
@@ -29,11 +29,11 @@ class DrawContext:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a distribution gives for one batch.
+    """One sample of a distribution, used for one batch.
 
-    ``mixture[kind]`` [E, K] weighs the candidates, ``chosen[kind]`` [E] names one an edge where the draw is discrete,
-    ``edges[kind]`` [E] weighs whole edges. ``support[kind]`` lists the candidates of every edge whose weight is not 0,
-    where that is part of the draw: only they need to run.
+    ``mixture[kind]`` [E, K] weighs the candidates. ``chosen[kind]`` [E] is one candidate index an edge where the draw
+    is discrete. ``edges[kind]`` [E] weighs whole edges. ``support[kind]`` lists the candidates of every edge with a
+    weight other than 0, where the distribution knows them: only these need to run.
     """
 
     mixture: dict[str, Tensor]
@@ -46,15 +46,21 @@ class Draw:
 
 
 class Distribution(nn.Module):
-    """What is drawn for a batch, and how likely every candidate of every edge is.
+    """A distribution over the candidates of every edge: axis ``distribution``. Its parameters are trained with the
+    logits' optimiser. The base class holds the mask of the candidates that are in the search.
 
-    The operations ``without`` are never drawn, nor what ``prune`` takes away. Raises HwnasError for an unknown one and
-    where nothing but ``none`` is left. ``pathwise`` says whether its draws carry a gradient, ``final_zeros`` whether a
-    weight of exactly 0 takes none, as those of a softmax do: such a candidate need not run.
+    ``pathwise``: draws carry a gradient to the parameters. ``final_zeros``: a weight of exactly 0 gets no gradient, as
+    with a softmax, so that such a candidate need not run. ``prunable``: ``prune`` can remove candidates, as the stages
+    of a progressive search need. ``differentiable``: ``probabilities`` carry a gradient, as regularisers and resource
+    penalties need.
+
+    The recipe's ``without`` names operations that are never drawn. Raises HwnasError for an unknown one and where
+    nothing but ``none`` is left.
     """
 
     pathwise: ClassVar[bool] = True
     final_zeros: ClassVar[bool] = False
+    prunable: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__()
@@ -68,12 +74,24 @@ class Distribution(nn.Module):
         for kind, cell in space.cells.items():
             self.register_buffer(f"allowed_{kind}", allowed.expand(len(cell.edges), -1).clone())
 
+    @property
+    def differentiable(self) -> bool:
+        return self.pathwise
+
+    def logits_by_kind(self) -> dict[str, nn.Parameter]:
+        """Return the logits [E, K] of every cell kind; empty where the distribution has none."""
+        return {}
+
+    def prune(self, keep: int) -> None:
+        """Keep the ``keep`` likeliest candidates of every edge in the search."""
+        raise NotImplementedError
+
     def allowed(self, kind: str) -> Tensor:
-        """Which candidates [E, K] are still in the search."""
+        """Return the mask [E, K] of the candidates that are still in the search."""
         return self.get_buffer(f"allowed_{kind}")
 
     def open_candidates(self, kind: str) -> list[list[int]]:
-        """Of every edge, the numbers of those that are still in the search; read from a GPU when they have changed."""
+        """Return the candidate indices of every edge that are in the search; read from a GPU only after a change."""
         mask = self.allowed(kind)
         known = self._listed.get(kind)
         if known is None or known[0] is not mask or known[1] != mask._version:
@@ -81,21 +99,24 @@ class Distribution(nn.Module):
             known = self._listed[kind] = mask, mask._version, listed
         return known[2]
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
+        """Return one sample; every random number comes from ``context.generator``."""
         raise NotImplementedError
 
     def probabilities(self) -> dict[str, Tensor]:
-        """p [E, K] of every cell kind: what E[C] is taken with, and differentiable in what learns by its gradient."""
+        """Return p [E, K] of every cell kind, with which E[C] is computed."""
         raise NotImplementedError
 
     def log_probability(self) -> dict[str, NDArray[np.float64]]:
-        """log p, by which derivation ranks architectures."""
+        """Return float64 log p [E, K] of every cell kind, by which derivation ranks architectures."""
         with torch.no_grad():
             return {kind: p.double().log().cpu().numpy() for kind, p in self.probabilities().items()}
 
 
 class EdgeLogits(Distribution):
-    """One logit for every candidate of every edge, started from N(mean, std); p = softmax(logits)."""
+    """One logit for every candidate of every edge, drawn from N(mean, std) at the start; p = softmax(logits)."""
+
+    prunable = True
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__(space, recipe, generator)
@@ -105,15 +126,22 @@ class EdgeLogits(Distribution):
             {kind: nn.Parameter(mean + std * torch.randn(shape, generator=generator)) for kind, shape in shapes.items()}
         )
 
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def logits_by_kind(self) -> dict[str, nn.Parameter]:
+        return dict(self.logits.items())
+
     def scores(self) -> dict[str, Tensor]:
-        """The logits, minus infinity where a candidate is out of the search."""
+        """Return the logits, minus infinity where a candidate is out of the search."""
         return {kind: v.masked_fill(~self.allowed(kind), -torch.inf) for kind, v in self.logits.items()}
 
     def probabilities(self) -> dict[str, Tensor]:
         return {kind: torch.softmax(values, dim=-1) for kind, values in self.scores().items()}
 
     def prune(self, keep: int) -> None:
-        """Leave the ``keep`` likeliest candidates of every edge in the search; the others' logits become 0."""
+        """Keep the ``keep`` likeliest candidates of every edge in the search; the logits of the others become 0."""
         with torch.no_grad():
             for kind, values in self.scores().items():
                 kept = torch.zeros_like(self.allowed(kind)).scatter_(1, values.topk(keep, dim=1).indices, True)
@@ -127,8 +155,8 @@ class Softmax(EdgeLogits):
 
     final_zeros = True
 
-    def draw(self, moment: DrawContext) -> Draw:
-        return Draw({kind: torch.softmax(v / moment.temperature, dim=-1) for kind, v in self.scores().items()})
+    def draw(self, context: DrawContext) -> Draw:
+        return Draw({kind: torch.softmax(v / context.temperature, dim=-1) for kind, v in self.scores().items()})
 
 
 @register("distribution", "categorical")
@@ -137,14 +165,14 @@ class Categorical(EdgeLogits):
 
     pathwise = False
 
-    def draw(self, moment: DrawContext) -> Draw:
-        chosen = {kind: (v.detach() + gumbel_like(v, moment)).argmax(dim=-1) for kind, v in self.scores().items()}
+    def draw(self, context: DrawContext) -> Draw:
+        chosen = {kind: (v.detach() + gumbel_like(v, context)).argmax(dim=-1) for kind, v in self.scores().items()}
         return Draw({kind: one_hot(c, self.logits[kind]) for kind, c in chosen.items()}, chosen)
 
 
-def gumbel_like(values: Tensor, moment: DrawContext) -> Tensor:
+def gumbel_like(values: Tensor, context: DrawContext) -> Tensor:
     """G = -log(-log U) of a tensor's shape and type."""
-    uniform = torch.rand(values.shape, generator=moment.generator).clamp_(1e-9, 1 - 1e-7)
+    uniform = torch.rand(values.shape, generator=context.generator).clamp_(1e-9, 1 - 1e-7)
     return to_device(-torch.log(-torch.log(uniform)).to(values.dtype), values.device)
 
 

@@ -1,6 +1,6 @@
-"""Which candidates run for a draw.
+"""Axis ``runs``: the candidates that the supernet computes for a draw.
 
-Where that differs from draw to draw, this program has to know the draw: distributions then stay with the processor
+Where they differ from draw to draw, the host has to know the values of the draw: distributions then stay on the CPU
 even if the supernet is on a GPU (``on_host``).
 """
 
@@ -14,16 +14,15 @@ from hwnas.compute.device import CPU
 from hwnas.errors import HwnasError
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
+from hwnas.search.axes import Running
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw
-
-Running = tuple[dict[str, Mixed], dict[int, Mixed]]  # by cell kind, and by part where one differs from its kind
 
 
 @register("runs", "all")
 @dataclass(frozen=True)
 class All:
-    """Every candidate that is in the search, and in the draw's support where it has one."""
+    """Run every candidate that is in the search, and in the draw's support where it has one."""
 
     on_host: ClassVar[bool] = False
 
@@ -34,7 +33,7 @@ class All:
 @register("runs", "sampled")
 @dataclass(frozen=True)
 class Sampled:
-    """The one that was drawn, on every edge.
+    """Run the drawn candidate of every edge.
 
     With ``ghosts`` the others add their weights (hwnas.search.methods.gdas).
     """
@@ -51,7 +50,9 @@ class Sampled:
 
 
 def mixed_of(distribution: Distribution, draw: Draw, kind: str) -> Mixed:
-    """The mixture of every candidate that has a weight; on a GPU, where that is not known here, that could have one."""
+    """Return the mixture of the candidates whose weight is not 0; on a GPU, where weights are unknown to the host, of
+    all that are in the search.
+    """
     weights = draw.mixture[kind]
     active = draw.support[kind] if draw.support else distribution.open_candidates(kind)
     if distribution.final_zeros and not draw.support and weights.device == CPU:

@@ -6,12 +6,13 @@ import pickle
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
+from hwnas.training.processes import Processes
 
 MOST_OVERHEAD = 0.05
 
@@ -63,3 +64,20 @@ class Checkpoint:
                 f"give another folder with --out, or {fix}",
             )
         return state
+
+
+class Resumable(Protocol):
+    """A search or a training, whose state a checkpoint can hold."""
+
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+def resume(run: Resumable, checkpoint: Checkpoint, processes: Processes) -> bool:
+    """Load the saved state into ``run``, in all processes from rank 0; return False on ranks that found none."""
+    saved = checkpoint.load() if processes.leads else None
+    if saved:
+        run.load_state(saved)
+    if not processes.alone:
+        run.load_state(processes.from_leader(run.state()))
+    return saved is not None

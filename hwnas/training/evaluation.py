@@ -1,4 +1,4 @@
-"""How good a network's scores are: accuracy, calibration, which classes it takes for which."""
+"""Evaluation of networks: accuracy, calibration and confusion; recalibration of batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.data import ImageData, Split
 from hwnas.files import atomic_path
+from hwnas.training.processes import ALONE, Processes
 
+RECALIBRATION_BATCHES = 20
 BINS = 15
 TOP = 5
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of the scores of a split's images. ``confusion[i][j]``: how many images of class i were taken for class j.
+    """Quality of a network's scores on a split. ``confusion[i][j]``: number of images of class i classified as class j.
 
     ``top5_accuracy`` is None where there are no more than five classes.
     """
@@ -33,16 +35,49 @@ class Evaluation:
     confusion: list[list[int]]
 
 
+def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -> None:
+    """Replace batch-norm statistics, which a supernet gathered over its mixture, by those of training batches."""
+    norms = [m for m in child.modules() if isinstance(m, nn.BatchNorm2d)]
+    momentum = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    child.train()
+    with torch.no_grad():
+        for step in range(min(RECALIBRATION_BATCHES, data.steps_an_epoch(batch_size))):
+            images, _ = data.train_batch(step, batch_size, seed)
+            child(images)
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
+    child.eval()
+
+
+def accuracy(
+    network: Callable[[Tensor], Tensor],
+    data: ImageData,
+    split: Split,
+    batch_size: int = 256,
+    processes: Processes = ALONE,
+) -> float:
+    """Return the share of correctly classified images of a split; several processes divide the batches."""
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    with torch.no_grad():
+        for images, targets in data.batches(split, batch_size, slice(processes.rank, None, processes.count)):
+            scores = network(images.contiguous(memory_format=torch.channels_last))
+            correct += (scores.argmax(dim=1) == targets).sum()
+    return processes.total(int(correct)) / len(split)
+
+
 def scores_of(
     network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256
 ) -> NDArray[np.float32]:
-    """The scores [N, classes] of a split's images, in order."""
+    """Return the scores [N, classes] of a split's images, in order."""
     with torch.no_grad():
         return torch.cat([network(images) for images, _ in data.batches(split, batch_size)]).numpy()
 
 
 def evaluate_scores(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> Evaluation:
-    """``scores`` [N, classes] before the softmax, ``targets`` [N]."""
+    """Evaluate ``scores`` [N, classes], taken before the softmax, against the classes ``targets`` [N]."""
     classes = scores.shape[1]
     chosen = scores.argmax(axis=1)
     top5 = None
@@ -54,22 +89,22 @@ def evaluate_scores(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> 
 
 
 def calibration_error(scores: NDArray[np.float32], targets: NDArray[np.int64], bins: int = BINS) -> float:
-    """Expected calibration error (Guo et al., ICML 2017): |accuracy - confidence| over bins of equal width.
+    """Return the expected calibration error (Guo et al., ICML 2017): |accuracy - confidence| over bins of equal width.
 
     Confidence is the greatest probability of the softmax; a bin holds those in (m / bins, (m + 1) / bins].
     """
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     confidence = 1 / np.exp(shifted).sum(axis=1)
-    right = scores.argmax(axis=1) == targets
+    correct = scores.argmax(axis=1) == targets
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(scores))
 
 
 def write_confusion(path: Path, labels: Sequence[str], rows: Sequence[dict[str, Any]], runtimes: Sequence[str]) -> None:
-    """Confusion matrices as one CSV file: a line a network, runtime and true class, a column a predicted class.
+    """Write confusion matrices as CSV: one line a network, runtime and true class, one column a predicted class.
 
-    A row need not have all of the ``runtimes``.
+    A row may lack some of the ``runtimes``.
     """
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

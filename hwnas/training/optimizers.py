@@ -6,14 +6,42 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.recipe import Optimizer
+from hwnas.training.processes import Processes
 from hwnas.training.recipe import Descent
+from hwnas.training.step_profile import span
+
+
+class ParameterOptimizer:
+    """Parameters and the optimiser that trains them, as supernets, distributions and child networks share it.
+
+    A step averages the gradients over processes and clips their norm.
+    """
+
+    def __init__(self, settings: Optimizer, parameters: Iterable[nn.Parameter], processes: Processes) -> None:
+        self.settings, self.processes = settings, processes
+        self.parameters = list(parameters)
+        self.optimizer = make_optimizer(settings, self.parameters)
+
+    def set_learning_rate(self, epoch: float, epochs: int) -> float:
+        return set_learning_rate(self.optimizer, self.settings, epoch, epochs)
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        """Take one step along the gradients that the parameters hold."""
+        self.processes.average([p.grad for p in self.parameters if p.grad is not None])
+        with span("optimiser"):
+            if self.settings.clip_norm:
+                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)
+            self.optimizer.step()
 
 
 def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Of parameters on a GPU a step is one kernel."""
+    """Build the optimiser of a recipe. Where all parameters are on a GPU, a step is one fused kernel."""
     parameters = list(parameters)
     fused = True if all(parameter.is_cuda for parameter in parameters) else None
     if settings.name == "adam":
@@ -36,8 +64,10 @@ def make_optimizer(settings: Optimizer, parameters: Iterable[Tensor]) -> torch.o
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Optimizer, epoch: float, epochs: int) -> float:
-    """Cosine from ``lr`` in the first epoch towards ``lr_end``, by epoch as in the DARTS and SNAS code; exponential
-    where the settings say so. Parts of an epoch count where the rate falls at every step.
+    """Set and return the learning rate of an epoch, which may have a fraction where the rate changes at every step.
+
+    Cosine annealing from ``lr`` in the first epoch towards ``lr_end``, as in the DARTS and SNAS code; exponential decay
+    where the settings say so.
     """
     if isinstance(settings, Descent) and settings.schedule == "exponential":
         rate = settings.lr * settings.factor**epoch

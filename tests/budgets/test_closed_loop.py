@@ -27,13 +27,17 @@ from hwnas.export.timing import Measured
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.runs.select import select_architecture
-from hwnas.search.loop import Objective, Search, Target
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
+from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture, Setting, SizedSpace, get_space
 from support.paths import SHARED
 from support.tables import make_table
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = "latency_ms"
+register_builtin()
 
 
 class World:
@@ -143,7 +147,7 @@ TABLE = make_table(SizedSpace(SPACE, SMALL))
 COSTS = build_metrics(TABLE, SizedSpace(SPACE, SMALL))
 
 
-def searched(bound_ms: float) -> tuple[Search, Target]:
+def searched(bound_ms: float) -> tuple[Search, TargetState]:
     """As a search leaves it."""
     goal = Objective("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
     search = Search(SizedSpace(SPACE, SMALL), [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))

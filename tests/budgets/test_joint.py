@@ -20,7 +20,7 @@ from hwnas.cost.devices import joint_models, targets_of
 from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured
-from hwnas.search.loop import Objective
+from hwnas.search.objective import Objective
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.spaces.encoding import encode, every_choice
 from hwnas.tables.io import parse_table, table_text, write_table

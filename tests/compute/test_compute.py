@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import hwnas.search.loop
-import hwnas.training.child
+import hwnas.training.batches
 from hwnas.compute.device import CPU, choose_device, layout_on, to_device
 from hwnas.compute.precision import choose_precision
+from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.networks import fast
 from hwnas.networks.fast import fused_edges
@@ -27,7 +27,7 @@ from hwnas.networks.fast.cuda_graphs import MOST_GRAPHS, GraphReplay
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
 from hwnas.recipe import known_recipes
-from hwnas.search.loop import Search
+from hwnas.search.search import Search
 from hwnas.training.child import Trainer, train_child
 from hwnas.training.optimizers import make_optimizer
 from support.accelerator import DEVICE, WAITS, Accelerator, There
@@ -45,8 +45,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, what learns is put on the pretended device."""
-    for module in (hwnas.search.loop, hwnas.training.child):
-        monkeypatch.setattr(module, "choose_device", lambda asked: DEVICE)
+    monkeypatch.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
     # As on the processor, to compare to the bit; tests/networks/test_wide.py compares fused edges.
     together = fused_edges._together
     monkeypatch.setattr(fused_edges, "_together", lambda mine, x: together(mine, torch.empty(0)))
@@ -98,10 +97,10 @@ def recipe(request: pytest.FixtureRequest) -> str:
 def test_a_search_on_another_device_is_the_processors(recipe: str, there: None) -> None:
     """To the bit: weights, statistics, logits, optimisers, multipliers and sums."""
     search, waits = some_steps(recipe)
-    assert {parameter.device for parameter in search.weights} == {DEVICE}
+    assert {parameter.device for parameter in search.supernet_state.weights.parameters} == {DEVICE}
     require_equal(search.state(), EXPECTED.pop(recipe))
     learns = search.recipe.learning.name
-    if search.logits_device == DEVICE:
+    if search.targets[0].device == DEVICE:
         assert search.recipe.runs.name == "all"
         assert not any(waits[1:])  # in the first, the images' statistics and costs are put there
     elif learns == "weights_only":
@@ -117,7 +116,7 @@ def test_a_search_on_another_device_is_the_processors(recipe: str, there: None) 
 def test_a_searchs_state_goes_from_device_to_device(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = some_steps("nasbench201/drnas")
     with monkeypatch.context() as patched, Accelerator():
-        patched.setattr(hwnas.search.loop, "choose_device", lambda asked: DEVICE)
+        patched.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
         start, _ = some_steps("nasbench201/drnas")
         state = start.state()
     state = torch.utils._pytree.tree_map_only(There, lambda tensor: tensor.held, state)  # as a checkpoint has it
@@ -156,7 +155,7 @@ def test_the_device_is_seen_waited_for(there: None) -> None:
 def test_a_training_on_another_device_is_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = recipe_of(epochs=2, auxiliary_weight=0.4, drop_path=0.2, cutout=4, ema=0.9)
     expected = train_child(tiny_child(), DATA, recipe, tmp_path / "a", "a test", lambda *a: None)
-    monkeypatch.setattr(hwnas.training.child, "choose_device", lambda asked: DEVICE)
+    monkeypatch.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
     monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)  # as on the processor
     with Accelerator():
         child = tiny_child()
@@ -174,7 +173,7 @@ def test_a_training_on_another_device_is_the_processors(monkeypatch: pytest.Monk
 def test_a_loss_that_is_no_number_is_told_and_not_saved(there: None) -> None:
     search, _ = some_steps("nasbench201/darts")
     with torch.no_grad():
-        search.weights[0].fill_(math.nan)
+        search.supernet_state.weights.parameters[0].fill_(math.nan)
     search.take_step()  # queued: not yet known
     with pytest.raises(HwnasError, match="the loss became nan"):
         search.state()
@@ -259,8 +258,8 @@ def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
     search = searching("nasbench201", "nasbench201/snas")
     passes = GraphReplay(search.supernet, "float32", True, heard.append)
-    draw = search.draw(search.targets[0], "weights")
-    mixture, _ = search.runs(search.supernet, search.targets[0].distribution, draw)
+    draw = search.current_step.draw(search.targets[0], Purpose.WEIGHTS_DRAW)
+    mixture, _ = search.current_step.runs(search.supernet, search.targets[0].distribution, draw)
     for images in range(2, 2 + MOST_GRAPHS + 3):
         passes(torch.zeros(images, *search.data.shape), mixture, {}, None, False)
     assert len(calls) == MOST_GRAPHS
@@ -309,7 +308,7 @@ def test_a_gpu_comes_near_and_is_never_waited_for(name: str, monkeypatch: pytest
     for found, records in ((replayed, True), (plain, False)):
         search, _ = some_steps(name)
         assert search.device.type == "cuda"
-        search.passes.enabled = records
+        search.supernet_state.passes.enabled = records
         for _ in range(3):
             search.take_step()
         torch.cuda.set_sync_debug_mode("error")
@@ -317,7 +316,7 @@ def test_a_gpu_comes_near_and_is_never_waited_for(name: str, monkeypatch: pytest
             search.take_step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert search.passes.enabled == records  # it could be recorded
+        assert search.supernet_state.passes.enabled == records  # it could be recorded
         found.update(leaves(search.state()))
     for path, value in plain.items():
         if isinstance(value, Tensor) and value.is_floating_point():

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from scipy.stats import kstest
 
+from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData, Split, load_data
 from hwnas.data.imagenet import ImagenetAugmentation
-from hwnas.data.images import choose_batch, seed_of
+from hwnas.data.images import choose_batch
 from hwnas.data.torchvision_cpu import torchvision_transforms
 from hwnas.errors import HwnasError
 
@@ -79,7 +80,9 @@ def test_images_of_a_batch_have_their_own_crops_of_the_full_size_image(tmp_path:
     images, _ = data.train_batch(0, 8, 0, augment="imagenet")
     assert len({tuple(image.flatten().tolist()) for image in images}) == 8
     number = int(choose_batch(len(data.train), 0, 8, 0)[0])
-    whole = ImagenetAugmentation(8, 8, flip=True)(data.train.files.open(number), seed_of(0, 2, 0, number))
+    whole = ImagenetAugmentation(8, 8, flip=True)(
+        data.train.files.open(number), seed_of(0, Purpose.AUGMENTATION, 0, number)
+    )
     assert torch.equal(data.normalise(whole[None])[0], images[0])
     assert data.train.files.open(number).size == (30, 90)
 

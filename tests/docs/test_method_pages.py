@@ -15,14 +15,17 @@ from hwnas.cost.metrics import build_metrics
 from hwnas.data import load_data
 from hwnas.recipe import read_recipe
 from hwnas.search import selection
-from hwnas.search.choices import CHOICES, load_plugin
-from hwnas.search.loop import Objective, Search
-from hwnas.search.methods import METHODS
+from hwnas.search.choices import CHOICES
+from hwnas.search.methods import METHODS, register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.plugin import load_plugin
+from hwnas.search.search import Search
 from hwnas.spaces import Setting, SizedSpace, get_space
 from support.tables import make_table
 from tools import method_pages
 
 PAGE = (method_pages.FOLDER / "adding-a-method.md").read_text(encoding="utf-8")
+register_builtin()
 BLOCKS = dict(re.findall(r"```(\w+)[^\n]*\n(.*?)```", PAGE, re.DOTALL))
 
 
@@ -151,7 +154,7 @@ def logits_after_a_step(recipe: str) -> tuple[np.ndarray, np.ndarray]:
         "logits.weight_decay": 0.0,
     }
     search = make_search(recipe, changes)
-    search.step = search.steps_an_epoch  # the first step of the second of three epochs
+    search.step = search.schedule.steps_per_epoch  # the first step of the second of three epochs
     before = search.targets[0].logits["cell"].detach().clone().numpy()
     search.take_step()
     return before, search.targets[0].logits["cell"].detach().numpy()

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.networks.mixed_cell import Mixed, MixedCell, shuffled
 from hwnas.networks.supernet import Supernet
 from hwnas.networks.widen import widen
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import Draw, DrawContext
-from hwnas.search.loop import Search
 from hwnas.search.methods.entrannas import EngineTransit, Thresholded
 from hwnas.search.methods.pcdarts import SoftmaxEdges
+from hwnas.search.search import Search
 from hwnas.spaces import SPACES, CellInstance, SearchSpace, SizedSpace
 from support.searches import make_search
 from support.spaces import SMALL
@@ -141,7 +142,9 @@ def top_two(space: SearchSpace, p: np.ndarray, kind: str) -> list[str]:
 def test_transit_cells_in_the_darts_space_take_the_two_strongest_edges() -> None:
     search = make_search("darts", read_recipe("darts/entrannas", {"logits_std": 1.0}))
     distribution, space = search.targets[0].distribution, search.space
-    mixture, _ = search.runs(search.supernet, distribution, distribution.draw(DrawContext(torch.Generator())))
+    mixture, _ = search.current_step.runs(
+        search.supernet, distribution, distribution.draw(DrawContext(torch.Generator()))
+    )
     for kind, p in distribution.probabilities().items():
         expected = top_two(space, p.detach().double().numpy(), kind)
         assert [[space.operations[o] for o in row] for row in mixture[kind].active] == [[op] for op in expected]
@@ -178,7 +181,7 @@ def test_the_engine_of_the_last_epoch_is_what_is_derived(name: str, seed: int, s
         best = target.log_probability()[kind].argmax(axis=1).tolist()
         assert best == [row[0] if row else none for row in support]
         graph.append(tuple(space.operations[o] for o in best))
-    assert search.selection.best(search, target, {}).__next__()[0] == space.architecture(tuple(graph))
+    assert search.selection.best(search.evaluator, target, {}).__next__()[0] == space.architecture(tuple(graph))
 
 
 @settings(max_examples=40, deadline=None)
@@ -222,12 +225,13 @@ def test_a_search_with_thresholds_derives_its_engine_s_graph(name: str, steps: i
     search = make_search(name, read_recipe(f"{name}/entrannas-dst", changes), ("100%",))
     moved = {k: v.detach().clone() for k, v in search.targets[0].distribution.state_dict().items()}
     for step in range(steps):
-        search.step = step * search.total_steps // steps  # some of its steps, the first of the last epoch among them
+        # Some of its steps, the first of the last epoch among them.
+        search.step = step * search.schedule.total_steps // steps
         search.take_step()
     target = search.targets[0]
     assert any(not torch.equal(v, moved[k]) for k, v in target.distribution.state_dict().items() if "thresholds" in k)
-    search.step = search.total_steps - 1
-    draw = search.draw(target, "weights")
+    search.step = search.schedule.total_steps - 1
+    draw = search.current_step.draw(target, Purpose.WEIGHTS_DRAW)
     architecture = search.choose(target)
     for (kind, support), chosen in zip(draw.support.items(), architecture.cells, strict=True):  # type: ignore[union-attr]
         assert [[search.space.operations[o] for o in row] or ["none"] for row in support] == [[op] for op in chosen], (
@@ -299,7 +303,7 @@ def test_gamma_sums_to_one_over_the_edges_into_a_node() -> None:
 
 def set_logits(search: Search, seed: int, spread: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    for values in search.targets[0].learnt:
+    for values in search.targets[0].parameters:
         values.data = spread * torch.randn(values.shape, generator=generator)
 
 
@@ -319,7 +323,7 @@ def test_without_a_budget_that_binds_derivation_is_the_rule_of_darts(method: str
         if isinstance(distribution, SoftmaxEdges):
             strength = strength * distribution.gamma()[kind].detach().double().numpy()[:, None]
         expected.append(tuple(top_two(search.space, strength, kind)))
-    assert next(search.selection.best(search, target, {}))[0].cells == tuple(expected)
+    assert next(search.selection.best(search.evaluator, target, {}))[0].cells == tuple(expected)
 
 
 # Widening.
@@ -412,13 +416,13 @@ def test_a_search_in_stages_widens_prunes_and_carries_momentum(
     assert search.supernet.partial == before
     search.take_step()
     names = {p: n for n, p in search.supernet.named_parameters()}
-    old = {names[p]: s["momentum_buffer"].clone() for p, s in search.weight_optimizer.state.items()}
-    rows, kept = [], [stage.operations for stage in search.stages]
+    old = {names[p]: s["momentum_buffer"].clone() for p, s in search.supernet_state.weights.optimizer.state.items()}
+    rows, kept = [], [stage.operations for stage in search.schedule.stages]
     first = {k: v.detach().clone() for k, v in search.targets[0].logits.items()}
-    search.step = search.steps_an_epoch
-    search._enter_stage()
-    assert (search.supernet.partial, search.stage) == (after, 1)
-    state = search.weight_optimizer.state
+    search.step = search.schedule.steps_per_epoch
+    search.enter_stages()
+    assert (search.supernet.partial, search.position.stage) == (after, 1)
+    state = search.supernet_state.weights.optimizer.state
     for name, parameter in search.supernet.named_parameters():
         momentum = state[parameter]["momentum_buffer"]
         assert momentum.shape == parameter.shape
@@ -455,4 +459,4 @@ def test_channels_that_do_not_fit_are_refused_before_the_search(changes: dict, w
 def test_what_a_discrete_runner_needs_is_a_discrete_draw() -> None:
     search = make_search("nasbench201", read_recipe("short/darts", {"runs": "sampled"}))
     with pytest.raises(HwnasError, match="draws one operation an edge"):
-        search.runs(search.supernet, search.targets[0].distribution, Draw({}))
+        search.current_step.runs(search.supernet, search.targets[0].distribution, Draw({}))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.naive_mixture import NaiveSupernet
 from hwnas.compute.precision import choose_precision
+from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.networks.fast import accelerate
@@ -22,7 +23,7 @@ from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
-from hwnas.search.loop import Search
+from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SearchSpace, SizedSpace
 from support.command import Run
 from support.mixtures import ODD, step_of
@@ -180,7 +181,7 @@ def test_cold_samples_need_not_run_what_they_round_to_zero(name: str) -> None:
         search = make_search(name, read_recipe("snas-short", {"batch_size": 8}))
         target = search.targets[0]
         draw = target.distribution.draw(DrawContext(torch.Generator().manual_seed(0), temperature=0.02))
-        mixture, _ = search.runs(search.supernet, target.distribution, draw)
+        mixture, _ = search.current_step.runs(search.supernet, target.distribution, draw)
         if not final:
             mixture = {kind: Mixed(mixed.weights) for kind, mixed in mixture.items()}
         else:
@@ -188,7 +189,7 @@ def test_cold_samples_need_not_run_what_they_round_to_zero(name: str) -> None:
             assert ran < sum(mixed.weights.numel() for mixed in mixture.values())
         images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
         search.supernet(images, mixture).square().sum().backward()
-        slopes.append([p.grad for p in [*target.learnt, *search.supernet.parameters()]])
+        slopes.append([p.grad for p in [*target.parameters, *search.supernet.parameters()]])
     for mine, its in zip(*slopes, strict=True):
         torch.testing.assert_close(torch.zeros_like(its) if mine is None else mine, its, rtol=1e-3, atol=1e-5)
 
@@ -197,14 +198,14 @@ def test_optimisers_work_for_what_was_sampled_alone() -> None:
     """A step with one operation an edge leaves the other candidates without gradients, momentum or weight decay."""
     search = make_search("darts", read_recipe("darts/gdas", {"batch_size": 8, "logits_warm_up": 0.5}))
     before = {name: p.detach().clone() for name, p in search.supernet.named_parameters()}
-    draw = search.draw(search.targets[0], "weights")
+    draw = search.current_step.draw(search.targets[0], Purpose.WEIGHTS_DRAW)
     search.take_step()
     assert draw.chosen is not None
     drawn = set()
     for index, part in enumerate(search.supernet.network.parts):
         for e, o in enumerate(draw.chosen[part.kind].tolist() if hasattr(part, "kind") else ()):
             drawn.add(f"parts.{index}.edges.{e}.{search.space.operations[o]}.")
-    state = search.weight_optimizer.state
+    state = search.supernet_state.weights.optimizer.state
     for name, parameter in search.supernet.named_parameters():
         runs = ".edges." not in name or any(name.startswith(prefix) for prefix in drawn)
         assert (parameter in state) == runs, name
@@ -215,7 +216,7 @@ def step_in(precision: str, arithmetic: str, name: str) -> tuple[Search, float]:
     changes = {"batch_size": 32, "drop_path": 0.2, "precision": precision, "kernels": arithmetic}
     search = make_search(name, read_recipe(f"{name}/darts", changes))
     search.supernet.train()
-    loss = search.weights_loss(search.targets[0]).task
+    loss = search.current_step.weights_loss(search.targets[0]).task
     loss.backward()
     return search, float(loss.detach())
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from scipy import stats
 
-import hwnas.search.methods  # noqa: F401  registers the distributions
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.search.choices import CHOICES, build
 from hwnas.search.distribution import Distribution, DrawContext, EdgeLogits
+from hwnas.search.methods import register_builtin
 from hwnas.search.methods.enas import Controller
 from hwnas.spaces import SPACES, Cell
 
@@ -25,6 +25,7 @@ TINY = replace(
     operations=("none", "a", "b"),
     cells={"cell": Cell(num_inputs=1, num_nodes=2, edges=((0, 1), (0, 2), (1, 2)), outputs=(2,))},
 )
+register_builtin()
 DRAWS = 4000
 ALL = sorted(set(CHOICES["distribution"]) - {"thresholded"})  # which draws nothing: see test_entrannas
 

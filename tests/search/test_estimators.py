@@ -11,15 +11,18 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from hwnas.compute.seeds import Purpose
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.recipe import read_recipe
+from hwnas.search.axes import BatchResult
 from hwnas.search.distribution import Draw, DrawContext, one_hot
+from hwnas.search.evaluation import batch_statistics
 from hwnas.search.lagrangian import relative_costs
-from hwnas.search.loop import BatchResult, Search, batch_statistics
 from hwnas.search.methods.advantagenas import Advantage
 from hwnas.search.methods.darts import Unrolled
 from hwnas.search.methods.drnas import DirichletEdges, DirichletKL
 from hwnas.search.methods.enas import Controller, Reinforce
+from hwnas.search.search import Search
 from hwnas.spaces import SPACES, CellInstance
 from support.searches import make_search
 
@@ -39,13 +42,13 @@ def searching(method: str, space: str = "nasbench201", **changes: object) -> Sea
     for number, values in enumerate(target.logits.values()):
         generator = torch.Generator().manual_seed(number)
         values.data = torch.randn(values.shape, generator=generator, dtype=torch.float64)
-    search.logit_optimizers[0].param_groups[0]["params"] = target.learnt  # type: ignore[union-attr]
+    search.targets[0].optimizer.optimizer.param_groups[0]["params"] = target.parameters  # type: ignore[union-attr]
     return search
 
 
 def still(search: Search) -> Search:
     """Gradients are left where they are: nothing takes a step."""
-    search.step_logits = lambda target: None  # type: ignore[method-assign]
+    search.current_step.step_logits = lambda target: None  # type: ignore[method-assign]
     return search
 
 
@@ -95,7 +98,7 @@ def estimates(search: Search, toy: Toy, before: Callable[[], None]) -> tuple[Ten
     exact gradient of the expected loss, by differentiating the sum over all of P(Z) L(Z).
     """
     target = still(search).targets[0]
-    search.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
+    search.current_step.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
     columns = [NB201.operations.index(op) for op in THREE]
     logits = target.logits["cell"]
     p = torch.softmax(logits[:, columns], dim=1)
@@ -106,10 +109,10 @@ def estimates(search: Search, toy: Toy, before: Callable[[], None]) -> tuple[Ten
     exact = torch.autograd.grad(expected, logits)[0]
     found = []
     for one in z:
-        search.draw = lambda target, purpose, one=one: Draw({"cell": one}, {"cell": one.argmax(-1)})  # type: ignore
+        search.current_step.draw = lambda target, purpose, one=one: Draw({"cell": one}, {"cell": one.argmax(-1)})  # type: ignore
         logits.grad = None
         before()
-        search.learning._logits_step(search, target)
+        search.learning._logits_step(search.current_step, target)
         found.append(logits.grad)
     assert abs(float(probability.sum().detach()) - 1) < 1e-12
     return probability.detach(), torch.stack(found), exact
@@ -154,11 +157,11 @@ def test_the_score_function_remembers_the_mean_loss() -> None:
     search = still(searching("advantagenas"))
     search.learning = Advantage(credit="loss")
     losses = iter([3.0, 5.0, 1.0])
-    search.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
+    search.current_step.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
         next(losses) + 0 * draw.mixture["cell"].sum(), 0
     )
     for mean in (3.0, 3.0 + 0.05 * 2, 3.1 + 0.05 * (1 - 3.1)):
-        search.learning._logits_step(search, search.targets[0])
+        search.learning._logits_step(search.current_step, search.targets[0])
         assert float(search.targets[0].memory["loss"].detach()) == pytest.approx(mean)
 
 
@@ -167,12 +170,12 @@ def test_the_advantage_of_an_edge_is_the_slope_of_its_gate(space: str) -> None:
     """In the real supernet: what the logits get, over a - p, is the finite difference of the loss by the gate."""
     search = still(searching("advantagenas", space))
     target = search.targets[0]
-    draw = search.draw(target, "logits")
-    search.learning._logits_step(search, target)
+    draw = search.current_step.draw(target, Purpose.LOGITS_DRAW)
+    search.learning._logits_step(search.current_step, target)
 
     def loss() -> float:
         with torch.no_grad():
-            return float(search.task_loss(target, draw, "logits").task)
+            return float(search.current_step.task_loss(target, draw, "logits").task)
 
     p, checked = target.distribution.probabilities(), 0
     for kind, a in draw.mixture.items():
@@ -190,16 +193,16 @@ def test_a_drawn_none_gets_the_worst_credit_of_its_edge() -> None:
     search = still(searching("advantagenas", without=()))
     search.learning = Advantage(zero_credit=True)
     target, toy, none = search.targets[0], Toy(none_gives_nothing=True), NB201.operations.index("none")
-    search.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
+    search.current_step.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
     p = target.distribution.probabilities()["cell"].detach()
     table = np.zeros((6, 5))
     generator = torch.Generator().manual_seed(1)
     seen = 0
     for _ in range(12):
         a = torch.nn.functional.one_hot(torch.randint(5, (6,), generator=generator), 5).double()
-        search.draw = lambda target, purpose, a=a: Draw({"cell": a}, {"cell": a.argmax(-1)})  # type: ignore
+        search.current_step.draw = lambda target, purpose, a=a: Draw({"cell": a}, {"cell": a.argmax(-1)})  # type: ignore
         target.logits["cell"].grad = None
-        search.learning._logits_step(search, target)
+        search.learning._logits_step(search.current_step, target)
         slopes = finite_differences(lambda a=a: float(toy(a)), a, 1e-3)  # type: ignore[misc]
         for e, k in enumerate(a.argmax(dim=-1).tolist()):
             table[e, k] += 0.05 * (slopes[e, k] - table[e, k])
@@ -221,17 +224,17 @@ def test_first_order_is_the_gradient_of_the_validation_loss() -> None:
     def loss() -> float:
         with torch.no_grad():
             p = torch.softmax(target.logits["cell"], dim=-1)
-            images, classes = search.data.train_batch(0, 8, search.recipe.seed, search.parts["logits"])
+            images, classes = search.data.train_batch(0, 8, search.recipe.seed, search.batches["logits"].subset)
             return float(
                 torch.nn.functional.cross_entropy(search.supernet(images.double(), {"cell": Mixed(p)}), classes)
             )
 
     logits = target.logits["cell"]
     expected = finite_differences(loss, logits, 1e-6)
-    search.weights_step = lambda target: None  # type: ignore
-    search.learning.learn(search, target)
+    search.current_step.weights_step = lambda target: None  # type: ignore
+    search.learning.learn(search.current_step, target)
     np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-4, atol=1e-8)
-    assert not set(search.parts["logits"].tolist()) & set(search.parts["weights"].tolist())  # type: ignore[union-attr]
+    assert not set(search.batches["logits"].subset.tolist()) & set(search.batches["weights"].subset.tolist())  # type: ignore[union-attr]
 
 
 def test_second_order_is_the_gradient_through_a_step_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,11 +250,11 @@ def test_second_order_is_the_gradient_through_a_step_of_the_weights(monkeypatch:
     still(search)
     logits, weights = target.logits["cell"], list(search.supernet.parameters())
     kept = {name: value.clone() for name, value in search.supernet.named_parameters()}
-    momentum = [search.weight_optimizer.state[w]["momentum_buffer"].clone() for w in weights]
-    rate = search.weight_optimizer.param_groups[0]["lr"]
+    momentum = [search.supernet_state.weights.optimizer.state[w]["momentum_buffer"].clone() for w in weights]
+    rate = search.supernet_state.weights.optimizer.param_groups[0]["lr"]
 
     def cross_entropy(part: str, parameters: dict[str, Tensor] | None = None) -> Tensor:
-        images, classes = search.data.train_batch(search.step, 8, search.recipe.seed, search.parts[part])
+        images, classes = search.data.train_batch(search.step, 8, search.recipe.seed, search.batches[part].subset)
         inputs = images.double(), {"cell": Mixed(torch.softmax(logits, dim=-1))}
         scores = torch.func.functional_call(search.supernet, parameters or {}, inputs)
         return torch.nn.functional.cross_entropy(scores, classes)
@@ -262,9 +265,9 @@ def test_second_order_is_the_gradient_through_a_step_of_the_weights(monkeypatch:
         for (name, w), slope, m in zip(search.supernet.named_parameters(), slopes, momentum, strict=True)
     }
     exact = torch.autograd.grad(cross_entropy("logits", ahead), logits)[0]
-    search.zero_grad(target)
+    search.current_step.zero_grad(target)
     assert isinstance(search.learning, Unrolled)
-    search.learning._gradients(search, target)
+    search.learning._gradients(search.current_step, target)
     assert all(torch.equal(value, kept[name]) for name, value in search.supernet.named_parameters())
     first = torch.autograd.grad(cross_entropy("logits"), logits)[0]
     beyond = torch.linalg.vector_norm(exact - first)
@@ -303,7 +306,7 @@ def test_reinforce_estimates_the_gradient_of_the_expected_reward(monkeypatch: py
         parameter.data = 10 * parameter.data
     right = np.random.default_rng(0).integers(0, 9, len(SEQUENCES))
     number = {tuple(s): n for n, s in enumerate(SEQUENCES.tolist())}
-    search.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
+    search.current_step.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
         torch.zeros(()), int(right[number[tuple(draw.chosen["cell"].tolist())]])
     )
     forced(monkeypatch, SEQUENCES)
@@ -316,7 +319,8 @@ def test_reinforce_estimates_the_gradient_of_the_expected_reward(monkeypatch: py
         p = controller.sample(len(SEQUENCES), torch.Generator())[1]["cell"]
     entropy = -(p.clamp_min(1e-30).log() * p).sum(dim=(1, 2))
     relative = [
-        float(relative_costs({"cell": one_hot(s, p)}, target.expected, target.goal.penalised)[0]) for s in SEQUENCES
+        float(relative_costs({"cell": one_hot(s, p)}, target.expected, target.objective.penalised)[0])
+        for s in SEQUENCES
     ]
     rewards = torch.tensor(right / 8 - 0.7 * (np.array(relative) - 1)) + 1e-4 * entropy
     assert np.ptp(relative) > 0.1
@@ -327,7 +331,7 @@ def test_reinforce_estimates_the_gradient_of_the_expected_reward(monkeypatch: py
     for n in range(len(SEQUENCES)):
         forced(monkeypatch, SEQUENCES[n : n + 1])
         target.memory["reward"] = torch.tensor(0.25)
-        search.learning._controller_step(search, target)
+        search.learning._controller_step(search.current_step, target)
         for name, value in controller.named_parameters():
             estimate[name] += weight[n] * value.grad  # type: ignore[operator]
         assert float(target.memory["reward"]) == pytest.approx(0.25 + 0.01 * (float(rewards[n]) - 0.25), abs=1e-6)
@@ -511,6 +515,6 @@ def test_validation_statistics_do_not_disturb_the_estimators() -> None:
     search = searching("darts")
     target = search.targets[0]
     with torch.no_grad(), batch_statistics(search.supernet):
-        judged = float(search.logits_loss(target)[0])
+        judged = float(search.current_step.logits_loss(target)[0])
     with torch.no_grad():
-        assert float(search.logits_loss(target)[0]) == judged
+        assert float(search.current_step.logits_loss(target)[0]) == judged

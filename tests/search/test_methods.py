@@ -13,17 +13,23 @@ import torch
 
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import cheapest, keeps_rules
+from hwnas.compute.seeds import Purpose
 from hwnas.cost.metrics import build_metrics
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
 from hwnas.search.epoch_row import EpochRow
-from hwnas.search.loop import Objective, Search, Target, batch_statistics, run_search
+from hwnas.search.evaluation import batch_statistics
 from hwnas.search.methods import METHODS
+from hwnas.search.objective import Objective
+from hwnas.search.resume import run_to_end
+from hwnas.search.search import Search
+from hwnas.search.step import Step
+from hwnas.search.target import TargetState
 from hwnas.spaces import SPACES, Architecture, SizedSpace
 from hwnas.spaces.encoding import every_choice
 from hwnas.training.checkpoint import Checkpoint
-from hwnas.training.child import accuracy
+from hwnas.training.evaluation import accuracy
 from support.command import Run, assert_one_clear_line
 from support.searches import COSTS, DATA, FEW, PREVIEWS, searching, unlike
 from support.spaces import SMALL
@@ -98,7 +104,8 @@ def test_a_search_goes_on_in_the_same_bits(tmp_path: Path, space: str, method: s
 
     torch.manual_seed(1)
     search, length = fresh(), 8 if space == "nasbench201" else 4
-    steps = [n * search.total_steps // length for n in range(length)] if space == "darts" else range(search.total_steps)
+    total = search.schedule.total_steps
+    steps = [n * total // length for n in range(length)] if space == "darts" else range(total)
     kept, places = {}, (len(steps) // 4 + 1, 3 * len(steps) // 4)
     for number, step in enumerate(steps):
         if number in places:
@@ -119,8 +126,8 @@ def test_a_search_goes_on_in_the_same_bits(tmp_path: Path, space: str, method: s
             again.step = step
             again.take_step()
         assert unlike(search.state(), again.state()) == []
-    if search.stages[-1].operations < 10:
-        assert search.stage == len(search.stages) - 1
+    if search.schedule.stages[-1].operations < 10:
+        assert search.position.stage == len(search.schedule.stages) - 1
 
 
 # Selection.
@@ -157,10 +164,10 @@ def test_what_is_judged_keeps_limits_that_no_random_draw_meets(
         within = (model.predict_many(choices) <= budget.limits[TIGHT]) & keeps_rules(SPACES[space], choices, None)
         assert 0 < within.sum() < 20
     chosen = search.choose(target)
-    for architecture in [chosen, search.selection.watched(search, target), *target.judged]:
+    for architecture in [chosen, search.selection.current_best(search.evaluator, target), *target.scores]:
         assert model.predict(architecture) <= budget.limits[TIGHT]
-    assert chosen in target.judged
-    assert search.propose(target, target.limits, list(target.judged)) is None
+    assert chosen in target.scores
+    assert search.propose(target, target.limits, list(target.scores)) is None
     with pytest.raises(HwnasError, match="keeps latency_ms <="):
         searching(space, f"{space}/random", Budget("none", {"latency_ms": 1e-9}), selection=selection)
 
@@ -183,13 +190,13 @@ def test_the_best_judged_is_taken_and_what_was_judged_is_not_judged_again(monkey
         "best_of": {"name": "best_of", "samples": 100},
     }.items():
         search = searching("nasbench201", "short/random", "mild", selection=selection)
-        monkeypatch.setattr(search, "validate", validate)
+        monkeypatch.setattr(search.evaluator, "validate", validate)
         seen.clear()
         chosen, target = search.choose(search.targets[0]), search.targets[0]
-        assert len(seen) == len(set(seen)) == len(target.judged)
+        assert len(seen) == len(set(seen)) == len(target.scores)
         assert worth(chosen) == max(map(worth, seen))
         assert (
-            max(COSTS["nasbench201"]["latency_ms"].predict(a) for a in target.judged)
+            max(COSTS["nasbench201"]["latency_ms"].predict(a) for a in target.scores)
             <= target.budget.limits["latency_ms"]
         )
         found[name] = worth(chosen)
@@ -202,9 +209,9 @@ def test_evolution_does_not_depend_on_the_hashes_of_a_process(monkeypatch: pytes
     def judged() -> list[Architecture]:
         selection = {"name": "evolution", "population": 12, "generations": 3, "parents": 4}
         search = searching("nasbench201", "short/random", "mild", selection=selection)
-        monkeypatch.setattr(search, "validate", lambda architecture: 0.5)
+        monkeypatch.setattr(search.evaluator, "validate", lambda architecture: 0.5)
         search.choose(search.targets[0])
-        return list(search.targets[0].judged)
+        return list(search.targets[0].scores)
 
     first = judged()
     monkeypatch.setattr(Architecture, "__hash__", lambda self: hash(str(self.cells)[::-1]))
@@ -215,7 +222,7 @@ def test_running_statistics_judge_otherwise_and_change_nothing() -> None:
     found = {}
     for way in ("batch", "running"):
         search = searching("nasbench201", "short/random", judged_with=way, epochs=2)
-        for _ in range(search.total_steps):
+        for _ in range(search.schedule.total_steps):
             search.take_step()
         before = {k: v.clone() for k, v in search.supernet.state_dict().items()}
         rest = "|nor_conv_3x3~0|+|nor_conv_3x3~0|{0}~1|+|skip_connect~0|{0}~1|nor_conv_1x1~2|"
@@ -250,9 +257,9 @@ def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
 
     @torch.no_grad()
     def supernet(images: torch.Tensor) -> torch.Tensor:
-        return search.supernet(images, *search.runs(search.supernet, target.distribution, draw))
+        return search.supernet(images, *search.current_step.runs(search.supernet, target.distribution, draw))
 
-    draw = search.draw(target, "samples")
+    draw = search.current_step.draw(target, Purpose.CONTROLLER_SAMPLES)
     with batch_statistics(search.supernet):
         whole = accuracy(supernet, DATA, DATA.validation)
     return whole, search.validate(search.choose(target))
@@ -272,13 +279,13 @@ def collapse(monkeypatch: pytest.MonkeyPatch, when: list[int]) -> None:
     """A way of learning: in epoch ``when[n]`` the logits of target n fall for skip_connect."""
 
     class Falls:
-        def learn(self, search: Search, target: Target) -> object:
+        def learn(self, step: Step, target: TargetState) -> object:
             with torch.no_grad():
                 for values in target.logits.values() if not target.stopped else ():
                     values += 0.01
-                    if search.epoch + 1 >= when[search.targets.index(target)]:
-                        values[:, search.space.operations.index("skip_connect")] += 20.0
-            return search.weights_step(target)
+                    if step.epoch + 1 >= when[step.position.step % len(when)]:
+                        values[:, step.space.operations.index("skip_connect")] += 20.0
+            return step.weights_step(target)
 
     monkeypatch.setitem(CHOICES["learning"], "falls", Falls)
 
@@ -292,20 +299,20 @@ def test_a_collapse_to_skips_stops_the_logits_as_they_were(tmp_path: Path, monke
     def report(row: EpochRow) -> None:
         kept.append([{k: v.detach().clone() for k, v in t.logits.items()} for t in search.targets])
 
-    run_search(search, tmp_path, "digest", lambda *_: None, report)
+    run_to_end(search, tmp_path, "digest", lambda *_: None, report)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 1, 2, 2, 3, 3]
     assert [("stopped" in row) for row in rows] == [False, False, True, False, True, True]
     assert "100% of the edges became skip_connect in epoch 2" in rows[2]["stopped"]
     assert "in epoch 3" in rows[5]["stopped"]
     assert [row["skip_share"] >= 0.9 for row in rows[:4]] == [False, False, True, False]
-    assert search.step == 3 * search.steps_an_epoch < search.total_steps
+    assert search.step == 3 * search.schedule.steps_per_epoch < search.schedule.total_steps
     after = [{k: v.detach() for k, v in t.logits.items()} for t in search.targets]
     assert torch.equal(after[0]["cell"], kept[0][0]["cell"])  # as they were an epoch before
     assert torch.equal(after[1]["cell"], kept[3][1]["cell"])
     assert not torch.equal(after[1]["cell"], kept[0][1]["cell"])
     resumed = searching("nasbench201", "short/snas", "100%", "99%", **changes)
-    run_search(resumed, tmp_path, "digest", lambda *_: None, report)
+    run_to_end(resumed, tmp_path, "digest", lambda *_: None, report)
     assert resumed.step == search.step
     assert unlike(search.state(), resumed.state()) == []
 
@@ -314,8 +321,8 @@ def test_a_collapse_in_the_first_epoch_leaves_the_logits_of_the_start(tmp_path: 
     collapse(monkeypatch, [1])
     search = searching("nasbench201", "short/snas", "100%", learning="falls", most_skips=0.9, epochs=4, logits_std=1.0)
     start = {kind: values.detach().clone() for kind, values in search.targets[0].logits.items()}
-    run_search(search, tmp_path, "digest", lambda *_: None, lambda row: None)
-    assert search.step == search.steps_an_epoch
+    run_to_end(search, tmp_path, "digest", lambda *_: None, lambda row: None)
+    assert search.step == search.schedule.steps_per_epoch
     assert torch.equal(search.targets[0].logits["cell"].detach(), start["cell"])
 
 
@@ -325,7 +332,7 @@ def test_skips_while_logits_wait_are_no_collapse(tmp_path: Path) -> None:
     search, rows = searching("nasbench201", "short/snas", "100%", **changes), []
     with torch.no_grad():
         search.targets[0].logits["cell"][:, search.space.operations.index("skip_connect")] += 5.0
-    run_search(search, tmp_path, "digest", lambda *_: None, rows.append)
+    run_to_end(search, tmp_path, "digest", lambda *_: None, rows.append)
     assert [row.skip_share for row in rows[:2]] == [1.0, 1.0]
     assert [bool(row.stopped) for row in rows] == [False, False, True]
 
@@ -375,11 +382,11 @@ def test_recipes_that_do_not_fit_are_one_clear_line(run: Run, tmp_path: Path, ta
 def test_a_method_learns_where_no_limit_is_in_the_loss(method: str) -> None:
     """Peak memory is no sum over edges: the logits see the task alone."""
     search = searching("nasbench201", f"short/{method}", "60%-peak-memory", "1000%")
-    before = [[p.detach().clone() for p in t.learnt] for t in search.targets]
+    before = [[p.detach().clone() for p in t.parameters] for t in search.targets]
     for _ in range(8):
         search.take_step()
     for target, old in zip(search.targets[:1], before, strict=False):
-        assert not all(torch.equal(a, b) for a, b in zip(target.learnt, old, strict=True))
+        assert not all(torch.equal(a, b) for a, b in zip(target.parameters, old, strict=True))
 
 
 # Plugins.

@@ -15,16 +15,17 @@ import torch
 from safetensors.torch import load_file
 
 from hwnas.budgets.budget import Budget, preview
+from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.model import CostModel, build_cost_models
-from hwnas.data.images import seed_of
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.search.distribution import DrawContext
+from hwnas.search.evaluation import batch_statistics
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
-from hwnas.search.loop import Search, batch_statistics
 from hwnas.search.methods.snas import Concrete
 from hwnas.search.resources import ResourcePenalty
+from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.optimizers import make_optimizer
@@ -68,7 +69,7 @@ def a_step(search: Search, multipliers: list[float], closed: float = 0.0) -> tup
         generator = torch.Generator().manual_seed(len(kind))
         values.data = torch.randn(values.shape, generator=generator, dtype=torch.float64)
         values.data[0, search.space.operations.index("none")] += closed
-    search.logit_optimizers[0].param_groups[0]["params"] = target.learnt
+    search.targets[0].optimizer.optimizer.param_groups[0]["params"] = target.parameters
     target.multipliers = torch.tensor(multipliers, dtype=torch.float64)
     before = {kind: values.detach().clone() for kind, values in target.logits.items()}
     search.take_step()
@@ -92,7 +93,7 @@ def test_cost_gradient_through_the_training_step_equals_finite_differences(
     def penalty(logits: dict[str, np.ndarray]) -> float:
         total = 0.0
         for weight, (metric, bound) in zip(multipliers, limits.items(), strict=True):
-            base, edges = search.targets[0].goal.costs[metric].linear()
+            base, edges = search.targets[0].objective.costs[metric].linear()
             p = {k: np.exp(v) / np.exp(v).sum(axis=1, keepdims=True) for k, v in logits.items()}
             excess = (base + sum((p[k] * edges[k]).sum() for k in p)) / bound - 1
             total += (
@@ -133,7 +134,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
     search, before, with_cost = step_with_resources(name, form, costs_of, weight)
     _, _, without = step_with_resources(name, form, costs_of, 0.0)
     network = SizedSpace(search.space, SMALL[name]).network
-    generator = torch.Generator().manual_seed(seed_of(search.recipe.seed, 5, 0))
+    generator = torch.Generator().manual_seed(seed_of(search.recipe.seed, Purpose.WEIGHTS_DRAW, 0))
     uniform = {k: torch.rand(v.shape, generator=generator).double().numpy() for k, v in before.items()}
     temperature = search.recipe.temperature.start
 
@@ -143,7 +144,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
             scores = (values - np.log(-np.log(uniform[kind]))) / temperature if costs_of == "sample" else values
             w = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
             for metric in RESOURCES:
-                model = search.targets[0].goal.costs[metric]
+                model = search.targets[0].objective.costs[metric]
                 assert isinstance(model, CostModel)
                 _, edges = model.linear()
                 r = (w * edges[kind] / len(network.places(kind))).sum(axis=1)
@@ -218,7 +219,7 @@ def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> Non
     for values in target.logits.values():
         values.data = values.data.double()
     with batch_statistics(search.supernet):
-        loss, _ = search.loss(target)
+        loss, _ = search.current_step.loss(target)
         loss.backward()
         for values in target.logits.values():
             for index in [(0, 1), (2, 3), (5, 2)]:
@@ -227,7 +228,7 @@ def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> Non
                 for sign in (1, -1):
                     with torch.no_grad():
                         values[index] += sign * 1e-5
-                        both.append(float(search.loss(target)[0]))
+                        both.append(float(search.current_step.loss(target)[0]))
                         values[index] -= sign * 1e-5
                 assert gradient == pytest.approx((both[0] - both[1]) / 2e-5, rel=1e-3, abs=1e-7)
 
@@ -252,8 +253,8 @@ def test_temperature_is_linear_in_the_epoch() -> None:
     search = make_search("nasbench201", read_recipe("snas-short", {"epochs": 4, "batch_size": 1078}))
     temperatures = []
     for epoch in range(4):
-        search.step = epoch * search.steps_an_epoch
-        temperatures.append(search.moment("weights").temperature)
+        search.step = epoch * search.schedule.steps_per_epoch
+        temperatures.append(search.current_step.draw_context(Purpose.WEIGHTS_DRAW).temperature)
     assert temperatures == pytest.approx([1.0, 0.7, 0.4, 0.1])
 
 
@@ -360,10 +361,10 @@ def test_lambda_rises_as_far_in_a_short_search_and_in_one_with_many_targets() ->
         changes = {"batch_size": 256, "epochs": epochs, "penalty.warm_up": 0.3, "penalty.total_rate": 7.0}
         search = make_search("nasbench201", read_recipe("snas-short", changes), budgets)
         own_steps = sum(
-            search.constrains(step // search.steps_an_epoch)
-            for step in range(0, search.total_steps, len(budgets))
+            search.schedule.constrains(step // search.schedule.steps_per_epoch)
+            for step in range(0, search.schedule.total_steps, len(budgets))
         )  # fmt: skip
-        assert own_steps * search.dual_rate == pytest.approx(7.0, rel=0.2)
+        assert own_steps * search.schedule.dual_rate == pytest.approx(7.0, rel=0.2)
 
 
 def test_several_budgets_take_turns_and_share_the_weights() -> None:
@@ -380,7 +381,7 @@ def test_several_budgets_take_turns_and_share_the_weights() -> None:
 def test_logits_wait_for_the_weights() -> None:
     recipe = read_recipe("snas-short", {"batch_size": 539, "epochs": 4, "logits_warm_up": 0.5})
     search = make_search("nasbench201", recipe)
-    assert search.steps_an_epoch == 2
+    assert search.schedule.steps_per_epoch == 2
     start = search.targets[0].logits["cell"].detach().clone()
     weights = [p.detach().clone() for p in search.supernet.parameters()]
     for _ in range(4):
@@ -404,9 +405,9 @@ def test_a_search_never_reads_the_test_images() -> None:
         raise AssertionError("the search read the test images")
 
     recipe = read_recipe("snas-short", {"batch_size": 256, "epochs": 1})
-    search = make_search("nasbench201", recipe)
-    search.data = type(DATA)(DATA.name, DATA.labels, DATA.train, DATA.validation, forbidden, DATA.flip)  # type: ignore[arg-type]
-    while search.step < search.total_steps:
+    data = type(DATA)(DATA.name, DATA.labels, DATA.train, DATA.validation, forbidden, DATA.flip)  # type: ignore[arg-type]
+    search = make_search("nasbench201", recipe, data=data)
+    while search.step < search.schedule.total_steps:
         search.take_step()
     assert search.epoch_report()[0].validation_accuracy > 0
 

@@ -14,11 +14,14 @@ from hwnas.data import ImageData, load_data
 from hwnas.data.images import Split
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
-from hwnas.search.loop import Objective, Search
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
 from support.spaces import SMALL
 from support.tables import make_table
 
+register_builtin()
 DATA = load_data("digits?size=16")
 
 
@@ -28,14 +31,15 @@ SMALL_SEARCH = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--re
 RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mild", "--budget", "aggressive,80%-params")
 
 
-def make_search(name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",)) -> Search:
+def make_search(
+    name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",), data: ImageData | None = None
+) -> Search:
     """Build a search on all digits at 4 channels with one target a budget."""
     space, sizes = SPACES[name], SMALL[name]
     costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     previews = preview(costs)
-    return Search(
-        SizedSpace(space, sizes), [Objective("table", parse_budget(b, previews), costs) for b in budgets], DATA, recipe
-    )
+    objectives = [Objective("table", parse_budget(b, previews), costs) for b in budgets]
+    return Search(SizedSpace(space, sizes), objectives, data or DATA, recipe)
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

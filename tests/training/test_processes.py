@@ -22,8 +22,9 @@ from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
 from hwnas.runs.search import SearchRequest, run_search
 from hwnas.runs.train import train_run
-from hwnas.search.loop import Objective, Search
 from hwnas.search.methods import METHODS
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.child import Trainer
@@ -68,7 +69,7 @@ def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
     search = searching(space, method, processes)
     for _ in range(STEPS):
         search.take_step()
-    state = {**search.state(), "sums": [dict(sums) for sums in search.sums]}
+    state = {**search.state(), "sums": [dict(t.sums.state()) for t in search.targets]}
     search.supernet.float()  # as the images that judge it are; the state stays as it was
     (row,) = search.epoch_report()
     return {**state, "row": row.to_json(), "chosen": search.space.format(search.choose(search.targets[0]))}

@@ -40,7 +40,7 @@ from hwnas.tables.io import write_table
 from hwnas.training import child as training
 from hwnas.training.augment import cutout
 from hwnas.training.child import Trainer, train_child
-from hwnas.training.evaluation import calibration_error, evaluate_scores
+from hwnas.training.evaluation import accuracy, calibration_error, evaluate_scores
 from hwnas.training.processes import ALONE, Processes
 from hwnas.training.recipe import Training, read_training
 from support.command import Run, assert_one_clear_line, hwnas_process
@@ -213,7 +213,7 @@ def test_auxiliary_head_is_trained_by_its_share_of_the_loss() -> None:
         wanted = np.full((8, 10), 0.1 / 10)
         wanted[np.arange(8), targets] += 0.9
         expected += weight * float(-(wanted * np.log(p)).sum(axis=1).mean())
-    assert trainer.sums["loss"] == pytest.approx(expected, rel=1e-5)
+    assert trainer.sums.loss == pytest.approx(expected, rel=1e-5)
     assert all(not torch.equal(a, b) for a, b in zip(before, trainer.auxiliary.parameters(), strict=True))
 
 
@@ -305,9 +305,9 @@ def test_average_of_weights_is_the_one_computed_by_hand() -> None:
     for name, tensor in trainer.weights().items():
         if tensor.is_floating_point():
             np.testing.assert_allclose(tensor.numpy(), by_hand[name], rtol=1e-4, atol=1e-6)
-    assert trainer.history[0]["validation_accuracy"] == training.accuracy(trainer.judged, DATA, DATA.validation)
+    assert trainer.history[0]["validation_accuracy"] == accuracy(trainer.evaluated, DATA, DATA.validation)
     assert any(
-        not torch.equal(a, b) for a, b in zip(trainer.child.parameters(), trainer.judged.parameters(), strict=True)
+        not torch.equal(a, b) for a, b in zip(trainer.child.parameters(), trainer.evaluated.parameters(), strict=True)
     )
 
 

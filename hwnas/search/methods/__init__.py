@@ -1,35 +1,35 @@
-"""Every method that comes with hwnas: importing this module registers the choices that recipes name."""
+"""The methods that come with hwnas, one module each: its docstring is the method's page in docs/methods."""
 
 from __future__ import annotations
 
-from hwnas.search import distribution, execution, selection
-from hwnas.search.methods import (
-    advantagenas,
-    darts,
-    drnas,
-    enas,
-    entrannas,
-    evolution,
-    gdas,
-    pcdarts,
-    random_search,
-    snas,
-)
+from importlib import import_module
+from types import ModuleType
 
-SHARED = (distribution, execution, selection)
-# What documents a method: the module whose docstring is its page.
-METHODS = {
-    "snas": snas,
-    "entrannas": entrannas,
-    "entrannas-dst": entrannas,
-    "advantagenas": advantagenas,
-    "drnas": drnas,
-    "drnas-progressive": drnas,
-    "darts": darts,
-    "darts-second": darts,
-    "enas": enas,
-    "gdas": gdas,
-    "pc-darts": pcdarts,
-    "random": random_search,
-    "single-path": evolution,
+METHODS = {  # the module of every method
+    "snas": "snas",
+    "entrannas": "entrannas",
+    "entrannas-dst": "entrannas",
+    "advantagenas": "advantagenas",
+    "drnas": "drnas",
+    "drnas-progressive": "drnas",
+    "darts": "darts",
+    "darts-second": "darts",
+    "enas": "enas",
+    "gdas": "gdas",
+    "pc-darts": "pcdarts",
+    "random": "random_search",
+    "single-path": "evolution",
 }
+SHARED = ("distribution", "execution", "selection")  # modules of choices that belong to no single method
+
+
+def register_builtin() -> None:
+    """Register the choices that come with hwnas. Whatever assembles a search calls this; again it changes nothing."""
+    for name in SHARED:
+        import_module(f"hwnas.search.{name}")
+    for method in METHODS:
+        module_of(method)
+
+
+def module_of(method: str) -> ModuleType:
+    return import_module(f"{__name__}.{METHODS[method]}")

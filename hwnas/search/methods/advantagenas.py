@@ -21,20 +21,20 @@ The cosine of the logits' rate begins after the warm-up there, and with the firs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
+from hwnas.search.axes import BatchResult, LearningStep
 from hwnas.search.choices import register
 from hwnas.search.distribution import Categorical, Distribution
 from hwnas.search.methods.darts import set_gradients
+from hwnas.search.target import TargetState
 from hwnas.spaces import NONE
-
-if TYPE_CHECKING:
-    from hwnas.search.loop import BatchResult, Search, Target
 
 NEW = 0.05  # the weight of what is new in the moving averages
 
@@ -53,31 +53,33 @@ class Advantage:
         if not isinstance(distribution, Categorical):
             raise HwnasError("learning advantage needs one drawn operation an edge", "use distribution: categorical")
 
-    def learn(self, search: Search, target: Target) -> BatchResult:
-        if not search.logits_learn:
-            return search.weights_step(target)
-        if not self.alternate or search.step // len(search.targets) % 2 == 0:
-            outcome = self._logits_step(search, target)
+    def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
+        if not step.logits_trainable:
+            return step.weights_step(target)
+        if not self.alternate or step.turn % 2 == 0:
+            outcome = self._logits_step(step, target)
             if self.alternate:
                 return outcome
-        return search.weights_step(target)
+        return step.weights_step(target)
 
-    def _logits_step(self, search: Search, target: Target) -> BatchResult:
-        draw = search.draw(target, "logits")
+    def _logits_step(self, step: LearningStep, target: TargetState) -> BatchResult:
+        draw = step.draw(target, Purpose.LOGITS_DRAW)
         gates = {kind: a.clone().requires_grad_() for kind, a in draw.mixture.items()}
-        outcome = search.task_loss(target, draw.with_mixture(gates), "logits")
-        slopes = dict(zip(gates, search.gradients(outcome.task, list(gates.values())), strict=True))
-        set_gradients(search, target, search.penalty(target, draw)[0])
+        outcome = step.task_loss(target, draw.with_mixture(gates), "logits")
+        slopes = dict(zip(gates, step.gradients(outcome.task, list(gates.values())), strict=True))
+        set_gradients(step, target, step.penalty(target, draw))
         p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
         for kind, a in draw.mixture.items():
-            credit = self._credit(search, target, kind, a, slopes[kind], outcome.task.detach().to(a.device))
+            credit = self._credit(step, target, kind, a, slopes[kind], outcome.task.detach().to(a.device))
             logits = target.logits[kind]
             assert logits.grad is not None
             logits.grad += credit[:, None] * (a - p[kind])
-        search.step_logits(target)
+        step.step_logits(target)
         return outcome
 
-    def _credit(self, search: Search, target: Target, kind: str, a: Tensor, slope: Tensor, loss: Tensor) -> Tensor:
+    def _credit(
+        self, step: LearningStep, target: TargetState, kind: str, a: Tensor, slope: Tensor, loss: Tensor
+    ) -> Tensor:
         """[E]: what every edge is to be blamed for."""
         memory = target.memory
         if self.credit == "loss":
@@ -92,7 +94,7 @@ class Advantage:
             drawn = a.bool()
             table = torch.where(drawn, table + NEW * (slope - table), table)
             memory[f"slopes_{kind}"] = table
-            none = search.space.operations.index(NONE)
+            none = step.space.operations.index(NONE)
             others = table.clone()
             others[:, none] = -torch.inf
             advantage = torch.where(drawn[:, none], others.max(dim=-1).values, advantage)

@@ -16,18 +16,15 @@ is likeliest; within a budget, the most probable such cell. In NAS-Bench-201 eve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from hwnas.errors import HwnasError
+from hwnas.search.axes import BatchResult, LearningStep
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution
-
-if TYPE_CHECKING:
-    from hwnas.search.loop import BatchResult, Search, Target
+from hwnas.search.target import TargetState
 
 LENGTH = 0.01  # of the finite difference's step, as published
 
@@ -40,13 +37,13 @@ class Alternating:
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
 
-    def learn(self, search: Search, target: Target) -> BatchResult:
-        if search.logits_learn:
-            search.zero_grad(target)
-            task, penalty = search.logits_loss(target)
-            set_gradients(search, target, task + penalty)
-            search.step_logits(target)
-        return search.weights_step(target)
+    def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
+        if step.logits_trainable:
+            step.zero_grad(target)
+            task, penalty = step.logits_loss(target)
+            set_gradients(step, target, task + penalty)
+            step.step_logits(target)
+        return step.weights_step(target)
 
 
 @register("learning", "unrolled")
@@ -57,27 +54,28 @@ class Unrolled:
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
 
-    def learn(self, search: Search, target: Target) -> BatchResult:
-        if search.logits_learn:
-            search.zero_grad(target)
-            self._gradients(search, target)
-            search.step_logits(target)
-        return search.weights_step(target)
+    def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
+        if step.logits_trainable:
+            step.zero_grad(target)
+            self._gradients(step, target)
+            step.step_logits(target)
+        return step.weights_step(target)
 
-    def _gradients(self, search: Search, target: Target) -> None:
-        weights, settings = [p for p in search.supernet.parameters() if p.requires_grad], search.recipe.weights
+    def _gradients(self, step: LearningStep, target: TargetState) -> None:
+        weights: list[Tensor] = [p for p in step.weights.parameters if p.requires_grad]
+        settings = step.recipe.weights
         kept = [w.detach().clone() for w in weights]
-        rate = search.weight_optimizer.param_groups[0]["lr"]
-        slopes = search.gradients(search.weights_loss(target).task, weights)
-        state = search.weight_optimizer.state
+        rate = step.weights.optimizer.param_groups[0]["lr"]
+        slopes = step.gradients(step.weights_loss(target).task, weights)
+        state = step.weights.optimizer.state
         with torch.no_grad():
             for w, slope in zip(weights, slopes, strict=True):
                 momentum = state[w].get("momentum_buffer") if w in state else None
-                step = slope + settings.weight_decay * w
-                w -= rate * (step if momentum is None else step + settings.momentum * momentum)
-        task, penalty = search.logits_loss(target, frozen=False)
-        both = search.gradients(task + penalty, [*target.learnt, *weights])
-        direct, ahead = both[: len(target.learnt)], both[len(target.learnt) :]
+                change = slope + settings.weight_decay * w
+                w -= rate * (change if momentum is None else change + settings.momentum * momentum)
+        task, penalty = step.logits_loss(target, frozen=False)
+        both = step.gradients(task + penalty, [*target.parameters, *weights])
+        direct, ahead = both[: len(target.parameters)], both[len(target.parameters) :]
         size = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(a) for a in ahead]))
         distance = LENGTH / size.clamp_min(1e-12)
         sides = []
@@ -85,11 +83,11 @@ class Unrolled:
             with torch.no_grad():
                 for w, start, a in zip(weights, kept, ahead, strict=True):
                     w.copy_(start + sign * distance * a)
-            sides.append(search.gradients(search.weights_loss(target).task, target.learnt))
+            sides.append(step.gradients(step.weights_loss(target).task, target.parameters))
         with torch.no_grad():
             for w, start in zip(weights, kept, strict=True):
                 w.copy_(start)
-            for parameter, d, plus, minus in zip(target.learnt, direct, *sides, strict=True):
+            for parameter, d, plus, minus in zip(target.parameters, direct, *sides, strict=True):
                 parameter.grad = d - rate * (plus - minus) / (2 * distance)
 
 
@@ -102,7 +100,7 @@ def require_pathwise(distribution: Distribution) -> None:
         )
 
 
-def set_gradients(search: Search, target: Target, loss: Tensor) -> None:
+def set_gradients(step: LearningStep, target: TargetState, loss: Tensor) -> None:
     """Of what a target learns alone: the gradients of the weights are not computed."""
-    for parameter, gradient in zip(target.learnt, search.gradients(loss, target.learnt), strict=True):
+    for parameter, gradient in zip(target.parameters, step.gradients(loss, target.parameters), strict=True):
         parameter.grad = gradient

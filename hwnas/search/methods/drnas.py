@@ -38,11 +38,11 @@ class DirichletEdges(EdgeLogits):
         """beta [E, K] of every cell kind."""
         return {kind: torch.nn.functional.elu(eta) + 1 for kind, eta in self.logits.items()}
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
         mixture = {}
         for kind, beta in self.concentration().items():
             with torch.random.fork_rng(devices=[]):  # torch.distributions takes no generator
-                torch.manual_seed(int(torch.randint(2**62, (), generator=moment.generator)))
+                torch.manual_seed(int(torch.randint(2**62, (), generator=context.generator)))
                 sample = Dirichlet(beta, validate_args=False).rsample()  # a look at a GPU's values would wait for it
             sample = sample * self.allowed(kind)
             mixture[kind] = sample / sample.sum(dim=-1, keepdim=True)

@@ -18,22 +18,19 @@ E[C] and the reports are taken with, is the mean over 64 fixed draws of what eve
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
+from hwnas.search.axes import BatchResult, LearningStep
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, one_hot
-from hwnas.search.lagrangian import relative_costs
+from hwnas.search.target import TargetState
 from hwnas.spaces import NONE, SearchSpace
-
-if TYPE_CHECKING:
-    from hwnas.search.loop import BatchResult, Search, Target
 
 HIDDEN = 32
 TANH = 1.1  # logits are kept within these bounds, as in the published controller
@@ -98,9 +95,9 @@ class Controller(Distribution):
     def _target(self, kind: str, e: int) -> int:
         return self.space.cells[kind].edges[e][1]
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
         with torch.no_grad():
-            picks = self.sample(1, moment.generator)[0]
+            picks = self.sample(1, context.generator)[0]
         chosen = {kind: values[0] for kind, values in picks.items()}
         like = torch.zeros(len(self.space.operations))
         return Draw({kind: one_hot(c, like) for kind, c in chosen.items()}, chosen)
@@ -123,30 +120,31 @@ class Reinforce:
         if not isinstance(distribution, Controller):
             raise HwnasError("learning reinforce teaches a controller", "use distribution: controller")
 
-    def learn(self, search: Search, target: Target) -> BatchResult:
-        outcome = search.weights_step(target)
-        turn = search.step // len(search.targets)
-        if search.logits_learn and turn % self.every == self.every - 1:
-            self._controller_step(search, target)
+    def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
+        outcome = step.weights_step(target)
+        if step.logits_trainable and step.turn % self.every == self.every - 1:
+            self._controller_step(step, target)
         return outcome
 
-    def _controller_step(self, search: Search, target: Target) -> None:
+    def _controller_step(self, step: LearningStep, target: TargetState) -> None:
         controller = target.distribution
         assert isinstance(controller, Controller)
-        chosen, conditional, log_p = controller.sample(self.samples, search.moment("samples").generator)
+        chosen, conditional, log_p = controller.sample(
+            self.samples, step.draw_context(Purpose.CONTROLLER_SAMPLES).generator
+        )
         rewards = torch.zeros(self.samples)
         for n in range(self.samples):
             picks = {kind: values[n] for kind, values in chosen.items()}
             mixture = {kind: one_hot(c, conditional[kind][n]) for kind, c in picks.items()}
             with torch.no_grad():
-                task = search.task_loss(target, Draw(mixture, picks), "logits")
-                excess = relative_costs(mixture, target.expected, target.goal.penalised) - 1
-                pull = target.weights_of_limits(excess, search.damping)
-                rewards[n] = float(task.right) / search.recipe.batch_size - (pull * excess).sum()
+                task = step.task_loss(target, Draw(mixture, picks), "logits")
+                excess = target.relative_costs(mixture) - 1
+                pull = target.limit_weights(excess, step.damping)
+                rewards[n] = float(task.correct) / step.recipe.batch_size - (pull * excess).sum()
         entropy = -sum((p * p.clamp_min(1e-30).log()).sum(dim=(1, 2)) for p in conditional.values())
         rewards = rewards + ENTROPY * entropy.detach()  # type: ignore[union-attr]
         baseline = target.memory.get("reward", rewards.mean())
         target.memory["reward"] = baseline + NEW * (rewards.mean() - baseline)
-        search.zero_grad(target)
-        search.backward(-(log_p * (rewards - baseline)).mean())
-        search.step_logits(target)
+        step.zero_grad(target)
+        step.backward(-(log_p * (rewards - baseline)).mean())
+        step.step_logits(target)

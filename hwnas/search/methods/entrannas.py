@@ -42,9 +42,10 @@ from torch import Tensor, nn
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
 from hwnas.recipe import Recipe
+from hwnas.search.axes import Running
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits
-from hwnas.search.execution import Running, mixed_of
+from hwnas.search.execution import mixed_of
 from hwnas.spaces import NONE, CellInstance, SearchSpace
 
 SHARPNESS = 10.0
@@ -110,11 +111,11 @@ class Thresholded(EdgeLogits):
         nodes = torch.tensor([target - cell.num_inputs for _, target in cell.edges])
         return torch.sigmoid(self.thresholds[kind])[nodes]
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
         mixture, support = {}, {}
         for kind in self.logits:
             ratios = self.ratios(kind)
-            near = ratios.detach() >= moment.progress * ratios.detach().max(dim=-1, keepdim=True).values
+            near = ratios.detach() >= context.progress * ratios.detach().max(dim=-1, keepdim=True).values
             q = torch.relu(ratios - self.threshold(kind)[:, None]) * near
             mixture[kind] = q / q.sum(dim=-1, keepdim=True).clamp_min(1e-12)
             support[kind] = [row.nonzero().flatten().tolist() for row in q.detach()]

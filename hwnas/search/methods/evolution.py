@@ -10,19 +10,17 @@ what is over the budget is born again, what was judged before is not judged agai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from hwnas.budgets.derive import Limits
+from hwnas.search.axes import Scorer
 from hwnas.search.choices import register
 from hwnas.search.selection import TRIES, at_random, best_scored, within
+from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture
-
-if TYPE_CHECKING:
-    from hwnas.search.loop import Search, Target
 
 
 @register("selection", "evolution")
@@ -35,36 +33,36 @@ class Evolution:
     parents: int = Field(default=10, ge=2)
     mutation: float = Field(default=0.1, gt=0, le=1)
 
-    def best(self, search: Search, target: Target, limits: Limits) -> Iterator[tuple[Architecture, float]]:
-        return best_scored(search, target, limits, lambda: self._evolve(search, target, limits))
+    def best(self, scorer: Scorer, target: TargetState, limits: Limits) -> Iterator[tuple[Architecture, float]]:
+        return best_scored(scorer, target, limits, lambda: self._evolve(scorer, target, limits))
 
-    def _evolve(self, search: Search, target: Target, limits: Limits) -> None:
-        generator = search.moment("selection").generator
-        pool = [at_random(search, limits, generator) for _ in range(self.population)]
+    def _evolve(self, scorer: Scorer, target: TargetState, limits: Limits) -> None:
+        generator = scorer.draw_context().generator
+        pool = [at_random(scorer, limits, generator) for _ in range(self.population)]
         for generation in range(self.generations):
-            search.judge(target, pool)
-            elite = sorted(dict.fromkeys(pool), key=lambda a: -target.judged[a])[: self.parents]
+            scorer.score(target, pool)
+            elite = sorted(dict.fromkeys(pool), key=lambda a: -target.scores[a])[: self.parents]
             if generation + 1 < self.generations:
-                born = (self._child(search, limits, elite, n % 2 == 0, generator) for n in range(self.population))
+                born = (self._child(scorer, limits, elite, n % 2 == 0, generator) for n in range(self.population))
                 pool = [*elite, *born]
 
     def _child(
-        self, search: Search, limits: Limits, elite: list[Architecture], crossed: bool, generator: torch.Generator
+        self, scorer: Scorer, limits: Limits, elite: list[Architecture], crossed: bool, generator: torch.Generator
     ) -> Architecture:
         """One of the next generation; where a thousand are over the budget, one at random."""
         for _ in range(TRIES):
             first, second = (elite[int(torch.randint(len(elite), (), generator=generator))] for _ in range(2))
-            fresh = at_random(search, {}, generator)
+            fresh = at_random(scorer, {}, generator)
             share = 0.5 if crossed else self.mutation
             cells = []
             for mine, its in zip(first.cells, (second if crossed else fresh).cells, strict=True):
                 takes = (torch.rand(len(mine), generator=generator) < share).tolist()
                 cells.append(tuple(b if take else a for a, b, take in zip(mine, its, takes, strict=True)))
             child = Architecture(first.space, tuple(cells))
-            if within(search, child, limits):
+            if within(scorer, child, limits):
                 return child
-        return at_random(search, limits, generator)
+        return at_random(scorer, limits, generator)
 
-    def watched(self, search: Search, target: Target) -> Architecture:
+    def current_best(self, scorer: Scorer, target: TargetState) -> Architecture:
         """One at random within the limits: none is taken before the end."""
-        return at_random(search, target.limits, search.moment("selection").generator)
+        return at_random(scorer, target.limits, scorer.draw_context().generator)

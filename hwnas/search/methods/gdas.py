@@ -21,11 +21,11 @@ from hwnas.search.distribution import Draw, DrawContext, EdgeLogits, gumbel_like
 class StraightThrough(EdgeLogits):
     """A one-hot sample whose gradient is that of the relaxed one."""
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
         mixture, chosen = {}, {}
         for kind, scores in self.scores().items():
             logs = torch.log_softmax(scores, dim=-1)
-            soft = torch.softmax((logs + gumbel_like(logs, moment)) / moment.temperature, dim=-1)
+            soft = torch.softmax((logs + gumbel_like(logs, context)) / context.temperature, dim=-1)
             chosen[kind] = soft.argmax(dim=-1)
             mixture[kind] = one_hot(chosen[kind], soft) - soft.detach() + soft
         return Draw(mixture, chosen)

@@ -40,7 +40,7 @@ class SoftmaxEdges(EdgeLogits):
             result[kind] = torch.exp(beta - torch.logsumexp(others, dim=-1))
         return result
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
         return Draw(self.probabilities(), edges=self.gamma())
 
     def log_probability(self) -> dict[str, NDArray[np.float64]]:

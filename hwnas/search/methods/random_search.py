@@ -7,19 +7,16 @@ most accurate on validation images is taken (``selection: best_of``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from hwnas.recipe import Recipe
+from hwnas.search.axes import BatchResult, LearningStep
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, one_hot, uniform_choice
+from hwnas.search.target import TargetState
 from hwnas.spaces import NONE, SearchSpace
-
-if TYPE_CHECKING:
-    from hwnas.search.loop import BatchResult, Search, Target
 
 
 @register("distribution", "uniform")
@@ -32,8 +29,8 @@ class Uniform(Distribution):
         super().__init__(space, recipe, generator)
         self.inputs_per_node, self.without = recipe.inputs_per_node, recipe.without
 
-    def draw(self, moment: DrawContext) -> Draw:
-        chosen = uniform_choice(self.space, self.inputs_per_node, moment.generator, self.without)
+    def draw(self, context: DrawContext) -> Draw:
+        chosen = uniform_choice(self.space, self.inputs_per_node, context.generator, self.without)
         like = torch.zeros(len(self.space.operations))
         return Draw({kind: one_hot(c, like) for kind, c in chosen.items()}, chosen)
 
@@ -57,5 +54,5 @@ class Uniform(Distribution):
 class WeightsOnly:
     """Only the supernet's weights learn."""
 
-    def learn(self, search: Search, target: Target) -> BatchResult:
-        return search.weights_step(target)
+    def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
+        return step.weights_step(target)

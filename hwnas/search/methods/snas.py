@@ -20,17 +20,14 @@ published code used the test images to watch the search, here they are not read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from pydantic.dataclasses import dataclass
 
+from hwnas.search.axes import BatchResult, LearningStep
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits, gumbel_like
 from hwnas.search.methods.darts import require_pathwise
-
-if TYPE_CHECKING:
-    from hwnas.search.loop import BatchResult, Search, Target
+from hwnas.search.target import TargetState
 
 
 @register("distribution", "concrete")
@@ -39,10 +36,10 @@ class Concrete(EdgeLogits):
 
     final_zeros = True
 
-    def draw(self, moment: DrawContext) -> Draw:
+    def draw(self, context: DrawContext) -> Draw:
         return Draw(
             {
-                kind: torch.softmax((values + gumbel_like(values, moment)) / moment.temperature, dim=-1)
+                kind: torch.softmax((values + gumbel_like(values, context)) / context.temperature, dim=-1)
                 for kind, values in self.scores().items()
             }
         )
@@ -56,10 +53,10 @@ class SameBatch:
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
 
-    def learn(self, search: Search, target: Target) -> BatchResult:
-        loss, outcome = search.loss(target)
-        search.zero_grad(target)
-        search.backward(loss)
-        search.step_weights()
-        search.step_logits(target)
+    def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
+        loss, outcome = step.loss(target)
+        step.zero_grad(target)
+        step.backward(loss)
+        step.step_weights()
+        step.step_logits(target)
         return outcome

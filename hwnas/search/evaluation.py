@@ -1,0 +1,148 @@
+"""Evaluation during a search: validation of architectures, their scores, and the rows of an epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from hwnas.compute.seeds import Purpose
+from hwnas.data import ImageData
+from hwnas.recipe import Recipe
+from hwnas.search.axes import Selection
+from hwnas.search.distribution import DrawContext, entropy
+from hwnas.search.epoch_row import EpochRow
+from hwnas.search.schedule import Position, Schedule
+from hwnas.search.supernet_state import SupernetState
+from hwnas.search.target import TargetState
+from hwnas.spaces import NONE, Architecture, SearchSpace
+from hwnas.spaces.builtin_operations import SKIP
+from hwnas.training.evaluation import accuracy
+from hwnas.training.processes import Processes
+
+VALIDATION_IMAGES = 2000  # evaluated after every epoch: the first of the validation split
+LEAST_ACCURACY = 1e-6  # of which a logarithm is taken
+DECIMALS = 6  # of the probabilities in an epoch's row
+
+
+class Evaluator:
+    """Evaluates architectures with the supernet's weights; implements hwnas.search.axes.Scorer."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        recipe: Recipe,
+        data: ImageData,
+        schedule: Schedule,
+        position: Position,
+        supernet: SupernetState,
+        selection: Selection,
+        processes: Processes,
+    ) -> None:
+        self.space, self.recipe, self.data = space, recipe, data
+        self.schedule, self.position = schedule, position
+        self.supernet, self.selection, self.processes = supernet, selection, processes
+
+    def draw_context(self, generator: torch.Generator | None = None) -> DrawContext:
+        return self.schedule.draw_context(self.position.step, Purpose.SELECTION, generator)
+
+    def validate(self, architecture: Architecture) -> float:
+        """Return an architecture's accuracy with the supernet's weights on (at most 2,000) validation images."""
+        split = self.data.validation
+        if len(split) > VALIDATION_IMAGES:
+            split = type(split)(split.images[:VALIDATION_IMAGES], split.targets[:VALIDATION_IMAGES])
+        supernet = self.supernet.module
+        statistics = batch_statistics if self.recipe.judged_with == "batch" else running_statistics
+        with statistics(supernet):
+            return accuracy(
+                lambda x: supernet.run_architecture(x, architecture), self.data, split, processes=self.processes
+            )
+
+    def score(self, target: TargetState, architectures: Iterable[Architecture]) -> None:
+        for architecture in architectures:
+            if architecture not in target.scores:
+                target.scores[architecture] = math.log(max(self.validate(architecture), LEAST_ACCURACY))
+
+    def current_best(self, target: TargetState) -> Architecture:
+        return self.selection.current_best(self, target)
+
+    def epoch_row(self, target: TargetState) -> EpochRow:
+        """Return a target's line of ``metrics.jsonl`` for the epoch that has just ended.
+
+        Also stops the target's logits where its architecture has collapsed to ``skip_connect``.
+        """
+        p = {kind: values.detach() for kind, values in target.distribution.probabilities().items()}
+        penalised = target.objective.penalised
+        relative = target.relative_costs(p).tolist()
+        architecture = self.current_best(target)
+        skips = share_of_skips(architecture)
+        self._watch_skips(target, skips)
+        rounded = {kind: [[round(v, DECIMALS) for v in row] for row in values.tolist()] for kind, values in p.items()}
+        texts = {"target": target.objective.target, "stopped": target.stopped}
+        optional: dict[str, Any] = {name: text for name, text in texts.items() if text}
+        if target.resources:
+            optional["resource_penalty"] = target.resources(p).item()
+        sums = target.sums
+        return EpochRow(
+            epoch=self.schedule.epoch(self.position.step),
+            step=self.position.step,
+            device=target.objective.device,
+            budget=target.budget.text,
+            train_loss=float(sums.loss / max(sums.count, 1)),
+            train_accuracy=float(sums.correct / max(sums.count, 1)),
+            validation_accuracy=self.validate(architecture),
+            expected_cost={m: share * bound for share, (m, bound) in zip(relative, penalised.items(), strict=True)},
+            expected_over_budget=dict(zip(penalised, relative, strict=True)),
+            multipliers=dict(zip(penalised, target.multipliers.tolist(), strict=True)),
+            entropy=entropy(p),
+            skip_share=skips,
+            architecture=self.space.format(architecture, all_edges=True),
+            probabilities=rounded,
+            **optional,
+        )
+
+    def _watch_skips(self, target: TargetState, skips: float) -> None:
+        """Stop a target's logits, as they were an epoch ago, where its architecture collapses to ``skip_connect``."""
+        most, epoch = self.recipe.most_skips, self.schedule.epoch(self.position.step)
+        if most is None or target.stopped:
+            return
+        if skips >= most and self.schedule.logits_trainable(epoch - 1, self.position.stage):
+            target.stop(f"{skips:.0%} of the edges became skip_connect in epoch {epoch}")
+        else:
+            target.remember_distribution()
+
+
+def share_of_skips(architecture: Architecture) -> float:
+    """Return the share of ``skip_connect`` among the edges that are not ``none``, over all cell kinds."""
+    used = [op for cell in architecture.cells for op in cell if op != NONE]
+    return used.count(SKIP) / max(len(used), 1)
+
+
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise each batch by its own statistics and leave the running ones, which describe the mixture, unchanged."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    saved = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]  # type: ignore[union-attr]
+    module.train()
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, saved, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(tracked)  # type: ignore[union-attr]
+
+
+@contextmanager
+def running_statistics(module: nn.Module) -> Iterator[None]:
+    """Normalise by the running statistics that batch norms gathered while the supernet was trained."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()

@@ -1,0 +1,33 @@
+"""The request of one target: its device, its budget, and the cost models of its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwnas.budgets.budget import Budget
+from hwnas.budgets.derive import Limits
+from hwnas.cost.metrics import Metric
+from hwnas.cost.model import CostModel
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A budget on a device, and the cost model of every metric; ``device`` is "phone, cpu" for a budget on several.
+
+    ``target`` is the id of the target in its run, empty where there is no run.
+    """
+
+    device: str
+    budget: Budget
+    costs: Mapping[str, Metric]
+    target: str = ""
+
+    @property
+    def penalised(self) -> dict[str, float]:
+        """The limits that are in the loss: those on costs that are linear in Z. Derivation keeps all limits."""
+        return {m: bound for m, bound in self.budget.limits.items() if isinstance(self.costs[m], CostModel)}
+
+    @property
+    def limits(self) -> Limits:
+        return {metric: (self.costs[metric], bound) for metric, bound in self.budget.limits.items()}

@@ -1,0 +1,63 @@
+"""Run a search to its end in a folder, resuming from its checkpoint: checkpoint.pt and metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from hwnas.files import append_lines
+from hwnas.search.epoch_row import EpochRow
+from hwnas.search.search import Search
+from hwnas.training.checkpoint import Checkpoint, resume
+from hwnas.training.step_profile import StepProfile
+
+OnProgress = Callable[[str, int, int], None]  # stage, steps done, steps in all
+METRICS = "metrics.jsonl"
+
+
+def run_to_end(
+    search: Search,
+    folder: Path,
+    digest: str,
+    on_progress: OnProgress,
+    on_row: Callable[[EpochRow], None],
+    profile: StepProfile | None = None,
+) -> None:
+    """Take all remaining steps of a search, from the checkpoint in ``folder`` if there is one.
+
+    ``metrics.jsonl`` gets a line an epoch and target, which ``on_row`` gets as well. Of several processes rank 0 alone
+    reads and writes. ``profile`` measures some steps and changes nothing.
+    """
+    checkpoint, writes = Checkpoint(folder / "checkpoint.pt", digest), search.processes.leads
+    resume(search, checkpoint, search.processes)
+    if writes:
+        _drop_later_lines(folder / METRICS, search.step)
+        write = append_lines(folder / METRICS)
+    while not search.over:
+        if profile:
+            profile.step(search.kind_of_step, search.take_step, search.evaluate)
+        else:
+            search.take_step()
+        on_progress("searching", search.step, search.schedule.total_steps)
+        if search.schedule.is_epoch_start(search.step):
+            for row in search.epoch_report():
+                if writes:
+                    write(json.dumps(row.to_json()))
+                on_row(row)
+        if writes and (checkpoint.due() or search.over):
+            checkpoint.save(search.state())
+
+
+def _drop_later_lines(metrics: Path, step: int) -> None:
+    """Remove the lines that an interrupted run wrote after its last checkpoint; the resumed run writes them again."""
+    if metrics.exists():
+        lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        metrics.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a torn line

@@ -1,0 +1,96 @@
+"""The state of the supernet in a search: its weights, their optimiser and its recorded forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwnas.compute.device import layout_on
+from hwnas.compute.seeds import Purpose, seed_of
+from hwnas.networks.drop_path import DropPath
+from hwnas.networks.fast import accelerate
+from hwnas.networks.supernet import Supernet
+from hwnas.networks.widen import widen
+from hwnas.recipe import Recipe
+from hwnas.search.axes import Running
+from hwnas.spaces import SizedSpace
+from hwnas.training.optimizers import ParameterOptimizer
+from hwnas.training.processes import Processes
+
+
+class SupernetState:
+    """A supernet on its device, and all that belongs to exactly this supernet: a wider one replaces it whole.
+
+    ``replays`` says whether forward passes are recorded as CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        sized: SizedSpace,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str,
+        replays: bool,
+        processes: Processes,
+        log: Callable[[str], None],
+    ) -> None:
+        self.sized, self.recipe = sized, recipe
+        self.device, self.precision, self.replays = device, precision, replays
+        self.processes, self.log = processes, log
+
+    def build(self, partial_channels: int) -> None:
+        """Start from a new supernet, its weights drawn from the recipe's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.recipe.seed, Purpose.SUPERNET))
+            self.use(Supernet(self.sized, partial_channels, self.recipe.shared_features))
+
+    def use(self, supernet: Supernet) -> None:
+        """Put a supernet on the device, with a new optimiser and no recorded passes."""
+        self.processes.share_norms(supernet)
+        self.layout = layout_on(self.device, supernet)
+        self.module = supernet.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.accelerate()
+        self.weights = ParameterOptimizer(self.recipe.weights, self.module.parameters(), self.processes)
+
+    def accelerate(self) -> None:
+        """Prepare fast forward passes; call it again when the candidates that run have changed for good."""
+        compiled = self.recipe.kernels == "compiled"
+        self.passes = accelerate(
+            self.module, precision=self.precision, compiled=compiled, replay=self.replays, log=self.log
+        )
+
+    def cast(self, images: Tensor) -> Tensor:
+        """Return images in the type and the memory layout of the supernet."""
+        return images.to(self.weights.parameters[0].dtype).contiguous(memory_format=self.layout)
+
+    def scores(self, images: Tensor, running: Running, drop: DropPath | None, frozen: bool) -> Tensor:
+        """Return the class scores of a batch; ``frozen``: no gradient of the weights will be asked for."""
+        return self.passes(images, *running, drop, frozen).to(images.dtype)
+
+    def own_gradient(self, gradient: Tensor) -> Tensor:
+        """Return a gradient in memory of its own: recorded passes write all theirs into the same place."""
+        return gradient.clone() if self.passes.enabled else gradient
+
+    def widen(self, partial_channels: int, generator: torch.Generator) -> None:
+        """Widen the mixtures to 1/``partial_channels`` of the channels; the optimiser's momentum is widened, too."""
+        if partial_channels == self.module.partial:
+            return
+        state = self.weights.optimizer.state
+        names = {p: name for name, p in self.module.named_parameters()}
+        momentum = {n: state[p]["momentum_buffer"] for p, n in names.items() if "momentum_buffer" in state.get(p, {})}
+        self.use(widen(self.module, partial_channels, momentum, generator))
+        for name, parameter in self.module.named_parameters():
+            if name in momentum:
+                self.weights.optimizer.state[parameter]["momentum_buffer"] = momentum[name]
+
+    def state(self) -> dict[str, Any]:
+        return {"supernet": self.module.state_dict(), "weight_optimizer": self.weights.optimizer.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any], partial_channels: int) -> None:
+        if partial_channels != self.module.partial:
+            self.use(Supernet(self.sized, partial_channels, self.recipe.shared_features))
+        self.module.load_state_dict(state["supernet"])
+        self.weights.optimizer.load_state_dict(state["weight_optimizer"])
