@@ -7,7 +7,7 @@ drawn before, which is why an interrupted run resumes bit-identical to an uninte
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@unique
 class Purpose(IntEnum):
     """A use of random numbers; the value is part of the seed, so it never changes and is never used again."""
 
@@ -34,8 +35,14 @@ class Purpose(IntEnum):
     AUXILIARY_HEAD = 13  # the auxiliary head's initial weights
 
 
-VALIDATION_SPLIT = 0  # the fixed seed by which training images are held out for validation
-LOGITS_SPLIT = 3  # the fixed seed by which training images are divided between weights and logits
+@unique
+class SplitSeed(IntEnum):
+    """Seeds by which images are divided: the same in every run, so that runs of any seed can be compared."""
+
+    HOLD_OUT = 0  # images held out of the training images, for validation or test
+    SECOND_HOLD_OUT = 1  # where both are held out: the other of the two
+    SUBSET = 2  # the images that are used where a data set is shortened
+    LOGITS = 3  # training images that train logits, and those that train weights
 
 
 def seed_of(seed: int, purpose: Purpose, *index: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hwnas.compute.seeds import SplitSeed
 from hwnas.data.files import Fit, ImageFiles, open_image
 from hwnas.data.images import HELD_OUT, SAMPLED, ImageData, SelectImages, Split, divide
 from hwnas.data.memory import memory_bytes
@@ -47,7 +48,7 @@ def image_folder(spec: str, root: Path, options: dict[str, str], select: SelectI
     own_test = root / "test" if base != root and (root / "test").is_dir() else None
     train = whole
     if own_test is None:
-        keep, held_for_test = divide(whole.classes, (1 - HELD_OUT, HELD_OUT), seed=1)
+        keep, held_for_test = divide(whole.classes, (1 - HELD_OUT, HELD_OUT), SplitSeed.SECOND_HOLD_OUT)
         train = whole.subset(keep)
     if own_validation is None or base == root:
         share = HELD_OUT if own_test else HELD_OUT / (1 - HELD_OUT)

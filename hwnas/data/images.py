@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.compute.device import CPU, to_device
-from hwnas.compute.seeds import Purpose, numpy_generator, seed_of, torch_generator
+from hwnas.compute.seeds import Purpose, SplitSeed, numpy_generator, seed_of, torch_generator
 from hwnas.data.files import ImageFiles
 from hwnas.data.imagenet import ImagenetAugmentation
 from hwnas.data.loader import Decoder, Job, Stream, decode_ahead
@@ -278,7 +278,7 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return numpy_generator(seed, Purpose.IMAGE_ORDER, epoch).permutation(count)
 
 
-def divide(targets: np.ndarray, shares: tuple[float, ...], seed: int = 0) -> list[np.ndarray]:
+def divide(targets: np.ndarray, shares: tuple[float, ...], seed: int = SplitSeed.HOLD_OUT) -> list[np.ndarray]:
     """Return indices of disjoint parts with these shares of every class, in a random order fixed by the seed."""
     generator = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in shares]

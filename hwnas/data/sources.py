@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import torch
 
+from hwnas.compute.seeds import SplitSeed
 from hwnas.data.folder import image_folder
 from hwnas.data.images import HELD_OUT, ImageData, Split, divide
 from hwnas.data.torchvision_cpu import torchvision_datasets
@@ -133,4 +134,4 @@ def _select(indices: np.ndarray, targets: np.ndarray, options: dict[str, str], n
     wanted = int(options[name])
     if wanted > len(indices):
         raise HwnasError(f"{name}={wanted}, but there are only {len(indices)} images for it")
-    return indices[divide(targets[indices], (wanted / len(indices),), seed=2)[0]]
+    return indices[divide(targets[indices], (wanted / len(indices),), SplitSeed.SUBSET)[0]]

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from hwnas.data.images import HELD_OUT, ImageData, SelectImages, Split, divide
+from hwnas.compute.seeds import SplitSeed
 from hwnas.errors import HwnasError
 from hwnas.imports import import_object
 
@@ -57,7 +58,7 @@ def python_data(spec: str, location: str, select: SelectImages) -> ImageData:
     missing = [name for name in ("test", "validation") if given.get(name) is None]
     for name in missing:
         share = HELD_OUT * len(whole) / len(rest)
-        keep, out = divide(targets[rest], (1 - share, share), seed=len(held))
+        keep, out = divide(targets[rest], (1 - share, share), SplitSeed(len(held)))
         held[name], rest = rest[out], rest[keep]
 
     def split(name: str) -> Split:

@@ -13,7 +13,7 @@ import torch
 
 from hwnas.budgets.derive import Limits
 from hwnas.compute.device import CPU
-from hwnas.compute.seeds import LOGITS_SPLIT, Purpose
+from hwnas.compute.seeds import Purpose, SplitSeed
 from hwnas.data import ImageData
 from hwnas.data.images import divide
 from hwnas.errors import HwnasError
@@ -217,7 +217,7 @@ def training_batches(data: ImageData, recipe: Recipe, processes: Processes) -> d
     subsets: list[torch.Tensor | None] = [None, None]
     if recipe.logits_share:
         shares = (1 - recipe.logits_share, recipe.logits_share)
-        subsets = [torch.from_numpy(part) for part in divide(data.train.targets.numpy(), shares, LOGITS_SPLIT)]
+        subsets = [torch.from_numpy(part) for part in divide(data.train.targets.numpy(), shares, SplitSeed.LOGITS)]
     return {
         name: Batches(data, recipe.batch_size, recipe.seed, processes, subset)
         for name, subset in zip(("weights", "logits"), subsets, strict=True)
