@@ -172,6 +172,7 @@ def test_the_examples_regulariser_is_in_the_logits_gradient(example: Path) -> No
 
 def test_what_the_page_names_is_there() -> None:
     search = make_search("short/darts", {})
-    for owner, name in set(re.findall(r"`(search|target)\.(\w+)", PAGE)):
-        assert hasattr({"search": search, "target": search.targets[0]}[owner], name), name
+    owners = {"step": search.current_step, "target": search.targets[0], "scorer": search.evaluator}
+    for owner, name in set(re.findall(rf"`({'|'.join(owners)})\.(\w+)", PAGE)):
+        assert hasattr(owners[owner], name), name
     assert all(hasattr(selection, name) for name in ("within", "at_random", "best_scored"))
