@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwnas.data.images import HELD_OUT, ImageData, SelectImages, Split, divide
 from hwnas.compute.seeds import SplitSeed
+from hwnas.data.images import HELD_OUT, ImageData, SelectImages, Split, divide
 from hwnas.errors import HwnasError
 from hwnas.imports import import_object
 
