@@ -2,13 +2,16 @@
 
 Writers set the fields that they know; ``to_json`` writes these and no others. Readers accept folders of older versions,
 in which fields may be missing, and keep fields of newer ones. The rows of ``metrics.jsonl`` are
-hwnas.search.epoch_row.EpochRow.
+hwnas.search.epoch_row.EpochRow, those of ``training.jsonl`` hwnas.training.training_row.TrainingRow.
+
+After a change here run ``python -m tools.run_folder_page``, which writes the JSON Schema and its page anew.
 
 Accuracies are shares from 0 to 1, latencies are in milliseconds.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -16,6 +19,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from hwnas.runs.folder import target_id
 from hwnas.validation import Record
 
+SCHEMA_FILE = Path(__file__).with_name("run-folder.schema.json")
 Accuracy = FiniteFloat
 Milliseconds = FiniteFloat
 
@@ -111,12 +115,15 @@ class TrainingResult(Record):
 class Derivation(Record):
     """A row of ``derivations.json``: an architecture that was derived and, with ``--verify``, timed.
 
-    ``value`` is what the method gives for it. ``bound_ms``, ``predicted_ms`` and ``measured_ms`` follow; for several
-    devices each is written once for every device, as ``bound_ms@phone``. ``taken`` marks the one that was exported.
+    ``value`` is what the method gives for it. For a budget that names devices, ``bound_ms``, ``predicted_ms`` and
+    ``measured_ms`` are written once for each device, as ``bound_ms@phone``. ``taken`` marks the exported one.
     """
 
     architecture: str
     value: FiniteFloat
+    bound_ms: Milliseconds | None = None
+    predicted_ms: Milliseconds | None = None
+    measured_ms: Milliseconds | None = None
     taken: bool
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from hwnas.training.child import HISTORY, Trained, best_of, train_child
 from hwnas.training.evaluation import accuracy
 from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import AS_SEARCHED, Training
+from hwnas.training.training_row import TrainingRow
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _train(job: _Job, recipe: Training, data: ImageData, progress: Progress, pro
     budget = saved.budget.text
 
     def on_epoch(row: dict[str, Any]) -> None:
-        progress.log(training_line(budget, row))
+        progress.log(f"{budget} {TrainingRow.model_validate(row).describe()}")
 
     def on_progress(stage: str, done: int, total: int) -> None:
         progress(f"training {budget}", done, total)
@@ -185,13 +186,3 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, recipe: Training, data
     row = write_network(result.child, new, new.cost_models(), data, fields, weights)
     shutil.rmtree(result.checkpoint)
     return row.model_copy(update={"no_claim": job.no_claim}) if job.no_claim else row
-
-
-def training_line(name: str, row: Mapping[str, Any]) -> str:
-    """Return a row of ``training.jsonl`` as one line of a log."""
-    stopped = f"; stopped: {row['stopped']}" if "stopped" in row else ""
-    return (
-        f"{name} epoch {row['epoch']:>3}  loss {row['loss']:.3f}  rate {row['learning_rate']:.3g}  "
-        f"drop path {row['drop_path']:.3f}  training {row['train_accuracy']:.1%}  "
-        f"validation {row['validation_accuracy']:.1%}{stopped}"
-    )

@@ -14,9 +14,9 @@ class EpochRow(Record):
     """One target after one epoch.
 
     ``target`` is the id of the target in its run; older runs and benchmarks have none. ``expected_cost``,
-    ``expected_over_budget`` and ``multipliers`` have one value for every limit in the loss. ``skip_share`` is the share
-    of ``skip_connect`` among the edges in use. ``stopped`` is the reason why the logits are no longer trained.
-    ``probabilities[kind]`` is [E, K]; None in old runs.
+    ``expected_over_budget`` and ``multipliers`` (``lambda`` in JSON) have one value for every limit in the loss.
+    ``skip_share`` is the share of ``skip_connect`` among the edges in use. ``stopped`` is the reason why the logits are
+    no longer trained. ``probabilities[kind]`` is [E, K]; None in old runs.
     """
 
     epoch: int
