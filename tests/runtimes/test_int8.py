@@ -215,7 +215,7 @@ def test_what_speaks_against_int8_is_said() -> None:
     ("arguments", "words"),
     [
         (("--quantize", "int4", "--device", "cpu"), ("unknown precision 'int4'", "use --quantize int8")),
-        ((), ("ONNX already", "--quantize int8")),
+        ((), ("already ONNX files", "--quantize int8")),
         (("--quantize", "int8", "--architecture", POOLS_ALONE), ("--architecture cannot be given",)),
         (("--quantize", "int8", "--device", "cpu+openvino"), ("made for ONNX Runtime", "--device cpu")),
         (("--quantize", "int8"), ("made up, which is not this machine",)),
@@ -236,7 +236,7 @@ def test_without_a_run_there_is_nothing_to_quantise(run: Run, tmp_path: Path) ->
     out = tmp_path / "network.onnx"
     asked = ("export", "--architecture", POOLS_ALONE, "--out", out, "--quantize", "int8")
     assert_one_clear_line(run(*asked), "--quantize cannot be given: without a run there are no images")
-    assert_one_clear_line(run("export"), "say what to export")
+    assert_one_clear_line(run("export"), "nothing to export")
     assert_one_clear_line(run("export", tmp_path / "none", "--quantize", "int8"), "holds no finished search")
     assert not out.exists()
 
