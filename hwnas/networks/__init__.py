@@ -1,1 +1,1 @@
-"""Networks built from a space: child networks, supernets, and their exact counts."""
+"""Networks as torch modules: the child, the plain supernet, and ``fast``, which accelerates the supernet."""

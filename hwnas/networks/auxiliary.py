@@ -1,7 +1,7 @@
-"""The auxiliary head: a second classifier, on the cell at two thirds of the depth, that is there in training alone.
+"""The auxiliary head: a second classifier, on the cell at two thirds of the depth, used in training only.
 
-As in the released code of DARTS (Liu et al., ICLR 2019), which SNAS took over. Its ImageNet head pools with stride 2
-and lacks the second batch norm, as the published networks were trained.
+It follows the released code of DARTS (Liu et al., ICLR 2019), which SNAS uses too. The ImageNet head pools with stride
+2 and lacks the second batch norm, as the published networks were trained.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WINDOW, KERNEL = 5, 2
 
 
 class AuxiliaryHead(nn.Module):
-    """The maps [N, C, H, W] of a cell -> class scores [N, classes]. What is left of large maps is averaged."""
+    """Feature maps [N, C, H, W] of a cell -> class scores [N, classes]. The remaining pixels are averaged."""
 
     def __init__(self, channels: int, classes: int, imagenet: bool) -> None:
         super().__init__()
@@ -44,20 +44,20 @@ def stride_of(imagenet: bool) -> int:
 
 
 def auxiliary_head(child: ChildNetwork) -> tuple[AuxiliaryHead, int]:
-    """A head for ``child``, and the part of it whose output the head reads.
+    """Return a head for ``child``, and the index of the part whose output the head reads.
 
     Raises HwnasError when the images are too small for one.
     """
     setting = child.network.setting
     cells = [(index, part) for index, part in enumerate(child.network.parts) if isinstance(part, CellInstance)]
-    index, place = cells[2 * len(cells) // 3]
-    output = place.concat or place.node_sum
+    index, instance = cells[2 * len(cells) // 3]
+    output = instance.concat or instance.node_sum
     imagenet = setting.stem == "imagenet"
-    least = WINDOW + stride_of(imagenet) * (KERNEL - 1)
-    if min(output.height, output.width) < least:
+    min_size = WINDOW + stride_of(imagenet) * (KERNEL - 1)
+    if min(output.height, output.width) < min_size:
         raise HwnasError(
-            f"the auxiliary head needs maps of at least {least}x{least}, "
+            f"the auxiliary head needs maps of at least {min_size}x{min_size}, "
             f"the cell at two thirds of the depth makes {output.height}x{output.width} of {setting.describe()}",
-            "give larger images, or a recipe with auxiliary_weight 0",
+            "use larger images, or a recipe with auxiliary_weight 0",
         )
     return AuxiliaryHead(output.out_channels, setting.classes, imagenet), index

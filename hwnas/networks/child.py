@@ -1,4 +1,4 @@
-"""A child network: one architecture, built for real."""
+"""The child network: one architecture, one operation on each edge."""
 
 from __future__ import annotations
 
@@ -15,30 +15,36 @@ Drop = Callable[[Tensor], Tensor]
 
 
 class ChildCell(nn.Module):
-    """One occurrence of a cell with one operation an edge. Edges that choose ``none`` have no module."""
+    """One cell instance with one operation on each edge. Edges that choose ``none`` have no module."""
 
     def __init__(
-        self, cell: Cell, place: CellInstance, operations: tuple[str, ...], prune: bool, build: Build = build_operation
+        self,
+        cell: Cell,
+        instance: CellInstance,
+        operations: tuple[str, ...],
+        prune: bool,
+        build: Build = build_operation,
     ) -> None:
         super().__init__()
-        kept = cell.live_edges(operations) if prune else tuple(op != NONE for op in operations)
+        built = cell.live_edges(operations) if prune else tuple(op != NONE for op in operations)
         self.cell = cell
-        self.preprocess = nn.ModuleList(build(workload) for workload in place.preprocess)
+        self.preprocess = nn.ModuleList(build(workload) for workload in instance.preprocess)
         self.edges = nn.ModuleDict(
-            {str(e): build(place.candidates[e][op]) for e, op in enumerate(operations) if kept[e]}
+            {str(e): build(instance.candidates[e][op]) for e, op in enumerate(operations) if built[e]}
         )
-        self.out_channels, self.out_size = place.node_sum.out_channels, (place.node_sum.height, place.node_sum.width)
+        node_sum = instance.node_sum
+        self.out_channels, self.out_size = node_sum.out_channels, (node_sum.height, node_sum.width)
 
-    def forward(self, *inputs: Tensor) -> Tensor:  # nothing with a default: torch's exporter would count it as an input
+    def forward(self, *inputs: Tensor) -> Tensor:  # no default arguments: torch's exporter would count them as inputs
         return self.output(self.nodes(*inputs))
 
     def output(self, nodes: list[Tensor]) -> Tensor:
-        """What leaves the cell."""
+        """Return the cell's output, from the values of its nodes."""
         outputs = [nodes[node] for node in self.cell.outputs]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def nodes(self, *inputs: Tensor, drop: Drop | None = None) -> list[Tensor]:
-        """Every node's value, the inputs' first. ``drop`` is done to what an edge carries, unless it is an identity."""
+        """Return the values of all nodes, inputs first. ``drop`` is applied to all edges but identities."""
         nodes = [prepare(x) for prepare, x in zip(self.preprocess, inputs, strict=True)]
         for node in self.cell.inner_nodes:
             edges = [e for e in self.cell.edges_into(node) if str(e) in self.edges]
@@ -55,16 +61,16 @@ class ChildCell(nn.Module):
         return value if drop is None or isinstance(operation, nn.Identity) else drop(value)
 
     def _zeros(self, x: Tensor) -> Tensor:
-        """What a node without inputs holds."""
+        """Return the value of a node without inputs."""
         return x.new_zeros(x.shape[0], self.out_channels, *self.out_size)
 
 
 class ChildNetwork(nn.Module):
     """The network of one architecture of a sized space: images [N, C, H, W] -> class scores [N, classes].
 
-    With ``prune`` the edges that lie on no path from an input to an output are left out, as in a network that is
-    deployed; without it they are built, as the papers count them. (An edge that leaves a node without inputs carries
-    the constant that its batch norm makes of zeros; pruning drops it.) ``build`` makes the operations.
+    With ``prune`` the edges that lie on no path from an input to an output are left out, as in a deployed network;
+    without it they are built, as the papers count them. (The output of an edge that leaves a node without inputs is a
+    constant, its batch norm of zeros; pruning drops it.) ``build`` returns the module of a workload.
     """
 
     def __init__(
@@ -87,14 +93,14 @@ class ChildNetwork(nn.Module):
 
     @property
     def num_edges(self) -> int:
-        """Of all cells, those that have a module."""
+        """The number of edges with a module, in all cells."""
         return sum(len(part.edges) for part in self.parts if isinstance(part, ChildCell))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.values(x)[len(self.parts) - 1]
 
     def values(self, x: Tensor, drop: Drop | None = None) -> dict[int, Tensor]:
-        """What every part puts out, the class scores last; -1 is the image. ``drop`` is done to edges (drop path)."""
+        """Return the output of each part by its index, class scores last; -1 is the image. ``drop`` is for the edges."""
         values = {-1: x}
         for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
             inputs = (values[source] for source in part.inputs)
@@ -106,7 +112,7 @@ class ChildNetwork(nn.Module):
 
 
 class EveryNode(nn.Module):
-    """A child network that also returns every node of every cell, so that tracing sees the edges of unused nodes."""
+    """A child network that also returns every node of its cells, so that tracing includes edges of unused nodes."""
 
     def __init__(self, child: ChildNetwork) -> None:
         super().__init__()

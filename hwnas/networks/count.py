@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a module, as fvcore counts them and as NAS-Bench-201 lists them."""
+"""Count parameters and multiply-accumulates of a module, as fvcore does and as NAS-Bench-201 lists them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from hwnas.spaces import Workload, num_inputs
 
 @dataclass(frozen=True)
 class Count:
-    """``macs_fvcore``: fvcore's default handles, batch norm and adaptive pooling counted.
-    ``macs_conv_linear``: convolutions and linear layers with their bias, nothing else (NAS-Bench-201's "FLOPs").
+    """Counts of a module.
+
+    ``macs_fvcore`` uses fvcore's default handles and includes batch norm and adaptive pooling. ``macs_conv_linear``
+    includes only convolutions and linear layers with their bias (NAS-Bench-201's "FLOPs").
     """
 
     params: int
@@ -30,7 +32,7 @@ class Count:
 def count(module: nn.Module, *inputs: torch.Tensor) -> Count:
     """Trace ``module`` on ``inputs`` of batch size 1 in evaluation mode and count.
 
-    fvcore calls a multiply-accumulate a flop; the numbers here are multiply-accumulates.
+    fvcore calls a multiply-accumulate a flop; these are multiply-accumulates.
     """
     from fvcore.nn import FlopCountAnalysis
 
@@ -56,6 +58,6 @@ def count_workload(workload: Workload) -> Count:
 
 
 def count_network(child: ChildNetwork) -> Count:
-    """Count a whole network with every edge that its architecture chooses, those of unused nodes included."""
+    """Count a whole network with every edge that its architecture chooses, edges of unused nodes included."""
     setting = child.network.setting
     return count(EveryNode(child), torch.zeros(1, setting.image_channels, setting.height, setting.width))

@@ -1,8 +1,8 @@
-"""Widening a supernet of partial channels, its optimiser's state carried along (DrNAS's progressive search).
+"""Widen a supernet of partial channels and its optimiser's state (DrNAS's progressive search).
 
-The candidates of a supernet with 1/k of the channels get those of a smaller k. The channels that are new are copies of
-old ones, drawn at random, their batch-norm statistics and momentum too (Net2Wider, Chen et al., ICLR 2016). As in
-DrNAS's code what comes in is not divided by the number of its copies, so the function changes.
+The candidates of a supernet with 1/k of the channels get those of a smaller k. New channels are copies of random old
+ones, with their batch-norm statistics and momentum (Net2Wider, Chen et al., ICLR 2016). As in DrNAS's code incoming
+weights are not divided by the number of copies, so the function changes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hwnas.operations import FactorizedReduce
 
 
 def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generator: torch.Generator) -> Supernet:
-    """A supernet with 1/``partial`` of the channels in its mixtures, from one with fewer.
+    """Return a supernet with 1/``partial`` of the channels in its mixtures, from one with fewer.
 
-    ``momentum`` goes by parameter name and is widened in place. What is outside the mixtures is copied.
+    ``momentum``, by parameter name, is widened in place. Parameters outside the mixtures are copied.
     """
     wide = Supernet(supernet.sized, partial, supernet.shared)
     old = supernet.state_dict()
@@ -43,7 +43,7 @@ def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generat
 def _origins(
     candidate: nn.Module, wider: nn.Module, old: int, new: int, generator: torch.Generator
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """For every tensor of a candidate, by its name in it: the old channel of each new one, outgoing and incoming."""
+    """Return the old channel of each new one, outgoing and incoming, for each tensor of a candidate, by its name."""
     picks: dict[int, Tensor] = {}
 
     def grown(channels: int) -> Tensor:
@@ -54,25 +54,27 @@ def _origins(
         return picks[channels]
 
     result = {}
-    for (name, module), its in zip(candidate.named_modules(), wider.modules(), strict=True):
-        own = f"{name}." if name else ""
+    for (name, module), wider_module in zip(candidate.named_modules(), wider.modules(), strict=True):
+        prefix = f"{name}." if name else ""
         if isinstance(module, nn.Conv2d):
-            depthwise = isinstance(its, nn.Conv2d) and its.groups > 1  # of one channel, only the wider one tells
+            depthwise = (
+                isinstance(wider_module, nn.Conv2d) and wider_module.groups > 1
+            )  # a single channel shows it in the wider one only
             incoming = torch.arange(1) if depthwise else grown(module.in_channels)
-            result[f"{own}weight"] = (grown(module.out_channels), incoming)
+            result[f"{prefix}weight"] = (grown(module.out_channels), incoming)
         elif isinstance(module, nn.BatchNorm2d):
             picked = grown(module.num_features), torch.arange(1)
-            result |= {f"{own}running_mean": picked, f"{own}running_var": picked}
-        elif isinstance(module, FactorizedReduce):  # its norm sees two halves side by side
+            result |= {f"{prefix}running_mean": picked, f"{prefix}running_var": picked}
+        elif isinstance(module, FactorizedReduce):  # its norm has the channels of both halves
             half = module.even.out_channels
             picks[module.norm.num_features] = torch.cat([grown(half), half + grown(module.odd.out_channels)])
     if isinstance(candidate, FactorizedReduce):
-        for part in ("even", "odd"):
-            outgoing, _ = result[f"{part}.weight"]
+        for half_name in ("even", "odd"):
+            outgoing, _ = result[f"{half_name}.weight"]
             channels = candidate.even.in_channels
             more = channels * old // new - channels
             copies = torch.randint(channels, (more,), generator=generator)
-            result[f"{part}.weight"] = (outgoing, torch.cat([torch.arange(channels), copies]))
+            result[f"{half_name}.weight"] = (outgoing, torch.cat([torch.arange(channels), copies]))
     return result
 
 

@@ -1,1 +1,1 @@
-"""Enumerating workloads, writing models for a runtime, driving a profiler, assembling the table."""
+"""Profile a device: plan the workloads, write models, run profilers on the device, compute the latency table."""

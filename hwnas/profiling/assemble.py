@@ -1,7 +1,7 @@
-"""ONNX files put together from pieces: every operation is exported once, networks and chains are copies of it, wired.
+"""Assemble ONNX files from pieces: every operation is exported once; networks and chains are wired copies of it.
 
-Exporting a whole network takes torch a second; a profile times a hundred of them. Weights are random: each copy gets
-its own, for a network reads every weight once.
+Exporting a whole network takes torch a second, and a profile times a hundred. Each copy gets random weights of its own,
+because a network reads every weight once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Build = Callable[[Workload | None], nn.Module]
 
 
 class Assembled(Protocol):
-    """What can be assembled: a module whose operations ``build`` makes, and the shapes [C, H, W] of its inputs."""
+    """A model that can be assembled: a module with the operations that ``build`` returns, and its inputs' [C, H, W]."""
 
     def module(self, build: Build) -> nn.Module: ...
 
@@ -34,7 +34,7 @@ class Assembled(Protocol):
 
 
 def assemble_onnx(model: Assembled, path: Path, pieces: Path, batch: int = 1, own_weights: bool = True) -> None:
-    """Write ``model`` as ONNX for ``batch`` images. ``pieces`` is a folder that keeps the operations.
+    """Write ``model`` as ONNX for ``batch`` images. ``pieces`` is a folder for exported operations.
 
     ``own_weights=False`` gives all copies of an operation the same weights.
     """
@@ -45,7 +45,7 @@ def assemble_onnx(model: Assembled, path: Path, pieces: Path, batch: int = 1, ow
 
 
 class _Value:
-    """A tensor of the graph under construction: what a module's ``forward`` is called with instead of a tensor."""
+    """A tensor of the graph under construction; a module's ``forward`` is called with these instead of tensors."""
 
     def __init__(self, graph: _Graph, name: str) -> None:
         self.graph, self.name = graph, name
@@ -66,7 +66,7 @@ class _Value:
 
 
 class _Piece(nn.Module):
-    """Stands for an operation: called on values, it adds a copy of the operation's nodes to their graph."""
+    """A stand-in for an operation: called on values, it adds a copy of the operation's nodes to their graph."""
 
     def __init__(self, graph: _Graph, workload: Workload) -> None:
         super().__init__()
@@ -130,12 +130,12 @@ class _Graph:
         graph = helper.make_graph(self.nodes, "assembled", self.inputs, results, self.weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
         with atomic_path(path) as temporary:
-            onnx.save(onnx.shape_inference.infer_shapes(model), temporary)  # which fills in the shapes of the outputs
+            onnx.save(onnx.shape_inference.infer_shapes(model), temporary)  # it adds the shapes of the outputs
 
 
 @cache
 def _piece(workload: Workload, folder: Path) -> onnx.ModelProto:
-    """One copy of an operation as ONNX, exported once and kept in ``folder``."""
+    """Return an operation as ONNX, exported once and kept in ``folder``."""
     path = folder / f"{workload.key}.onnx"
     if not path.exists():
         shape = (1, workload.in_channels, workload.height, workload.width)

@@ -1,4 +1,4 @@
-"""Does a table still describe its device? The sentinel first, then a sample of entries, timed again."""
+"""Check whether a table still describes its device, by timing the sentinel and a sample of entries again."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.tables.schema import LatencyTable
 
 PROCESSES, ROUNDS = 4, 6
-TOLERATED = 0.1  # by so much may an entry differ, beyond both errors
-SLOWDOWN = 0.15  # by so much may the sentinel differ, or by as much as it moved when the table was made
-MOST_OUTSIDE = 0.1  # of the entries may lie outside what is tolerated: intervals are of 95 %
+TOLERATED = 0.1  # the relative difference of an entry that is tolerated, beyond both errors
+SLOWDOWN = 0.15  # … of the sentinel, or as much as it moved when the table was made
+MOST_OUTSIDE = 0.1  # the share of entries that may differ by more: intervals are of 95 %
 
 
 @dataclass(frozen=True)
 class CheckedEntry:
-    """One entry then and now, in the same state of the machine. ``tolerance`` is how far ``ratio`` may be from 1."""
+    """One entry then and now, scaled to the same state of the machine. ``ratio`` may differ from 1 by ``tolerance``."""
 
     key: str
     table_ms: float
@@ -40,7 +40,7 @@ class CheckedEntry:
 
 @dataclass(frozen=True)
 class Checked:
-    """``entries`` worst first; ``problems`` says in what the table does not describe the device, if in anything."""
+    """The result of a check: ``entries``, worst first, and ``problems``, sentences about what differs, if anything."""
 
     slowdown: float
     entries: list[CheckedEntry]
@@ -50,10 +50,10 @@ class Checked:
 def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, on_progress: OnProgress) -> Checked:
     """Time ``sample`` entries again, chosen at random with a fixed seed.
 
-    Raises HwnasError when the table cannot be checked: it holds no sentinel, or the machine is too noisy now.
+    Raises HwnasError when the table has no latency of the sentinel, or the machine is too noisy now.
     """
     if not table.quality.sentinel_ms:
-        raise HwnasError("the table does not say how fast its machine was", "measure it anew with 'hwnas profile'")
+        raise HwnasError("the table has no latency of the sentinel", "profile the device again with 'hwnas profile'")
     measurable = [entry for entry in table.entries if entry.latency_ms > 0]
     chosen = sorted(random.Random(0).sample(measurable, min(sample, len(measurable))), key=lambda e: e.workload)
     models: dict[str, Assembled] = {SENTINEL_NAME: SENTINEL}
@@ -90,7 +90,7 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, on_progress:
 
 
 def _differences(table: LatencyTable, start: Start) -> list[str]:
-    """In what the device and the runtime are others than the table's."""
+    """Return sentences about the differences between the device and runtime and those of the table."""
     pairs = {
         "device": (table.device.name, start.device.name),
         "system": (table.device.os, start.device.os),

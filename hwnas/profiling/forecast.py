@@ -1,4 +1,4 @@
-"""How much there is to time and how long it will take, from writing and timing a small sample of it."""
+"""Forecast the duration of a profile, by writing and timing a small sample of its models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FITTING_S = 1.0  # for the correction, the residual predictor and the counts
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a profile will do."""
+    """The number of models that a profile will time, and its duration."""
 
     workloads: int
     known: int
@@ -58,8 +58,8 @@ def duration(seconds: float) -> str:
 
 
 def forecast_profile(plan: ProfilePlan, out: Path, on_progress: OnProgress) -> Forecast:
-    """Write and time a sample, as ``profile`` would, and scale up. Raises HwnasError as ``profile`` would."""
-    starting_s = time.process_time()  # Python and torch: the profile's own process starts like this one
+    """Write and time a sample, as ``profile`` does, and scale up. Raises HwnasError as ``profile`` does."""
+    starting_s = time.process_time()  # Python and torch, which the profile's own process starts too
     before = existing(plan, out, ask(plan.spec))
     workloads = plan.workloads(before)
     needed = plan.sized.network.workloads()
@@ -107,7 +107,7 @@ def _timing_s(
     num_entries: int,
     num_networks: int,
 ) -> float:
-    """Seconds in all processes: what every model takes, and how many will still be open, by the sample's spread."""
+    """Return the seconds of all processes, from the time per model and the models left, by the sample's spread."""
     runs = [run for values in job_values for run in values.runs]
     inside_s = sum(run.wall_ms + run.load_ms for run in runs) / 1e3
     startup_s = max(sum(took_s) - inside_s, 0.0) / len(job_values)
@@ -158,7 +158,7 @@ def _run_times(runs: Sequence[Run]) -> _RunTimes:
 
 
 def _open_entries(plan: ProfilePlan, job_values: Sequence[JobValues], sampled: Sequence[Workload]) -> list[float]:
-    """The share of the entries that each process will meet."""
+    """Return the share of the entries that each process will time."""
     readings = read(job_values)
     whole_ms = usual_network_ms(readings)
     errors = [found.error_ms / allowed_ms(found, whole_ms) for found in entry_estimates(readings, sampled).values()]
@@ -166,14 +166,14 @@ def _open_entries(plan: ProfilePlan, job_values: Sequence[JobValues], sampled: S
 
 
 def open_shares(errors: Sequence[float], processes: int, most: int) -> list[float]:
-    """The share of models not settled before each of ``most`` processes, all of them before so many first ones.
+    """Simulate the share of models not settled before each of ``most`` processes; 1 before the first ``processes``.
 
-    ``errors`` are half intervals over those first processes, relative to what is tight enough. Readings are taken to be
-    normal with the median model's deviation, and what has been tight once is settled, by luck or not: simulated.
+    ``errors`` are half intervals over those first processes, relative to the error allowed. Values are assumed to be
+    normal with the median model's deviation, and a model that was within its error once is settled, by luck or not.
     """
     if not errors or not np.isfinite(errors).any():
         return [1.0] * most
-    # A standard deviation from few readings is lower than the true one more often than not.
+    # A standard deviation from few values is mostly lower than the true one.
     deviation = (
         np.nanmedian(errors) / interval_factor(processes) / np.sqrt(chi2.median(processes - 1) / (processes - 1))
     )
@@ -189,7 +189,7 @@ def open_shares(errors: Sequence[float], processes: int, most: int) -> list[floa
 def _write(
     plan: ProfilePlan, models: Mapping[str, Assembled], names: Sequence[str], folder: Path, on_progress: OnProgress
 ) -> dict[str, float]:
-    """Write models, one after the other, and return how many seconds each took; a name met again is written again."""
+    """Write models one after the other and return the seconds of each; a repeated name is written again."""
     result = {}
     for number, name in enumerate(names):
         path = folder / f"{name}{plan.spec.runtime.suffix}"

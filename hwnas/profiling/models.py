@@ -1,4 +1,4 @@
-"""The models that are timed: each workload repeated, so that a slope over the repetitions is its latency alone."""
+"""The models that are timed: each workload is repeated, and the slope over the repetitions is its latency."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 
 class Chain(nn.Module):
-    """One operation after another, as in a network; what a second input gets is the second input again.
+    """One operation after another, as in a network. All operations get the same further inputs.
 
-    ``first`` runs once, ahead of them: behind a convolution a runtime keeps tensors in the layout that it keeps them in
-    inside a network.
+    ``first`` runs once before them: behind a convolution a runtime keeps tensors in the layout of a network.
     """
 
     def __init__(self, operations: list[nn.Module], first: nn.Module) -> None:
@@ -41,7 +40,7 @@ class Chain(nn.Module):
 
 
 class Parallel(nn.Module):
-    """Operations side by side, each on inputs of its own: for those that cannot follow themselves."""
+    """Operations side by side, each on inputs of its own, for those that cannot be chained."""
 
     def __init__(self, operations: list[nn.Module], inputs_each: int) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class Parallel(nn.Module):
 
 @dataclass(frozen=True)
 class Repeated:
-    """So many copies of a workload in one model: one behind another where they can be and are not to be ``apart``."""
+    """Copies of a workload in one model: a chain if the operation allows it, side by side if not or if ``apart``."""
 
     workload: Workload
     copies: int
@@ -82,7 +81,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Whole:
-    """The network of an architecture as it is deployed: dead edges left out."""
+    """The network of an architecture as deployed: dead edges left out."""
 
     sized: SizedSpace
     architecture: Architecture
@@ -99,15 +98,15 @@ SENTINEL = Repeated(Workload("nor_conv_3x3", 32, 32, 16, 16), 8)
 
 
 def is_chainable(workload: Workload) -> bool:
-    """Whether the operation's output can be its next input."""
+    """Return whether the operation's output can be its next input."""
     same_shape = workload.stride == 1 and workload.in_channels == workload.out_channels
     return same_shape and operation_of(workload).chainable
 
 
 def repetitions(workload: Workload) -> tuple[int, int]:
-    """The two numbers of copies between which the slope is taken.
+    """Return the two numbers of copies between which the slope is taken.
 
-    Leaving out the first copies of a chain leaves out the layout changes at its ends, which a network does not repeat.
+    The slope over a chain excludes the layout changes at its ends, which a network does not repeat.
     """
     if not is_chainable(workload):
         return (1, 4)
@@ -116,25 +115,25 @@ def repetitions(workload: Workload) -> tuple[int, int]:
 
 
 def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
-    """The two models between which the slope is taken, by name.
+    """Return the two models between which the slope is taken, by name.
 
-    Of integers in a chain, ONNX Runtime leaves out the steps to floats and back, which a network has to make where it
-    adds or pools: what such steps surround stands apart.
+    In int8 the copies stand apart: in a chain ONNX Runtime leaves out the conversions to floats and back, which a
+    network makes where it adds or pools.
     """
     apart = spec.precision == INT8 and not operation_of(workload).elementwise
     return {f"{workload.key}@{copies}": Repeated(workload, copies, apart) for copies in repetitions(workload)}
 
 
 def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
-    """The model as a torch module with random weights, and inputs for it."""
+    """Return the model as a torch module with random weights, and inputs for it."""
     module = model.module(lambda workload: randomise(build_operation(workload)))
     return module, [torch.zeros(batch, *shape) for shape in model.input_shapes()]
 
 
 def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
-    """Write for the runtime of ``spec``, unless an earlier run has done so; operations are kept beside ``path``.
+    """Write a model for the runtime of ``spec`` unless ``path`` exists. Exported operations are kept beside ``path``.
 
-    The sentinel is in single precision always: it tells how fast the machine is, whatever else is timed.
+    The sentinel is always in single precision: it measures the speed of the machine.
     """
     runtime, pieces = spec.runtime, path.parent / "pieces"
     if path.exists():

@@ -1,4 +1,4 @@
-"""What the models of a job are called: the sentinel, whole networks; workloads go by their key and ``@copies``."""
+"""Names of the models in a job: the sentinel, whole networks; a workload's models have its key and ``@copies``."""
 
 from __future__ import annotations
 

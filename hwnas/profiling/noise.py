@@ -1,4 +1,4 @@
-"""Is the machine quiet enough for a table? Asked before anything is timed, and of everything that was."""
+"""Check whether the machine is quiet enough for a table, before the timing and from its values."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from hwnas.spaces import Workload
 
 QUIET_RUNS = 60
 ATTEMPTS, PAUSE_S = 4, 5.0
-MOST_WAITED = 0.4  # of the readings may have had to wait for a processor before anything is timed …
-MOST_UNUSED = 0.7  # … and of all readings, those that waited being left out
-MOST_STOLEN = 0.25  # of the time may a virtual machine's host take away
+MOST_WAITED = 0.4  # largest share of runs that waited for a processor, before the timing …
+MOST_UNUSED = 0.7  # … and during it, where runs that waited are not used
+MOST_STOLEN = 0.25  # largest share of time that a virtual machine's host takes away
 MOST_DRIFT = 1.0  # the sentinel's 90th percentile may be twice its 10th
-MOST_FLOOR = 0.1  # by so much may the same network differ between two halves of its own readings
-ENOUGH_ROUNDS = 10  # whoever asks for fewer wants a first look; the report says what it is worth
+MOST_FLOOR = 0.1  # largest difference of the same network between two halves of its values
+ENOUGH_ROUNDS = 10  # with fewer rounds the floor is not checked: the table is a first look
 OR_MARKED = "; --accept-noise makes a table that is marked as noisy"
 
 
 def check_quiet(
     spec: DeviceSpec, connection: Connection, folder: Path, on_progress: OnProgress, otherwise: str = ""
 ) -> None:
-    """Time the sentinel alone, for less than a second; wait and try again, a few times, while the machine is busy.
+    """Time the sentinel alone, for less than a second. Wait and try again, a few times, while the machine is busy.
 
-    Raises HwnasError when it stays so, with advice that ends in ``otherwise``.
+    Raises HwnasError when it stays busy, with a fix that ends in ``otherwise``.
     """
     file = f"quiet{spec.runtime.suffix}"
     write_model(SENTINEL, spec, folder / file)
     job = Job(spec.hardware, spec.threads, spec.batch, {SENTINEL_NAME: file}, [SENTINEL_NAME] * QUIET_RUNS)
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S if attempt else 0)
-        (folder / "quiet.jsonl").unlink(missing_ok=True)  # what the machine was like earlier says nothing
+        (folder / "quiet.jsonl").unlink(missing_ok=True)  # an earlier state of the machine does not count
         again = f"is it quiet now? (attempt {attempt + 1} of {ATTEMPTS})"
         on_run = stage(on_progress, again if attempt else "is the machine quiet?", job)
         values = run_job(connection, job, folder, "quiet", on_run)
@@ -61,7 +61,7 @@ def _problems(runs: Sequence[Run], job_values: Sequence[JobValues], most_waited:
     stolen = stolen_share(job_values) or 0.0
     found = []
     if waited > most_waited:
-        found.append(f"other programs held the processor in {waited:.0%} of the readings")
+        found.append(f"other programs held the processor in {waited:.0%} of the runs")
     if stolen > MOST_STOLEN:
         found.append(f"the host of this virtual machine took {stolen:.0%} of its time")
     if high / low - 1 > MOST_DRIFT:
@@ -70,7 +70,7 @@ def _problems(runs: Sequence[Run], job_values: Sequence[JobValues], most_waited:
 
 
 def stolen_share(job_values: Sequence[JobValues]) -> float | None:
-    """The share of the whole time that a virtual machine's host took away; None where the system does not say."""
+    """Return the share of time that a virtual machine's host took away; None if the system does not report it."""
     known = [(r.stolen, r.wall_ms) for r in job_values if r.stolen is not None]
     return sum(share * ms for share, ms in known) / max(sum(ms for _, ms in known), 1e-9) if known else None
 
@@ -82,13 +82,12 @@ def noise_of(
     estimates: Mapping[Workload, Estimate],
     networks: Sequence[str],
 ) -> list[str]:
-    """Why the readings cannot make a table that deserves trust: nothing, on a quiet machine.
+    """Return the reasons why the values do not make a reliable table; none on a quiet machine.
 
-    Raises HwnasError, with advice, when there is anything and the plan does not accept noise, or when a number is
-    missing: no table has one of those.
+    Raises HwnasError when there are reasons and the plan does not accept noise, and when a latency is missing.
     """
     lacking = []
-    # Nothing, known closely, is an answer too: a runtime may do an operation inside the one before.
+    # A latency of zero, if precise, is valid: a runtime may do an operation inside the one before.
     whole_ms = usual_network_ms(readings)
     bad = [w.key for w, found in estimates.items() if not found.latency_ms > 0 and not is_tight(found, whole_ms)]
     if bad:

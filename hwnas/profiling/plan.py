@@ -1,4 +1,4 @@
-"""What a profile is to measure: which workloads and networks, written as models into a folder of their own."""
+"""Plan a profile: its workloads and networks, and their models in a folder."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from hwnas.spaces.encoding import decode
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
-LEAST_PROCESSES = 3  # processes of the profiler for everything …
-NETWORK_PROCESSES = 5  # … for whole networks: a fit and a report look at many, none has to be settled …
-MOST_PROCESSES = 1.5  # … and for entries that do not settle, times the processes that the rounds are meant for
-MOST_DRAWS = 20_000  # of random architectures, among which those to time are found
-LEAST_NETWORKS = 8  # of a space that has no more, nothing can be fitted and judged
+LEAST_PROCESSES = 3  # processes that time all models …
+NETWORK_PROCESSES = 5  # … that time whole networks, which need not settle because a fit and a report use many …
+MOST_PROCESSES = 1.5  # … and the limit for entries that do not settle, as a multiple of the plan's processes
+MOST_DRAWS = 20_000  # of random architectures, to find those to time
+LEAST_NETWORKS = 8  # the least number of networks for a fit and a report
 
 
 @dataclass(frozen=True)
 class ProfilePlan:
-    """What to measure and how long: rounds over all workloads, networks for the correction and for its report.
+    """The content and length of a profile: rounds over all workloads, networks for the correction and for its report.
 
-    ``minutes`` bounds the timing, not the writing of models, and not the first process of the profiler; ``remeasure``
-    times the unstable entries of a table again; ``accept_noise`` makes a table on a machine that is too noisy for one,
-    and marks it.
+    ``minutes`` limits the timing, but neither the writing of models nor the first process of the profiler;
+    ``remeasure`` times the unstable entries of a table again; ``accept_noise`` makes a table on a machine that is too
+    noisy for one, and marks it.
     """
 
     spec: DeviceSpec
@@ -58,17 +58,17 @@ class ProfilePlan:
 
     @property
     def least_processes(self) -> int:
-        """In so many everything is timed."""
+        """The processes in which all models are timed."""
         return min(LEAST_PROCESSES, self.processes)
 
     @property
     def network_processes(self) -> int:
-        """In so many whole networks are timed."""
+        """The processes in which whole networks are timed."""
         return min(NETWORK_PROCESSES, self.processes)
 
     @property
     def most_processes(self) -> int:
-        """An entry that is not settled after so many is marked."""
+        """The processes after which an entry that is not settled is marked unstable."""
         return round(self.processes * MOST_PROCESSES)
 
     @property
@@ -77,17 +77,17 @@ class ProfilePlan:
         return -(-self.rounds // self.processes)
 
     def needed(self) -> list[Workload]:
-        """What a table of the network holds."""
+        """Return the workloads that a table of the network needs."""
         network = self.sized.network
         return [*network.workloads(), *pieces(network)]
 
     def workloads(self, before: LatencyTable | None) -> list[Workload]:
-        """What the space needs and the table that is there lacks."""
+        """Return the workloads that the network needs and the existing table lacks."""
         known = {entry.workload for entry in before.entries} if before else set()
         return [workload for workload in self.needed() if workload not in known]
 
     def keep(self, before: LatencyTable) -> LatencyTable:
-        """What stays of a table that is there: all of it, or without what is unstable of this network."""
+        """Return the existing table; with ``remeasure`` without the unstable entries of this network."""
         if not self.remeasure:
             return before
         again = {workload.key for workload in self.needed()} & set(before.quality.unstable)
@@ -98,7 +98,7 @@ class ProfilePlan:
 
 
 def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
-    """The table that ``out`` already holds, if it is of this very device and runtime."""
+    """Return the table in ``out``, if there is one. Raises HwnasError if it is of another device or runtime."""
     if not out.exists():
         return None
     try:
@@ -122,7 +122,7 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
 
 
 def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload], start: Start) -> Path:
-    """Where models and readings of this very question are kept: this device, this version of the runtime, these models.
+    """Return the folder for models and values of this plan, on this device and version of the runtime.
 
     Raises HwnasError when it cannot be written.
     """
@@ -141,10 +141,10 @@ def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload], 
 
 
 def random_architectures(plan: ProfilePlan) -> list[Architecture]:
-    """Different random architectures that have at least one path from input to output in every cell: as many as the
-    plan asks for, or fewer where few of a space have one.
+    """Return different random architectures that have a path from input to output in every cell.
 
-    Raises HwnasError when it has next to none.
+    There are as many as the plan asks for, or fewer if the space has few of them. Raises HwnasError if it has almost
+    none.
     """
     generator = np.random.default_rng(201)
     found: dict[Architecture, None] = {}
@@ -169,7 +169,7 @@ def random_architectures(plan: ProfilePlan) -> list[Architecture]:
 def models_to_time(
     plan: ProfilePlan, workloads: Sequence[Workload], networks: Sequence[Architecture]
 ) -> dict[str, Assembled]:
-    """Every model by its name: the sentinel, each workload repeated few and many times, the networks."""
+    """Return every model by its name: the sentinel, each workload repeated few and many times, the networks."""
     models: dict[str, Assembled] = {SENTINEL_NAME: SENTINEL}
     for workload in workloads:
         models |= repeated(workload, plan.spec)
@@ -183,7 +183,7 @@ def models_to_time(
 def write_models(
     spec: DeviceSpec, models: Mapping[str, Assembled], folder: Path, on_progress: OnProgress
 ) -> dict[str, str]:
-    """Write every model that is not there yet; returns name -> file."""
+    """Write every model that does not exist yet; return name -> file."""
     files: dict[str, str] = {}
     for number, (name, model) in enumerate(models.items()):
         files[name] = f"{number}{spec.runtime.suffix}"

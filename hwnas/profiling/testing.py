@@ -1,4 +1,4 @@
-"""The test case that every profiler passes: subclass it, name a device, run pytest."""
+"""A test case for profilers: subclass it, name a device, run pytest."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ WORKLOAD = Workload("nor_conv_3x3", 16, 16, 32, 32)
 
 
 class ProfilerCase:
-    """Runs a profiler as a program, by hand, on small models. ``device`` is a spec such as ``cpu+onnxruntime``.
+    """Run a profiler as a program on small models. ``device`` is a spec such as ``cpu+onnxruntime``.
 
-    ``packages`` are the modules it may import beside the standard library.
+    ``packages`` are the modules that it may import besides the standard library and ``runner``.
     """
 
     device: ClassVar[str]
@@ -36,7 +36,7 @@ class ProfilerCase:
     @pytest.fixture(scope="class")
     @classmethod
     def folder(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """A folder with three models: one copy of a convolution, thirteen, and one that is not chainable."""
+        """A folder with models: one copy of a convolution, thirteen copies, a sum, and one that is not chainable."""
         folder = tmp_path_factory.mktemp("models")
         spec = parse_device(request.cls.device)
         for name, workload, copies in (
@@ -48,9 +48,9 @@ class ProfilerCase:
             write_model(Repeated(workload, copies), spec, folder / f"{name}{spec.runtime.suffix}")
         return folder
 
-    def job(self, visits: list[str]) -> Job:
-        models = {name: f"{name}{self.spec.runtime.suffix}" for name in visits}
-        return Job(self.spec.hardware, self.spec.threads, self.spec.batch, models, visits)
+    def job(self, runs: list[str]) -> Job:
+        models = {name: f"{name}{self.spec.runtime.suffix}" for name in runs}
+        return Job(self.spec.hardware, self.spec.threads, self.spec.batch, models, runs)
 
     def call(self, folder: Path, job: Job, first_visit: int = 0) -> subprocess.CompletedProcess[str]:
         (folder / "job.json").write_text(json.dumps({**asdict(job), "first_visit": first_visit}))
@@ -62,7 +62,7 @@ class ProfilerCase:
         assert result.returncode == 0, result.stderr
         return [json.loads(line) for line in result.stdout.splitlines()]
 
-    def test_it_says_what_the_device_and_the_runtime_are(self, folder: Path) -> None:
+    def test_start_describes_device_and_runtime(self, folder: Path) -> None:
         (start, end) = self.events(folder, self.job([]))
         assert (start["event"], end["event"]) == ("start", "end")
         assert start["runtime"] == self.spec.runtime.name
@@ -71,27 +71,27 @@ class ProfilerCase:
         assert start["device"]["cores"] > 0
         assert {"options", "processors", "governor", "load", "clock_ms"} <= set(start)
 
-    def test_visits_come_in_order_with_their_times(self, folder: Path) -> None:
-        asked = ["one", "many", "sum", "linear", "one", "sum"]
-        visits = self.events(folder, self.job(asked))[1:-1]
-        assert [(v["event"], v["visit"], v["model"]) for v in visits] == [
-            ("visit", number, name) for number, name in enumerate(asked)
+    def test_runs_come_in_order_with_their_times(self, folder: Path) -> None:
+        order = ["one", "many", "sum", "linear", "one", "sum"]
+        runs = self.events(folder, self.job(order))[1:-1]
+        assert [(v["event"], v["visit"], v["model"]) for v in runs] == [
+            ("visit", number, name) for number, name in enumerate(order)
         ]
-        assert all(0 < v["min_ms"] <= v["median_ms"] <= v["wall_ms"] for v in visits)
-        assert all(v["blocks"] >= 2 for v in visits)
+        assert all(0 < v["min_ms"] <= v["median_ms"] <= v["wall_ms"] for v in runs)
+        assert all(v["blocks"] >= 2 for v in runs)
 
     def test_more_work_takes_longer(self, folder: Path) -> None:
-        """Thirteen convolutions in a row against one: the runtime must not have optimised the chain away."""
-        visits = self.events(folder, self.job(["one", "many"] * 6))[1:-1]
-        one, many = (sorted(v["median_ms"] for v in visits if v["model"] == name) for name in ("one", "many"))
+        """Compare thirteen convolutions in a row with one: the runtime must not optimise the chain away."""
+        runs = self.events(folder, self.job(["one", "many"] * 6))[1:-1]
+        one, many = (sorted(v["median_ms"] for v in runs if v["model"] == name) for name in ("one", "many"))
         assert many[3] > one[3] * 1.5
 
-    def test_a_job_goes_on_from_any_visit(self, folder: Path) -> None:
+    def test_a_job_resumes_from_any_run(self, folder: Path) -> None:
         events = self.events(folder, self.job(["one", "many", "one", "sum"]), first_visit=2)
         assert [(e["visit"], e["model"]) for e in events[1:-1]] == [(2, "one"), (3, "sum")]
 
     @pytest.mark.parametrize("fault", ["protocol", "missing", "corrupt"])
-    def test_what_it_cannot_do_is_one_line_and_an_exit_code(self, folder: Path, fault: str) -> None:
+    def test_a_failure_is_one_line_and_an_exit_code(self, folder: Path, fault: str) -> None:
         job = self.job(["one"])
         if fault == "protocol":
             job = replace(job, protocol=99)
@@ -103,7 +103,7 @@ class ProfilerCase:
         assert result.stderr.strip()
         assert '"event": "visit"' not in result.stdout
 
-    def test_it_needs_its_runtime_and_nothing_else(self) -> None:
+    def test_it_imports_its_runtime_and_nothing_else(self) -> None:
         tree = ast.parse(self.spec.runtime.program.read_text(encoding="utf-8"))
         imported = {
             name.split(".")[0]
@@ -118,7 +118,7 @@ class ProfilerCase:
         }
         assert imported - set(sys.stdlib_module_names) <= self.packages | {"runner"}
 
-    def test_batches_are_run_as_asked(self, folder: Path, tmp_path: Path) -> None:
+    def test_batches_are_run(self, folder: Path, tmp_path: Path) -> None:
         """Eight images take longer than one."""
         spec = replace(self.spec, batch=8)
         path = tmp_path / f"many{spec.runtime.suffix}"

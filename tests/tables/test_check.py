@@ -149,6 +149,6 @@ def test_a_table_whose_contents_fail_is_not_timed(run: Run, tmp_path: Path) -> N
     result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 1
     assert "not timed again: the contents have problems" in result.stdout
-    # Whole, it would be timed, but it does not say how fast its machine was.
-    assert_one_clear_line(run("table", "check", save(file, table), *SIZE_OPTIONS), "how fast its machine was")
+    # The complete table would be timed, but it has no latency of the sentinel.
+    assert_one_clear_line(run("table", "check", save(file, table), *SIZE_OPTIONS), "no latency of the sentinel")
     assert run("table", "check", file, *SIZE_OPTIONS, "--contents").exit_code == 0

@@ -166,7 +166,7 @@ def _normalised(norms: Sequence[Any], x: Tensor, factors: Tensor | None) -> Tens
 
 
 class _WeightedByMatrix(torch.autograd.Function):
-    """For every row of a matrix [E, K] the weighted sum of K values; saves the values for the gradient, no copies."""
+    """The weighted sum of K values for each row of a matrix [E, K]; the values are saved without copying them."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
