@@ -100,7 +100,7 @@ class ChildNetwork(nn.Module):
         return self.values(x)[len(self.parts) - 1]
 
     def values(self, x: Tensor, drop: Drop | None = None) -> dict[int, Tensor]:
-        """Return the output of each part by its index, class scores last; -1 is the image. ``drop`` is for the edges."""
+        """Return the output of each part by its index, scores last; -1 is the image. ``drop`` applies to edges."""
         values = {-1: x}
         for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
             inputs = (values[source] for source in part.inputs)
