@@ -36,8 +36,6 @@ from hwnas.runtimes.device_spec import DeviceSpec, parse_device
 from hwnas.tables.io import read_table
 from support.command import Run
 
-pytestmark = pytest.mark.alone
-
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/local/sbin")
 USER = pwd.getpwuid(os.getuid()).pw_name
 needs_sshd = pytest.mark.skipif(
@@ -289,6 +287,7 @@ def test_a_cut_connection_is_taken_up_again(
     assert not host.leftovers()
 
 
+@pytest.mark.alone
 @needs_sshd
 def test_a_connection_that_falls_silent_is_taken_up_again(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
