@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,19 @@ def require_picture(out: Path) -> None:
     if out.suffix not in SUFFIXES:
         raise HwnasError(f"cannot tell a kind of picture from {out.name!r}", f"let it end in {' or '.join(SUFFIXES)}")
     require_extra("matplotlib", "report", "drawing pictures")
+
+
+def can_draw(log: Callable[[str], None]) -> bool:
+    """Return whether matplotlib is installed; if not, log one line that names the extra to install.
+
+    For pictures that a command draws besides its results.
+    """
+    try:
+        require_extra("matplotlib", "report", "drawing pictures")
+    except HwnasError as error:
+        log(f"no pictures are drawn: {error}")
+        return False
+    return True
 
 
 @contextmanager

@@ -15,7 +15,7 @@ once all searches have finished.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from hwnas.benchmark.plot import draw_benchmark
 from hwnas.benchmark.processes import run_processes
 from hwnas.benchmark.worker import WITHOUT_PARAMETERS
 from hwnas.files import read_json, write_json
+from hwnas.plotting import can_draw
 from hwnas.progress import Progress
 from hwnas.spaces.builtin_operations import SKIP
 from hwnas.spaces.encoding import every_choice
@@ -49,14 +50,20 @@ def search_all(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progress)
     return prepared
 
 
-def evaluate(prepared: PreparedBenchmark, accuracies: AccuracyTable, folder: Path) -> dict[str, Any]:
-    """Look up the cells found; write every ``result.json``, the figure and ``summary.json``, and return the latter."""
+def evaluate(
+    prepared: PreparedBenchmark, accuracies: AccuracyTable, folder: Path, log: Callable[[str], None]
+) -> dict[str, Any]:
+    """Look up the cells found; write every ``result.json``, the figure and ``summary.json``, and return the latter.
+
+    Without matplotlib, ``log`` gets a line instead of the figure.
+    """
     results = [_result(run, prepared, accuracies) for run in prepared.runs]
     for run, result in zip(prepared.runs, results, strict=True):
         write_json(run.folder / "result.json", result)
     summary = summarise(results, accuracies, prepared.within)
     write_json(folder / "summary.json", summary)
-    draw_benchmark(summary, results, [folder / "benchmark.png", folder / "benchmark.svg"])
+    if can_draw(log):
+        draw_benchmark(summary, results, [folder / "benchmark.png", folder / "benchmark.svg"])
     return summary
 
 

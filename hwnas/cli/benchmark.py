@@ -71,7 +71,7 @@ def nasbench201_command(
     plan = BenchmarkPlan(method, _seeds(seeds), data, sized, recipe, changes, device, budget or "")
     with Progress() as progress:
         prepared = search_all(plan, out, jobs, progress)
-    summary = evaluate(prepared, accuracies, out)
+        summary = evaluate(prepared, accuracies, out, progress.log)
     if as_json:
         show_json(summary)
     else:

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.imports import require_extra
-from hwnas.plotting import colours_and_dashes, colours_and_markers, save, style, without_frame
+from hwnas.plotting import can_draw, colours_and_dashes, colours_and_markers, save, style, without_frame
 from hwnas.runs.folder import METRICS, PICTURES, SUMMARY
 from hwnas.runs.schema import Summary, SummaryRow
 from hwnas.search.epoch_row import EpochRow, Number
@@ -92,10 +90,7 @@ def draw_run(folder: Path, log: Callable[[str], None] = lambda line: None) -> No
 
     Without matplotlib, logs one line that names the extra to install, and draws nothing.
     """
-    try:
-        require_extra("matplotlib", "report", "drawing pictures")
-    except HwnasError as error:
-        log(f"no pictures of the run: {error}")
+    if not can_draw(log):
         return
     file, fix = folder / SUMMARY, f"search again with --out {folder}"
     summary = validate(Summary, read_json(file, fix), file, fix)

@@ -86,7 +86,7 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
         leave_group()
     # Files are written after all trainings, so that a resumed call trains no network twice.
     rows = [_write(job, result, name, recipe, data) for job, result in zip(jobs, results, strict=True)]
-    update_summary(networks[0].run, [row for row in rows if not row.no_claim])
+    update_summary(networks[0].run, [row for row in rows if not row.no_claim], progress.log)
     return rows
 
 

@@ -51,7 +51,7 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
     for network, result in zip(networks, results, strict=True):
         verification = Verification.model_validate(result.to_json() | {"date": today()})
         write_json(network.folder / VERIFICATION, verification.to_json())
-    update_summary(networks[0].run, results)
+    update_summary(networks[0].run, results, progress.log)
     return [row for result in results for row in result.timings]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -166,10 +166,10 @@ def predicted_latency(derived: DerivedNetwork, device: str, costs: Costs) -> dic
     return {"budget_ms": derived.budget.limits.get(metric), "predicted_ms": costs[metric]}
 
 
-def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork]) -> None:
+def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork], log: Callable[[str], None]) -> None:
     """Replace fields of some targets in the run's ``summary.json`` and draw its pictures again.
 
-    Does nothing where the run has no summary.
+    Does nothing where the run has no summary. ``log`` gets a line where the pictures cannot be drawn.
     """
     file = run / SUMMARY
     if not file.exists():
@@ -181,7 +181,7 @@ def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork]) -> None
         for target in summary.targets
     ]
     write_json(file, summary.model_copy(update={"targets": targets}).to_json())
-    draw_run(run)
+    draw_run(run, log)
 
 
 def read_summary(run: Path) -> Summary:

@@ -201,7 +201,7 @@ def test_its_command_makes_the_same_benchmark(run: Run, judged: Path, tmp_path: 
     result = run(*(f"--accuracy={PUBLISHED}" if one.startswith("--accuracy") else
                    f"--out={bench}" if one.startswith("--out") else one for one in arguments))  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "2 of 2 searches have ended before" in result.output
+    assert "2 of 2 searches are already finished" in result.output
     assert {**read(bench / "summary.json"), "finished": ""} == {**before, "finished": ""}
     for place in bench.glob("*/seed*"):
         assert (place / "result.json").read_bytes() == (judged / place.relative_to(bench) / "result.json").read_bytes()
@@ -291,10 +291,10 @@ def test_damage_to_a_search_is_one_clear_line(
     assert_one_clear_line(run("report", bench, "--out", tmp_path / "report.html"), words)
 
 
-def test_a_page_is_on_one_kind(run: Run, recorded: Path, tmp_path: Path) -> None:
+def test_a_page_is_about_runs_or_one_benchmark(run: Run, recorded: Path, tmp_path: Path) -> None:
     for other in (RECORDED, tmp_path):
         result = run("report", other, recorded, "--out", tmp_path / "report.html")
-        assert_one_clear_line(result, "is a benchmark: a page is on one of these, or on runs")
+        assert_one_clear_line(result, "is a benchmark: a page is about one benchmark, or about runs")
 
 
 def test_a_report_on_a_benchmark_does_not_load_torch(recorded: Path, tmp_path: Path) -> None:
