@@ -1,1 +1,1 @@
-"""Runtimes: how models are written for each, and which device specs name it."""
+"""Runtimes: one file for each, the registry of them, and the device specs that name them."""
