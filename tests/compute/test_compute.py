@@ -289,7 +289,7 @@ def test_what_is_asked_for_and_not_there_is_refused(monkeypatch: pytest.MonkeyPa
     assert choose_device("auto") == choose_device("cpu") == CPU
     with pytest.raises(HwnasError, match="no CUDA GPU"):
         choose_device("cuda")
-    with pytest.raises(HwnasError, match="tf32 is of GPUs"):
+    with pytest.raises(HwnasError, match="tf32 needs a GPU"):
         choose_precision("tf32", CPU)
 
 
