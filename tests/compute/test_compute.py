@@ -46,7 +46,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can 
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, what learns is put on the pretended device."""
     monkeypatch.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
-    # As on the processor, to compare to the bit; tests/networks/test_wide.py compares fused edges.
+    # As on the processor, to compare to the bit; tests/networks/fast/test_fused_edges.py compares fused edges.
     together = fused_edges._together
     monkeypatch.setattr(fused_edges, "_together", lambda mine, x: together(mine, torch.empty(0)))
     monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)
