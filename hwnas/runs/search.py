@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from hwnas.budgets.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
-from hwnas.cost.devices import joint_models, names_devices, targets_of
-from hwnas.cost.metrics import build_metrics
+from hwnas.budgets.text import names_devices, targets_of
+from hwnas.cost.build import build_metrics, joint_models
 from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError

@@ -27,9 +27,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hwnas.cost.metric import BYTES, MACS, MEMORY_ACCESS, PARAMS, Metric
 from hwnas.cost.model import CostModel
 
-LINEAR = {"params": 0.43 * 2, "macs": 0.43 / 4000, "memory_access_bytes": 0.43 / 100}
+LINEAR = {PARAMS.name: 0.43 * 2, MACS.name: 0.43 / 4000, MEMORY_ACCESS.name: 0.43 / 100}
 BYTES_A_VALUE = 4.0  # float32: the code counts values where the cost model counts bytes
 
 
@@ -50,7 +51,9 @@ class ResourcePenalty:
         self.form, self.resources = form, tuple(resources)
         self.edges = {
             metric: {
-                kind: torch.from_numpy(edges / instances[kind] / (BYTES_A_VALUE if metric.endswith("_bytes") else 1.0))
+                kind: torch.from_numpy(
+                    edges / instances[kind] / (BYTES_A_VALUE if Metric.parse(metric).unit == BYTES else 1.0)
+                )
                 for kind, edges in costs[metric].linear()[1].items()
                 if instances[kind]
             }
