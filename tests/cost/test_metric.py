@@ -139,11 +139,12 @@ def test_a_search_keeps_a_registered_metric_in_its_loss(energy: None) -> None:
 
 
 def test_commands_show_a_registered_metric(energy: None, run: Run, table_file: Path, tmp_path: Path) -> None:
-    shown = run("space", "preview", "--table", table_file, "--budget", "60%-energy,mild")
+    sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+    shown = run("space", "preview", "--table", table_file, *sizes, "--budget", "60%-energy,mild")
     assert shown.exit_code == 0, shown.output
     assert "energy_mj <= " in shown.stdout
     (tmp_path / "cells.txt").write_text(NB201.format(cheapest(build_metrics(TABLES["phone"], SIZED)["energy_mj"])))
-    predicted = run("table", "predict", table_file, "--architectures", tmp_path / "cells.txt")
+    predicted = run("table", "predict", table_file, "--architectures", tmp_path / "cells.txt", *sizes)
     assert predicted.exit_code == 0, predicted.output
     assert " mJ" in predicted.stdout
 
