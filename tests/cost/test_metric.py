@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hwnas.search.loop import Objective, Search
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
 
 from hwnas.budgets.budget import limits_of, parse_budget, preview
 from hwnas.budgets.derive import cheapest, derive
