@@ -8,8 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hwnas.search.objective import Objective
-from hwnas.search.search import Search
 
 from hwnas.budgets.budget import limits_of, parse_budget, preview
 from hwnas.budgets.derive import cheapest, derive
@@ -21,6 +19,8 @@ from hwnas.cost.metric import BYTES, LATENCY, MACS, MEMORY_ACCESS, METRICS, PEAK
 from hwnas.cost.model import CostModel, network_model
 from hwnas.errors import HwnasError
 from hwnas.recipe import read_recipe
+from hwnas.search.objective import Objective
+from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace
 from hwnas.spaces.encoding import every_choice
 from hwnas.tables.schema import LatencyTable
