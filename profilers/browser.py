@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times ONNX models with onnxruntime-web (WebAssembly) in headless Chromium, with runner.py and browser.html beside it.
+"""Time ONNX models with onnxruntime-web (WebAssembly) in headless Chromium, with runner.py and browser.html beside it.
 
     python browser.py job.json > times.jsonl
 

@@ -22,21 +22,21 @@ ANSWER = (
 
 
 def main(given):
-    asked = json.loads(given.readline())
-    folder = os.path.join(os.path.expanduser("~"), ".cache", "hwnas", asked["id"])
+    request = json.loads(given.readline())
+    folder = os.path.join(os.path.expanduser("~"), ".cache", "hwnas", request["id"])
     os.umask(0o077)
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
     lock = take_over()
-    missing = [name for name, (size, digest) in sorted(asked["files"].items()) if not is_there(name, size, digest)]
+    missing = [name for name, (size, digest) in sorted(request["files"].items()) if not is_there(name, size, digest)]
     sys.stdout.write("\n" + ANSWER + json.dumps(missing) + "\n")
     sys.stdout.flush()
     for name in missing:
-        receive(given, name, asked["files"][name][0])
-    if asked["remove"]:
+        receive(given, name, request["files"][name][0])
+    if request["remove"]:
         remove(folder)
-    elif asked["run"]:
-        run(asked["run"], lock)
+    elif request["run"]:
+        run(request["run"], lock)
 
 
 def take_over():

@@ -154,7 +154,7 @@ def load_average():
 def waited_ms(threads=None):
     """Return how long those threads, or this process's, have been ready to run and had no processor.
 
-    None if the system does not tell.
+    None if the system does not report it.
     """
     own = glob.glob("/proc/self/task/*/schedstat")
     texts = [read_text(path) for path in (own if threads is None else map("/proc/{}/schedstat".format, threads))]

@@ -56,7 +56,7 @@ def read(job_values: Sequence[JobValues], reference_ms: float | None = None) -> 
     fast_ms = float(np.nanmedian(sentinels)) if np.isfinite(sentinels).any() else float("nan")
     scale = reference_ms / fast_ms if reference_ms else 1.0
     networks = np.array([times / level for name, times in process_times.items() if is_network(name)])
-    # A common factor of few networks could not be told from each one's own.
+    # With few networks a common factor cannot be separated from that of each one.
     network_level = level * _levels(networks, 50) if len(networks) >= MANY else level
     levels = {name: network_level if is_network(name) else level for name in by_model}
     run_times = {

@@ -1,4 +1,4 @@
-"""The accelerated supernet. ``accelerate`` makes a supernet faster and changes nothing of what it computes."""
+"""The accelerated supernet. ``accelerate`` makes a supernet faster and leaves its results unchanged."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class SshDevice:
     def _talk(self, files: Mapping[str, Path], run: Sequence[str] = (), remove: bool = False) -> Iterator[str]:
         """Let over_ssh.py receive files, run a program or remove its folder; yield the lines of the program."""
         sizes = {name: [path.stat().st_size, sha256_of_file(path)] for name, path in files.items()}
-        asked = {"id": self.id, "files": sizes, "run": run, "remove": remove}
+        request = {"id": self.id, "files": sizes, "run": run, "remove": remove}
         with tempfile.TemporaryFile() as stderr:
             process = _start([*self.ssh, *self.destination, f"{self.spec.python} {BOOT}"], stderr)
             assert process.stdin
@@ -148,7 +148,7 @@ class SshDevice:
             try:
                 if not run:
                     timeout.start()
-                answered = _send(process.stdin, process.stdout, asked, files)
+                answered = _send(process.stdin, process.stdout, request, files)
                 for line in process.stdout:
                     if line.endswith(b"\n"):  # not a line that a broken connection cut off
                         yield line.decode("utf-8", "replace").rstrip("\r\n")
@@ -194,11 +194,11 @@ def _start(command: list[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
         raise HwnasError("ssh is not installed here", "install OpenSSH's client") from None
 
 
-def _send(stdin: IO[bytes], stdout: IO[bytes], asked: Mapping[str, object], files: Mapping[str, Path]) -> bool:
+def _send(stdin: IO[bytes], stdout: IO[bytes], request: Mapping[str, object], files: Mapping[str, Path]) -> bool:
     """Send the program, the request and the files that are missing there. Return whether it answered."""
     program = (shipped("profilers") / "over_ssh.py").read_text(encoding="utf-8")
     with suppress(BrokenPipeError):  # ssh has ended, and its exit code says why
-        stdin.write(f"{program!a}\n{json.dumps(asked)}\n".encode())
+        stdin.write(f"{program!a}\n{json.dumps(request)}\n".encode())
         stdin.flush()
         for line in stdout:
             if line.startswith(ANSWER) and line.endswith(b"\n"):

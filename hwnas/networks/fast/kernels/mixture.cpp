@@ -1,8 +1,8 @@
-// The arithmetic of a supernet's mixtures on a CPU. Images are channels last; a thread works on one image at a time, so
-// that what lies between two passes stays in its cache. Sums over a batch are made image by image in a fixed order.
+// Kernels for a supernet's mixtures on a CPU. Images are channels last; a thread works on one image at a time, so that
+// intermediate values stay in its cache. Sums over a batch are computed image by image in a fixed order.
 //
-// Names: n images, p pixels, c channels; a "row" of a tensor is one pixel's channels, rows may be further apart than
-// they are long (slices of wider tensors). S is the type of the arithmetic, T of what is stored (bf16 stores less).
+// Names: n images, p pixels, c channels; a "row" of a tensor is one pixel's channels; rows may be further apart than
+// they are long (slices of wider tensors). S is the type of the arithmetic, T that of the stored values.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -31,7 +31,7 @@ template <class S> struct Lanes {
     typedef S type __attribute__((vector_size(BYTES)));
     static constexpr int count = BYTES / sizeof(S);
 };
-template <> struct Lanes<bf16> {}; // is never calculated with
+template <> struct Lanes<bf16> {}; // no arithmetic in bf16
 template <class S> using Vec = typename Lanes<S>::type;
 template <class T> struct Arithmetic {
     using type = T;
@@ -41,7 +41,7 @@ template <> struct Arithmetic<bf16> {
 };
 template <class T> using Of = typename Arithmetic<T>::type;
 
-// A whole vector of channels, or one channel where fewer are left.
+// A whole vector of channels, or one channel at the end.
 struct Wide {};
 struct Single {};
 
@@ -59,7 +59,7 @@ template <class S> inline void put(Single, S *p, S v) { *p = v; }
 typedef uint16_t Halves __attribute__((vector_size(BYTES / 2)));
 typedef uint32_t Words __attribute__((vector_size(BYTES)));
 
-// What compilers make of __builtin_convertvector takes three times as long.
+// __builtin_convertvector takes three times as long.
 inline Words widened(Halves h) {
 #if defined(__AVX512F__)
     return (Words)_mm512_cvtepu16_epi32((__m256i)h);
@@ -106,7 +106,7 @@ inline void put(Single, bf16 *p, float v) {
     p->bits = uint16_t((w + 0x7fff + ((w >> 16) & 1)) >> 16);
 }
 
-// What is called in the innermost loops has to be part of them, or it reads its sizes from memory for every pixel.
+// Functions in the innermost loops must be inlined, or they read their sizes from memory for every pixel.
 #define INLINE inline __attribute__((always_inline))
 
 template <class S, class F> INLINE void over(long channels, F &&f) {
@@ -116,7 +116,7 @@ template <class S, class F> INLINE void over(long channels, F &&f) {
     for (; c < channels; ++c) f(Single{}, c);
 }
 
-// f(0) + f(1) + … in four chains, which a processor follows at once.
+// f(0) + f(1) + … in four chains that a processor runs in parallel.
 template <class S, class W, class F> INLINE auto sum_of(W w, long count, F &&f) {
     auto a = nil<S>(w), b = a, c = a, d = a;
     long p = 0;
@@ -130,7 +130,7 @@ template <class S> long padded(long channels) {
     return (channels + L - 1) / L * L;
 }
 
-// Memory of a thread's own that is kept from call to call: fresh pages cost more than the sums in them.
+// Memory of a thread, reused from call to call: fresh pages cost more than the sums in them.
 enum Slot { PARTS, SHARES, IMAGE, MIDDLE, OUT, TAPS, TURNED, SLOPE, INNER, SLOTS };
 
 template <class S> S *scratch(Slot slot, long count) {
@@ -278,7 +278,7 @@ void depthwise_taps(const S *in, long line, long cp, const S *g, long gline, lon
     }
 }
 
-// in (padded, zeros before) += the gradient of what went in, for strides above 1.
+// in (padded, zeros before) += the gradient of the input, for strides above 1.
 template <class S, int K>
 void depthwise_scatter(S *in, long line, long cp, const S *g, long gline, long oh, long ow, long stride, long dilation,
                        const S *w) {
@@ -298,12 +298,12 @@ void depthwise_scatter(S *in, long line, long cp, const S *g, long gline, long o
 
 // ---- Batch statistics -----------------------------------------------------------------------------------------------
 
-struct Norm { // a batch norm without learnt factors, on a batch; there may be no running statistics
+struct Norm { // a batch norm without learnable parameters, on a batch; running statistics may be absent
     void *mean, *rstd, *running_mean, *running_var;
     double eps, momentum;
 };
 
-// ``parts`` [n, 2, C]: every image's mean, and the squares about it.
+// ``parts`` [n, 2, C]: the mean of each image, and the sum of squares about it.
 template <class S> void finish(const S *parts, long n, long pixels, long channels, const Norm &norm) {
     S *mean = static_cast<S *>(norm.mean), *rstd = static_cast<S *>(norm.rstd);
     S *running_mean = static_cast<S *>(norm.running_mean), *running_var = static_cast<S *>(norm.running_var);
@@ -324,10 +324,10 @@ template <class S> void finish(const S *parts, long n, long pixels, long channel
     }
 }
 
-// One pass: sums and squares are about the mean of eight pixels, too near to the image's own for rounding to matter.
+// One pass: sums and squares are about the mean of eight pixels, close enough to the image's own against rounding.
 template <class T, class S> void image_statistics(const T *z, long zs, long pixels, long channels, S *part) {
     over<S>(channels, [=](auto w, long c) {
-        constexpr int CHAINS = 4; // which a processor follows at once
+        constexpr int CHAINS = 4; // that a processor runs in parallel
         auto origin = nil<S>(w), sum = origin, squares = origin;
         const long apart = (pixels + 7) / 8, seen = (pixels + apart - 1) / apart;
         for (long p = 0; p < seen; ++p) origin += get(w, z + p * apart * zs + c) / S(seen);
@@ -359,7 +359,7 @@ void statistics(const T *z, long zs, long n, long pixels, long channels, const N
 
 // ---- Sums over terms ------------------------------------------------------------------------------------------------
 
-constexpr int TOGETHER = 6; // terms that are read at once
+constexpr int TOGETHER = 6; // terms that are read together
 
 template <int K, class F> INLINE void last_group(long first, long left, F &&f) {
     if constexpr (K > 0) {
@@ -375,13 +375,13 @@ template <class F> INLINE void in_groups(long count, F &&f) {
     last_group<TOGETHER - 1>(k, count - k, f);
 }
 
-template <class T, class S> struct Summand { // an image, and what its channels are weighed by
+template <class T, class S> struct Summand { // an image and the weights of its channels
     const T *z;
     long step;
     const S *weight;
 };
 
-// total [pixels, C] = start(p, c) + the sum of the terms; start may read what total has there.
+// total [pixels, C] = start(p, c) + the sum of the terms; start may read the old value of total.
 template <class T, class S, class F>
 void add_up(const std::vector<Summand<T, S>> &terms, long pixels, long channels, S *total, F &&start) {
     if (terms.empty())
@@ -409,7 +409,7 @@ void add_up(const std::vector<Summand<T, S>> &terms, long pixels, long channels,
     });
 }
 
-// Where sums are made: in what is stored where that has the type of the arithmetic, else in memory of the thread.
+// The memory for sums: the output if it has the type of the arithmetic, else memory of the thread.
 template <class T, class S> S *place_of_sums(T *stored, S *own) {
     if constexpr (std::is_same_v<T, S>) return stored;
     else return own;
@@ -425,7 +425,7 @@ template <class T, class S> void store(const S *sums, long count, T *out) {
 template <class S> struct Averaging {
     long height, width, channels;
     const S *nothing; // a line of zeros
-    S *share;         // [pixels]: one over the number of pixels that a mean is of
+    S *share;         // [pixels]: one over the number of pixels in a mean
 
     Averaging(long height, long width, long channels)
         : height(height), width(width), channels(channels), nothing(zeros<S>(MIDDLE, width * channels)),
@@ -457,8 +457,8 @@ template <class S> struct Averaging {
 
 // ---- The weighted sum -----------------------------------------------------------------------------------------------
 
-// y = sum over k of factor[k][n] * (scale[k] * z[k] + shift[k]), of those that are pooled of scale[k] * mean(z[k]);
-// factors that are missing are ones. A mean of a sum is the sum of the means: all are pooled at once.
+// y = sum over k of factor[k][n] * (scale[k] * z[k] + shift[k]), for pooled terms scale[k] * mean(z[k]);
+// missing factors are ones. The mean of a sum is the sum of the means, so all are pooled at once.
 template <class T, class S>
 void weighted_sum(long terms, const T *const *z, const long *zs, const S *const *factor, const long *pooled,
                   const S *scale, const S *shift, long n, long height, long width, long channels, T *y, int threads) {
@@ -514,7 +514,7 @@ void slopes(long terms, const T *const *z, const long *zs, const S *const *facto
             put(w, part + terms * channels + c,
                 sum_of<S>(w, pixels, [&](long p) { return get(w, own + p * gs + c); }));
         });
-        in_groups(terms, [&](long first, auto number) { // the gradient is read once for all of a group
+        in_groups(terms, [&](long first, auto number) { // the gradient is read once for a group
             constexpr int K = number.value;
             over<S>(channels, [&](auto w, long c) {
                 decltype(nil<S>(w)) sum[K], m[K];
@@ -547,7 +547,7 @@ void slopes(long terms, const T *const *z, const long *zs, const S *const *facto
         }
 }
 
-// The gradient of what a norm took in, from that of what it gave: a * factor[n] * g + b * z + c, each of a, b, c [C].
+// The gradient before a norm, from that behind it: a * factor[n] * g + b * z + c, each of a, b, c [C].
 template <class T, class S> struct Gradient {
     const T *g, *z;
     long gs, zs;
@@ -576,7 +576,7 @@ void image_gradient(Gradient<T, S> from, long image, long pixels, long channels,
     });
 }
 
-// out[k] = the gradient of term k, or has it added; image by image, so that what all are made of stays in the cache.
+// out[k] = the gradient of term k, or += it; image by image, so that the common input stays in the cache.
 template <class T, class S>
 void gradients(long terms, const Gradient<T, S> *from, T *const *out, const long *add, long n, long pixels,
                long channels, int threads) {
@@ -586,7 +586,7 @@ void gradients(long terms, const Gradient<T, S> *from, T *const *out, const long
             image_gradient(from[k], i, pixels, channels, out[k] + i * pixels * channels, add[k]);
 }
 
-// A tensor that is summed as it is, or its means, or both; the weights and factors of the two, without a norm.
+// A tensor that is summed itself, or its means, or both, without a norm; the weights and factors of the two.
 template <class T, class S> struct Plain {
     const T *x;
     T *gx;
@@ -595,7 +595,7 @@ template <class T, class S> struct Plain {
     const S *factor[2];
 };
 
-// gx [pixels, C] = weight[0] * g + weight[1] * back, or has it added; part [2, C] = the sums of g * x and of back * x.
+// gx [pixels, C] = (or +=) weight[0] * g + weight[1] * back; part [2, C] = the sums of g * x and of back * x.
 template <bool A, bool B, class T, class S>
 void image_plain(const T *x, long xs, const T *g, long gs, const S *back, const S *weight, long pixels, long channels,
                  T *gx, bool add, S *part) {
@@ -622,7 +622,7 @@ void image_plain(const T *x, long xs, const T *g, long gs, const S *back, const 
     });
 }
 
-// gx = the gradients of x, or has them added; dot [k, 2] = the sums of factor * g * x, and of factor * g * mean(x).
+// gx = (or +=) the gradients of x; dot [k, 2] = the sums of factor * g * x, and of factor * g * mean(x).
 template <class T, class S>
 void plain_gradients(long terms, const Plain<T, S> *from, const T *g, long gs, long n, long height, long width,
                      long channels, S *dot, int threads) {
@@ -670,7 +670,7 @@ void plain_gradients(long terms, const Plain<T, S> *from, const T *g, long gs, l
     }
 }
 
-// gx = the sum of the gradients of x and of those of its rectified self, ``terms`` in all, the latter last.
+// gx = the sum of the gradients of x and of its ReLU, ``terms`` in all, the latter last.
 template <class T, class S>
 void gather(long terms, const T *const *g, const long *gs, long rectified, const T *x, long xs, long n, long pixels,
             long channels, T *gx, int threads) {
@@ -759,7 +759,7 @@ void block_forward(const S *x, long xs, const S *mean, const S *rstd, const S *d
 }
 
 // gx (+)= the gradient of x, or of (x - mean) * rstd, whose slope [2, C] (of the norm before, see ``slopes``) is then
-// taken, too; gdw, gpw = those of the weights, unless missing. What lies between is computed again.
+// computed too; gdw, gpw = those of the weights, unless missing. Intermediate values are computed again.
 template <class S>
 void block_backward(const Gradient<S, S> *from, const S *x, long xs, const S *mean, const S *rstd, const S *dw,
                     const S *pw, const Block *block, S *gx, long add, S *slope, S *gdw, S *gpw, int threads) {
@@ -856,7 +856,7 @@ void block_backward(const Gradient<S, S> *from, const S *x, long xs, const S *me
 
 // ---- Pooling, 3x3 with a border of 1 --------------------------------------------------------------------------------
 
-struct Window { // what of an image a pixel of the output sees
+struct Window { // the pixels of an image that a pixel of the output reads
     long top, bottom, left, right;
     Window(long y, long x, long stride, long height, long width)
         : top(std::max(y * stride - 1, 0L)), bottom(std::min(y * stride + 2, height)),
@@ -889,7 +889,7 @@ void pool_forward(long most, const T *x, long xs, long n, long height, long widt
     }
 }
 
-// Of equals the first takes the gradient of a maximum.
+// Of equal values the first gets the gradient of a maximum.
 template <class T>
 void pool_backward(long most, const T *x, long xs, const T *g, long gs, long n, long height, long width, long channels,
                    long stride, long out_height, long out_width, T *gx, int threads) {
