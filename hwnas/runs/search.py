@@ -165,7 +165,7 @@ def _finish(
     history = train_child(child, search.data, training, target_folder, start, progress).history
     result: dict[str, Any] = {
         "validation_accuracy_before_training": before,
-        "validation_accuracy": history[-1]["validation_accuracy"] if history else before,
+        "validation_accuracy": history[-1].validation_accuracy if history else before,
         "child_epochs": len(history),
         "derivations": attempts,
     }

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -153,8 +152,8 @@ def _train(job: _Job, recipe: Training, data: ImageData, progress: Progress, pro
     checkpoint = new.folder / f"training-{start[:12]}"
     budget = saved.budget.text
 
-    def on_epoch(row: dict[str, Any]) -> None:
-        progress.log(f"{budget} {TrainingRow.model_validate(row).describe()}")
+    def on_epoch(row: TrainingRow) -> None:
+        progress.log(f"{budget} {row.describe()}")
 
     def on_progress(stage: str, done: int, total: int) -> None:
         progress(f"training {budget}", done, total)
@@ -172,12 +171,12 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, recipe: Training, data
         settings=recipe.model_dump(mode="json"),
         epochs=len(trained.history),
         exported=recipe.keep,
-        best_epoch=best_of(trained.history)["epoch"],
+        best_epoch=best_of(trained.history).epoch,
         stopped=trained.stopped,
     )
     fields = {
         "validation_accuracy_before_training": result.accuracy_before,
-        "validation_accuracy": trained.row(recipe.keep)["validation_accuracy"],
+        "validation_accuracy": trained.row(recipe.keep).validation_accuracy,
         "child_epochs": len(trained.history) + epochs_before,
         "training": training,
     }

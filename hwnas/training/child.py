@@ -27,10 +27,11 @@ from hwnas.training.evaluation import accuracy
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.recipe import Training
+from hwnas.training.training_row import TrainingRow
 
 HISTORY = "training.jsonl"
 OnProgress = Callable[[str, int, int], None]  # stage, steps done, steps in all
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[TrainingRow], None]
 Weights = dict[str, Tensor]
 
 
@@ -41,18 +42,18 @@ class Trained:
     Both weights are empty after a training of no epochs.
     """
 
-    history: list[dict[str, Any]]
+    history: list[TrainingRow]
     weights: dict[str, Weights]
     stopped: str
 
-    def row(self, which: str) -> dict[str, Any]:
+    def row(self, which: str) -> TrainingRow:
         """Return the row of the epoch of the "last" or the "best" weights."""
         return best_of(self.history) if which == "best" else self.history[-1]
 
 
-def best_of(history: list[dict[str, Any]]) -> dict[str, Any]:
+def best_of(history: list[TrainingRow]) -> TrainingRow:
     """Return the row of the first epoch with the greatest validation accuracy."""
-    return max(history, key=lambda row: row["validation_accuracy"])
+    return max(history, key=lambda row: row.validation_accuracy)
 
 
 class Trainer:
@@ -89,7 +90,7 @@ class Trainer:
             self.average = AveragedModel(child, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self.step = 0
         self.sums = EpochSums()
-        self.history: list[dict[str, Any]] = []
+        self.history: list[TrainingRow] = []
         self.best: Weights = {}
         self.stopped = ""
 
@@ -166,23 +167,23 @@ class Trainer:
     def _end_epoch(self, epoch: int, rate: float, drop_path: float) -> None:
         self._require_finite()
         steps, network = self.batches.steps_per_epoch, self.evaluated.eval()
-        row: dict[str, Any] = {
-            "epoch": epoch + 1,
-            "loss": float(self.sums.loss / steps),
-            "learning_rate": rate,
-            "drop_path": drop_path,
-            "train_accuracy": float(self.sums.correct / steps),
-            "validation_accuracy": accuracy(network, self.data, self.data.validation, processes=self.processes),
-        }
+        row = TrainingRow(
+            epoch=epoch + 1,
+            loss=float(self.sums.loss / steps),
+            learning_rate=rate,
+            drop_path=drop_path,
+            train_accuracy=float(self.sums.correct / steps),
+            validation_accuracy=accuracy(network, self.data, self.data.validation, processes=self.processes),
+        )
         before = best_of(self.history) if self.history else None
-        if before is None or row["validation_accuracy"] > before["validation_accuracy"]:
+        if before is None or row.validation_accuracy > before.validation_accuracy:
             self.best = self.weights()
-        elif self.recipe.patience and row["epoch"] - before["epoch"] >= self.recipe.patience:
+        elif self.recipe.patience and row.epoch - before.epoch >= self.recipe.patience:
             self.stopped = (
-                f"no validation accuracy above the {before['validation_accuracy']:.2%} of epoch {before['epoch']} "
+                f"no validation accuracy above the {before.validation_accuracy:.2%} of epoch {before.epoch} "
                 f"in {self.recipe.patience} epochs"
             )
-            row["stopped"] = self.stopped
+            row = row.model_copy(update={"stopped": self.stopped})
         self.history.append(row)
         self.sums.reset()
 
@@ -197,7 +198,7 @@ class Trainer:
             "optimizer": self.optimizer.optimizer.state_dict(),
             "step": self.step,
             "sums": {"loss": sums["loss"], "right": sums["correct"]},
-            "history": self.history,
+            "history": [row.to_json() for row in self.history],
             "best": self.best,
             "stopped": self.stopped,
         }
@@ -209,7 +210,8 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.history = state["step"], state["history"]
+        self.step = state["step"]
+        self.history = [TrainingRow.model_validate(row) for row in state["history"]]
         count = self.step % self.batches.steps_per_epoch
         self.sums.load_state({"loss": state["sums"]["loss"], "correct": state["sums"]["right"], "count": count})
         self.best, self.stopped = state["best"], state["stopped"]
@@ -257,5 +259,5 @@ def train_child(
     return Trained(trainer.history, weights, trainer.stopped)
 
 
-def write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+def write_history(path: Path, rows: list[TrainingRow]) -> None:
+    write_text(path, "".join(json.dumps(row.to_json()) + "\n" for row in rows))

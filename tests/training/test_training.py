@@ -43,6 +43,7 @@ from hwnas.training.child import Trainer, train_child
 from hwnas.training.evaluation import accuracy, calibration_error, evaluate_scores
 from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.recipe import Training, read_training
+from hwnas.training.training_row import TrainingRow
 from support.command import Run, assert_one_clear_line, hwnas_process
 from support.tables import make_table
 from support.training import DATA, recipe_of, tiny_child
@@ -305,7 +306,7 @@ def test_average_of_weights_is_the_one_computed_by_hand() -> None:
     for name, tensor in trainer.weights().items():
         if tensor.is_floating_point():
             np.testing.assert_allclose(tensor.numpy(), by_hand[name], rtol=1e-4, atol=1e-6)
-    assert trainer.history[0]["validation_accuracy"] == accuracy(trainer.evaluated, DATA, DATA.validation)
+    assert trainer.history[0].validation_accuracy == accuracy(trainer.evaluated, DATA, DATA.validation)
     assert any(
         not torch.equal(a, b) for a, b in zip(trainer.child.parameters(), trainer.evaluated.parameters(), strict=True)
     )
@@ -332,7 +333,7 @@ def test_best_and_last_weights_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
     child = tiny_child()
     recipe = recipe_of(keep=keep)
     trained = train_child(child, DATA, recipe, tmp_path, "a test", lambda *a: None)
-    assert trained.row(keep)["epoch"] == {"last": 5, "best": 2}[keep]
+    assert trained.row(keep).epoch == {"last": 5, "best": 2}[keep]
     for name, epoch in (("last", 5), ("best", 2)):
         assert all(torch.equal(seen[epoch - 1][key], tensor) for key, tensor in trained.weights[name].items())
     kept = trained.weights[keep]
@@ -342,13 +343,13 @@ def test_best_and_last_weights_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_patience_ends_a_training_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, [0.2, 0.5, 0.4, 0.5])  # a fifth would raise
-    said: list[dict[str, Any]] = []
+    said: list[TrainingRow] = []
     arguments = (tiny_child(), DATA, recipe_of(patience=2), tmp_path, "a test")
     trained = train_child(*arguments, lambda *a: None, said.append)
     assert len(trained.history) == 4
     assert "50.00% of epoch 2 in 2 epochs" in trained.stopped
     rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert rows == said
+    assert rows == [row.to_json() for row in said]
     assert [row.get("stopped", "") for row in rows] == ["", "", "", trained.stopped]
 
 
