@@ -1,1 +1,1 @@
-"""Device, numeric precision and random numbers of search and training."""
+"""The device and the numeric precision in which networks learn."""

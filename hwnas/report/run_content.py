@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwnas.cost.build import build_metrics
-from hwnas.cost.metric import LATENCY
+from hwnas.cost.metrics import build_metrics
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
@@ -76,7 +75,7 @@ class RunContent:
     def latency_models(self) -> dict[str, CostModel]:
         models = {}
         for device, table in self.tables.items():
-            model = build_metrics(table, self.sized)[LATENCY.name]
+            model = build_metrics(table, self.sized)["latency_ms"]
             assert isinstance(model, CostModel)
             models[device] = model
         return models

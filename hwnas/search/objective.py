@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import Limits
-from hwnas.cost.build import CostFunction
+from hwnas.cost.metrics import Metric
 from hwnas.cost.model import CostModel
 
 
@@ -20,7 +20,7 @@ class Objective:
 
     device: str
     budget: Budget
-    costs: Mapping[str, CostFunction]
+    costs: Mapping[str, Metric]
     target: str = ""
 
     @property
