@@ -283,14 +283,14 @@ def read_space(path: Path, builtin: tuple[str, ...]) -> SearchSpace:
         raise HwnasError(f"cannot read space {path}: {error.strerror}", HOW) from None
     except UnicodeDecodeError:
         raise HwnasError(f"space {path} is not a text file", HOW) from None
-    space = _space_of(str(path), text)
+    space = parse_space(str(path), text)
     if space.name in builtin:
         raise HwnasError(f"space {path}: name: {space.name} is a space of hwnas", "give it another name")
     return space
 
 
 @cache  # the same file is the same space
-def _space_of(spec: str, text: str) -> SearchSpace:
+def parse_space(spec: str, text: str) -> SearchSpace:
     try:
         return SpaceText.model_validate(_load(spec, text)).space(spec, text)
     except ValidationError as error:
