@@ -304,7 +304,7 @@ def _cost_model(
     base = correction.offset_ms + sum(cost(workload, correction.scale) for workload in network.fixed_workloads())
     cells = {}
     for kind, cell in space.cells.items():
-        places = network.places(kind)
+        places = network.cell_instances(kind)
         shape = (len(cell.edges), len(space.operations))
         edges, shared = np.zeros(shape), np.zeros((len(cell.edges), len(names)))
         piece = np.full(shape, -1)

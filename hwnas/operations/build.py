@@ -32,7 +32,7 @@ def _function(path: str) -> Any:
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Weights that keep activations at a steady size through a long chain: neither zeros nor denormals are timed."""
+    """Draw weights that keep activations at a steady size in a long chain, so that no zeros or denormals are timed."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -10,10 +10,10 @@ from hwnas.spaces.convolutions import Convolution, read_convolution
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution, without a bias.
+    """A 1x1 convolution without a bias.
 
-    In training one of fewer than 8 channels that skips pixels skips them first, which is the same: its weight gradient
-    by torch 2.13 on a processor with AVX2 writes beyond its memory.
+    With a stride and fewer than 8 input channels, training drops the skipped pixels before the convolution. The result
+    is the same, and it avoids a defect of torch 2.13: on a CPU with AVX2 the weight gradient writes out of bounds.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -24,17 +24,17 @@ class Pointwise(nn.Conv2d):
 
 
 def pointwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """What ``Pointwise`` does in training, with a ``weight`` [out, C, 1, 1]."""
+    """Compute ``Pointwise`` as in training, with a ``weight`` [out, C, 1, 1]."""
     if stride > 1 and weight.shape[1] < 8:
         x, stride = x[:, :, ::stride, ::stride], 1
     return nn.functional.conv2d(x, weight, None, stride)
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A depthwise convolution with ``dilation`` D > 1, without a bias, whose borders keep the size but for the stride.
+    """A depthwise convolution with ``dilation`` D > 1, without a bias, padded so that stride 1 keeps the size.
 
-    In training on a CPU it is a plain one on grids of every D-th pixel of every D-th row, which is exact, as no output
-    reads pixels of two of them: torch 2.13's gradient of a dilated one takes several times as long.
+    Training on a CPU runs a plain convolution on the D x D grids of every D-th pixel of every D-th row. This is exact,
+    since no output reads pixels of two grids, and several times faster than torch 2.13's gradient of a dilated one.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int) -> None:
@@ -46,8 +46,9 @@ class DilatedDepthwise(nn.Conv2d):
         return super().forward(x) if grids is None else self.on_grids(grids, x.shape)
 
     def grids(self, x: Tensor) -> Tensor | None:
-        """Those of x [N, C, H, W] that are read, one after the other: [D*D*N, C, H/D, W/D], or [N, C, H/D, W/D] where
-        the stride is D. None where they differ in size, and where they do not help.
+        """Return the grids of x [N, C, H, W] as a batch [D*D*N, C, H/D, W/D]; at stride D the one that is read.
+
+        Returns None when the grids differ in size or do not help.
         """
         (d, _), (stride, _), (count, channels, height, width) = self.dilation, self.stride, x.shape
         if not self.is_faster(x.device) or stride not in (1, d) or (stride == 1 and (height % d or width % d)):
@@ -58,10 +59,10 @@ class DilatedDepthwise(nn.Conv2d):
         return pixels.permute(2, 4, 0, 1, 3, 5).reshape(-1, height // d, width // d, channels).permute(0, 3, 1, 2)
 
     def on_grids(self, grids: Tensor, shape: torch.Size) -> Tensor:
-        """The output for images of a ``shape`` [N, C, H, W], of their ``grids``."""
+        """Return the output for images of a ``shape`` [N, C, H, W], given their ``grids``."""
         (d, _), (stride, _), (count, channels, *_) = self.dilation, self.stride, shape
         kernel, height, width = self.kernel_size[0], *grids.shape[2:]
-        if min(height, width) < kernel:  # where gradients are slow again; zeros more change nothing
+        if min(height, width) < kernel:  # gradients are slow there too; more zeros change nothing
             grids = nn.functional.pad(grids, (0, max(kernel - width, 0), 0, max(kernel - height, 0)))
         y = nn.functional.conv2d(grids, self.weight, padding=kernel // 2, groups=self.groups)[:, :, :height, :width]
         if stride == d:
@@ -71,7 +72,7 @@ class DilatedDepthwise(nn.Conv2d):
 
     @staticmethod
     def is_faster(device: torch.device) -> bool:
-        """Whether grids help on a device."""
+        """Return whether grids are faster than the dilated convolution on a device."""
         return device.type == "cpu"
 
 
@@ -118,7 +119,7 @@ def dilated_conv(workload: Workload, affine: bool) -> nn.Sequential:
 
 
 def _named(workload: Workload) -> Convolution:
-    """The kernel and dilation that the workload's name states."""
+    """Return the kernel and dilation in the workload's name."""
     convolution = read_convolution(workload.op)
     assert convolution
     return convolution

@@ -1,4 +1,4 @@
-"""Torch modules without weights that cells need beside their candidates: ReLU, sum, concatenation."""
+"""Torch modules without weights that cells need besides their candidates: ReLU, sum, concatenation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hwnas.spaces import Workload
 
 
 class Sum(nn.Module):
-    """What a node adds for each of its inputs after the first: ``x + y``."""
+    """The addition of two tensors: a node makes one for each input after the first."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y
 
 
 class Concat(nn.Module):
-    """A DARTS cell's output: its nodes side by side."""
+    """The concatenation of a cell's output nodes along the channels."""
 
     def forward(self, *nodes: Tensor) -> Tensor:
         return torch.cat(nodes, dim=1)

@@ -12,7 +12,7 @@ from hwnas.spaces import Workload
 
 
 class FactorizedReduce(nn.Module):
-    """Halves height and width: two 1x1 convolutions of stride 2, one of them shifted by a pixel, side by side."""
+    """ReLU, two 1x1 convolutions of stride 2, one of them shifted by a pixel, concatenated, batch norm (DARTS)."""
 
     def __init__(self, workload: Workload, affine: bool) -> None:
         super().__init__()
@@ -26,20 +26,20 @@ class FactorizedReduce(nn.Module):
         return self.norm(self.halves(self.relu(x)))
 
     def halves(self, x: Tensor) -> Tensor:
-        """What comes behind the ReLU and before the norm."""
+        """Return the concatenated convolutions, before the batch norm."""
         return torch.cat([self.even(x), self.odd(self.shifted(x))], dim=1)
 
     def shifted(self, x: Tensor) -> Tensor:
-        """What the odd half sees: x without its first row and column; an odd side gets its last one back, as zeros."""
+        """Return the odd half's input: x without its first row and column. Odd sides are padded."""
         bottom, right = x.shape[2] % 2, x.shape[3] % 2
-        if self.training:  # a slice's gradient is not channels last; what is exported are slices
+        if self.training:  # a slice's gradient is not channels last; exported models have slices
             return nn.functional.pad(x, (-1, right, -1, bottom))
         shifted = x[:, :, 1:, 1:]
         return nn.functional.pad(shifted, (0, right, 0, bottom)) if bottom or right else shifted
 
 
 class ResidualReduction(nn.Module):
-    """NAS-Bench-201's block between stages: two ReLU-Conv-BN, the shortcut average-pooled and projected."""
+    """Two ReLU-Conv-BN plus an average-pooled and projected shortcut (between the stages of NAS-Bench-201)."""
 
     def __init__(self, workload: Workload, affine: bool) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from hwnas.runs.schema import DeviceTiming, Manifest, Summary, SummaryRow
 from hwnas.runs.sizes import read_sizes
 from hwnas.search.epoch_row import EpochRow
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
-from hwnas.spaces.space_copy import kept_space
+from hwnas.spaces.space_copy import space_of_run
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.validation import validate
@@ -90,7 +90,7 @@ def read_run(folder: Path) -> RunContent:
     raw = read_json(folder / MANIFEST, fix)
     manifest = validate(Manifest, raw, folder / MANIFEST, fix)
     summary = validate(Summary, read_json(folder / SUMMARY, fix), folder / SUMMARY, fix)
-    space = kept_space(raw, manifest.space, folder)
+    space = space_of_run(raw, manifest.space, folder)
     sized = read_sizes(space, manifest.setting, folder / MANIFEST, fix)
     epochs = _read_epochs(folder / METRICS, manifest, space, fix)
     stopped = all(epoch.stopped for epoch in epochs[-len(summary.targets) :])

@@ -104,7 +104,7 @@ def _cell_section(
 def _note(run: RunContent, kind: str, edges: Sequence[Edge]) -> str:
     unused = sum(edge.chosen.op == NONE for edge in edges)
     dead = any(edge.chosen.op != NONE and not edge.live for edge in edges)
-    instances = len(run.sized.network.places(kind))
+    instances = len(run.sized.network.cell_instances(kind))
     return (
         f"{instances} such cell{'s' * (instances > 1)} in the network; an edge's cost is for all of them. "
         + f"{unused} of {len(edges)} edges are none and not drawn. " * bool(unused)

@@ -17,7 +17,7 @@ from hwnas.runs.folder import ARCHITECTURE, MANIFEST, WEIGHTS, target_id
 from hwnas.runs.schema import ArchitectureFile
 from hwnas.runs.sizes import read_sizes
 from hwnas.spaces import SizedSpace
-from hwnas.spaces.space_copy import kept_space
+from hwnas.spaces.space_copy import space_of_run
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.validation import validate
@@ -49,7 +49,7 @@ def read_networks(folder: Path) -> list[SavedNetwork]:
 def _read_network(folder: Path, run: Path, manifest: Mapping[str, Any]) -> SavedNetwork:
     file = folder / ARCHITECTURE
     content = validate(ArchitectureFile, read_json(file, FIX), file, FIX)
-    space = kept_space(manifest, content.space, run)
+    space = space_of_run(manifest, content.space, run)
     devices = manifest.get("tables") or content.table_files
     return SavedNetwork(
         id=content.target or target_id(devices, content.device, content.budget.text),

@@ -151,6 +151,6 @@ def resource_penalty(penalty: Penalty, sized: SizedSpace, costs: Mapping[str, Me
     """Build the SNAS paper's penalty; None where the recipe asks for none."""
     if penalty.form == "relative":
         return None
-    instances = {kind: len(sized.network.places(kind)) for kind in sized.space.cells}
+    instances = {kind: len(sized.network.cell_instances(kind)) for kind in sized.space.cells}
     linear = {metric: model for metric, model in costs.items() if isinstance(model, CostModel)}
     return ResourcePenalty(linear, instances, penalty.form, penalty.resources)

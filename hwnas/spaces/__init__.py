@@ -1,4 +1,4 @@
-"""The search spaces that hwnas knows, by name, and those of the user's own, by where they are."""
+"""Search spaces as data, their operations, and the built-in spaces by name. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from hwnas.spaces.space import (
     CellInstance,
     FixedModule,
     Network,
-    Origin,
     SearchSpace,
     Setting,
     Workload,
@@ -35,7 +34,6 @@ __all__ = [
     "LayerTrace",
     "Network",
     "Operation",
-    "Origin",
     "SearchSpace",
     "Setting",
     "SizedSpace",
@@ -49,7 +47,7 @@ __all__ = [
 
 
 def get_space(spec: str) -> SearchSpace:
-    """The space of that name, that a ``.yaml`` file defines, or that an import path ``package.module:NAME`` names.
+    """Return a built-in space by name, or a user's space by its ``.yaml`` file or import path ``package.module:NAME``.
 
     Raises HwnasError when there is none.
     """
@@ -63,6 +61,4 @@ def get_space(spec: str) -> SearchSpace:
         from hwnas.spaces.user_space import import_space
 
         return import_space(spec, tuple(SPACES))
-    raise HwnasError(
-        f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, FILE.yaml or package.module:NAME of your own"
-    )
+    raise HwnasError(f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, FILE.yaml or package.module:NAME")

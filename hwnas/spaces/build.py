@@ -1,4 +1,4 @@
-"""Networks put together part by part: what all spaces have in common in how their cells follow each other."""
+"""Build the network of a space part by part: stem, cells with their preprocessing, reductions, head."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hwnas.spaces.space import Cell, CellInstance, FixedModule, Network, Setting
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a part writes: the part's number (-1: the image), channels, height and width."""
+class PartOutput:
+    """The output of a part: the part's number (-1: the image), channels, height and width."""
 
     part: int
     channels: int
@@ -33,34 +33,36 @@ class Written:
 
 
 class NetworkBuilder:
-    """The parts so far. Each reads what the last one wrote; a cell of two inputs also what the one before it did.
+    """A network under construction. Each part reads the output of the last one; a cell with two inputs reads the last
+    two.
 
-    ``operations`` maps a candidate's name in the space to that of its operation.
+    ``operations`` maps the name of a candidate in the space to the name of its operation.
     """
 
     def __init__(self, setting: Setting, operations: Mapping[str, str]) -> None:
         self.setting, self.operations = setting, operations
         self.parts: list[FixedModule | CellInstance] = []
-        self.image = Written(-1, setting.image_channels, setting.height, setting.width)
-        self.history: list[Written] = []
+        self.image = PartOutput(-1, setting.image_channels, setting.height, setting.width)
+        self.history: list[PartOutput] = []
 
     def fixed(self, name: str, op: str, out_channels: int, stride: int = 1) -> None:
-        """A part that is not searched."""
+        """Append a part that is not searched: a stem, a reduction or a head."""
         last = self.history[-1] if self.history else self.image
         workload = Workload(op, last.channels, out_channels, last.height, last.width, stride)
         self._add(FixedModule(name, workload, (last.part,)), out_channels, _strided(last.size, stride))
 
     def cell(self, kind: str, cell: Cell, channels: int, stride: int = 1, prepare: bool = True) -> None:
-        """A cell whose edges that leave its inputs have this stride.
+        """Append a cell. ``stride`` is that of the edges that leave its inputs.
 
-        Its inputs are brought to its channels and to one size; without ``prepare`` one that has both is left as it is.
+        Convolutions give all inputs the cell's channels and one size. Without ``prepare``, an input that has both is
+        read as it is.
         """
         inputs = ([self.history[0]] * cell.num_inputs + self.history)[-cell.num_inputs :]
         last = inputs[-1]
         size = _strided(last.size, stride)
         from_input, from_node = self._candidates(channels, last.size, stride), self._candidates(channels, size, 1)
         outputs = len(cell.outputs)
-        place = CellInstance(
+        instance = CellInstance(
             kind=kind,
             preprocess=tuple(_preprocess(x, last, channels, prepare) for x in inputs),
             candidates=tuple(from_input if source < cell.num_inputs else from_node for source, _ in cell.edges),
@@ -68,17 +70,18 @@ class NetworkBuilder:
             concat=Workload(CONCAT, channels, outputs * channels, *size) if outputs > 1 else None,
             inputs=tuple(x.part for x in inputs),
         )
-        self._add(place, outputs * channels, size)
+        self._add(instance, outputs * channels, size)
 
     def network(self) -> Network:
+        """Return the network of the parts appended so far."""
         return Network(self.setting, tuple(self.parts))
 
     def _add(self, part: FixedModule | CellInstance, channels: int, size: tuple[int, int]) -> None:
-        self.history.append(Written(len(self.parts), channels, *size))
+        self.history.append(PartOutput(len(self.parts), channels, *size))
         self.parts.append(part)
 
     def _candidates(self, channels: int, size: tuple[int, int], stride: int) -> dict[str, Workload | None]:
-        """The workload of every candidate on an edge, at its input's size; None where it computes nothing."""
+        """Return the workload of every candidate on an edge, None for one that computes nothing."""
         workloads: dict[str, Workload | None] = {}
         for name, op in self.operations.items():
             operation = get_operation(op)
@@ -91,8 +94,9 @@ class NetworkBuilder:
         return workloads
 
 
-def _preprocess(x: Written, last: Written, channels: int, prepare: bool) -> Workload | None:
-    if x.size != last.size:  # the part before was a reduction, so its input must be halved too
+def _preprocess(x: PartOutput, last: PartOutput, channels: int, prepare: bool) -> Workload | None:
+    """Return the workload that gives the input ``x`` of a cell its channels and the size of the last part's output."""
+    if x.size != last.size:  # the last part was a reduction
         return Workload(FACTORIZED_REDUCE, x.channels, channels, *x.size, 2)
     if x.channels == channels and not prepare:
         return None
@@ -105,11 +109,11 @@ def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Cells of one kind, one after the other, with ``channels`` times the setting's channels.
+class NetworkStage:
+    """A sequence of cells of one kind with ``channels`` times the setting's channels.
 
-    ``cells`` is their number, by default the setting's depth. ``reduction`` halves the resolution ahead of them: a
-    ``residual_reduction`` block, or a cell of the kind that it names, of stride 2.
+    ``cells`` is their number, by default the setting's depth. ``reduction`` names the part before them that halves the
+    resolution: ``residual_reduction``, or a kind of cell, which then has stride 2.
     """
 
     cell: str
@@ -120,19 +124,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layout:
-    """A network in stages: a stem of ``stem_channels`` times the setting's channels, cells, a head.
+    """A network in stages: a stem with ``stem_channels`` times the setting's channels, cells, a head.
 
-    Cells of one input in a space that has no others read a tensor that fits as it is (NAS-Bench-201); elsewhere every
-    input goes through a convolution first (DARTS), so that no two parts hold the same tensor.
+    In a space whose cells all have one input, a cell reads an input of the right shape as it is (NAS-Bench-201). In any
+    other space every input passes a convolution first (DARTS), so that no two parts hold the same tensor.
     """
 
     operations: Mapping[str, str]
     cells: Mapping[str, Cell]
-    stages: tuple[Stage, ...]
+    stages: tuple[NetworkStage, ...]
     head: str
     stem_channels: int = 1
 
     def network(self, setting: Setting) -> Network:
+        """Return the network at the sizes of ``setting``."""
         builder = NetworkBuilder(setting, self.operations)
         add_stem(builder, self.stem_channels * setting.channels)
         prepare = any(cell.num_inputs > 1 for cell in self.cells.values())
@@ -149,7 +154,7 @@ class Layout:
 
 
 def add_stem(builder: NetworkBuilder, channels: int) -> None:
-    """The stem of the setting: one convolution, or for ImageNet's images three, which make them 8 times smaller."""
+    """Append the setting's stem: one convolution, or, for ImageNet, three that make images 8 times smaller."""
     if builder.setting.stem == "imagenet":
         builder.fixed("stem0", IMAGENET_STEM[0], channels, 4)
         builder.fixed("stem1", IMAGENET_STEM[1], channels, 2)

@@ -1,7 +1,7 @@
-"""The DARTS space (Liu et al., ICLR 2019), also SNAS's (Xie et al., ICLR 2019): 8 operations, 14 edges a cell.
+"""The DARTS space (Liu et al., ICLR 2019), also that of SNAS (Xie et al., ICLR 2019): 8 operations, 14 edges a cell.
 
-Two kinds of cell. A cell has two inputs (the two cells before it, each brought to the cell's channels) and four nodes;
-its output is the concatenation of the four. In a reduction cell the edges that leave the inputs have stride 2.
+There are two kinds of cell. Each has two inputs (the outputs of the two cells before it, brought to its channels) and
+four nodes; its output is the concatenation of the four. The edges that leave the inputs of a reduction cell have stride 2.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SNAS_MODERATE = (
 
 
 def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read ``Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...)``.
+    """Parse ``Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...)``.
 
     A cell is a list of (operation, input) pairs: two for each node, or one for every edge. Raises HwnasError for
     anything else. The text is parsed, never evaluated.
@@ -92,7 +92,7 @@ def _genotype_fields(text: str) -> dict[str, list]:
 
 
 def _literal(node: ast.expr) -> list:
-    """The list that a literal or ``range(2, 6)`` stands for."""
+    """Return the list that a literal or ``range(2, 6)`` describes."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
         bounds = [int(ast.literal_eval(argument)) for argument in node.args]
         return list(range(*bounds))[:16]
@@ -120,7 +120,7 @@ def _parse_cell(kind: str, pairs: list[tuple[str, int]]) -> tuple[str, ...]:
 
 
 def is_top2(cells: tuple[tuple[str, ...], ...]) -> bool:
-    """Whether every node of every cell has exactly two inputs, as DARTS derives it."""
+    """Return whether every node of every cell has exactly two inputs, as DARTS derives them."""
     return all(
         sum(cell[e] != NONE for e in CELL.edges_into(node)) == INPUTS_PER_NODE
         for cell in cells
@@ -129,14 +129,15 @@ def is_top2(cells: tuple[tuple[str, ...], ...]) -> bool:
 
 
 def evaluation_setting(text: str) -> str:
-    """The published network for a genotype in this form: DARTS trains the top-2 form with bare pooling, SNAS the
-    all-edges form with a batch norm behind every pooling operation.
+    """Return the setting of the published network for a genotype in this form.
+
+    DARTS trains the top-2 form with bare pooling, SNAS the all-edges form with a batch norm behind every pooling.
     """
     return "snas-cifar" if any(len(_genotype_fields(text)[kind]) == len(CELL.edges) for kind in KINDS) else "cifar"
 
 
 def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = False) -> str:
-    """The genotype: the top-2 form when every node of both cells has two inputs, else, or on request, all 14 edges."""
+    """Return the genotype: in top-2 form where every node has two inputs, else, or with ``all_edges``, in full."""
     top2 = is_top2(cells) and not all_edges
     fields = []
     for kind, cell in zip(KINDS, cells, strict=True):
@@ -146,7 +147,7 @@ def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = False) ->
 
 
 def build_network(setting: Setting) -> Network:
-    """``depth`` cells, the ones at a third and two thirds of them reductions that double the channels."""
+    """Return a network of ``depth`` cells; those at one and two thirds are reductions that double the channels."""
     builder = NetworkBuilder(setting, {op: op for op in OPERATIONS})
     channels = setting.channels
     add_stem(builder, channels if setting.stem == "imagenet" else 3 * channels)

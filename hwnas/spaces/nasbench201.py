@@ -1,12 +1,12 @@
 """The NAS-Bench-201 space (Dong & Yang, ICLR 2020): 5 operations, 6 edges, 15,625 architectures.
 
-Stem, three stages of equal cells with a residual block of stride 2 between them, batch norm, pooling, classifier.
+Network: stem, three stages of cells, residual blocks of stride 2 between them, batch norm, pooling, classifier.
 """
 
 from __future__ import annotations
 
 from hwnas.errors import HwnasError
-from hwnas.spaces.build import Layout, Stage
+from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION
 from hwnas.spaces.notation import format_cell, read_cell
 from hwnas.spaces.space import NONE, Cell, SearchSpace, Setting
@@ -22,9 +22,9 @@ LAYOUT = Layout(
     operations={op: op for op in OPERATIONS},
     cells={"cell": CELL},
     stages=(
-        Stage("cell"),
-        Stage("cell", 2, reduction=RESIDUAL_REDUCTION),
-        Stage("cell", 4, reduction=RESIDUAL_REDUCTION),
+        NetworkStage("cell"),
+        NetworkStage("cell", 2, reduction=RESIDUAL_REDUCTION),
+        NetworkStage("cell", 4, reduction=RESIDUAL_REDUCTION),
     ),
     head="norm_relu_pool_linear",
 )
@@ -32,7 +32,7 @@ EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_
 
 
 def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
-    """Read ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``. Raises HwnasError when it is anything else."""
+    """Parse ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``. Raises HwnasError for any other text."""
     operations = read_cell(CELL, text)
     if operations is None:
         raise _malformed(text)
@@ -45,7 +45,7 @@ def _malformed(text: str) -> HwnasError:
 
 
 def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
-    """The NAS-Bench-201 string of one cell's operations; it always names all edges."""
+    """Return the NAS-Bench-201 string, which always names all edges."""
     return format_cell(CELL, cells[0])
 
 

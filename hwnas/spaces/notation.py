@@ -1,6 +1,6 @@
-"""Architectures as text, in the way of NAS-Bench-201: ``|op~0|+|op~0|op~1|``, a node's edges by where they come from.
+"""Architectures as text in NAS-Bench-201's notation: ``|op~0|+|op~0|op~1|``, an operation and its source node an edge.
 
-Of several kinds of cell each has its name ahead: ``normal:|op~0|+|op~0|op~1|;reduce:|op~0|+|op~0|op~1|``.
+With several kinds of cell, each is preceded by its name: ``normal:|op~0|+|op~0|op~1|;reduce:|op~0|+|op~0|op~1|``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hwnas.spaces.space import Cell
 
 
 def read_cell(cell: Cell, text: str) -> tuple[str, ...] | None:
-    """The operations of a cell in the order of its edges; None when the text is not of it."""
+    """Return the operations of a cell in the order of its edges, or None when the text does not describe this cell."""
     nodes = text.split("+")
     if len(nodes) != cell.num_nodes:
         return None
@@ -32,7 +32,7 @@ def read_cell(cell: Cell, text: str) -> tuple[str, ...] | None:
 
 
 def format_cell(cell: Cell, operations: tuple[str, ...]) -> str:
-    """What ``read_cell`` reads; it always names all edges."""
+    """Return the text that ``read_cell`` parses; it names all edges."""
     nodes = (
         "|" + "".join(f"{operations[e]}~{cell.edges[e][0]}|" for e in cell.edges_into(node))
         for node in cell.inner_nodes
@@ -42,14 +42,14 @@ def format_cell(cell: Cell, operations: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Notation:
-    """The notation of a space of the user's own."""
+    """The notation of a user's space. ``example`` is the operation that error messages show."""
 
     space: str
     cells: Mapping[str, Cell]
-    example: str  # an operation
+    example: str
 
     def parse(self, text: str) -> tuple[tuple[str, ...], ...]:
-        """One operation an edge of every cell. Raises HwnasError when the text is anything else."""
+        """Return the operations of every cell, one an edge. Raises HwnasError for any other text."""
         written = [part.strip() for part in text.split(";")]
         if len(self.cells) > 1:
             named = [part.partition(":") for part in written]
@@ -65,7 +65,7 @@ class Notation:
         return cells
 
     def format(self, cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
-        """The text of one operation an edge; it always names all edges."""
+        """Return the text of cells given as one operation an edge; it names all edges."""
         parts = [format_cell(cell, chosen) for cell, chosen in zip(self.cells.values(), cells, strict=True)]
         if len(parts) == 1:
             return parts[0]

@@ -79,7 +79,7 @@ class Operation:
 
     @property
     def weightless(self) -> bool:
-        """Whether the operation is nothing but what edges share, or computes nothing."""
+        """Return whether the operation has no weights: it is all that edges share, or computes nothing."""
         return self.module is None or self.begins_with == self.name
 
 

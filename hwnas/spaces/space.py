@@ -1,7 +1,6 @@
-"""What a search space is, as data: cells, the network that repeats them, and the workloads that can be timed.
+"""Search spaces as data: cells, the network that repeats them, and the workloads that can be timed. No torch.
 
-Nothing here imports torch. The torch modules are built from these descriptions, and so are the latency tables, so a
-table and a network can never disagree about what an edge is.
+Torch modules and latency tables are both made from these descriptions, so they agree about every edge.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cell:
-    """One kind of searched cell: nodes ``0 .. num_inputs-1`` are its inputs, every later node sums its edges.
+    """One kind of searched cell. Nodes ``0 .. num_inputs-1`` are its inputs; every later node sums its edges.
 
     The cell returns the concatenation of ``outputs`` (a single node is returned as it is).
     """
@@ -61,9 +60,9 @@ class Cell:
         return [index for index, (source, _) in enumerate(self.edges) if source == node]
 
     def live_edges(self, operations: tuple[str, ...]) -> tuple[bool, ...]:
-        """Which edges lie on a path of operations other than ``none`` from an input to an output.
+        """Return for each edge whether it lies on a path of operations other than ``none`` from an input to an output.
 
-        The others are dead: a deployed network leaves them out.
+        The others are dead; a deployed network leaves them out.
         """
         carries = [op != NONE for op in operations]
         reached = set(range(self.num_inputs))
@@ -81,10 +80,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """The sizes of a network: the same cells make a small search network and a large final one.
+    """The sizes of a network. The same cells form a small search network and a large target network.
 
     ``depth`` is the number of cells in each stage (nasbench201) or in the whole network (darts). ``pool_norm`` puts a
-    batch norm behind every pooling candidate, as the DARTS supernet and SNAS's networks have it.
+    batch norm behind every pooling candidate, as in the DARTS supernet and in SNAS's networks.
     """
 
     channels: int
@@ -135,16 +134,17 @@ class CellInstance:
 
 @dataclass(frozen=True)
 class Network:
-    """The parts of a network in the order in which they run; the last one gives the class scores."""
+    """The parts of a network in the order in which they run; the last one returns the class scores."""
 
     setting: Setting
     parts: tuple[FixedModule | CellInstance, ...]
 
-    def places(self, kind: str) -> list[CellInstance]:
+    def cell_instances(self, kind: str) -> list[CellInstance]:
+        """Return the occurrences of a cell kind in order."""
         return [part for part in self.parts if isinstance(part, CellInstance) and part.kind == kind]
 
     def fixed_workloads(self) -> Iterator[Workload]:
-        """Every workload that runs whatever the architecture, as often as it runs."""
+        """Yield every workload that runs in all architectures, as often as it runs."""
         for part in self.parts:
             if isinstance(part, FixedModule):
                 yield part.workload
@@ -152,7 +152,7 @@ class Network:
                 yield from (workload for workload in (*part.preprocess, part.concat) if workload)
 
     def workloads(self) -> list[Workload]:
-        """Every workload that some architecture needs, once, sorted."""
+        """Return every workload that some architecture needs, once, sorted."""
         needed = set(self.fixed_workloads())
         for part in self.parts:
             if isinstance(part, CellInstance):
@@ -171,9 +171,9 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a space of the user's own comes from: what ``--space`` was given, the text of the file (None where it is
-    a Python object), and the SHA-256 of what it defines, but for its settings.
+class SpaceOrigin:
+    """The source of a user's space: the value of ``--space``, the text of the YAML file (None for a Python object),
+    and the SHA-256 of the definition without its settings.
     """
 
     spec: str
@@ -183,15 +183,15 @@ class Origin:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What can be chosen, how it is written, and the network around it.
+    """The choices of a space, their notation, and the network around them.
 
-    ``search_setting`` names the sizes a search uses, ``published_setting(text)`` those at which its papers count and
-    train an architecture written in that form.
+    ``search_setting`` names the sizes of the search network, ``published_setting(text)`` the sizes at which the papers
+    count and train an architecture written like ``text``.
 
-    ``macs_convention`` says how the space's papers count multiply-accumulates: "fvcore" (fvcore's default handles,
-    batch norm counted) or "conv_linear" (convolutions and the classifier with its bias, nothing else).
+    ``macs_convention`` is the way in which the papers count multiply-accumulates: "fvcore" (fvcore's default handles,
+    with batch norm) or "conv_linear" (convolutions and the classifier with its bias, nothing else).
 
-    ``origin`` is None for hwnas's own spaces.
+    ``origin`` is None for built-in spaces.
     """
 
     name: str
@@ -205,16 +205,16 @@ class SearchSpace:
     format_cells: Callable[[tuple[tuple[str, ...], ...], bool], str]
     build_network: Callable[[Setting], Network]
     published: Mapping[str, str]
-    origin: Origin | None = None
+    origin: SpaceOrigin | None = None
 
     @property
     def spec(self) -> str:
-        """What ``--space`` takes."""
+        """The value for ``--space``."""
         return self.origin.spec if self.origin else self.name
 
     @property
     def key(self) -> str:
-        """What tables call it: a space of the user's own by its name and the hash of what it defines."""
+        """The name in tables; that of a user's space carries the hash of its definition."""
         return f"{self.name}@{self.origin.sha256[:12]}" if self.origin else self.name
 
     @cached_property
@@ -226,7 +226,7 @@ class SearchSpace:
         return len(self.operations) ** self.num_edges
 
     def setting(self, name: str, **changes: int | None) -> Setting:
-        """A named setting with some of its sizes changed (None leaves one as it is).
+        """Return a named setting with some of its sizes changed; None leaves one as it is.
 
         Raises HwnasError for a setting the space does not have.
         """
@@ -245,7 +245,7 @@ class SearchSpace:
         return result
 
     def architecture(self, cells: tuple[tuple[str, ...], ...]) -> Architecture:
-        """Check and wrap one operation an edge.
+        """Return an architecture from one operation an edge.
 
         Raises HwnasError for a wrong number of cells or edges, or an operation the space does not have.
         """
@@ -262,19 +262,19 @@ class SearchSpace:
         return Architecture(self.name, cells)
 
     def parse(self, text: str) -> Architecture:
-        """Read an architecture in the space's own notation, or by the name under which it was published.
+        """Parse an architecture in the space's notation, or look it up by its published name.
 
         Raises HwnasError when the text is neither.
         """
         return self.architecture(self.parse_cells(self._written_out(text)))
 
     def evaluation_setting(self, text: str) -> str:
-        """The name of the setting at which the papers count and train an architecture written like ``text``."""
+        """Return the name of the setting at which the papers count and train an architecture written like ``text``."""
         return self.published_setting(self._written_out(text))
 
     def _written_out(self, text: str) -> str:
         return self.published.get(text.strip(), text.strip())
 
     def format(self, architecture: Architecture, all_edges: bool = False) -> str:
-        """The architecture in the space's notation, the shorter form where there is one unless ``all_edges``."""
+        """Return the architecture in the space's notation: the shorter form, if there is one, unless ``all_edges``."""
         return self.format_cells(architecture.cells, all_edges)

@@ -1,4 +1,4 @@
-"""A search space in the folder of a run: what the manifest says of a user's own, and how it is read back."""
+"""The search space in a run's folder: record a user's space in the manifest, and read it back."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ SPACE_FILE = "space.yaml"
 
 
 def definition_as_json(space: SearchSpace) -> dict[str, Any]:
-    """What a manifest says of a space of the user's own: the hash of what it defines, and where it is."""
+    """Return what a manifest records of a user's space: the hash of its definition, and its file or import path."""
     if space.origin is None:
         return {}
-    place = {"import": space.origin.spec} if space.origin.text is None else {"file": SPACE_FILE}
-    return {"space_definition": {"sha256": space.origin.sha256, **place}}
+    location = {"import": space.origin.spec} if space.origin.text is None else {"file": SPACE_FILE}
+    return {"space_definition": {"sha256": space.origin.sha256, **location}}
 
 
-def kept_space(manifest: Mapping[str, Any], name: str, run: Path) -> SearchSpace:
-    """The space ``name`` of a run: hwnas's own, the copy of the user's file in the run, or the module that it was
-    imported from.
+def space_of_run(manifest: Mapping[str, Any], name: str, run: Path) -> SearchSpace:
+    """Return the space ``name`` of a run: a built-in one, the run's copy of a YAML file, or a Python object.
 
-    Raises HwnasError when it is not there or defines something else than it did.
+    Raises HwnasError when it is missing or its definition has changed since the search.
     """
-    kept = manifest.get("space_definition")
-    if kept is None:
+    recorded = manifest.get("space_definition")
+    if recorded is None:
         return get_space(name)
-    if not isinstance(kept, dict) or not isinstance(kept.get("import", ""), str):
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("import", ""), str):
         raise HwnasError(f"{run / 'manifest.json'} is incomplete (space_definition)", "search again")
-    space = get_space(kept.get("import") or str(run / SPACE_FILE))
+    space = get_space(recorded.get("import") or str(run / SPACE_FILE))
     require_same_definition(manifest, space, run)
     return space
 
 
 def require_same_definition(manifest: Mapping[str, Any], space: SearchSpace, run: Path) -> None:
-    """Raises HwnasError when a run is of a space of this name that another file or module defines."""
-    there = manifest.get("space_definition", {}).get("sha256")
-    if manifest.get("space") == space.name and space.origin and there != space.origin.sha256:
+    """Raise HwnasError when the run's space has this space's name and another definition."""
+    recorded = manifest.get("space_definition", {}).get("sha256")
+    if manifest.get("space") == space.name and space.origin and recorded != space.origin.sha256:
         raise HwnasError(
-            f"{run} is a run of space {space.name}@{str(there)[:12]}, but {space.spec} now defines {space.key}",
+            f"{run} is a run of space {space.name}@{str(recorded)[:12]}, but {space.spec} now defines {space.key}",
             "undo the change, or search anew with another --out",
         )

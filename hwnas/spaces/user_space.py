@@ -1,4 +1,4 @@
-"""Spaces of the user's own: a YAML file, or a SearchSpace in a Python module (docs/how-to/own-space.md)."""
+"""Spaces that users define: a YAML file, or a SearchSpace in a Python module (docs/how-to/own-space.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.imports import IMPORT_PATH, import_object
-from hwnas.spaces.build import Layout, Stage
+from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION, SKIP
 from hwnas.spaces.convolutions import (
     MAX_DILATION,
@@ -25,7 +25,7 @@ from hwnas.spaces.convolutions import (
 from hwnas.spaces.notation import Notation
 from hwnas.spaces.operation import Operation, find_operation, register
 from hwnas.spaces.sized_space import SizedSpace
-from hwnas.spaces.space import NONE, Cell, Origin, SearchSpace, Setting
+from hwnas.spaces.space import NONE, Cell, SearchSpace, Setting, SpaceOrigin
 
 HOW = "docs/how-to/own-space.md has an example"
 MAX_BYTES = 64 << 10
@@ -37,11 +37,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Size = Annotated[int, Field(ge=1, le=1024)]
 
 
-class Strict(BaseModel):
+class Definition(BaseModel):
+    """One section of a YAML file. Unknown fields and values of another type are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class OperationText(Strict):
+class OperationDefinition(Definition):
     """An operation: the name of a registered one, or a name with a kind and its parameters or with the import path of
     an Operation.
     """
@@ -59,7 +61,7 @@ class OperationText(Strict):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _complete(self) -> OperationText:
+    def _complete(self) -> OperationDefinition:
         given = {key for key in ("kernel", "dilation", "pool") if getattr(self, key) is not None}
         takes = {"pool": {"kernel", "pool"}, "dilated_conv": {"kernel", "dilation"}}
         allowed = takes.get(self.kind or "", {"kernel"} if self.kind in PREFIXES else set())
@@ -72,7 +74,7 @@ class OperationText(Strict):
                 f"{self.name} is not a registered operation: give it a kind, or an operation: package.module:NAME"
             )
         if self.kind in PREFIXES and not (self.kernel or 0) % 2:
-            raise ValueError(f"{self.name}: {self.kind} needs a kernel, and an odd one")
+            raise ValueError(f"{self.name}: {self.kind} needs an odd kernel")
         if self.kind == "pool" and (self.pool is None or self.kernel not in (None, 3)):
             raise ValueError(f"{self.name}: pool needs pool: max or pool: avg; its kernel is 3")
         if self.kind in ALONE and self.name != self.kind:
@@ -81,7 +83,7 @@ class OperationText(Strict):
         if meant not in (None, self.op):
             raise ValueError(f"{self.name} is the name of another operation than {self.op}")
         if meant is None and _is_taken(self.name):
-            raise ValueError(f"{self.name}: torch's modules have something else of that name")
+            raise ValueError(f"{self.name}: the name is taken by torch modules, use another")
         return self
 
     @cached_property
@@ -105,21 +107,21 @@ def _imported(path: str) -> Operation:
     """The operation that ``package.module:NAME`` names, registered. Raises HwnasError when it is something else."""
     found = import_object(path, "operation")
     if not isinstance(found, Operation):
-        raise HwnasError(f"operation {path} is a {type(found).__name__}", "name a hwnas.spaces.Operation")
+        raise HwnasError(f"operation {path} is of type {type(found).__name__}", "name a hwnas.spaces.Operation")
     if not found.candidate:
         raise HwnasError(f"operation {path} is not for the edges of a cell", "set candidate=True")
     return register(found)
 
 
 def _is_taken(name: str) -> bool:
-    """Whether a torch module cannot hold a part of this name."""
+    """Return whether torch modules have an attribute of this name, so that it cannot name a submodule."""
     from torch import nn
 
     return hasattr(nn.ModuleDict(), name) or hasattr(nn.ParameterDict(), name)
 
 
-class CellText(Strict):
-    """A kind of cell. By default every node reads all before it, and the last one is the cell's output."""
+class CellDefinition(Definition):
+    """A kind of cell. By default every node reads all nodes before it, and the last one is the output."""
 
     inputs: Annotated[int, Field(ge=1, le=2)] = 1
     nodes: Annotated[int, Field(ge=1, le=8)]
@@ -127,7 +129,7 @@ class CellText(Strict):
     outputs: list[int] | None = Field(None, min_length=1, max_length=8)
 
     @model_validator(mode="after")
-    def _sound(self) -> CellText:
+    def _sound(self) -> CellDefinition:
         cell = self.cell
         nodes = range(cell.num_inputs + cell.num_nodes)
         for source, target in cell.edges:
@@ -135,17 +137,17 @@ class CellText(Strict):
                 inner = f"{cell.inner_nodes[0]} to {cell.inner_nodes[-1]}"
                 raise ValueError(f"edge [{source}, {target}] is not from a node to one of {inner}")
             if source >= target:
-                raise ValueError(f"edge [{source}, {target}] goes backwards: a node reads those before it")
+                raise ValueError(f"edge [{source}, {target}] goes backwards: a node reads earlier nodes")
         if len(set(cell.edges)) != len(cell.edges):
-            raise ValueError("an edge stands twice")
+            raise ValueError("an edge is there twice")
         if len(set(cell.outputs)) != len(cell.outputs) or any(node not in cell.inner_nodes for node in cell.outputs):
-            raise ValueError(f"outputs {list(cell.outputs)} are not different nodes behind the inputs")
+            raise ValueError(f"outputs {list(cell.outputs)} are not distinct nodes after the inputs")
         for node in cell.inner_nodes:
             if not cell.edges_into(node):
                 raise ValueError(f"node {node} has no edge into it")
         for node in nodes:
             if node not in cell.outputs and not cell.edges_from(node):
-                raise ValueError(f"node {node} leads nowhere: it has no edge and is no output")
+                raise ValueError(f"node {node} is unused: it has no outgoing edge and is no output")
         return self
 
     @property
@@ -156,15 +158,15 @@ class CellText(Strict):
         return Cell(self.inputs, self.nodes, tuple(edges), tuple(sorted(self.outputs or [inner[-1]])))
 
 
-class StemText(Strict):
-    """``channels`` times the setting's; ``imagenet`` makes the image 8 times smaller."""
+class StemDefinition(Definition):
+    """The stem, with ``channels`` times the setting's channels. ``imagenet`` makes the image 8 times smaller."""
 
     kind: Literal["conv_3x3", "imagenet"] = "conv_3x3"
     channels: Annotated[int, Field(ge=1, le=16)] = 1
 
 
-class StageText(Strict):
-    """hwnas.spaces.build.Stage."""
+class StageDefinition(Definition):
+    """A stage of the network (hwnas.spaces.build.NetworkStage)."""
 
     cell: str
     channels: Annotated[int, Field(ge=1, le=64)] = 1
@@ -172,14 +174,14 @@ class StageText(Strict):
     reduction: str | None = None
 
 
-class NetworkText(Strict):
-    stem: StemText = StemText()
-    stages: list[StageText] = Field(min_length=1, max_length=8)
+class NetworkDefinition(Definition):
+    stem: StemDefinition = StemDefinition()
+    stages: list[StageDefinition] = Field(min_length=1, max_length=8)
     head: Literal["pool_linear", "window_pool_linear", "norm_relu_pool_linear"] = "norm_relu_pool_linear"
 
 
-class SettingText(Strict):
-    """hwnas.spaces.Setting."""
+class SettingDefinition(Definition):
+    """A named size (hwnas.spaces.Setting)."""
 
     channels: Annotated[int, Field(ge=2, le=1024)]
     depth: Annotated[int, Field(ge=1, le=50)] = 1
@@ -190,33 +192,33 @@ class SettingText(Strict):
     pool_norm: bool = False
 
 
-class SpaceText(Strict):
-    """A whole file."""
+class SpaceDefinition(Definition):
+    """A YAML file."""
 
     name: Annotated[str, Field(pattern=f"^{SPACE_NAME}$")]
-    operations: list[OperationText] = Field(min_length=2, max_length=24)
-    cells: dict[Name, CellText] = Field(min_length=1, max_length=4)
-    network: NetworkText
-    settings: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], SettingText] = Field(
+    operations: list[OperationDefinition] = Field(min_length=2, max_length=24)
+    cells: dict[Name, CellDefinition] = Field(min_length=1, max_length=4)
+    network: NetworkDefinition
+    settings: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")], SettingDefinition] = Field(
         min_length=1, max_length=20
     )
     search_setting: str | None = None
     macs_convention: Literal["fvcore", "conv_linear"] = "fvcore"
 
     @model_validator(mode="after")
-    def _sound(self) -> SpaceText:
+    def _sound(self) -> SpaceDefinition:
         names, ops = [operation.name for operation in self.operations], [operation.op for operation in self.operations]
         for number, name in enumerate(names):
             if name in names[:number]:
-                raise ValueError(f"operations: {name} stands twice")
+                raise ValueError(f"operations: {name} is there twice")
             if ops[number] in ops[:number]:
                 raise ValueError(f"operations: {name} and {names[ops.index(ops[number])]} are the same operation")
         if NONE not in names:
-            raise ValueError("operations: none is missing, which leaves an edge out")
+            raise ValueError("operations: none is missing, which leaves out an edge")
         if sum(len(cell.cell.edges) for cell in self.cells.values()) > MAX_EDGES:
-            raise ValueError(f"cells: they have more than {MAX_EDGES} edges")
+            raise ValueError(f"cells: more than {MAX_EDGES} edges")
         if taken := next((kind for kind in self.cells if kind == RESIDUAL_REDUCTION or _is_taken(kind)), None):
-            raise ValueError(f"cells.{taken}: the name is taken, give another")
+            raise ValueError(f"cells.{taken}: the name is taken, use another")
         self._check_stages()
         if self.search_setting not in (None, *self.settings):
             raise ValueError(f"search_setting: {self.search_setting} is not one of {', '.join(self.settings)}")
@@ -226,26 +228,28 @@ class SpaceText(Strict):
         stages = self.network.stages
         reductions = {s.reduction for s in stages if s.reduction}
         if both := {s.cell for s in stages} & reductions:
-            raise ValueError(f"network.stages: cell {min(both)} is both a reduction and not one; give them two kinds")
+            raise ValueError(
+                f"network.stages: cell {min(both)} is used both as a reduction and otherwise; define two kinds of cell"
+            )
         for number, stage in enumerate(stages):
             for field, kind in (("cell", stage.cell), ("reduction", stage.reduction)):
                 if kind not in (*self.cells, *((RESIDUAL_REDUCTION, None) if field == "reduction" else ())):
-                    raise ValueError(f"network.stages.{number}.{field}: {kind} is no kind of cell")
+                    raise ValueError(f"network.stages.{number}.{field}: there is no cell {kind}")
         placed = {s.cell for s in stages if s.cells != 0} | reductions
         if unused := [kind for kind in self.cells if kind not in placed]:
-            raise ValueError(f"cells.{unused[0]}: no stage of the network has such a cell")
+            raise ValueError(f"cells.{unused[0]}: no stage of the network uses it")
 
     def space(self, spec: str, text: str) -> SearchSpace:
-        """The space that the file ``spec`` with this text defines. Raises HwnasError when an image is too small."""
+        """Return the space. ``spec`` is the file and ``text`` its content. Raises HwnasError for too small images."""
         operations = {operation.name: str(operation.op) for operation in self.operations}
         cells = {kind: described.cell for kind, described in self.cells.items()}
-        stages = tuple(Stage(**stage.model_dump()) for stage in self.network.stages)
+        stages = tuple(NetworkStage(**stage.model_dump()) for stage in self.network.stages)
         layout = Layout(operations, cells, stages, self.network.head, self.network.stem.channels)
         stem = "imagenet" if self.network.stem.kind == "imagenet" else "cifar"
         settings = {name: Setting(**sizes.model_dump(), stem=stem) for name, sizes in self.settings.items()}
         usual = self.search_setting or next(iter(settings))
         notation = Notation(self.name, cells, next(name for name in operations if name != NONE))
-        # Sizes are told apart by the names of networks in tables; what is left is what these names cannot say.
+        # The hash leaves out what the names of networks in tables state: the sizes.
         shapes = [(kind, asdict(cell)) for kind, cell in cells.items()]
         meant = [list(operations.items()), shapes, self.network.model_dump(), self.macs_convention]
         space = SearchSpace(
@@ -260,20 +264,20 @@ class SpaceText(Strict):
             format_cells=notation.format,
             build_network=layout.network,
             published={},
-            origin=Origin(spec, text, sha256_of(meant)),
+            origin=SpaceOrigin(spec, text, sha256_of(meant)),
         )
         for name, sizes in settings.items():
             try:
                 _ = SizedSpace(space, sizes).network  # raises where the image is too small
             except HwnasError as error:
-                raise HwnasError(f"space {spec}: settings.{name}: {error.problem}", "give a larger one") from None
+                raise HwnasError(f"space {spec}: settings.{name}: {error.problem}", "use a larger one") from None
         return space
 
 
 def read_space(path: Path, builtin: tuple[str, ...]) -> SearchSpace:
-    """The space that a YAML file defines; ``builtin`` are names that it may not take.
+    """Read the space that a YAML file defines. It cannot have one of the names ``builtin``.
 
-    Raises HwnasError that names the file and the field when it is missing or anything in it is wrong.
+    Raises HwnasError that names the file and the invalid field.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -285,14 +289,15 @@ def read_space(path: Path, builtin: tuple[str, ...]) -> SearchSpace:
         raise HwnasError(f"space {path} is not a text file", HOW) from None
     space = parse_space(str(path), text)
     if space.name in builtin:
-        raise HwnasError(f"space {path}: name: {space.name} is a space of hwnas", "give it another name")
+        raise HwnasError(f"space {path}: name: {space.name} is a built-in space", "use another name")
     return space
 
 
-@cache  # the same file is the same space
+@cache  # the same text gives the same object
 def parse_space(spec: str, text: str) -> SearchSpace:
+    """Parse the text of the YAML file ``spec``. Raises HwnasError that names the file and the invalid field."""
     try:
-        return SpaceText.model_validate(_load(spec, text)).space(spec, text)
+        return SpaceDefinition.model_validate(_load(spec, text)).space(spec, text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step)[:40] for step in first["loc"][:8])
@@ -301,19 +306,19 @@ def parse_space(spec: str, text: str) -> SearchSpace:
 
 
 def _load(spec: str, text: str) -> Any:
-    """What the YAML says; a key that stands twice, and references from one place to another, are refused."""
+    """Parse YAML without aliases and without duplicate keys."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise ValueError("it refers to another place in it with *")
+                raise ValueError("it has an alias (*)")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if again := next((key for key in keys if keys.count(key) > 1), None):
-                raise ValueError(f"{again} stands twice in one place")
+                raise ValueError(f"the key {again} is there twice")
             return super().construct_mapping(node, deep)
 
     try:
@@ -325,18 +330,20 @@ def _load(spec: str, text: str) -> Any:
 
 @cache
 def import_space(path: str, builtin: tuple[str, ...]) -> SearchSpace:
-    """The SearchSpace that ``package.module:NAME`` names. Raises HwnasError when it is something else."""
+    """Import the SearchSpace ``package.module:NAME``. Raises HwnasError when it is something else or incomplete."""
     found = import_object(path, "space")
     if not isinstance(found, SearchSpace):
-        raise HwnasError(f"space {path} is a {type(found).__name__}", "name a hwnas.spaces.SearchSpace")
+        raise HwnasError(f"space {path} is of type {type(found).__name__}", "name a hwnas.spaces.SearchSpace")
     if found.name in builtin or not re.fullmatch(SPACE_NAME, found.name):
-        raise HwnasError(f"space {path}: the name {found.name!r} is taken or not plain", "use letters, digits, - and _")
+        raise HwnasError(
+            f"space {path}: the name {found.name!r} is taken or invalid", "use another, of letters, digits, - and _"
+        )
     if NONE not in found.operations:
-        raise HwnasError(f"space {path}: operations lack none, which leaves an edge out", HOW)
+        raise HwnasError(f"space {path}: operations lack none, which leaves out an edge", HOW)
     try:
         network = SizedSpace.named(found).network
         cells = [(kind, asdict(cell)) for kind, cell in found.cells.items()]
         digest = sha256_of([found.operations, cells, [asdict(part) for part in network.parts], found.macs_convention])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HwnasError(f"space {path} is incomplete: {type(error).__name__}: {error}", HOW) from None
-    return replace(found, origin=Origin(path, None, digest))
+    return replace(found, origin=SpaceOrigin(path, None, digest))

@@ -50,7 +50,7 @@ def deployed_latency(architecture: Architecture) -> float:
     total = sum(table[workload] for workload in network.fixed_workloads())
     for (kind, cell), chosen in zip(space.cells.items(), architecture.cells, strict=True):
         live = live_by_paths(cell, chosen)
-        for place in network.places(kind):
+        for place in network.cell_instances(kind):
             for e, op in enumerate(chosen):
                 workload = place.candidates[e][op]
                 total += table[workload] if live[e] and workload else 0.0

@@ -259,7 +259,7 @@ def changed(path: str, value: Any, content: dict = OWN) -> dict:
         (changed("cells.cell.edges.0", [0, 9]), ["cells.cell", "not from a node"]),
         (changed("cells.cell.edges.0", [0, 2]), ["cells.cell", "twice"]),
         (changed("cells.cell.edges", [[0, 1], [1, 2]]), ["cells.cell", "node 3 has no edge"]),
-        (changed("cells.cell.edges", [[0, 1], [0, 2], [1, 3]]), ["cells.cell", "node 2 leads nowhere"]),
+        (changed("cells.cell.edges", [[0, 1], [0, 2], [1, 3]]), ["cells.cell", "node 2 is unused"]),
         (changed("cells.cell.nodes", 0), ["cells.cell.nodes"]),
         (changed("cells.cell.nodes", 10**9), ["cells.cell.nodes"]),
         (changed("cells.cell.outputs", []), ["cells.cell.outputs"]),
@@ -283,7 +283,7 @@ def changed(path: str, value: Any, content: dict = OWN) -> dict:
         ("", ["space.yaml"]),
         ("- 1", ["space.yaml"]),
         ("name: [", ["not valid YAML"]),
-        ("name: a\nname: b", ["name stands twice"]),
+        ("name: a\nname: b", ["the key name is there twice"]),
         ("a: &x [1]\nb: *x", ["not valid YAML"]),
         ("[" * 5000, ["not valid YAML"]),
         ("a: " + "9" * 5000, ["not valid YAML"]),
@@ -372,7 +372,7 @@ def test_settings_may_be_added_without_a_new_table(tmp_path: Path) -> None:
 MODULE = """
 import numpy as np
 from hwnas.spaces import Cell, SearchSpace, Setting
-from hwnas.spaces.build import Layout, Stage
+from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.notation import Notation
 
 OPERATIONS = {"none": "none", "skip_connect": "skip_connect", "nor_conv_5x5": "nor_conv_5x5"}
@@ -382,7 +382,8 @@ SPACE = SearchSpace(
     name="python_space", operations=tuple(OPERATIONS), cells=CELLS,
     settings={"small": Setting(channels=4, depth=1, height=12, width=10, classes=3)}, search_setting="small",
     published_setting=lambda text: "small", macs_convention="fvcore", parse_cells=NOTATION.parse,
-    format_cells=NOTATION.format, build_network=Layout(OPERATIONS, CELLS, (Stage("cell"),), "pool_linear").network,
+    format_cells=NOTATION.format,
+    build_network=Layout(OPERATIONS, CELLS, (NetworkStage("cell"),), "pool_linear").network,
     published={},
 )
 random = np.random.default_rng(0)
