@@ -1,7 +1,7 @@
 """The DARTS space (Liu et al., ICLR 2019), also that of SNAS (Xie et al., ICLR 2019): 8 operations, 14 edges a cell.
 
 There are two kinds of cell. Each has two inputs (the outputs of the two cells before it, brought to its channels) and
-four nodes; its output is the concatenation of the four. The edges that leave the inputs of a reduction cell have stride 2.
+four nodes, whose concatenation is its output. Edges that leave the inputs of a reduction cell have stride 2.
 """
 
 from __future__ import annotations
