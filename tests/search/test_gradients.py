@@ -120,7 +120,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
                 model = search.targets[0].objective.costs[metric]
                 assert isinstance(model, CostModel)
                 _, edges = model.linear()
-                r = (w * edges[kind] / len(network.places(kind))).sum(axis=1)
+                r = (w * edges[kind] / len(network.cell_instances(kind))).sum(axis=1)
                 clamped += int((r < 1).sum())
                 if form == "log":
                     total += np.log(np.maximum(r / (4 if metric == "memory_access_bytes" else 1), 1)).sum() / 3
