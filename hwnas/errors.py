@@ -1,10 +1,10 @@
-"""The one error that hwnas raises for anything a user can fix."""
+"""The error for any problem that the user can fix."""
 
 
 class HwnasError(Exception):
-    """What is wrong, and the command or change that fixes it.
+    """An error that the user can fix: ``problem`` says what is wrong, ``fix`` is the command or change that fixes it.
 
-    The command line prints it as one line and exits with code 2.
+    The command line prints both in one line and exits with code 2.
     """
 
     def __init__(self, problem: str, fix: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, read with one clear error, found where the wheel put them."""
+"""Write files atomically, read JSON with clear errors, hash content, find the files that the wheel contains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hwnas.errors import HwnasError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without an error.
+    """Yield a temporary file in the folder of ``path`` that replaces ``path`` when the block ends without an error.
 
     Raises HwnasError when the folder cannot be written.
     """
@@ -37,22 +37,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def unwritable(folder: Path, error: OSError) -> HwnasError:
+    """Return the error for a folder that cannot be written."""
     return HwnasError(f"cannot write to folder {folder}: {error.strerror}", "give another one with --out")
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically. Raises HwnasError when the folder cannot be written."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON with sorted keys atomically. Raises ValueError for NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, fix: str, max_bytes: int = 64 << 20) -> Any:
-    """Parse a JSON file of at most ``max_bytes``; NaN, infinities and duplicate keys are refused.
+    """Parse a JSON file of at most ``max_bytes``; NaN, infinities and duplicate keys are invalid.
 
-    Raises HwnasError, with ``fix`` as the advice, when it is missing, too large or not JSON.
+    Raises HwnasError, with ``fix`` as the advice, when the file is missing, too large or invalid.
     """
     try:
         if path.stat().st_size > max_bytes:
@@ -66,7 +69,7 @@ def read_json(path: Path, fix: str, max_bytes: int = 64 << 20) -> Any:
 
 
 def parse_json(data: bytes, name: str, fix: str) -> Any:
-    """What the JSON text ``data`` says; ``name`` is what an error calls it. Raises HwnasError as ``read_json`` does."""
+    """Parse JSON text; ``name`` names it in errors. Raises HwnasError as ``read_json`` does."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -78,39 +81,41 @@ def parse_json(data: bytes, name: str, fix: str) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number that a file may hold")
+    raise ValueError(f"{name} is not allowed in a file")
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return result
 
 
 def canonical_json(value: Any) -> str:
-    """The text whose SHA-256 names ``value``: sorted keys, no spaces, shortest round-trip floats."""
+    """Return canonical JSON, the text that hashes refer to: sorted keys, no spaces, shortest round-trip floats."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def sha256_of(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shipped(name: str) -> Path:
-    """A file or folder of ``profilers/``, ``latency_tables/`` or ``configs/``, from the wheel or the checkout."""
+    """Return a path in ``profilers/``, ``latency_tables/`` or ``configs/``, in the wheel or the checkout."""
     package = Path(str(resources.files("hwnas")))
     inside = package / "_shipped" / name
     return inside if inside.exists() else package.parent / name
 
 
 def append_lines(path: Path) -> Callable[[str], None]:
-    """A function that appends one line to ``path`` and hands it to the operating system at once."""
+    """Return a function that appends a line to ``path`` and flushes it. Raises HwnasError for an unwritable folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a", encoding="utf-8")

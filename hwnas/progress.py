@@ -1,4 +1,4 @@
-"""Progress: bars with the time left on a terminal, plain lines in a log. Always on standard error."""
+"""Show progress on standard error: bars with the remaining time on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ OnProgress = Callable[[str, int, int], None]  # called with stage, done, total
 
 
 class Progress:
-    """Call it with (stage, done, total); use it as a context. Nothing is shown when ``quiet``."""
+    """Progress display: a context manager, called with (stage, done, total). Shows nothing when ``quiet``."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self._bar: Any = None
         self._tasks: dict[str, Any] = {}
-        self._started: dict[str, tuple[float, int, float]] = {}  # when, at what count, when the next line is due
+        self._started: dict[str, tuple[float, int, float]] = {}  # stage: start time, first count, time of the next line
 
     def __enter__(self) -> Progress:
         if not self.quiet and sys.stderr.isatty():
@@ -53,7 +53,7 @@ class Progress:
             self._bar.update(self._tasks[stage], completed=done, total=total)
             return
         now = time.monotonic()
-        if done >= total:  # a later use of the same stage starts anew
+        if done >= total:  # the next use of the stage starts from the beginning
             if self._started.pop(stage, None):
                 print(f"{stage}: {done}/{total}", file=sys.stderr, flush=True)
             return
@@ -64,7 +64,7 @@ class Progress:
             self._started[stage] = (start, first, now + 10)
 
     def log(self, line: str) -> None:
-        """One line above the bars."""
+        """Print one line above the bars."""
         if self.quiet:
             return
         if self._bar:

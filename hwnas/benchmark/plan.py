@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwnas import __version__
 from hwnas.budgets.budget import Budget, parse_budget, preview
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of, unwritable, write_json

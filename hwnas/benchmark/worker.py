@@ -25,8 +25,8 @@ import torch
 
 from hwnas.benchmark.cost_meter import CostMeter
 from hwnas.budgets.budget import Budget
+from hwnas.cost.build import CostFunction, build_metrics
 from hwnas.cost.counts import count_metrics
-from hwnas.cost.metrics import Metric, build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
@@ -110,7 +110,7 @@ def search_one(folder: Path, send: Send) -> None:
     )
 
 
-def cost_models(sized: SizedSpace, table: LatencyTable | None) -> dict[str, Metric]:
+def cost_models(sized: SizedSpace, table: LatencyTable | None) -> dict[str, CostFunction]:
     """Return the cost model of every metric of a table, or without one those of the network alone."""
     if table:
         return build_metrics(table, sized)

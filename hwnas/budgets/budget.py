@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from hwnas.budgets.derive import Limits, cheapest
 from hwnas.budgets.infeasible import contradiction
-from hwnas.cost.devices import LATENCY, devices_of, latency_on, quantity_of
-from hwnas.cost.memory import MEMORY_ACCESS
-from hwnas.cost.metrics import Metric
+from hwnas.budgets.text import split_device
+from hwnas.cost.build import CostFunction
+from hwnas.cost.metric import BYTE_UNITS, BYTES, LATENCY, METRICS, Metric
 from hwnas.cost.model import Array
-from hwnas.cost.peak import PEAK_MEMORY, PeakModel
+from hwnas.cost.peak import PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, every_choice
@@ -24,24 +24,7 @@ from hwnas.spaces.encoding import ENUMERABLE, every_choice
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
 SAMPLES = 20_000
 PEAK_SAMPLES = 2_000  # the first of them: a peak takes a millisecond
-UNITS: dict[str, tuple[str, float]] = {
-    "us": ("latency_ms", 1e-3),
-    "ms": ("latency_ms", 1.0),
-    "s": ("latency_ms", 1e3),
-    "macs": ("macs", 1.0),
-    "params": ("params", 1.0),
-}
 PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
-BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
-# What stands behind a dash: the metrics that are shares, percentiles or bytes of something.
-NAMES = {
-    "latency": "latency_ms",
-    "macs": "macs",
-    "params": "params",
-    "memory-access": MEMORY_ACCESS,
-    "peak-memory": PEAK_MEMORY,
-}
-IN_BYTES = {name: metric for name, metric in NAMES.items() if metric.endswith("_bytes")}
 FORMS = (
     "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params, 40MB-memory-access or "
     "2MB-peak-memory; join several with a comma; 4.5ms@NAME where one network is for several devices"
@@ -65,29 +48,20 @@ class Budget:
     @property
     def devices(self) -> list[str]:
         """The devices that the limits name."""
-        return devices_of(self.limits)
+        return _devices(self.limits)
 
     def describe(self) -> str:
         return ", ".join(f"{metric} <= {format_amount(metric, bound)}" for metric, bound in self.limits.items())
 
 
-def byte_unit(value: float) -> str:
-    """The unit in which so many bytes are a short number."""
-    return next((unit for unit in ("GB", "MB", "kB") if value >= BYTE_UNITS[unit]), "B")
-
-
 def format_amount(metric: str, value: float) -> str:
     """A cost with its unit, for people."""
-    metric = quantity_of(metric)
-    if metric == LATENCY:
-        return f"{value:.4g} ms"
-    if metric.endswith("_bytes"):
-        unit = byte_unit(value)
-        return f"{value / BYTE_UNITS[unit]:.4g} {unit}"
-    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.4g} {prefix} {metric}"
-    return f"{value:.0f} {metric}"
+    return Metric.parse(metric).format(value)
+
+
+def _devices(metrics: Iterable[str]) -> list[str]:
+    """Return the devices that any of the metrics name, each once."""
+    return list(dict.fromkeys(device for metric in metrics if (device := Metric.parse(metric).device)))
 
 
 @dataclass(frozen=True)
@@ -100,7 +74,7 @@ class Preview:
     the costliest seen, if that is more.
     """
 
-    model: Metric
+    model: CostFunction
     choices: NDArray[np.intp]
     exact: bool
 
@@ -127,7 +101,7 @@ class Preview:
         return (self.percentile(min(q + sigma, 100)) - self.percentile(max(q - sigma, 0))) / 2
 
 
-def _costliest(model: Metric) -> NDArray[np.intp]:
+def _costliest(model: CostFunction) -> NDArray[np.intp]:
     """The costliest operation of every edge [edges of all cells]."""
     if isinstance(model, PeakModel):
         return model.heaviest()
@@ -143,7 +117,7 @@ def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     return np.random.default_rng(0).integers(len(space.operations), size=(SAMPLES, space.num_edges)), False
 
 
-def preview(models: Mapping[str, Metric]) -> dict[str, Preview]:
+def preview(models: Mapping[str, CostFunction]) -> dict[str, Preview]:
     """The spread of every metric over the space, over one set of architectures (of peak memory over the first of a
     sample).
     """
@@ -194,7 +168,12 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
 
 
 def limits_of(previews: Mapping[str, Preview], budget: Budget) -> Limits:
-    """The budget's limits as derivation takes them."""
+    """Return the budget's limits as derivation takes them. Raises HwnasError for a metric that nothing predicts."""
+    if unknown := [metric for metric in budget.limits if metric not in previews]:
+        raise HwnasError(
+            f"budget {budget.text!r} limits {', '.join(unknown)}, which nothing here predicts",
+            "load the file that registers the metric, as the search did",
+        )
     return {metric: (previews[metric].model, bound) for metric, bound in budget.limits.items()}
 
 
@@ -227,39 +206,37 @@ def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str,
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
-    amount, named, device = (part.strip() for part in text.partition("@"))
-
-    def metric_of(quantity: str) -> str:
-        return _metric(text, quantity, device if named else None, previews)
-
+    """Read one limit: the name of its metric, and the bound in the metric's unit."""
+    amount, device = split_device(text)
+    by_option = {metric.option: metric for metric in METRICS.values()}
+    in_bytes = {option: metric for option, metric in by_option.items() if metric.unit == BYTES}
+    by_unit = {unit: metric for metric in METRICS.values() if metric.unit != BYTES for unit in metric.units}
     number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*"
-    if found := re.fullmatch(rf"(mild|moderate|aggressive|\d+(?:\.\d+)?%)(?:-({'|'.join(NAMES)}))?", amount):
-        metric = metric_of(NAMES[found[2] or "latency"])
+    if found := re.fullmatch(rf"({'|'.join(NAMED)}|\d+(?:\.\d+)?%)(?:-({'|'.join(by_option)}))?", amount):
+        metric = _on_device(text, by_option[found[2] or LATENCY.option], device, previews)
         spread = previews[metric]
         if found[1] in NAMED:
             return metric, spread.percentile(NAMED[found[1]])
         return metric, float(found[1][:-1]) / 100 * spread.greatest
-    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(IN_BYTES)})", amount):
-        return metric_of(IN_BYTES[found[3]]), float(found[1]) * BYTE_UNITS[found[2]]
-    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?(us|ms|s|macs|params)", amount):
-        quantity, factor = UNITS[found[3]]
-        return metric_of(quantity), float(found[1]) * PREFIXES[found[2]] * factor
+    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(in_bytes)})", amount):
+        return _on_device(text, in_bytes[found[3]], device, previews), float(found[1]) * BYTE_UNITS[found[2]]
+    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?({'|'.join(by_unit)})", amount):
+        metric = _on_device(text, by_unit[found[3]], device, previews)
+        return metric, float(found[1]) * PREFIXES[found[2]] * by_unit[found[3]].units[found[3]]
     raise HwnasError(f"cannot read budget {text!r}", FORMS)
 
 
-def _metric(text: str, quantity: str, device: str | None, previews: Mapping[str, Preview]) -> str:
-    """The metric that a limit is on."""
-    known = devices_of(previews)
-    if quantity != LATENCY:
+def _on_device(text: str, metric: Metric, device: str | None, previews: Mapping[str, Preview]) -> str:
+    """Return the name of the metric that a limit is on, among those previewed."""
+    known = _devices(previews)
+    if not metric.measured:
         if device is not None:
-            raise HwnasError(f"{quantity} in {text!r} do not depend on the device", f"leave out '@{device}'")
-        return quantity
-    if device is None:
-        if known:
-            raise HwnasError(
-                f"{text!r} does not say on which device", f"write {text}@NAME with one of {', '.join(known)}"
-            )
-        return LATENCY
-    if device not in known:
+            raise HwnasError(f"{metric.name} in {text!r} do not depend on the device", f"leave out '@{device}'")
+    elif device is None and known:
+        raise HwnasError(f"{text!r} does not say on which device", f"write {text}@NAME with one of {', '.join(known)}")
+    elif device is not None and device not in known:
         raise HwnasError(f"budget {text!r} is on an unknown device {device!r}", f"known: {', '.join(known) or 'none'}")
-    return latency_on(device)
+    name = metric.on(device).name
+    if name not in previews:
+        raise HwnasError(f"budget {text!r} limits {name}, which nothing says here", f"use {', '.join(previews)}")
+    return name

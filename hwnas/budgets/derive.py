@@ -41,14 +41,14 @@ from scipy.sparse import csr_array
 
 from hwnas.budgets.integer_program import CellVariables, Program, addition_rows, shared_rows
 from hwnas.calibration.design_matrix import connected
-from hwnas.cost.metrics import Metric
+from hwnas.cost.build import CostFunction
 from hwnas.cost.model import Array, CostModel
 from hwnas.cost.peak import Cover, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, decode, every_choice
 
-Limits = Mapping[str, tuple[Metric, float]]
+Limits = Mapping[str, tuple[CostFunction, float]]
 LEAST_LOG_PROBABILITY = -60.0
 MOST_IN_VAIN = 1_000
 OBJECTIVE_SIZE = 1e3  # of the largest coefficient: HiGHS stops within 1e-6 of the optimum
@@ -95,7 +95,7 @@ def ranked(
     yield from _ranked(space, clipped(log_probability), None, limits, inputs_per_node)
 
 
-def cheapest(model: Metric, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
+def cheapest(model: CostFunction, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
     """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
     found = next(_ranked(model.space, None, model, limits or {}, inputs_per_node), None)
     if found is None:
@@ -120,7 +120,7 @@ def scores(space: SearchSpace, log_probability: Mapping[str, Array], choices: ND
 def _ranked(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
-    least: Metric | None,
+    least: CostFunction | None,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:
@@ -137,7 +137,7 @@ def _ranked(
 def _enumerate(
     space: SearchSpace,
     score: Mapping[str, Array] | None,
-    least: Metric | None,
+    least: CostFunction | None,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:

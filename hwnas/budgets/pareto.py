@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.budgets.derive import Limits, cheapest, derive, keeps_rules, scores
-from hwnas.cost.metrics import Metric
+from hwnas.cost.build import CostFunction
 from hwnas.cost.model import Array
 from hwnas.spaces import Architecture, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice
@@ -47,7 +47,7 @@ class ParetoSet:
 def pareto(
     space: SearchSpace,
     log_probability: Mapping[str, Array],
-    model: Metric,
+    model: CostFunction,
     limits: Limits,
     inputs_per_node: int | None = None,
     points: int | None = None,
@@ -69,7 +69,7 @@ def pareto(
 def _enumerated(
     space: SearchSpace,
     log_probability: Mapping[str, Array],
-    model: Metric,
+    model: CostFunction,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> ParetoSet:
@@ -92,7 +92,7 @@ def _enumerated(
 def _swept(
     space: SearchSpace,
     log_probability: Mapping[str, Array],
-    model: Metric,
+    model: CostFunction,
     limits: Limits,
     inputs_per_node: int | None,
     points: int | None,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hwnas.budgets.budget import BYTE_UNITS, Budget, Preview, byte_unit, format_amount
+from hwnas.budgets.budget import Budget, Preview, format_amount
 from hwnas.budgets.pareto import ParetoSet, Point
-from hwnas.cost.devices import LATENCY, device_of, quantity_of
+from hwnas.cost.metric import BYTE_UNITS, BYTES, LATENCY, MACS, Metric, byte_unit
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.plotting import colours_and_markers, require_picture, save, style, without_frame
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
-NAMES = {
-    "latency_ms": "predicted latency",
-    "macs": "multiply-accumulates",
-    "params": "parameters",
-    "memory_access_bytes": "memory access",
-    "peak_activation_bytes": "peak activation memory",
-}
 WIDE = 8.0  # greatest over least: from here on a logarithmic scale shows more
 
 
@@ -39,15 +32,19 @@ class Unit:
     factor: float
 
 
-def unit_of(metric: str, greatest: float) -> Unit:
-    """The unit in which numbers up to ``greatest`` are short."""
-    quantity, device = quantity_of(metric), device_of(metric)
-    name = NAMES.get(quantity, quantity.replace("_", " ")) + (f" on {device}" if device else "")
-    if quantity == LATENCY:
-        return Unit(f"{name}, µs", 1e3) if greatest < 0.1 else Unit(f"{name}, ms", 1.0)
-    if metric.endswith("_bytes"):
+def unit_of(name: str, greatest: float) -> Unit:
+    """The unit in which values of a metric up to ``greatest`` are short."""
+    metric = Metric.parse(name)
+    name = (metric.label or metric.quantity.replace("_", " ")) + (f" on {metric.device}" if metric.device else "")
+    if metric.unit == BYTES:
         unit = byte_unit(greatest)
         return Unit(f"{name}, {unit}", 1 / BYTE_UNITS[unit])
+    if metric.unit:
+        smaller = [(size, unit) for unit, size in metric.units.items() if size < 1]
+        if greatest >= 0.1 or not smaller:
+            return Unit(f"{name}, {metric.unit}", 1.0)
+        size, unit = max(smaller)
+        return Unit(f"{name}, {unit.replace('u', 'µ', 1)}", 1 / size)
     for word, size in (("billions", 1e10), ("millions", 1e6), ("thousands", 1e3)):
         if greatest >= size:
             return Unit(f"{name}, {word}", 1e-9 if word == "billions" else 1 / size)
@@ -61,10 +58,10 @@ def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], titl
     folder cannot be written.
     """
     require_picture(out)
-    latencies = [metric for metric in previews if quantity_of(metric) == LATENCY]
+    latencies = [metric for metric in previews if Metric.parse(metric).quantity == LATENCY.quantity]
     if len(latencies) > 2:
         raise HwnasError(f"a picture has two axes, for {len(latencies)} devices", "give one --table or two with --plot")
-    axes = (latencies[0], latencies[1]) if len(latencies) == 2 else ("macs", latencies[0])
+    axes = (latencies[0], latencies[1]) if len(latencies) == 2 else (MACS.name, latencies[0])
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
@@ -79,7 +76,7 @@ def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], titl
         )
         cells.set_norm(LogNorm(1, max(2, float(np.max(np.asarray(cells.get_array()))))))
         _readable(axis, scales)
-        convention = f" ({previews['macs'].model.space.macs_convention} convention)" * (axes[0] == "macs")
+        convention = f" ({previews[MACS.name].model.space.macs_convention} convention)" * (axes[0] == MACS.name)
         axis.set_xlabel(units[0].label + convention, parse_math=False)
         axis.set_ylabel(units[1].label, parse_math=False)
         axis.set_title(_lines(title), fontsize=9, loc="left", parse_math=False)

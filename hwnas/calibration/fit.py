@@ -13,6 +13,7 @@ from scipy.stats import kendalltau
 from hwnas import __version__
 from hwnas.calibration.design_matrix import design_matrix, grids, is_live
 from hwnas.calibration.regression import DEGREES_OF_FREEDOM, Posterior, Prior, fit_posterior
+from hwnas.cost.metric import MACS, PARAMS
 from hwnas.cost.model import Array, CostModel, count_models
 from hwnas.files import sha256_of
 from hwnas.networks.count import count_workload
@@ -142,7 +143,7 @@ def _edge_costs(sized: SizedSpace, posterior: Posterior, prior: Prior, measureme
     base_ms, cells = grids(space, posterior.mean)
     together = _errors(space, posterior.covariance)
     counts = count_models(sized, {workload: _counted(workload) for workload in sized.network.workloads()})
-    (base_macs, macs), (base_params, params) = (_whole(counts[metric]) for metric in ("macs", "params"))
+    (base_macs, macs), (base_params, params) = (_whole(counts[metric]) for metric in (MACS.name, PARAMS.name))
     return EdgeCosts(
         operations=list(space.operations),
         base_ms=_short(np.array(base_ms)),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from hwnas.calibration.design_matrix import design_matrix
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, build_cost_models
 from hwnas.spaces import SizedSpace
 from hwnas.spaces.encoding import encode
@@ -29,14 +30,14 @@ def half_intervals(
     al., J. Am. Stat. Assoc. 113, 2018).
     """
     space, key = sized.space, sized.key
-    predicted = build_cost_models(table, sized)["latency_ms"].predict_many(choices)
+    predicted = build_cost_models(table, sized)[LATENCY.name].predict_many(choices)
     if found := table.edge_costs.get(key):
         return _of_edge_costs(found, design_matrix(space, choices), predicted, level)
     unseen = [network for network in table.networks.get(key, []) if not network.fitted]
     if len(unseen) < LEAST_NETWORKS:
         return None
     held_out = encode(space, [space.parse(network.architecture) for network in unseen])
-    expected = build_cost_models(table, sized)["latency_ms"].predict_many(held_out)
+    expected = build_cost_models(table, sized)[LATENCY.name].predict_many(held_out)
     errors = np.sort(np.abs(np.array([network.latency_ms for network in unseen]) / expected - 1))
     number = math.ceil((len(errors) + 1) * level)
     return None if number > len(errors) else np.asarray(errors[number - 1] * predicted)

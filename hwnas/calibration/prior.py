@@ -16,6 +16,7 @@ from hwnas.calibration.design_matrix import (
     num_features,
 )
 from hwnas.calibration.regression import SCATTER_SHARE, SCATTER_SPREAD, Prior
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace, SizedSpace
@@ -59,7 +60,7 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
     for name, table in sorted(tables.items()):
         if not knows(table, sized):
             continue
-        predicted = build_cost_models(table, sized)["latency_ms"].predict_many(choices)
+        predicted = build_cost_models(table, sized)[LATENCY.name].predict_many(choices)
         costs.append(_edge_costs(design, predicted / predicted.mean()))
         shares.append(_scatter_share(table, sized.key))
         names.append(name)

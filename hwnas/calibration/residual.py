@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace, SizedSpace
@@ -49,7 +50,7 @@ def fit_residual(table: LatencyTable, sized: SizedSpace) -> ResidualPredictor:
     seen = [network for network in table.networks.get(key, []) if network.fitted]
     if not seen:
         raise HwnasError(f"the table holds no measured networks of {key}", "measure it anew with 'hwnas profile'")
-    model = build_cost_models(table, sized)["latency_ms"]
+    model = build_cost_models(table, sized)[LATENCY.name]
     choices = encode(space, [space.parse(network.architecture) for network in seen])
     ratio = np.log(np.array([network.latency_ms for network in seen]) / model.predict_many(choices))
     kernel = ConstantKernel(1e-3, (1e-6, 1e-1)) * RBF(5.0, (1.0, 100.0)) + WhiteKernel(1e-4, (1e-6, 1e-1))

@@ -100,9 +100,9 @@ def _processes(name: str, distributed: bool) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield
         return
-    from hwnas.training.processes import joined
+    from hwnas.training.processes import join_process_group
 
-    with joined():
+    with join_process_group():
         if not distributed:
             raise HwnasError(f"hwnas {name} runs in one process", "start it without torchrun")
         yield

@@ -15,16 +15,19 @@ def budgets_on(devices: list[str], texts: list[str], previews: Mapping[str, Prev
     for each, and of one that limits no latency that is the same.
     """
     from hwnas.budgets.budget import Budget, parse_budget
-    from hwnas.cost.devices import LATENCY, device_of, latency_on, names_devices, targets_of
+    from hwnas.budgets.text import names_devices, targets_of
+    from hwnas.cost.metric import Metric
 
     budgets: list[Budget] = []
     for named, text in targets_of(devices, texts):
         if names_devices(text):
             budget = parse_budget(text, previews)
         else:
-            counts = {metric: spread for metric, spread in previews.items() if device_of(metric) is None}
-            alone = parse_budget(text, {LATENCY: previews[latency_on(named[0])], **counts})
-            limits = {latency_on(named[0]) if m == LATENCY else m: bound for m, bound in alone.limits.items()}
+            # The limits are read as those of one device, and then get its name.
+            metrics = [metric for name in previews if (metric := Metric.parse(name)).device in (None, named[0])]
+            name_here = {metric.on(None).name: metric.name for metric in metrics}
+            alone = parse_budget(text, {alone: previews[name] for alone, name in name_here.items()})
+            limits = {name_here[metric]: bound for metric, bound in alone.limits.items()}
             budget = Budget(alone.text, limits)
         if budget not in budgets:
             budgets.append(budget)

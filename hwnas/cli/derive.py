@@ -43,8 +43,8 @@ def derive_command(
     Nothing is trained. log p is the sum of the operations' log probabilities as the search left them. With --pareto, a
     --budget (one) bounds what is looked at.
     """
-    from hwnas.budgets.budget import NAMES
-    from hwnas.cost.devices import names_devices
+    from hwnas.budgets.text import names_devices
+    from hwnas.cost.metric import Metric
     from hwnas.runs.probabilities import read_probabilities
 
     by_device = any(map(names_devices, budget or []))
@@ -60,7 +60,7 @@ def derive_command(
 
             require_picture(plot)
         learnt = read_probabilities(folder, by_device or names_devices(pareto))
-        names = {m.replace(long, short): m for m in learnt.costs for short, long in NAMES.items() if m.startswith(long)}
+        names = {Metric.parse(metric).option: metric for metric in learnt.costs}
         metric = names.get(pareto, pareto)
         if metric not in learnt.costs:
             raise HwnasError(f"unknown metric {pareto!r}", f"use one of {', '.join(names)}")
@@ -178,13 +178,14 @@ def _describe(
     """What is known of each architecture, as JSON has it."""
     from hwnas.budgets.derive import scores
     from hwnas.calibration.intervals import LEVEL, half_intervals
+    from hwnas.cost.metric import Metric
     from hwnas.spaces.encoding import encode
 
     choices = encode(learnt.sized.space, architectures)
     log_p = scores(learnt.sized.space, target.log_probability, choices)
     costs = {metric: model.predict_many(choices) for metric, model in learnt.costs.items()}
     within = {
-        metric.replace("latency", "interval", 1): found
+        Metric.parse(metric).derived("interval").name: found
         for metric, table in learnt.tables.items()
         if (found := half_intervals(table, learnt.sized, choices)) is not None
     }
@@ -195,31 +196,32 @@ def _describe(
             **{metric: float(costs[metric][i]) for metric in learnt.tables},
             **{name: float(half[i]) for name, half in within.items()},
             **({"interval_level": LEVEL} if within else {}),
-            **{metric: round(float(costs[metric][i])) for metric in costs if metric not in learnt.tables},
+            **{m: Metric.parse(m).exact(float(costs[m][i])) for m in costs if m not in learnt.tables},
         }
         for i, architecture in enumerate(architectures)
     ]
 
 
 def _show_rows(learnt: SearchProbabilities, title: str, rows: list[dict[str, Any]]) -> None:
-    from hwnas.budgets.budget import format_amount
     from hwnas.calibration.intervals import LEVEL
+    from hwnas.cost.metric import MACS, Metric
 
     columns, keys = ["architecture", "log p"], []
-    for metric in learnt.tables:
-        columns.append(metric.replace("latency_ms", "latency", 1))
-        keys.append(metric)
-        bar = metric.replace("latency", "interval", 1)
+    for metric in map(Metric.parse, learnt.tables):
+        columns.append(metric.title)
+        keys.append((metric.name, metric))
+        bar = metric.derived("interval").name
         if bar in rows[0]:
             columns.append(f"± ({LEVEL:.0%})")
-            keys.append(bar)
+            keys.append((bar, metric))
     counts = [metric for metric in learnt.costs if metric not in learnt.tables]
-    columns += [f"MACs ({learnt.sized.space.macs_convention})" if metric == "macs" else metric for metric in counts]
+    keys += [(metric, Metric.parse(metric)) for metric in counts]
+    columns += [f"MACs ({learnt.sized.space.macs_convention})" if metric == MACS.name else metric for metric in counts]
     shown = [
         [
             row["architecture"],
             f"{row['log_probability']:.3f}",
-            *(format_amount(key.replace("interval", "latency", 1), row[key]) for key in [*keys, *counts]),
+            *(metric.format(row[key]) for key, metric in keys),
         ]
         for row in rows
     ]

@@ -25,14 +25,14 @@ class TargetRow(Protocol):
 def show_results(rows: Sequence[SummaryRow]) -> None:
     """Print the targets of a run: their limits, costs and accuracies, then their architectures and files."""
     from hwnas.budgets.budget import format_amount
-    from hwnas.cost.devices import device_of
+    from hwnas.cost.metric import Metric
 
     shown = []
     for row, timing in ((each, timing) for each in rows for timing in each.timings):
         measured = "-"
         if timing.measured_ms is not None:
             measured = f"{timing.measured_ms:.4g} ± {timing.measured_error_ms:.2g} ms" + " over" * (not timing.kept)
-        limits = [format_amount(m, v) for m, v in row.limits.items() if device_of(m) in (None, timing.device)]
+        limits = [format_amount(m, v) for m, v in row.limits.items() if Metric.parse(m).device in (None, timing.device)]
         shown.append(
             [
                 name_on(row, timing.device, rows),
@@ -58,7 +58,7 @@ def show_results(rows: Sequence[SummaryRow]) -> None:
 
 def name_of(row: TargetRow, rows: Sequence[TargetRow]) -> str:
     """Return the name of a target: its budget, after its device where there are several and the budget names none."""
-    from hwnas.cost.devices import names_devices
+    from hwnas.budgets.text import names_devices
 
     alone = names_devices(row.budget) or len({r.device for r in rows}) == 1
     return row.budget if alone else f"{row.device} {row.budget}"
@@ -66,6 +66,6 @@ def name_of(row: TargetRow, rows: Sequence[TargetRow]) -> str:
 
 def name_on(row: TargetRow, device: str, rows: Sequence[TargetRow]) -> str:
     """Return the name of a target on one of its devices."""
-    from hwnas.cost.devices import names_devices
+    from hwnas.budgets.text import names_devices
 
     return name_of(row, rows) + f" on {device}" * names_devices(row.budget)

@@ -134,9 +134,9 @@ def space_preview(
     from hwnas.api import size_changes
     from hwnas.budgets.budget import format_amount, parse_budget, preview
     from hwnas.budgets.infeasible import contradiction
+    from hwnas.budgets.text import names_devices
     from hwnas.cli.budgets import budget_facts, budgets_on, show_budgets, together
-    from hwnas.cost.devices import joint_models, names_devices
-    from hwnas.cost.metrics import build_metrics
+    from hwnas.cost.build import build_metrics, joint_models
     from hwnas.tables.network_key import common_network
 
     if plot:

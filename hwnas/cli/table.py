@@ -155,7 +155,8 @@ def _predictions(table: LatencyTable, sized: SizedSpace, architectures: list[str
     """Return one row for each architecture, as ``--json`` prints it."""
     from hwnas.calibration.intervals import LEVEL, half_intervals
     from hwnas.calibration.residual import fit_residual
-    from hwnas.cost.metrics import build_metrics
+    from hwnas.cost.build import build_metrics
+    from hwnas.cost.metric import LATENCY, Metric
     from hwnas.spaces.encoding import encode
 
     models, space = build_metrics(table, sized), sized.space
@@ -163,36 +164,36 @@ def _predictions(table: LatencyTable, sized: SizedSpace, architectures: list[str
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
     residual = fit_residual(table, sized).predict_many(choices) if sized.key in table.networks else None
     interval = half_intervals(table, sized, choices)
-    bytes_of = [metric for metric in costs if metric.endswith("_bytes")]
+    others = [metric for name in costs if (metric := Metric.parse(name)) != LATENCY]
     return [
         {
             "architecture": text,
-            "latency_ms": float(costs["latency_ms"][i]),
-            **({} if interval is None else {"interval_ms": float(interval[i]), "interval_level": LEVEL}),
-            "macs": round(float(costs["macs"][i])),
-            "params": round(float(costs["params"][i])),
-            **{metric: round(float(costs[metric][i])) for metric in bytes_of},
-            **({} if residual is None else {"residual_latency_ms": float(residual[i])}),
+            LATENCY.name: float(costs[LATENCY.name][i]),
+            **(
+                {}
+                if interval is None
+                else {LATENCY.derived("interval").name: float(interval[i]), "interval_level": LEVEL}
+            ),
+            **{metric.name: metric.exact(float(costs[metric.name][i])) for metric in others},
+            **({} if residual is None else {LATENCY.derived("residual_latency").name: float(residual[i])}),
         }
         for i, text in enumerate(architectures)
     ]
 
 
 def _show_predictions(sized: SizedSpace, rows: list[dict[str, Any]]) -> None:
-    from hwnas.budgets.budget import format_amount
     from hwnas.calibration.intervals import LEVEL
+    from hwnas.cost.metric import LATENCY, MACS, Metric
 
+    interval, residual = LATENCY.derived("interval"), LATENCY.derived("residual_latency")
     titles = {
-        "latency_ms": "latency",
-        "interval_ms": f"+- ({LEVEL:.0%})",
-        "macs": f"MACs ({sized.space.macs_convention})",
-        "residual_latency_ms": "with residual",
+        interval.name: f"+- ({LEVEL:.0%})",
+        MACS.name: f"MACs ({sized.space.macs_convention})",
+        residual.name: "with residual",
     }
-    shown = [metric for metric in rows[0] if metric not in ("architecture", "interval_level")]
-    columns = [titles.get(metric, metric.removesuffix("_bytes").replace("_", " ")) for metric in shown]
-    units = {"interval_ms": "latency_ms", "residual_latency_ms": "latency_ms"}
-    cells = [
-        [row["architecture"], *(format_amount(units.get(metric, metric), row[metric]) for metric in shown)]
-        for row in rows
-    ]
+    derived = {metric.name: metric for metric in (interval, residual)}
+    names = [name for name in rows[0] if name not in ("architecture", "interval_level")]
+    metrics = [derived.get(name) or Metric.parse(name) for name in names]
+    columns = [titles.get(metric.name, metric.quantity.replace("_", " ")) for metric in metrics]
+    cells = [[row["architecture"], *(metric.format(row[metric.name]) for metric in metrics)] for row in rows]
     show_table("", ["architecture", *columns], cells)

@@ -1,1 +1,1 @@
-"""The device and the numeric precision in which networks learn."""
+"""Device, numeric precision and random numbers of search and training."""

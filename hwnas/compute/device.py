@@ -1,6 +1,6 @@
-"""Where a network is computed while it learns: by this machine's processor, or by a GPU through CUDA.
+"""The device on which networks are trained: this machine's CPU, or a GPU through CUDA.
 
-Networks are timed elsewhere (hwnas.profiling), on the device that they are for.
+Networks are timed on the device that they are for, by hwnas.profiling.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ CPU = torch.device("cpu")
 
 
 def choose_device(asked: Compute) -> torch.device:
-    """The device for what was asked; ``auto`` is a GPU where torch can use one. Of several, this process's own.
+    """Return the device for a recipe's ``compute``; ``auto`` is a GPU where torch can use one.
 
-    Raises HwnasError for cuda where there is none.
+    Each of several processes gets its own GPU. Raises HwnasError for cuda where there is none.
     """
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
         raise HwnasError(
             "torch can use no CUDA GPU here",
             "leave out --compute, or install a driver and a torch that is built for it",
         )
-    return torch.device("cuda", torch.cuda.current_device()) if there and asked != "cpu" else CPU
+    return torch.device("cuda", torch.cuda.current_device()) if available and asked != "cpu" else CPU
 
 
 def describe(device: torch.device) -> str:
@@ -33,15 +33,17 @@ def describe(device: torch.device) -> str:
 
 
 def layout_on(device: torch.device, network: nn.Module) -> torch.memory_format:
-    """In which a network's convolutions are fast: channels last, but for depthwise ones on a GPU, of which torch's own
-    kernels take channels first (not measured).
+    """Return the memory layout in which a network's convolutions are fast: channels last.
+
+    Networks with depthwise convolutions on a GPU get channels first, which torch's own kernels for them use (not
+    measured).
     """
     depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
     return torch.contiguous_format if depthwise and device.type == "cuda" else torch.channels_last
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on ``device``; neither waits for the other (from pinned memory a copy is queued like any work)."""
+    """Return the tensor on ``device`` without synchronisation: copies from pinned memory are queued like other work."""
     if tensor.device == device:
         return tensor
     if device.type == "cuda" and tensor.device == CPU and not tensor.requires_grad:

@@ -1,7 +1,7 @@
-"""In which numbers a search and a training compute: float32, on a GPU tf32, or bfloat16 by torch's autocast.
+"""Numeric precision of search and training: float32, tf32 on a GPU, or bfloat16 by torch's autocast.
 
-Weights, optimisers, logits and sums stay in float32; so do, in a search on a processor, cells with depthwise
-convolutions (hwnas.networks.supernet). Networks are judged in float32.
+Weights, optimisers, logits and sums stay in float32, and so do, in a search on a CPU, cells with depthwise convolutions
+(hwnas.networks.mixed_cell). Networks are evaluated in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def bfloat16_flag(cpu_info: Path = CPU_INFO) -> str | None:
-    """What lets this processor multiply in bfloat16, by the system's name; None where it cannot, or does not say."""
+    """Return the CPU flag of bfloat16 multiplication; None where the CPU has none, or the system lists no flags."""
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -31,13 +31,14 @@ def bfloat16_flag(cpu_info: Path = CPU_INFO) -> str | None:
 
 
 def choose_precision(asked: Precision, device: torch.device = CPU) -> tuple[str, str]:
-    """float32, tf32 or bfloat16 for what was asked, and why: ``auto`` is bfloat16 where the device multiplies it.
+    """Return float32, tf32 or bfloat16 for a recipe's ``precision``, and the reason.
 
-    Raises HwnasError for tf32 on a processor: it is how GPUs multiply float32 faster, with 10 bits of the fraction.
+    ``auto`` is bfloat16 where the device multiplies it. Raises HwnasError for tf32 on a CPU: it is how GPUs multiply
+    float32 faster, with 10 bits of the fraction.
     """
     on_gpu = device.type == "cuda"
     if asked == "tf32" and not on_gpu:
-        raise HwnasError("precision tf32 is of GPUs", "use float32, bfloat16 or auto")
+        raise HwnasError("precision tf32 needs a GPU", "use float32, bfloat16 or auto")
     if asked != "auto":
         return asked, "as asked"
     if on_gpu:
@@ -51,15 +52,14 @@ def choose_precision(asked: Precision, device: torch.device = CPU) -> tuple[str,
 
 @contextmanager
 def computing(precision: str, device: torch.device = CPU) -> Iterator[None]:
-    """Inside, modules compute in this precision."""
-    # Weights in bfloat16 are not cached: each is used once a pass, and recorded passes
-    # (hwnas.networks.fast.cuda_graphs) may not.
+    """Let modules compute in ``precision``."""
+    # No cache of bfloat16 weights: each is used once a pass, and CUDA graphs do not allow it.
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False):
         yield
 
 
 def multiply_in(precision: str, device: torch.device) -> None:
-    """Let a GPU multiply float32 as it is, or as tf32; and let it take the same kernels in every run."""
+    """Set whether a GPU multiplies float32 exactly or as tf32, and make its choice of kernels deterministic."""
     if device.type == "cuda":
         kind = "tf32" if precision == "tf32" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = kind

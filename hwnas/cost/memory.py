@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hwnas.cost.metric import MEMORY_ACCESS
 from hwnas.cost.model import CostModel, network_model
 from hwnas.spaces import SizedSpace, Workload
 from hwnas.spaces.operation import counted_layers
 
-MEMORY_ACCESS = "memory_access_bytes"
 VALUE_BYTES = 4  # float32
 PART_OF_OTHERS = ("relu", "activation", "join")
 
@@ -47,4 +47,4 @@ def memory_access_model(sized: SizedSpace) -> CostModel:
     Every chosen edge counts, dead or not, and so does its addition, like macs and params.
     """
     traffic = {workload: Traffic(memory_access_bytes(workload)) for workload in sized.network.workloads()}
-    return network_model(sized, MEMORY_ACCESS, traffic, MEMORY_ACCESS)
+    return network_model(sized, MEMORY_ACCESS, traffic, "memory_access_bytes")

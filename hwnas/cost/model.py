@@ -33,6 +33,7 @@ from hwnas.cost.fusion import (
     piece_of,
     pieces,
 )
+from hwnas.cost.metric import LATENCY, MACS, PARAMS, Metric
 from hwnas.errors import HwnasError
 from hwnas.runtimes.runtime import Rewrite
 from hwnas.spaces import (
@@ -50,7 +51,6 @@ from hwnas.spaces.encoding import encode, live_edges
 from hwnas.tables.network_key import profile_command, require_same_space
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
 
-METRICS = ("latency_ms", "macs", "params")
 RELU = 0  # of the names that hwnas.cost.fusion.piece_names returns
 Array = NDArray[np.float64]
 
@@ -82,7 +82,7 @@ class CellCost:
 
 @dataclass(frozen=True)
 class CostModel:
-    """One metric over a space. ``dead_edges_are_free`` is true of latency, false of counts."""
+    """One metric over a space. ``dead_edges_are_free`` is true for what devices measure, false for counts."""
 
     space: SearchSpace
     metric: str
@@ -219,20 +219,20 @@ def _by_entries(listed: Sequence[Entry], correction: Correction, sized: SizedSpa
             f"({sized.setting.describe()}): {shown}",
             profile_command(sized),
         )
-    latency = _cost_model(sized, "latency_ms", entries, "latency_ms", correction)
-    return {"latency_ms": latency, **count_models(sized, entries)}
+    latency = _cost_model(sized, LATENCY, entries, "latency_ms", correction)
+    return {LATENCY.name: latency, **count_models(sized, entries)}
 
 
 def count_models(sized: SizedSpace, entries: Mapping[Workload, Entry]) -> dict[str, CostModel]:
     """macs (counted by the space's convention) and params."""
     counted = "macs" if sized.space.macs_convention == "fvcore" else "macs_conv_linear"
     return {
-        "macs": network_model(sized, "macs", entries, counted),
-        "params": network_model(sized, "params", entries, "params"),
+        MACS.name: network_model(sized, MACS, entries, counted),
+        PARAMS.name: network_model(sized, PARAMS, entries, "params"),
     }
 
 
-def network_model(sized: SizedSpace, metric: str, entries: Mapping[Workload, Any], field: str) -> CostModel:
+def network_model(sized: SizedSpace, metric: Metric, entries: Mapping[Workload, Any], field: str) -> CostModel:
     """The plain sum of ``field`` of ``entries`` over a network's workloads."""
     return _cost_model(sized, metric, entries, field, Correction(offset_ms=0, scale=1, networks=0))
 
@@ -245,7 +245,7 @@ def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
     }:
         raise HwnasError(f"the table's edge costs are not of space {space.name}", "fit it anew with 'hwnas table fit'")
 
-    def model(metric: str, base: float, live: str, always: str | None) -> CostModel:
+    def model(metric: Metric, base: float, live: str, always: str | None) -> CostModel:
         cells = {}
         for kind, costs in found.cells.items():
             edges = np.array(getattr(costs, live), dtype=float)
@@ -260,12 +260,12 @@ def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
                 written=np.zeros((space.cells[kind].num_inputs, 2)),
                 always=np.array(getattr(costs, always), dtype=float) if always else np.zeros(edges.shape),
             )
-        return CostModel(space, metric, float(base), cells, dead_edges_are_free=metric == "latency_ms")
+        return CostModel(space, metric.name, float(base), cells, dead_edges_are_free=metric.measured)
 
     return {
-        "latency_ms": model("latency_ms", found.base_ms, "live_ms", "always_ms"),
-        "macs": model("macs", found.base_macs, "macs", None),
-        "params": model("params", found.base_params, "params", None),
+        LATENCY.name: model(LATENCY, found.base_ms, "live_ms", "always_ms"),
+        MACS.name: model(MACS, found.base_macs, "macs", None),
+        PARAMS.name: model(PARAMS, found.base_params, "params", None),
     }
 
 
@@ -280,7 +280,7 @@ def family_sums(
     for name in FAMILIES:
         factors: dict[str, float] = {other: float(other == name) for other in FAMILIES}
         only = Correction(offset_ms=0, scale=1, factors=factors, rewrites=list(rewrites), networks=0)
-        model = _by_entries(table.entries, only, sized)["latency_ms"]
+        model = _by_entries(table.entries, only, sized)[LATENCY.name]
         result["fixed"] = np.full(len(choices), model.base)
         result[name] = model.predict_many(choices) - model.base
     return result
@@ -288,7 +288,7 @@ def family_sums(
 
 def _cost_model(
     sized: SizedSpace,
-    metric: str,
+    metric: Metric,
     entries: Mapping[Workload, Any],
     field: str,
     correction: Correction,
@@ -337,7 +337,7 @@ def _cost_model(
             written=_written(network, cell, places, entries, field) if fuse else np.zeros((cell.num_inputs, 2)),
             always=np.zeros(shape),
         )
-    return CostModel(space, metric, base, cells, dead_edges_are_free=metric == "latency_ms")
+    return CostModel(space, metric.name, base, cells, dead_edges_are_free=metric.measured)
 
 
 def _written(

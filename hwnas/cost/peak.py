@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.memory import VALUE_BYTES
+from hwnas.cost.metric import PEAK_MEMORY
 from hwnas.cost.model import Array
 from hwnas.spaces import (
     NONE,
@@ -39,7 +40,6 @@ from hwnas.spaces import (
 from hwnas.spaces.encoding import encode, live_edges
 from hwnas.spaces.operation import counted_layers
 
-PEAK_MEMORY = "peak_activation_bytes"
 FREE = -1  # in a pattern: an edge of which nothing is known
 ORDERS = 6  # in which a pattern's edges are tried, for as many covers
 Pattern = tuple[int, ...]  # an operation an edge, or FREE
@@ -236,7 +236,7 @@ def peak_model(sized: SizedSpace) -> PeakModel:
         for kind in sized.space.cells
     }
     fixed = [_fixed_bytes(site, site.part.workload) for site in sites if isinstance(site.part, FixedModule)]
-    return PeakModel(sized.space, PEAK_MEMORY, max(fixed, default=0), cells)
+    return PeakModel(sized.space, PEAK_MEMORY.name, max(fixed, default=0), cells)
 
 
 def _sites(network: Network) -> list[Site]:

@@ -166,11 +166,11 @@ class ImageData:
             images = self._augment(images, torch_generator(seed, Purpose.AUGMENTATION, step), count, share)
         return self.normalise(images), self.train.targets[indices]
 
-    def images_a_step(self, batch_size: int, subset: Tensor | None = None) -> int:
+    def images_per_step(self, batch_size: int, subset: Tensor | None = None) -> int:
         return min(batch_size, len(self.train) if subset is None else len(subset))
 
-    def steps_an_epoch(self, batch_size: int, subset: Tensor | None = None) -> int:
-        return _steps_an_epoch(len(self.train) if subset is None else len(subset), batch_size)
+    def steps_per_epoch(self, batch_size: int, subset: Tensor | None = None) -> int:
+        return _steps_per_epoch(len(self.train) if subset is None else len(subset), batch_size)
 
     def stop_decoding(self) -> None:
         """End the worker processes until the next batch is requested: latencies are timed on a quiet machine."""
@@ -259,14 +259,14 @@ def _moments(levels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np
     return mean, np.sqrt(squares / (total - 1))
 
 
-def _steps_an_epoch(count: int, batch_size: int) -> int:
+def _steps_per_epoch(count: int, batch_size: int) -> int:
     return max(1, count // batch_size)
 
 
 def choose_batch(count: int, step: int, batch_size: int, seed: int, subset: Tensor | None = None) -> Tensor:
     """Return the indices of the images in a step's batch, among ``count`` images or the indices in ``subset``."""
     count = count if subset is None else len(subset)
-    epoch, position = divmod(step, _steps_an_epoch(count, batch_size))
+    epoch, position = divmod(step, _steps_per_epoch(count, batch_size))
     order = _order(seed, epoch, count)
     chosen = torch.from_numpy(order[position * batch_size : (position + 1) * batch_size].copy())
     return chosen if subset is None else subset[chosen]

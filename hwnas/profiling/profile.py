@@ -14,6 +14,7 @@ import numpy as np
 from hwnas import __version__
 from hwnas.calibration.correction import fit_correction
 from hwnas.calibration.residual import fit_residual
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.networks.count import count_workload
@@ -215,7 +216,7 @@ def _with_correction(
             "networks": {**table.networks, plan.sized.key: timed},
         }
     )
-    model = build_cost_models(table, plan.sized)["latency_ms"]
+    model = build_cost_models(table, plan.sized)[LATENCY.name]
     additivity = report(model.predict_many(choices[fitted:]), process_times[fitted:])
     residual = report(fit_residual(table, plan.sized).predict_many(choices[fitted:]), process_times[fitted:])
     quality = table.quality.model_copy(

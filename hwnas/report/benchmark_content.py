@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.budgets.budget import Budget
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of
@@ -199,7 +200,7 @@ class BenchmarkContent:
         """The cost [E, K] in ms of each operation on each edge in the loss; None without a table."""
         if self.table is None:
             return None
-        model = build_metrics(self.table, self.sized)["latency_ms"]
+        model = build_metrics(self.table, self.sized)[LATENCY.name]
         assert isinstance(model, CostModel)
         return model.linear()[1]["cell"]
 

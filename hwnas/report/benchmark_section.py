@@ -7,6 +7,7 @@ from typing import Any
 
 from hwnas.benchmark.summary import FOOTNOTE, summary_table
 from hwnas.budgets.budget import format_amount
+from hwnas.cost.metric import BYTES, Metric
 from hwnas.report.benchmark_content import BenchmarkContent, Search, Spread
 from hwnas.report.benchmark_figures import collapse_figures, cost_figures, regret_figures, section_id
 from hwnas.report.cell_graph import cell_graph
@@ -219,7 +220,7 @@ def _search(content: BenchmarkContent, search: Search) -> SearchSection:
 
 def _cost(metric: str, value: float) -> str:
     """Return a cost with its unit, and its metric where the unit does not tell it."""
-    return format_amount(metric, value) + f" {metric}" * metric.endswith("_bytes")
+    return format_amount(metric, value) + f" {metric}" * (Metric.parse(metric).unit == BYTES)
 
 
 def _edges(content: BenchmarkContent, search: Search) -> list[Edge]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwnas.budgets.budget import Budget
-from hwnas.cost.devices import names_devices
+from hwnas.budgets.text import names_devices
 from hwnas.report.run_content import RunContent, Target
 from hwnas.runs.schema import DeviceTiming
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
@@ -75,7 +76,7 @@ class RunContent:
     def latency_models(self) -> dict[str, CostModel]:
         models = {}
         for device, table in self.tables.items():
-            model = build_metrics(table, self.sized)["latency_ms"]
+            model = build_metrics(table, self.sized)[LATENCY.name]
             assert isinstance(model, CostModel)
             models[device] = model
         return models

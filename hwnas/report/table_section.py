@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.report.charts import additivity, heat_map
@@ -133,7 +134,7 @@ def _proofs(table: LatencyTable, prefix: str, own: SearchSpace | None) -> list[P
 
 def _proof(table: LatencyTable, key: str, made_for: SizedSpace, name: str) -> Figure:
     space = made_for.space
-    model = build_cost_models(table, made_for)["latency_ms"]
+    model = build_cost_models(table, made_for)[LATENCY.name]
     networks = table.networks[key]
     predicted = model.predict_many(encode(space, [space.parse(network.architecture) for network in networks]))
     rows = [

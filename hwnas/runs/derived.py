@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwnas.budgets.budget import Budget
+from hwnas.budgets.text import names_devices
+from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
-from hwnas.cost.devices import LATENCY, joint_models, latency_on, names_devices
-from hwnas.cost.metrics import Metric, build_metrics
+from hwnas.cost.metric import LATENCY
 from hwnas.export.network import NETWORK_FILES, load_weights
 from hwnas.networks.child import ChildNetwork
 from hwnas.runs.schema import ArchitectureFile
@@ -49,10 +50,10 @@ class DerivedNetwork:
         return ", ".join(self.tables)
 
     def latency_metric(self, device: str) -> str:
-        """Return the metric that is the latency on one of the devices."""
-        return latency_on(device) if self.joint else LATENCY
+        """Return the name of the metric that is the latency on one of the devices."""
+        return (LATENCY.on(device) if self.joint else LATENCY).name
 
-    def cost_models(self) -> dict[str, Metric]:
+    def cost_models(self) -> dict[str, CostFunction]:
         """Return a model for every metric; only those that depend on no device where no budget is claimed."""
         if not self.claims_budget:
             return count_metrics(self.sized)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hwnas.budgets.budget import Budget
-from hwnas.cost.devices import names_devices
+from hwnas.budgets.text import names_devices
 
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"

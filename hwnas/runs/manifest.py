@@ -85,6 +85,6 @@ def _describe_compute(recipe: Recipe, processes: Processes) -> dict[str, str]:
     device = choose_device(recipe.compute)
     name = "plain torch"
     if recipe.kernels == "compiled":
-        name = kernels().describe() if processes.alone else "plain torch (several processes share batch norms)"
+        name = kernels().describe() if processes.is_single else "plain torch (several processes share batch norms)"
         name = name if device == CPU else "plain torch (compiled kernels are for processors)"
     return {"on": describe(device), "precision": choose_precision(recipe.precision, device)[0], "kernels": name}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.budgets.budget import Budget
-from hwnas.cost.devices import LATENCY, joint_models, latency_on, targets_of
-from hwnas.cost.metrics import Metric, build_metrics
+from hwnas.budgets.text import targets_of
+from hwnas.cost.build import CostFunction, build_metrics, joint_models
+from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
@@ -43,7 +44,7 @@ class SearchProbabilities:
 
     sized: SizedSpace
     tables: Mapping[str, LatencyTable]
-    costs: Mapping[str, Metric]
+    costs: Mapping[str, CostFunction]
     inputs_per_node: int | None
     targets: list[TargetProbabilities]
 
@@ -65,13 +66,13 @@ def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabili
     fix = f"run the search again: 'hwnas search --out {run}'"
     manifest = validate(Manifest, read_json(run / MANIFEST, fix), run / MANIFEST, fix)
     targets = _read_targets(networks, run, manifest, fix)
-    costs: Mapping[str, Metric]
+    costs: Mapping[str, CostFunction]
     if by_device or joint:
         named = {device: read_table(run / table_file(manifest.tables, device)) for device in manifest.tables}
         costs = joint_models({device: build_metrics(table, sized) for device, table in named.items()})
-        tables = {latency_on(device): table for device, table in named.items()}
+        tables = {LATENCY.on(device).name: table for device, table in named.items()}
     else:
-        tables, costs = {LATENCY: next(iter(networks[0].tables.values()))}, networks[0].cost_models()
+        tables, costs = {LATENCY.name: next(iter(networks[0].tables.values()))}, networks[0].cost_models()
     return SearchProbabilities(sized, tables, costs, manifest.recipe.inputs_per_node, targets)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.budgets.budget import Budget
-from hwnas.cost.devices import targets_of
+from hwnas.budgets.text import targets_of
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from hwnas.budgets.budget import Budget, Preview, format_amount, parse_budget, preview, share_within
-from hwnas.cost.devices import joint_models, names_devices, targets_of
-from hwnas.cost.metrics import build_metrics
+from hwnas.budgets.text import names_devices, targets_of
+from hwnas.cost.build import build_metrics, joint_models
 from hwnas.cost.peak import PeakModel
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
@@ -76,12 +76,12 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     if request.verify:
         for table in request.tables.values():
             require_its_device(table)
-    with processes.leader_first():  # rank 0 downloads the images, where that is needed
+    with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
         data = load_data(request.data_spec, progress)
     sized = fit_to_data(request.sized, data)
     objectives, described = build_objectives(request, sized)
     manifest = describe_run(request, sized, data, processes)
-    if processes.leads:
+    if processes.is_rank_zero:
         write_manifest(request, sized.space, manifest, folder)
     computed = manifest.computed
     described.append(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
@@ -92,13 +92,13 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     register_builtin()
     search = Search(sized, objectives, data, request.recipe, processes, progress.log)
     many = len(request.tables) > 1
-    with StepProfile(folder / PROFILE, progress.log, processes.leads) if profile else nullcontext() as profiler:
+    with StepProfile(folder / PROFILE, progress.log, processes.is_rank_zero) if profile else nullcontext() as profiler:
         digest = manifest.digest
         run_to_end(search, folder, digest, progress, lambda row: progress.log(row.describe(many)), profiler)
-    if not processes.alone:
+    if not processes.is_single:
         for target in search.targets:  # candidates are scored by all processes together
             search.choose(target)
-        if not processes.leads:
+        if not processes.is_rank_zero:
             return []
         search.evaluator.processes = leave_group()
     search.data.stop_decoding()

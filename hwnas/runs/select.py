@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hwnas.budgets.closed_loop import Attempt, Candidate, best_of, close_loop
 from hwnas.calibration.intervals import error_scales
-from hwnas.cost.devices import LATENCY, device_of, quantity_of
+from hwnas.cost.metric import LATENCY, Metric
 from hwnas.data import ImageData
 from hwnas.export.network import export_network
 from hwnas.export.quantize import quantize_network
@@ -81,10 +81,10 @@ class _Candidates:
 
     @cached_property
     def table_of(self) -> dict[str, LatencyTable]:
-        """The latency tables by metric."""
+        """The latency tables by the name of the latency that each predicts."""
         objective = self.target.objective
-        latencies = [metric for metric in objective.costs if quantity_of(metric) == LATENCY]
-        return {metric: self.tables[device_of(metric) or objective.device] for metric in latencies}
+        metrics = [metric for name in objective.costs if (metric := Metric.parse(name)).quantity == LATENCY.quantity]
+        return {metric.name: self.tables[metric.device or objective.device] for metric in metrics}
 
     @cached_property
     def budget_ms(self) -> dict[str, float]:
@@ -119,7 +119,7 @@ class _Candidates:
 
     def log(self, attempt: Attempt, following: Candidate, bounds: Mapping[str, float]) -> None:
         for metric, bound in self.budget_ms.items():
-            measured, device = attempt.measured_ms[metric], device_of(metric)
+            measured, device = attempt.measured_ms[metric], Metric.parse(metric).device
             self.progress.log(
                 f"budget {self.target.budget.text}: timed at {measured:.4g} ms{f' on {device}' if device else ''}, "
                 f"{'over' if measured > bound else 'within'} {bound:.4g} ms; "
@@ -132,17 +132,17 @@ class _Candidates:
             {
                 "architecture": self.search.space.format(candidate.architecture, all_edges=True),
                 "value": candidate.value,
-                **_by_device("bound_ms", attempt.bounds_ms),
-                **_by_device("predicted_ms", candidate.predicted_ms),
-                **_by_device("measured_ms", attempt.measured_ms),
+                **_by_device("bound", attempt.bounds_ms),
+                **_by_device("predicted", candidate.predicted_ms),
+                **_by_device("measured", attempt.measured_ms),
                 "taken": taken,
             }
         )
 
 
-def _by_device(name: str, latencies: Mapping[str, float]) -> dict[str, float]:
-    """Return ``{name: ms}``, or ``{name@device: ms}`` for each where the metrics name devices."""
-    return {metric.replace(LATENCY, name, 1): ms for metric, ms in latencies.items()}
+def _by_device(quantity: str, latencies: Mapping[str, float]) -> dict[str, float]:
+    """Return ``{quantity_ms: ms}``, or ``{quantity_ms@device: ms}`` for each where the metrics name devices."""
+    return {Metric.parse(metric).derived(quantity).name: ms for metric, ms in latencies.items()}
 
 
 def _time_child(

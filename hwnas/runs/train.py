@@ -72,16 +72,16 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     precision, reason = choose_precision(recipe.precision, device)
     recipe = recipe.model_copy(update={"precision": precision})
     networks = read_networks(folder)
-    with processes.leader_first():  # rank 0 downloads the images, where that is needed
+    with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
         data = load_data(data_spec or networks[0].content.data, progress)
     jobs = [_Job(network, _derive(network, name, recipe, data)) for network in networks]
     progress.log(f"recipe {name}: {recipe.epochs} epochs in {precision} ({reason})")
     _warn(jobs, recipe, data, progress)
     data = data.on(device)
     results = [_train(job, recipe, data, progress, processes) for job in jobs]
-    if not processes.leads:
+    if not processes.is_rank_zero:
         return []
-    if not processes.alone:
+    if not processes.is_single:
         leave_group()
     # Files are written after all trainings, so that a resumed call trains no network twice.
     rows = [_write(job, result, name, recipe, data) for job, result in zip(jobs, results, strict=True)]
@@ -127,7 +127,7 @@ def describe_sizes(setting: Setting) -> str:
 
 def _warn(jobs: Sequence[_Job], recipe: Training, data: ImageData, progress: Progress) -> None:
     """Log an average of weights that is too slow for the number of steps, and networks that claim no budget."""
-    steps = recipe.epochs * data.steps_an_epoch(recipe.batch_size)
+    steps = recipe.epochs * data.steps_per_epoch(recipe.batch_size)
     if recipe.ema is not None and steps * (1 - recipe.ema) < 1:
         progress.log(
             f"the average of the weights looks back over some {1 / (1 - recipe.ema):,.0f} steps, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwnas.cost.devices import device_of
+from hwnas.cost.metric import Metric
 from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import write_json
@@ -66,7 +66,7 @@ def _compare(network: SavedNetwork, device: str, measured: Measured, spec: Devic
     kept = all(
         measured.within(bound) if metric == latency else costs[metric] <= bound
         for metric, bound in network.budget.limits.items()
-        if device_of(metric) in (None, device)
+        if Metric.parse(metric).device in (None, device)
     )
     return DeviceTiming.model_validate(
         {

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from hwnas import __version__
-from hwnas.cost.metrics import Metric
+from hwnas.cost.build import CostFunction
+from hwnas.cost.metric import BYTES, MACS, PARAMS, Metric
 from hwnas.data import ImageData
 from hwnas.export.network import (
     check_parity,
@@ -46,7 +47,7 @@ Costs = Mapping[str, float]
 def write_network(
     child: ChildNetwork,
     derived: DerivedNetwork,
-    models: Mapping[str, Metric],
+    models: Mapping[str, CostFunction],
     data: ImageData,
     training: Mapping[str, Any],
     weights: Mapping[str, Mapping[str, Tensor]] | None = None,
@@ -99,7 +100,8 @@ def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:
     metadata["budget"] = derived.budget.text
     for device, table in derived.tables.items():
         suffix = f"@{device}" if derived.joint else ""
-        metadata[f"predicted_latency_ms{suffix}"] = repr(costs[derived.latency_metric(device)])
+        latency = derived.latency_metric(device)
+        metadata[f"predicted_{latency}"] = repr(costs[latency])
         metadata[f"table_sha256{suffix}"] = table.sha256
         metadata[f"device{suffix}"] = table.describe()
     return metadata
@@ -143,9 +145,9 @@ def _row(derived: DerivedNetwork, costs: Costs, test_accuracy: float, results: M
         "device": derived.device,
         "budget": derived.budget.text,
         "architecture": derived.sized.space.format(derived.architecture, all_edges=True),
-        "macs": round(costs["macs"]),
-        "params": round(costs["params"]),
-        **{metric: round(cost) for metric, cost in costs.items() if metric.endswith("_bytes")},
+        MACS.name: round(costs[MACS.name]),
+        PARAMS.name: round(costs[PARAMS.name]),
+        **{metric: round(cost) for metric, cost in costs.items() if Metric.parse(metric).unit == BYTES},
         "accuracy": test_accuracy,
         "onnx": str(derived.onnx_file()),
         **results,

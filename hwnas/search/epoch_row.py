@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from hwnas.cost.devices import names_devices
+from hwnas.budgets.text import names_devices
 from hwnas.validation import Record
 
 Number = float | None  # NaN, which a diverged search writes, is read as None

@@ -1,4 +1,4 @@
-"""What budgets add to the loss, whatever the method: E[C] against B with a lambda that is found by dual ascent."""
+"""The budgets' term of the loss: E[C] against B, with multipliers lambda found by dual ascent."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from torch import Tensor
 
 from hwnas.cost.expectation import ExpectedCost
 
-MOST_EXCESS = 0.1  # at which lambda's rise is cut: see dual_ascent
+MOST_EXCESS = 0.1  # see dual_ascent
 
 
 def relative_costs(
     probabilities: Mapping[str, Tensor], costs: Mapping[str, ExpectedCost], limits: Mapping[str, float]
 ) -> Tensor:
-    """E[C_m] / B_m for every limited metric, as one vector (of length 0 when there is none)."""
+    """Return E[C_m] / B_m for every limited metric as one vector, of length 0 where there is no limit."""
     relative = [costs[metric](probabilities) / bound for metric, bound in limits.items()]
     device = next(iter(probabilities.values())).device
     return torch.stack(relative) if relative else torch.zeros(0, dtype=torch.float64, device=device)
 
 
 def penalty_of(multipliers: Tensor, relative: Tensor, damping: float = 0.0) -> Tensor:
-    """The sum over metrics of lambda g, g = E[C] / B - 1; with damping k the augmented Lagrangian's
-    (max(0, lambda + k g)^2 - lambda^2) / (2 k), whose gradient is max(0, lambda + k g) dg.
+    """Return the sum over metrics of lambda g, g = E[C] / B - 1.
+
+    With damping k it is that of the augmented Lagrangian, (max(0, lambda + k g)^2 - lambda^2) / (2 k), whose gradient
+    is max(0, lambda + k g) dg.
     """
     excess, weights = relative - 1, multipliers.to(relative)
     if damping:
@@ -32,9 +34,10 @@ def penalty_of(multipliers: Tensor, relative: Tensor, damping: float = 0.0) -> T
 
 
 def dual_ascent(multipliers: Tensor, relative: Tensor, rate: float) -> Tensor:
-    """lambda <- max(0, lambda + rate * min(E[C]/B - 1, MOST_EXCESS)).
+    """Return max(0, lambda + rate * min(E[C]/B - 1, MOST_EXCESS)).
 
-    While E[C] is far from B the damping pulls; a lambda that added up all of that would overshoot (integral wind-up).
+    The cut prevents integral wind-up: while E[C] is far above B the damping already reduces it, and a lambda that
+    accumulated the whole excess would overshoot.
     """
     excess = torch.clamp(relative.detach().to(multipliers) - 1, max=MOST_EXCESS)
     return torch.clamp(multipliers + rate * excess, min=0)

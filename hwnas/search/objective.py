@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import Limits
-from hwnas.cost.metrics import Metric
+from hwnas.cost.build import CostFunction
 from hwnas.cost.model import CostModel
 
 
@@ -20,7 +20,7 @@ class Objective:
 
     device: str
     budget: Budget
-    costs: Mapping[str, Metric]
+    costs: Mapping[str, CostFunction]
     target: str = ""
 
     @property

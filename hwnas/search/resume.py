@@ -29,7 +29,7 @@ def run_to_end(
     ``metrics.jsonl`` gets a line an epoch and target, which ``on_row`` gets as well. Of several processes rank 0 alone
     reads and writes. ``profile`` measures some steps and changes nothing.
     """
-    checkpoint, writes = Checkpoint(folder / "checkpoint.pt", digest), search.processes.leads
+    checkpoint, writes = Checkpoint(folder / "checkpoint.pt", digest), search.processes.is_rank_zero
     resume(search, checkpoint, search.processes)
     if writes:
         _drop_later_lines(folder / METRICS, search.step)

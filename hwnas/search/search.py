@@ -40,7 +40,7 @@ from hwnas.search.supernet_state import SupernetState
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.training.batches import Batches, set_up_numerics
-from hwnas.training.processes import ALONE, Processes
+from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.step_profile import span
 
 # The name under which a checkpoint holds each part of the targets' states, as a list over targets.
@@ -71,7 +71,7 @@ class Search:
         objectives: list[Objective],
         data: ImageData,
         recipe: Recipe,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.sized, self.space, self.recipe, self.processes = sized, sized.space, recipe, processes
@@ -92,7 +92,7 @@ class Search:
         for stage in self.schedule.stages:
             require_divisible(sized.network, stage.partial_channels)
         # CUDA graphs need equal passes, and shared batch norms communicate inside a pass.
-        replays = logits_device.type == "cuda" and processes.alone
+        replays = logits_device.type == "cuda" and processes.is_single
         self.supernet_state = SupernetState(sized, recipe, self.device, precision, replays, processes, log)
         self.supernet_state.build(self.schedule.stages[0].partial_channels)
 

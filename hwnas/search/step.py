@@ -102,7 +102,7 @@ class Step:
             scores = self.supernet.scores(images, running, drop, frozen)
             task = nn.functional.cross_entropy(scores, classes)
             correct = (scores.detach().argmax(dim=1) == classes).sum()
-            return BatchResult(*self.processes.whole(task, correct))
+            return BatchResult(*self.processes.whole_batch(task, correct))
 
     def penalty(self, target: TargetState, draw: Draw) -> Tensor:
         penalty = self.recipe.penalty

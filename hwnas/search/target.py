@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import Limits
 from hwnas.compute.seeds import Purpose, torch_generator
+from hwnas.cost.build import CostFunction
 from hwnas.cost.expectation import ExpectedCost
-from hwnas.cost.metrics import Metric
 from hwnas.cost.model import CostModel
 from hwnas.errors import HwnasError
 from hwnas.recipe import Penalty, Recipe
@@ -147,7 +147,7 @@ def require_capabilities(distribution: Distribution, recipe: Recipe) -> None:
         raise HwnasError(f"stages need logits, which {name} has none of", "leave them out")
 
 
-def resource_penalty(penalty: Penalty, sized: SizedSpace, costs: Mapping[str, Metric]) -> ResourcePenalty | None:
+def resource_penalty(penalty: Penalty, sized: SizedSpace, costs: Mapping[str, CostFunction]) -> ResourcePenalty | None:
     """Build the SNAS paper's penalty; None where the recipe asks for none."""
     if penalty.form == "relative":
         return None

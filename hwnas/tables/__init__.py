@@ -1,1 +1,1 @@
-"""Latency tables: the format, reading and writing. Nothing here imports torch."""
+"""Latency tables: format, reading and writing, checks, comparison, conversion. Does not import torch."""

@@ -1,7 +1,7 @@
-"""What a table's contents tell on their own: whether it is complete, and whether more work takes no less time.
+"""Check a table without timing: whether it is complete, and whether larger entries take no less time.
 
-Order is what physics says, but caches and vector widths make real exceptions (17 channels may take longer than 32). So
-entries out of order are warnings with their numbers, not faults.
+Entries out of order are warnings, not errors: caches and vector widths make real exceptions (17 channels can take
+longer than 32).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Literal
 from hwnas.spaces import SearchSpace, Workload
 from hwnas.tables.schema import EdgeCosts, Entry, LatencyTable
 
-TOLERATED = 0.1  # by so much may more work be quicker, beyond both errors
+TOLERANCE = 0.1  # a larger entry may be this much quicker, in addition to both errors
 Size = Callable[[Entry], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Disorder:
-    """``larger`` has more channels, or a larger image, than ``smaller``, and takes less time."""
+    """Two entries: ``larger`` has more channels or a larger image than ``smaller`` and takes less time."""
 
     what: Literal["channels", "resolution"]
     smaller: str
@@ -38,7 +38,7 @@ class Disorder:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a network a table holds. ``command`` measures what is ``missing``."""
+    """Workloads of a network that a table has. ``command`` measures the ``missing`` ones."""
 
     network: str
     needed: int
@@ -47,16 +47,17 @@ class Coverage:
 
 
 def disorders(entries: Iterable[Entry]) -> list[Disorder]:
-    """Entries of one operation and stride that are quicker than one that is no larger in any size, beyond both errors
-    and a tenth; the widest apart first. For each too quick entry the smaller one that contradicts it most.
+    """Return pairs of entries of one operation and stride where the larger is quicker by more than the errors and 10 %.
+
+    Each too quick entry is paired with the smaller entry that contradicts it most. The largest differences come first.
     """
     groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
     for entry in entries:
         groups["channels", entry.op, entry.stride, entry.height, entry.width].append(entry)
         groups["resolution", entry.op, entry.stride, entry.in_channels, entry.out_channels].append(entry)
     found = []
-    for (what, *_), group in groups.items():
-        if what == "channels":
+    for (dimension, *_), group in groups.items():
+        if dimension == "channels":
             pairs = _contradicted(group, lambda entry: (entry.in_channels, entry.out_channels))
             found += [_disorder("channels", smaller, larger) for smaller, larger in pairs]
         else:
@@ -65,15 +66,14 @@ def disorders(entries: Iterable[Entry]) -> list[Disorder]:
     return sorted(found, key=lambda d: (d.larger_ms / d.smaller_ms, d.larger, d.smaller))
 
 
-def _disorder(what: Literal["channels", "resolution"], smaller: Entry, larger: Entry) -> Disorder:
-    return Disorder(what, smaller.workload.key, smaller.latency_ms, larger.workload.key, larger.latency_ms)
+def _disorder(dimension: Literal["channels", "resolution"], smaller: Entry, larger: Entry) -> Disorder:
+    return Disorder(dimension, smaller.workload.key, smaller.latency_ms, larger.workload.key, larger.latency_ms)
 
 
 def _contradicted(group: Sequence[Entry], size: Size) -> list[tuple[Entry, Entry]]:
-    """(smaller, larger) where the larger takes less than the smaller at least takes.
+    """Return (smaller, larger) pairs where the larger entry takes less than the least time of the smaller.
 
-    A Fenwick tree over the second size holds the longest least time seen so far, so that a table of a hundred thousand
-    entries is gone through in n log n.
+    A Fenwick tree over the second size holds the longest least time so far, so that n entries take O(n log n) steps.
     """
     ranks = {second: rank for rank, second in enumerate(sorted({size(entry)[1] for entry in group}), 1)}
     longest: list[tuple[float, Entry] | None] = [None] * (len(ranks) + 1)
@@ -81,17 +81,17 @@ def _contradicted(group: Sequence[Entry], size: Size) -> list[tuple[Entry, Entry
     for entry in sorted(group, key=size):
         rank = ranks[size(entry)[1]]
         best: tuple[float, Entry] | None = None
-        place = rank
-        while place:
-            best = _longer(best, longest[place])
-            place -= place & -place
+        index = rank
+        while index:
+            best = _longer(best, longest[index])
+            index -= index & -index
         if best and best[0] > entry.latency_ms + (entry.error_ms or 0.0):
             found.append((best[1], entry))
-        least = (1 - TOLERATED) * entry.latency_ms - (entry.error_ms or 0.0), entry
-        place = rank
-        while place < len(longest):
-            longest[place] = _longer(longest[place], least)
-            place += place & -place
+        least = (1 - TOLERANCE) * entry.latency_ms - (entry.error_ms or 0.0), entry
+        index = rank
+        while index < len(longest):
+            longest[index] = _longer(longest[index], least)
+            index += index & -index
     return found
 
 
@@ -102,13 +102,13 @@ def _longer(one: tuple[float, Entry] | None, other: tuple[float, Entry] | None) 
 
 
 def missing_workloads(table: LatencyTable, needed: Iterable[Workload]) -> list[str]:
-    """The keys of the workloads in ``needed`` that the table has no entry for."""
+    """Return the keys of the workloads in ``needed`` that have no entry in the table."""
     known = {entry.workload for entry in table.entries}
     return [workload.key for workload in needed if workload not in known]
 
 
 def missing_costs(costs: EdgeCosts, space: SearchSpace) -> list[str]:
-    """The cells of ``space`` of which ``costs`` does not say what every operation takes on every edge."""
+    """Return the cells of ``space`` whose costs are not complete: one for every operation on every edge."""
     if costs.operations != list(space.operations):
         return [f"cell {kind}" for kind in space.cells]
     given = {kind: len(cell.macs) for kind, cell in costs.cells.items()}

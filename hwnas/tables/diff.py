@@ -1,4 +1,4 @@
-"""In what two tables differ: what they describe, what only one of them holds, what differs beyond the errors."""
+"""Compare two tables: header fields, latencies in one table only, latencies that differ by more than their errors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from hwnas.spaces import NONE
 from hwnas.tables.schema import CellCosts, EdgeCosts, LatencyTable
 
-UNKNOWN_ERROR = 0.1  # of a latency whose error is not known
+UNKNOWN_ERROR = 0.1  # assumed for a latency without an error, relative to it
 NORMAL_95 = 1.96  # half the 95 % interval of a normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A latency and the half width of its 95 % interval; ``known`` says whether the table gives it."""
+    """One latency and the half width of its 95 % interval; ``known`` is false when that is an assumption."""
 
     ms: float
     error_ms: float
@@ -25,8 +25,9 @@ class Amount:
 
 @dataclass(frozen=True)
 class Difference:
-    """``name`` is an entry's key, or a place among a network's edge costs. ``excess`` is the difference over both
-    errors together: above 1 it is more than they explain.
+    """One latency in both tables. ``name`` is an entry's key or a position in a network's edge costs.
+
+    ``excess`` is the difference divided by the sum of both errors; above 1 the errors do not explain it.
     """
 
     name: str
@@ -40,8 +41,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class TableDiff:
-    """``header`` is ``{field: (a, b)}``; ``differing`` lists what differs beyond the errors, the worst first, of
-    ``common`` latencies that both tables hold. ``unlike`` names networks whose edge costs cannot be compared.
+    """Differences of two tables. ``header`` is ``{field: (a, b)}``.
+
+    ``common`` is the number of latencies in both tables; ``differing`` are those that differ by more than their errors,
+    the worst first. ``unlike`` names networks whose edge costs cannot be compared.
     """
 
     header: dict[str, tuple[Any, Any]]
@@ -59,10 +62,10 @@ class TableDiff:
 
 
 def diff_tables(a: LatencyTable, b: LatencyTable) -> TableDiff:
-    """Compare two tables. Latencies are taken as they stand: a machine that became slower shows in ``median_ratio``.
+    """Compare two tables. Latencies are not scaled: a machine that became slower shows in ``median_ratio``.
 
-    Two latencies differ when they are further apart than both errors together. An error that is not known counts as a
-    tenth of the latency.
+    Two latencies differ when their distance is larger than the sum of their errors. An unknown error counts as a tenth
+    of the latency.
     """
     unlike = [network for network in a.edge_costs if network in b.edge_costs and not _comparable(a, b, network)]
     in_a, in_b = amounts(a, unlike), amounts(b, unlike)
@@ -81,9 +84,9 @@ def diff_tables(a: LatencyTable, b: LatencyTable) -> TableDiff:
 
 
 def amounts(table: LatencyTable, without: Collection[str] = ()) -> dict[str, Amount]:
-    """Every latency of a table by its name: entries by their key, then edge costs by network, cell, edge and operation.
+    """Return every latency of a table by name: entries by key, then edge costs by network, cell, edge and operation.
 
-    Networks in ``without`` are left out, and so is ``none``: it is no operation.
+    The networks in ``without`` and the operation ``none`` are left out.
     """
     result = {
         entry.workload.key: Amount(entry.latency_ms, entry.error_ms)
@@ -102,7 +105,7 @@ def amounts(table: LatencyTable, without: Collection[str] = ()) -> dict[str, Amo
 
 
 def edge_amounts(costs: EdgeCosts, cell: CellCosts) -> Iterator[tuple[int, str, Amount]]:
-    """(edge, operation, what it takes where the edge is live) for every edge of a cell and operation but ``none``."""
+    """Yield (edge, operation, cost of the edge when it is live) for every edge of a cell and operation but ``none``."""
     for edge, (live, always, errors) in enumerate(zip(cell.live_ms, cell.always_ms, cell.error_ms, strict=True)):
         for op, live_ms, always_ms, error_ms in zip(costs.operations, live, always, errors, strict=True):
             if op != NONE:
@@ -120,7 +123,7 @@ def _comparable(a: LatencyTable, b: LatencyTable, network: str) -> bool:
 
 def _difference(name: str, a: Amount, b: Amount) -> Difference:
     tolerance, apart = a.error_ms + b.error_ms, abs(a.ms - b.ms)
-    # Without any error given, equal numbers are equal and all others are not.
+    # Both errors are zero: only equal latencies agree.
     excess = apart / tolerance if tolerance else (0.0 if not apart else float("inf"))
     ratio = b.ms / a.ms if a.ms > 0 else None
     return Difference(name, a.ms, b.ms, ratio, tolerance, excess, a.known and b.known)
@@ -132,7 +135,7 @@ def _header(a: LatencyTable, b: LatencyTable) -> dict[str, tuple[Any, Any]]:
 
 
 def header_fields(table: LatencyTable) -> dict[str, Any]:
-    """What a table says of itself, by dotted names such as ``runtime.threads``."""
+    """Return the header fields of a table by dotted names such as ``runtime.threads``."""
     fields: dict[str, Any] = {"version": table.version}
     for part in ("device", "runtime", "protocol"):
         fields |= {f"{part}.{name}": value for name, value in getattr(table, part).model_dump(mode="json").items()}

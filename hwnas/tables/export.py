@@ -1,4 +1,4 @@
-"""A table as rows, for spreadsheets and data frames: one an entry, and one an edge and operation of edge costs."""
+"""Write a table as rows of CSV or Parquet: one for each entry, and one for each edge and operation of edge costs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow  # type: ignore[import-untyped]
 
 SUFFIXES = (".csv", ".parquet")
-# What a row says and as what type: numbers keep every digit. A row of kind "edge" has a network, cell and edge in place
-# of channels, height, width and stride; its latency_ms is live_ms + always_ms.
+# Columns and their types; numbers keep every digit. A row of kind "edge" has a network, cell and edge instead of
+# channels, height, width and stride; its latency_ms is live_ms + always_ms.
 COLUMNS: dict[str, type] = {
     "kind": str,
     "op": str,
@@ -40,7 +40,7 @@ COLUMNS: dict[str, type] = {
     "macs_conv_linear": int,
     "params": int,
 }
-# The same in every row: the table's device, runtime, and where it comes from.
+# Columns with the same value in every row: device, runtime and origin of the table.
 TABLE_COLUMNS: dict[str, type] = {
     **{f"device_{name}": str for name in ("name", "kind", "model")},
     "device_cores": int,
@@ -67,7 +67,7 @@ ENTRY_FIELDS = tuple(
 
 
 def table_rows(table: LatencyTable) -> list[dict[str, Any]]:
-    """Every row, without the columns of TABLE_COLUMNS; what a row does not say, it does not hold."""
+    """Return every row without the columns of TABLE_COLUMNS; a row has only the keys that it has values for."""
     rows: list[dict[str, Any]] = [
         {"kind": "entry", **{name: getattr(entry, name) for name in ENTRY_FIELDS}}
         for entry in sorted(table.entries, key=lambda entry: entry.workload)
@@ -96,7 +96,7 @@ def table_rows(table: LatencyTable) -> list[dict[str, Any]]:
 
 
 def table_values(table: LatencyTable) -> dict[str, Any]:
-    """The columns that are the same in every row."""
+    """Return the values of TABLE_COLUMNS, which are the same in every row."""
     device, runtime, protocol = table.device, table.runtime, table.protocol
     return {
         **{f"device_{name}": value for name, value in device.model_dump().items()},
@@ -112,12 +112,12 @@ def table_values(table: LatencyTable) -> dict[str, Any]:
 
 
 def export_table(table: LatencyTable, out: Path) -> int:
-    """Write a table's rows as CSV or Parquet, as the name of ``out`` ends, and return how many there are.
+    """Write a table's rows as CSV or Parquet, by the suffix of ``out``; return the number of rows.
 
-    Raises HwnasError for another ending, a table without rows, and a folder that cannot be written.
+    Raises HwnasError for another suffix, a table without rows, and a folder that cannot be written.
     """
     if out.suffix not in SUFFIXES:
-        raise HwnasError(f"cannot tell a format from {out.name!r}", f"let --out end in {' or '.join(SUFFIXES)}")
+        raise HwnasError(f"unknown format of {out.name!r}", f"let --out end in {' or '.join(SUFFIXES)}")
     rows = table_rows(table)
     if not rows:
         raise HwnasError("the table holds no entries", "measure some with 'hwnas profile'")
@@ -132,7 +132,7 @@ def export_table(table: LatencyTable, out: Path) -> int:
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]], same: dict[str, Any]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        # Text is quoted, so that no reader takes a hash for a number, or a carriage return for the end of a row.
+        # Quote text, so that no reader takes a hash for a number or a carriage return for the end of a row.
         columns = [*COLUMNS, *TABLE_COLUMNS]
         writer = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Reading and writing latency tables: checked on the way in, whole on the way out."""
+"""Read and check latency tables; write them atomically."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ REMEASURE = "measure one with 'hwnas profile --device cpu --space nasbench201 --
 def read_table(path: Path) -> LatencyTable:
     """Read and check a table.
 
-    Raises HwnasError, naming the file and the field, when it is missing, not a table of a version that this hwnas
-    reads, incomplete, holds NaN or negative latencies, or was changed after it was written.
+    Raises HwnasError, naming the file and the field, when it is missing, invalid (NaN and negative latencies included),
+    of a version that this hwnas does not read, or was changed after it was written.
     """
     fix = REMEASURE.format(path)
     return check_table_content(read_json(path, fix, MAX_BYTES), str(path), fix)
 
 
 def parse_table(data: bytes, name: str, fix: str) -> LatencyTable:
-    """The table that ``data`` is the text of, checked as ``read_table`` does; ``name`` is what an error calls it."""
+    """Parse a table with the checks of ``read_table``; ``name`` names it in errors."""
     if len(data) > MAX_BYTES:
         raise HwnasError(f"{name} is larger than {MAX_BYTES >> 20} MiB", fix)
     return check_table_content(parse_json(data, name, fix), name, fix)
 
 
 def check_table_content(content: Any, name: str, fix: str) -> LatencyTable:
-    """The table that parsed JSON holds. Raises HwnasError as ``read_table`` does."""
+    """Return the table in parsed JSON. Raises HwnasError as ``read_table`` does."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise HwnasError(f"{name} is not a latency table", fix)
     if content.get("version") not in VERSIONS:
@@ -55,12 +55,12 @@ def check_table_content(content: Any, name: str, fix: str) -> LatencyTable:
 
 
 def write_table(path: Path, table: LatencyTable) -> None:
-    """Write atomically."""
+    """Write a table atomically. Raises HwnasError when the folder cannot be written."""
     write_text(path, table_text(table))
 
 
 def table_text(table: LatencyTable) -> str:
-    """A table as its file holds it: keys sorted and one entry a line, so that differences read well."""
+    """Return the text of a table's file: sorted keys and one entry on each line, for readable diffs."""
     content = table.content()
     entries = content.pop("entries")
     lines = [f"{json.dumps(key)}: {canonical_json(value)}," for key, value in sorted(content.items())]

@@ -1,4 +1,4 @@
-"""One table out of several that describe the same device and runtime."""
+"""Merge several tables of the same device and runtime into one."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from hwnas.text import shorten
 from hwnas.validation import first_problem
 
 MUST_MATCH = ("name", "version", "provider", "precision", "threads", "batch", "options")
-Choice = Callable[[int, float | None], tuple[Any, ...]]
+Rank = Callable[[int, float | None], tuple[Any, ...]]  # (number of the table, error in ms) -> sort key, least first
 
 
 @dataclass(frozen=True)
 class Merged:
-    """``notes`` say, a line each, what was done to the tables beside putting them together."""
+    """A merged table. ``notes`` are lines on scaled latencies and combined licences."""
 
     table: LatencyTable
     notes: list[str]
 
 
 def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False) -> Merged:
-    """The union of ``tables``, by the names that errors call them.
+    """Return the union of ``tables``; their keys name them in errors.
 
-    What several hold is taken from the one whose error is smaller, and from the first where that leaves a choice; with
-    ``prefer_newer`` from the one that was measured last. Latencies are brought to the state of the machine of the first
-    table that names one (its sentinel), so that all are of one.
+    An entry in several tables is taken from the one with the smallest error, the first of equal ones; with
+    ``prefer_newer`` from the newest table. All latencies are scaled to the machine speed of the first table that has a
+    sentinel.
 
-    Raises HwnasError when the tables are not of one device, runtime, protocol and provenance, when two give edge costs
-    of the same network that differ, or when they do not say which is newer and ``prefer_newer`` asks.
+    Raises HwnasError when the tables are not of one device, runtime, protocol and provenance, when two have different
+    edge costs of the same network, and when ``prefer_newer`` is set and a table has no date.
     """
     names, given = list(tables), list(tables.values())
     for name, other in zip(names[1:], given[1:], strict=True):
@@ -58,7 +58,7 @@ def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False)
     scaled = given
     if reference and sentinel_ms:
         scaled = [_to_one_state(name, table, reference, sentinel_ms, notes) for name, table in tables.items()]
-    # Dates are of one form, YYYY-MM-DDTHH:MM:SSZ, so later ones sort later.
+    # Dates have the form YYYY-MM-DDTHH:MM:SSZ, so that their text sorts by time.
     ages = _ranks([table.protocol.date for table in given])
 
     def rank(number: int, error_ms: float | None) -> tuple[Any, ...]:
@@ -84,14 +84,14 @@ def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False)
             entries=[entry for _, entry in chosen.values()],
             edge_costs=edge_costs,
         )
-        table = LatencyTable.model_validate(table.content())  # what was scaled has not been looked at
+        table = LatencyTable.model_validate(table.content())  # model_copy has not validated the scaled numbers
     except ValidationError as error:
         raise HwnasError(f"the merged table is not a valid one: {first_problem(error)}") from None
     return Merged(table, notes)
 
 
 def _check_alike(name: str, table: LatencyTable, other_name: str, other: LatencyTable) -> None:
-    """Raises HwnasError that names every field in which tables of one device must not differ, and both values."""
+    """Raise HwnasError, with all differing fields and their values, unless both tables can be merged."""
     pairs = {"device.fingerprint": (table.device.fingerprint, other.device.fingerprint)}
     pairs |= {
         f"runtime.{field}": (getattr(table.runtime, field), getattr(other.runtime, field)) for field in MUST_MATCH
@@ -101,7 +101,7 @@ def _check_alike(name: str, table: LatencyTable, other_name: str, other: Latency
     unlike = [f"{field} is {_shown(one)} and {_shown(two)}" for field, (one, two) in pairs.items() if one != two]
     if unlike:
         raise HwnasError(
-            f"{name} and {other_name} are not of one device, runtime and protocol: {', '.join(unlike)}",
+            f"{name} and {other_name} differ in device, runtime or protocol: {', '.join(unlike)}",
             "merge tables of one kind, or compare them with 'hwnas table diff'",
         )
 
@@ -117,23 +117,23 @@ def _ranks(dates: Sequence[str]) -> list[int]:
 
 
 def _to_one_state(name: str, table: LatencyTable, reference: str, sentinel_ms: float, notes: list[str]) -> LatencyTable:
-    """``table`` with its latencies as they would be in the state of the machine in which ``reference`` was measured."""
+    """Return ``table`` with its latencies scaled to the machine speed at which ``reference`` was measured."""
     own_ms = table.quality.sentinel_ms
     if not own_ms:
-        notes.append(f"{name} does not say how fast its machine was: its latencies are taken as they are")
+        notes.append(f"{name} has no sentinel latency: its latencies are not scaled")
         return table
     if own_ms == sentinel_ms:
         return table
     factor = sentinel_ms / own_ms
     notes.append(
-        f"{name}: all latencies times {factor:.4f}, for its sentinel took {own_ms:.4g} ms and that of {reference} "
+        f"{name}: all latencies times {factor:.4f}, because its sentinel took {own_ms:.4g} ms and that of {reference} "
         f"{sentinel_ms:.4g} ms"
     )
     return scaled_table(table, factor)
 
 
 def scaled_table(table: LatencyTable, factor: float) -> LatencyTable:
-    """``table`` as of a machine that takes ``factor`` times as long for everything. Factors of corrections stay."""
+    """Return ``table`` for a machine that is ``factor`` times as slow. The factors of corrections do not change."""
 
     def entry(old: Entry) -> Entry:
         times = ("latency_ms", "error_ms", "p10_ms", "p90_ms")
@@ -160,7 +160,7 @@ def scaled_table(table: LatencyTable, factor: float) -> LatencyTable:
 
 
 def scaled_costs(costs: EdgeCosts, factor: float) -> EdgeCosts:
-    """Edge costs of a machine that takes ``factor`` times as long for everything."""
+    """Return edge costs for a machine that is ``factor`` times as slow."""
 
     def grid(rows: list[list[float]], by: float = factor) -> list[list[float]]:
         return [[value * by for value in row] for row in rows]
@@ -185,8 +185,8 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _chosen_entries(tables: Sequence[LatencyTable], rank: Choice) -> dict[str, tuple[int, Entry]]:
-    """By workload: which table's entry is kept, and the entry."""
+def _chosen_entries(tables: Sequence[LatencyTable], rank: Rank) -> dict[str, tuple[int, Entry]]:
+    """Return {workload key: (number of the table, its entry)} of the entries to keep."""
     chosen: dict[str, tuple[int, Entry]] = {}
     for number, table in enumerate(tables):
         for entry in table.entries:
@@ -198,7 +198,7 @@ def _chosen_entries(tables: Sequence[LatencyTable], rank: Choice) -> dict[str, t
 
 
 def _owners(tables: Sequence[LatencyTable], ages: Sequence[int]) -> dict[str, int]:
-    """By network: the table whose correction and reports on accuracy are kept (they were made together)."""
+    """Return {network: number of the table} whose correction and accuracy reports are kept, which belong together."""
     owners: dict[str, int] = {}
     for number, table in enumerate(tables):
         for network in (*table.correction, *table.quality.additivity, *table.quality.residual):
@@ -216,9 +216,9 @@ def _corrections(tables: Sequence[LatencyTable], owners: Mapping[str, int]) -> d
 
 
 def _networks(
-    tables: Sequence[LatencyTable], owners: Mapping[str, int], rank: Choice
+    tables: Sequence[LatencyTable], owners: Mapping[str, int], rank: Rank
 ) -> dict[str, list[MeasuredNetwork]]:
-    """Every timed network once. ``fitted`` is true of those that the kept correction has seen."""
+    """Return every timed network once. ``fitted`` is true for those that the kept correction was fitted on."""
     result = {}
     for key in dict.fromkeys(key for table in tables for key in table.networks):
         chosen: dict[str, tuple[int, MeasuredNetwork]] = {}
@@ -237,7 +237,7 @@ def _networks(
 def _edge_costs(
     names: Sequence[str], given: Sequence[LatencyTable], scaled: Sequence[LatencyTable]
 ) -> dict[str, EdgeCosts]:
-    """Edge costs of every network. Raises HwnasError when two tables give unlike ones: their errors are not apart."""
+    """Return the edge costs of every network. Raises HwnasError when two tables have different ones."""
     first: dict[str, int] = {}
     for number, table in enumerate(given):
         for network, costs in table.edge_costs.items():
@@ -281,7 +281,7 @@ def _quality(
 
 
 def _source(given: Sequence[LatencyTable]) -> str:
-    """What the table was made from, by hash; a source that all share stays in front."""
+    """Return the source: the hashes of the merged tables, after the source that all of them share."""
     sources = {table.source.split("; merged from")[0] for table in given}
     shared = f"{sources.pop()}; " if len(sources) == 1 and "" not in sources else ""
     if not shared and all(is_imported(table) for table in given):
@@ -291,13 +291,13 @@ def _source(given: Sequence[LatencyTable]) -> str:
 
 
 def _licence(given: Sequence[LatencyTable], notes: list[str]) -> str:
-    """Whoever passes the table on must keep to all licences; one that is not known leaves the whole without one."""
+    """Return the conjunction of all licences; empty when one of them is unknown."""
     licences = list(dict.fromkeys(table.licence for table in given))
     if len(licences) == 1:
         return licences[0]
     together = " AND ".join(f"({licence})" if " " in licence else licence for licence in licences)
     if "" in licences or len(together) > 200:
-        notes.append("the tables' licences differ, and one of them gives none: the merged table has none")
+        notes.append("the licences differ and one table has none: the merged table has none")
         return ""
-    notes.append(f"the tables' licences differ: the merged table is under {together}")
+    notes.append(f"the licences differ: the merged table has {together}")
     return together

@@ -1,4 +1,4 @@
-"""A picture of a table: what every operation takes at every size, and what it costs on every edge."""
+"""Draw a table as heat maps: the latency of every operation at every size, and on every edge."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL, LETTER = (0.52, 0.27), 0.075  # inches
-COLUMNS = 40  # in one row of pictures; further sizes go below
+COLUMNS = 40  # of one heat map; further sizes go into the next
 MOST_ROWS = 500  # in all
-ANNOTATED = 1_500  # cells; of more the numbers are left out, and the file stays small
+ANNOTATED = 1_500  # most cells with numbers in them; more would make a large file
 AXIS = "channels (in→out), height×width of the input, /stride"
-Grid = list[list[float | None]]  # ms, None where there is nothing
+Grid = list[list[float | None]]  # ms; None where there is no entry
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One heat map. Panels of one ``scale`` share their colours."""
+    """One heat map. Panels with the same ``scale`` share their colours."""
 
     title: str
     scale: str
@@ -44,8 +44,8 @@ class Panel:
 def plot_table(table: LatencyTable, out: Path) -> None:
     """Draw a table into a PNG or SVG file.
 
-    Raises HwnasError when ``out`` ends in neither, when the table is empty or too large for a picture, and when the
-    folder cannot be written.
+    Raises HwnasError for another suffix, a table that is empty or too large for a picture, and a folder that cannot be
+    written.
     """
     require_picture(out)
     panels = table_panels(table)
@@ -58,12 +58,12 @@ def plot_table(table: LatencyTable, out: Path) -> None:
 
 
 def table_panels(table: LatencyTable) -> list[Panel]:
-    """What a picture of a table shows: its entries, and its edges' costs."""
+    """Return the heat maps of a table: its entries and its edge costs."""
     return [*_entry_panels(table.entries), *_edge_panels(table)]
 
 
 def _entry_panels(entries: Sequence[Entry]) -> list[Panel]:
-    """Operations by sizes, large images first; so many sizes below each other as fit side by side."""
+    """Return heat maps of operations by sizes, large images first, with at most COLUMNS sizes each."""
 
     def size(workload: Workload) -> tuple[int, ...]:
         area = workload.height * workload.width
@@ -99,23 +99,23 @@ def _edge_panels(table: LatencyTable) -> list[Panel]:
             ms: Grid = [[None] * len(ops) for _ in cell.macs]
             for edge, op, amount in edge_amounts(costs, cell):
                 ms[edge][ops.index(op)] = amount.ms
-            title = f"{network}, {kind}: what an edge costs where it is live"
+            title = f"{network}, {kind}: costs of live edges"
             panels.append(Panel(title, network, edge_labels(network, kind, cell), ops, ms))
     return panels
 
 
 def positive_ms(panels: Iterable[Panel]) -> list[float]:
-    """The latencies of panels that a logarithmic scale can show."""
+    """Return the positive latencies of panels, which a logarithmic scale can show."""
     return [ms for panel in panels for row in panel.ms for ms in row if ms is not None and ms > 0]
 
 
 def unit_of(positive: Sequence[float]) -> tuple[str, float]:
-    """The unit in which such latencies are short, and how many of it are in a millisecond."""
+    """Return the unit for such latencies, and how many of it are in a millisecond."""
     return ("ms", 1.0) if positive and median(positive) >= 0.5 else ("µs", 1e3)
 
 
 def edge_labels(network: str, kind: str, cell: CellCosts) -> list[str]:
-    """What the edges of a cell are called: ``0→1`` by their nodes where the space is known, else their number."""
+    """Return labels of a cell's edges: ``0→1`` by their nodes if the space is known, else their numbers."""
     space = SPACES.get(network.split("/")[0])
     edges = space.cells[kind].edges if space and kind in space.cells else ()
     if len(edges) != len(cell.macs):
@@ -142,7 +142,7 @@ def _figure(table: LatencyTable, panels: Sequence[Panel]) -> Figure:
 
 
 def _label_height(panel: Panel, width: float) -> float:
-    """Inches below a panel for the names of its columns: on end, where they do not fit side by side."""
+    """Return the height in inches of a panel's column labels, which are rotated when they do not fit side by side."""
     longest = LETTER * max(map(len, panel.columns))
     return 0.15 if longest < (width - 2) / len(panel.columns) else longest
 
@@ -155,7 +155,7 @@ def _title(table: LatencyTable, width: float) -> str:
 
 
 def _draw(figure: Figure, panels: Sequence[tuple[Axes, Panel]], annotated: bool) -> None:
-    """Heat maps with one scale of colours, logarithmic. What takes nothing, or less, is grey."""
+    """Draw heat maps with one logarithmic colour scale; latencies of zero or less are grey."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
 
@@ -192,9 +192,9 @@ def _norm(positive: Sequence[float], per_ms: float) -> LogNorm:
     from matplotlib.colors import LogNorm
 
     least, most = (min(positive) * per_ms, max(positive) * per_ms) if positive else (1.0, 10.0)
-    if most < least * 1.01:  # one value: a scale needs two
+    if most < least * 1.01:  # a scale needs two values
         least, most = least / 2, most * 2
-    return LogNorm(max(least, most / 1_000), most)  # what is nearly nothing must not take up the colours
+    return LogNorm(max(least, most / 1_000), most)  # tiny latencies must not use up the colours
 
 
 def _few_decades(norm: LogNorm) -> bool:

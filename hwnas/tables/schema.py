@@ -1,7 +1,7 @@
-"""Latency table: what a device takes for every workload, and how far to trust it. FORMAT.md describes every field.
+"""Schema of latency tables: the latency of every workload on a device, and its accuracy. FORMAT.md lists all fields.
 
-A table from a stranger is untrusted text: it is size-limited, schema-checked, holds finite numbers only, and its
-SHA-256 must match. Units live in field names. Nothing here imports torch.
+A table is untrusted text: its size is limited, all fields are checked, numbers are finite, and its SHA-256 must match.
+Field names contain units. Does not import torch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hwnas.spaces import NONE, Workload
 
 SCHEMA_FILE = Path(__file__).with_name("latency-table.schema.json")
 FORMAT = "hwnas-latency-table"
-# 1 (hwnas 0.1): entries, one a workload.
-# 2: also edge_costs, for devices on which only whole networks were timed. A table without them is still written as 1.
+# 1 (hwnas 0.1): one entry for each workload.
+# 2: also edge_costs, for devices on which only whole networks were timed. A table without them is written as version 1.
 VERSIONS = (1, 2)
 
 NOT_KNOWN = "not known"
@@ -30,12 +30,14 @@ Grid = Annotated[list[list[FiniteFloat]], Field(max_length=1_000)]
 Counts = Annotated[list[list[Annotated[int, Field(ge=0)]]], Field(max_length=1_000)]
 
 
-class Strict(BaseModel):
+class TableModel(BaseModel):
+    """Base of all parts of a table: immutable, and unknown fields are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Device(Strict):
-    """The machine. ``fingerprint`` is the same while a table would still describe it. 0 cores, 0 bytes: not known."""
+class Device(TableModel):
+    """The machine. ``fingerprint`` changes with the hardware or system. 0 cores and 0 bytes mean unknown."""
 
     name: Name
     kind: Literal["cpu", "gpu", "mobile", "embedded", "browser", "accelerator", "unknown"]
@@ -46,8 +48,8 @@ class Device(Strict):
     fingerprint: Name
 
 
-class Runtime(Strict):
-    """What ran the models. Tables that differ in any of these never mix. 0 threads, batch 0: not known."""
+class Runtime(TableModel):
+    """The runtime of the models. Tables that differ in it are never merged. 0 threads and batch 0 mean unknown."""
 
     name: Name
     version: Name
@@ -58,14 +60,14 @@ class Runtime(Strict):
     options: dict[Name, bool | int | FiniteFloat | Name] = {}
 
 
-class Protocol(Strict):
-    """How it was measured.
+class Protocol(TableModel):
+    """The measurement.
 
-    ``rounds`` are the readings meant for an entry, spread over ``processes`` of the profiler; what is settled early has
-    fewer, what is not has more (``samples``). ``processors`` are those it kept to, ``governor`` ruled their frequency,
-    ``load`` is the number of programs that ran before it began, ``waited`` the share of readings in which it had to
-    wait for a processor (they are not used), ``stolen`` the share of time that a virtual machine's host took away. None
-    where the system does not say. Of a table that was added to, they tell of the newest entries.
+    ``rounds`` is the planned number of readings for an entry, spread over ``processes`` of the profiler; entries that
+    settle early have fewer, others more (``samples``). ``processors`` are the processors it was pinned to, ``governor``
+    their frequency governor, ``load`` the number of running programs before the start, ``waited`` the share of readings
+    that waited for a processor (they are not used), and ``stolen`` the share of time taken by the host of a virtual
+    machine. None means that the system does not tell. After an addition to a table they describe the newest entries.
     """
 
     version: int
@@ -84,12 +86,11 @@ class Protocol(Strict):
     tool_version: Name
 
 
-class Additivity(Strict):
-    """How well sums of entries predict whole networks that were never used for fitting.
+class Additivity(TableModel):
+    """Accuracy of sums of entries on whole networks that were not used for fitting.
 
-    ``kendall_tau`` is None where it is undefined: one network alone, or all predicted equal.
-    ``floor`` is the mean absolute percentage difference between two halves of the same networks' own measurements, None
-    where one process alone timed them.
+    ``kendall_tau`` is None when it is undefined: a single network, or equal predictions. ``floor`` is the mean absolute
+    percentage difference between two halves of the same networks' measurements, None when one process timed them.
     """
 
     networks: int = Field(ge=1)
@@ -111,11 +112,11 @@ class Additivity(Strict):
         )
 
 
-class Correction(Strict):
+class Correction(TableModel):
     """latency of a network = offset_ms + the sum of its entries, each times the factor of its family.
 
-    A family that ``factors`` does not name has the factor ``scale`` (``max_pool`` that of ``pool``). ``rewrites`` are
-    what the runtime's optimiser does to a cell (hwnas.cost.fusion). Fitted on ``networks`` whole networks.
+    A family that is not in ``factors`` has the factor ``scale`` (``max_pool`` that of ``pool``). ``rewrites`` are the
+    changes that the runtime's optimiser makes to a cell (hwnas.cost.fusion). Fitted on ``networks`` whole networks.
     """
 
     offset_ms: FiniteFloat
@@ -135,9 +136,9 @@ class Correction(Strict):
         return f"latency = {self.offset_ms:.4g} ms + {self.scale:.4g} x sum{factors}{rewrites}"
 
 
-class MeasuredNetwork(Strict):
-    """A whole network timed end to end. ``fitted`` says whether the correction has seen it; ``error_ms`` is None when
-    one process alone timed it.
+class MeasuredNetwork(TableModel):
+    """A whole network timed end to end. ``fitted`` is true when the correction was fitted on it; ``error_ms`` is None
+    when a single process timed it.
     """
 
     architecture: Annotated[str, Field(max_length=4000)]
@@ -146,12 +147,14 @@ class MeasuredNetwork(Strict):
     fitted: bool
 
 
-class Quality(Strict):
-    """``sentinel_ms`` is the reference workload's latency in the state of the machine that all entries are scaled to;
-    ``sentinel_drift`` the share by which it moved (90th over 10th percentile, minus one). ``unstable`` names the
-    entries whose error is larger than asked for, ``noise`` says why the machine was too noisy for a table that deserves
-    trust, where its maker took one all the same. Keys of ``additivity`` and ``residual`` name a network,
-    ``space/sizes``: the report on sums of entries, and on the same with the residual predictor.
+class Quality(TableModel):
+    """Quality of the measurement.
+
+    ``sentinel_ms`` is the latency of the reference workload at the machine speed that all entries are scaled to,
+    ``sentinel_drift`` its relative change (90th over 10th percentile, minus one). ``unstable`` names the entries with a
+    larger error than required, ``noise`` the reasons why the machine was too noisy for a reliable table. The keys of
+    ``additivity`` and ``residual`` are networks, ``space/sizes``: accuracy of sums of entries, and of the same with the
+    residual predictor.
     """
 
     sentinel_ms: Milliseconds | None = None
@@ -164,10 +167,11 @@ class Quality(Strict):
     residual: dict[Name, Additivity] = {}
 
 
-class Entry(Strict):
-    """One workload's latency: ``error_ms`` is the half width of its 95 % interval (None: not known), ``p10_ms`` and
-    ``p90_ms`` the spread of ``samples`` single readings. ``macs`` as fvcore counts them, ``macs_conv_linear`` as
-    NAS-Bench-201 lists them.
+class Entry(TableModel):
+    """The latency of one workload.
+
+    ``error_ms`` is the half width of its 95 % interval (None: unknown), ``p10_ms`` and ``p90_ms`` are percentiles of
+    ``samples`` single readings. ``macs`` are counted as by fvcore, ``macs_conv_linear`` as in NAS-Bench-201.
     """
 
     op: Name
@@ -190,12 +194,12 @@ class Entry(Strict):
         return Workload(self.op, self.in_channels, self.out_channels, self.height, self.width, self.stride)
 
 
-class CellCosts(Strict):
-    """Costs of one cell kind, summed over all its places in the network: [edges, operations] each.
+class CellCosts(TableModel):
+    """Costs of one cell kind, summed over all its cells in the network; each field is [edges, operations].
 
-    ``live_ms`` is paid when the edge lies on a path from an input to an output, ``always_ms`` whether it does or not
-    (torch runs dead edges, compiled runtimes leave them out). ``error_ms`` is the half width of the 95 % interval of
-    their sum. ``macs`` are counted by the space's convention.
+    ``live_ms`` applies when the edge lies on a path from an input to an output, ``always_ms`` in any case (torch runs
+    dead edges, compiled runtimes remove them). ``error_ms`` is the half width of the 95 % interval of their sum.
+    ``macs`` follow the space's convention.
     """
 
     live_ms: Grid
@@ -214,14 +218,14 @@ class CellCosts(Strict):
         return self
 
 
-class EdgeCosts(Strict):
-    """What each operation costs on each edge of a network, found from whole networks' latencies.
+class EdgeCosts(TableModel):
+    """Costs of each operation on each edge of a network, fitted to the latencies of whole networks.
 
-    latency = base_ms + the sum over edges of always_ms, and of live_ms where the edge is live. ``covariance`` is the
-    lower triangle of what is not known of these numbers: of base_ms, then cell by cell of always_ms and of live_ms, row
-    by row, leaving out ``none``. A latency timed once scatters around the sum by ``scatter_ms`` and by
-    ``scatter_share`` of itself, the scales of Student's t distribution of ``degrees_of_freedom``. Found from
-    ``measurements`` networks and, where there was one, a prior from the devices ``pool``.
+    latency = base_ms + the sum over edges of always_ms, plus live_ms for live edges. ``covariance`` is the lower
+    triangle of the covariance of these numbers: base_ms, then for each cell always_ms and live_ms, row by row, without
+    ``none``. A single latency scatters around the sum by ``scatter_ms`` and by ``scatter_share`` of itself, the scales
+    of a Student's t distribution with ``degrees_of_freedom``. Fitted to ``measurements`` networks and, if there is one,
+    a prior from the devices in ``pool``.
     """
 
     operations: list[Name]
@@ -251,10 +255,10 @@ class EdgeCosts(Strict):
         return self
 
 
-class LatencyTable(Strict):
-    """A whole table. ``sha256`` covers the canonical JSON of everything else.
+class LatencyTable(TableModel):
+    """A latency table. ``sha256`` covers the canonical JSON of all other fields.
 
-    ``edge_costs`` is by network, and empty where ``entries`` say what a device takes.
+    The keys of ``edge_costs`` are networks; it is empty when ``entries`` hold the latencies.
     """
 
     format: Literal["hwnas-latency-table"] = "hwnas-latency-table"
@@ -281,11 +285,11 @@ class LatencyTable(Strict):
     def _one_entry_a_workload(self) -> LatencyTable:
         keys = [entry.workload.key for entry in self.entries]
         if len(set(keys)) != len(keys):
-            raise ValueError(f"workload {next(k for k in keys if keys.count(k) > 1)} stands twice")
+            raise ValueError(f"workload {next(k for k in keys if keys.count(k) > 1)} occurs twice")
         return self
 
     def content(self) -> dict[str, Any]:
-        """Everything but the hash, as JSON of the table's version holds it."""
+        """Return all fields but the hash, as JSON of the table's version has them."""
         return self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
 
     @property
@@ -294,10 +298,10 @@ class LatencyTable(Strict):
 
     @property
     def noise_warning(self) -> str:
-        """What whoever uses the table must know; empty where there is nothing to warn of."""
+        """A warning for users of the table when the machine was noisy; else empty."""
         if not self.quality.noise:
             return ""
-        return f"warning: made on a noisy machine ({'; '.join(self.quality.noise)}); measure anew when it is quiet"
+        return f"warning: made on a noisy machine ({'; '.join(self.quality.noise)}); measure again when it is quiet"
 
     def describe(self) -> str:
         runtime = self.runtime
@@ -311,4 +315,5 @@ class LatencyTable(Strict):
 
 
 def today() -> str:
+    """Return the time in UTC as YYYY-MM-DDTHH:MM:SSZ."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

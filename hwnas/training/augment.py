@@ -1,4 +1,4 @@
-"""What is done to a batch of training images beside shifting and flipping them."""
+"""Augmentation of a batch of training images besides shifting and flipping: cutout."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hwnas.compute.device import to_device
 def cutout(
     images: Tensor, side: int, generator: torch.Generator, count: int | None = None, share: slice = slice(None)
 ) -> Tensor:
-    """Zeros, the mean of normalised images, in one square of every image [N, C, H, W] (DeVries & Taylor, 2017).
+    """Set one square of every image [N, C, H, W] to zero, the mean of normalised images (DeVries & Taylor, 2017).
 
-    Its centre is any pixel, so that the image's edge can cut it. Of an odd ``side`` one pixel less counts. ``images``
-    are that share of a batch of ``count``, by default all of it: the random numbers are the batch's.
+    The centre is any pixel, so the image's border can cut the square; an odd ``side`` is rounded down to an even one.
+    ``images`` are the ``share`` of a batch of ``count`` images, by default all of it: random numbers are drawn for the
+    whole batch.
     """
     own, _, height, width = images.shape
     count = count or own

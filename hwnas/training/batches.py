@@ -46,7 +46,7 @@ class Batches:
 
     @property
     def count(self) -> int:
-        return self.data.images_a_step(self.batch_size, self.subset)
+        return self.data.images_per_step(self.batch_size, self.subset)
 
     @property
     def share(self) -> slice:
@@ -54,7 +54,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.data.steps_an_epoch(self.batch_size, self.subset)
+        return self.data.steps_per_epoch(self.batch_size, self.subset)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return this process's normalised images [N, C, H, W] and classes [N] of a step."""

@@ -1,4 +1,4 @@
-"""Checkpoints: one file, written whole, read without unpickling anything but tensors and numbers."""
+"""Checkpoints: one file, written atomically, loaded without unpickling anything but tensors and numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_OVERHEAD = 0.05
 
 
 class Checkpoint:
-    """Saves a state at almost every step: whenever that costs at most a twentieth of the time since the last save."""
+    """The checkpoint file of a run. Saving is due when it costs at most 5 % of the time since the last save."""
 
     def __init__(self, path: Path, digest: str) -> None:
         self.path = path
@@ -37,9 +37,9 @@ class Checkpoint:
         self._cost_s = self._saved_at - start
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, None when there is none.
+        """Return the saved state; None where there is no file.
 
-        Raises HwnasError when the file is damaged or belongs to a run with other settings.
+        Raises HwnasError where the file is damaged or belongs to a run with other settings.
         """
         fix = f"remove it to start over: rm {self.path}"
         if not self.path.exists():
@@ -75,9 +75,9 @@ class Resumable(Protocol):
 
 def resume(run: Resumable, checkpoint: Checkpoint, processes: Processes) -> bool:
     """Load the saved state into ``run``, in all processes from rank 0; return False on ranks that found none."""
-    saved = checkpoint.load() if processes.leads else None
+    saved = checkpoint.load() if processes.is_rank_zero else None
     if saved:
         run.load_state(saved)
-    if not processes.alone:
-        run.load_state(processes.from_leader(run.state()))
+    if not processes.is_single:
+        run.load_state(processes.from_rank_zero(run.state()))
     return saved is not None

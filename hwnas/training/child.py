@@ -25,7 +25,7 @@ from hwnas.training.batches import Batches, EpochSums, set_up_numerics
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.evaluation import accuracy
 from hwnas.training.optimizers import ParameterOptimizer
-from hwnas.training.processes import ALONE, Processes
+from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.recipe import Training
 from hwnas.training.training_row import TrainingRow
 
@@ -63,7 +63,9 @@ class Trainer:
     uninterrupted one takes.
     """
 
-    def __init__(self, child: ChildNetwork, data: ImageData, recipe: Training, processes: Processes = ALONE) -> None:
+    def __init__(
+        self, child: ChildNetwork, data: ImageData, recipe: Training, processes: Processes = SINGLE_PROCESS
+    ) -> None:
         self.child, self.recipe, self.processes = child, recipe, processes
         self.device, self.precision = set_up_numerics(recipe.compute, recipe.precision)
         self.data = data.on(self.device)
@@ -119,7 +121,7 @@ class Trainer:
         self.child.train()
         images, targets, drop = self._batch(probability)
         with self.processes.one_batch(self.batches.count):
-            loss, correct = self.processes.whole(*self._forward(images, targets, drop))
+            loss, correct = self.processes.whole_batch(*self._forward(images, targets, drop))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -223,7 +225,7 @@ def train_child(
     start: str,
     on_progress: OnProgress,
     on_epoch: OnEpoch = lambda row: None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Trained:
     """Train ``child`` in place; the test images are not read. ``start`` names the weights it starts from (a hash).
 
@@ -237,7 +239,7 @@ def train_child(
     trainer = Trainer(child, data, recipe, processes)
     sizes = asdict(child.network.setting)
     digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start])
-    checkpoint, history, writes = Checkpoint(folder / "train.pt", digest), folder / HISTORY, processes.leads
+    checkpoint, history, writes = Checkpoint(folder / "train.pt", digest), folder / HISTORY, processes.is_rank_zero
     if resume(trainer, checkpoint, processes):
         write_history(history, trainer.history)
     while not trainer.over:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas.data import ImageData, Split
 from hwnas.files import atomic_path
-from hwnas.training.processes import ALONE, Processes
+from hwnas.training.processes import SINGLE_PROCESS, Processes
 
 RECALIBRATION_BATCHES = 20
 BINS = 15
@@ -44,7 +44,7 @@ def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -
         norm.momentum = None  # cumulative average
     child.train()
     with torch.no_grad():
-        for step in range(min(RECALIBRATION_BATCHES, data.steps_an_epoch(batch_size))):
+        for step in range(min(RECALIBRATION_BATCHES, data.steps_per_epoch(batch_size))):
             images, _ = data.train_batch(step, batch_size, seed)
             child(images)
     for norm, value in zip(norms, momentum, strict=True):
@@ -57,7 +57,7 @@ def accuracy(
     data: ImageData,
     split: Split,
     batch_size: int = 256,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> float:
     """Return the share of correctly classified images of a split; several processes divide the batches."""
     correct = torch.zeros((), dtype=torch.int64, device=data.device)

@@ -1,4 +1,4 @@
-"""Recipes of training: the settings at which a child network is trained, as YAML in ``configs/train``."""
+"""Training recipes: the settings with which a child network is trained, as YAML in ``configs/train``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run
 
 
 class Descent(Optimizer):
-    """An optimiser and how its learning rate falls: by the epoch, or ``every`` step, as that part of an epoch.
+    """An optimiser with its annealing schedule, which changes the learning rate ``every`` epoch or step.
 
     ``cosine``: from ``lr`` to ``lr_end``. ``exponential``: ``lr`` times ``factor`` to the power of the epoch.
-    ``clip_norm`` 0 leaves gradients as long as they are.
+    ``clip_norm`` 0 clips no gradients.
     """
 
     lr_end: FiniteFloat = Field(default=0.0, ge=0)
@@ -35,17 +35,16 @@ class Descent(Optimizer):
 
 
 class Training(Strict):
-    """Everything the training of a child needs to know besides its architecture and the images.
+    """All settings of a child's training besides its architecture and the images.
 
-    ``setting`` names the network's sizes in its space (``as-searched``: those of the run), ``channels`` and ``depth``
-    change them. ``augment`` shift-flip moves training images by up to an eighth of their side and mirrors half of
-    them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is the probability towards
-    which dropping edges rises linearly, by the epoch; ``cutout`` the side of the square that is cut out of every image;
-    ``auxiliary_weight`` 0 builds no auxiliary head. ``ema``
-    weighs the past in a moving average of the weights, which is then what is evaluated and exported. ``keep`` says
-    whether the last weights are, or those of the epoch that was best on the validation images; ``patience`` how many
-    epochs without a better one end the training. ``compute`` is where the network is computed (hwnas.compute.device);
-    ``precision`` auto is bfloat16 where that multiplies it.
+    ``setting`` names the network's sizes in its space (``as-searched``: those of the run); ``channels`` and ``depth``
+    override them. ``augment`` shift-flip shifts training images by up to an eighth of their side and mirrors half of
+    them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is the final probability of
+    dropping an edge, reached linearly from 0; ``cutout`` the side of the square that is cut out of every image;
+    ``auxiliary_weight`` 0 builds no auxiliary head. ``ema`` is the decay of a moving average of the weights, which is
+    then evaluated and exported. ``keep`` chooses the last weights or those of the epoch with the best validation
+    accuracy; ``patience`` is the number of epochs without improvement after which training stops. ``compute`` is the
+    device (hwnas.compute.device); ``precision`` auto is bfloat16 where the device multiplies it.
     """
 
     setting: str = AS_SEARCHED
@@ -68,16 +67,16 @@ class Training(Strict):
     patience: int | None = Field(default=None, ge=1)
 
     def drop_path_at(self, epoch: int) -> float:
-        """The probability of dropping an edge in an epoch, the first being 0: as in the code of DARTS."""
+        """Return the probability of dropping an edge in an epoch, counted from 0, as in the DARTS code."""
         return self.drop_path * epoch / self.epochs
 
 
 def read_training(name: str, changes: dict[str, Any]) -> Training:
-    """A recipe of ``configs/train``; see ``hwnas.recipe.read_settings``."""
+    """Read a recipe of ``configs/train``; see ``hwnas.recipe.read_settings``."""
     return read_settings(Training, "train", name, changes)
 
 
 def training_of(child: ChildTraining, seed: int, compute: Compute) -> Training:
-    """The training that a search gives its children."""
+    """Return the training recipe for the children of a search."""
     optimizer = Descent.model_validate(child.optimizer.model_dump())
     return Training(epochs=child.epochs, batch_size=child.batch_size, seed=seed, compute=compute, optimizer=optimizer)

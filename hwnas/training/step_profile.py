@@ -1,4 +1,4 @@
-"""Where a step's time goes: the parts of a step, and a look at some steps with torch's profiler."""
+"""Profile a few search steps with torch's profiler: the time of each span of a step, and a Chrome trace."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from hwnas.files import atomic_path, write_json
 
-WARM_UP, STEPS = 3, 5  # of every kind of step: how many pass before, and are looked at
-PARTS = ("data", "sampling", "forward", "constraint", "backward", "averaging", "optimiser")
-OPERATORS = 10  # the dearest of torch's own, which the table names
+WARM_UP, STEPS = 3, 5  # of every kind of step: steps before the profile, steps in it
+SPANS = ("data", "sampling", "forward", "constraint", "backward", "averaging", "optimiser")
+OPERATORS = 10  # torch operators in a table, those with the most time of their own
 PREFIX = "hwnas: "
 
 
 def span(name: str) -> record_function:
-    """Inside, time is counted for that part of a step; parts lie side by side."""
+    """Count the time inside for a span of a step; spans do not overlap."""
     return record_function(PREFIX + name)
 
 
 class StepProfile:
-    """Profiles the first steps of every kind, behind a warm-up; use it as a context, call ``step`` for every step.
+    """A profile of the first steps of every kind, after a warm-up; a context manager whose ``step`` takes every step.
 
-    ``folder`` gets, of each kind, a Chrome trace, and ``steps.json``; ``say`` hears a table. What the profiler itself
-    costs, a few microseconds an operator, is in the times. Nothing is written unless ``writes``.
+    ``folder`` gets ``steps.json`` and, for each kind, a Chrome trace; ``log`` gets a table. The times include the
+    profiler's own cost, a few microseconds an operator. Nothing is written or logged unless ``writes``.
     """
 
-    def __init__(self, folder: Path, say: Callable[[str], None], writes: bool = True) -> None:
-        self.folder, self.log, self.writes = folder, say, writes
+    def __init__(self, folder: Path, log: Callable[[str], None], writes: bool = True) -> None:
+        self.folder, self.log, self.writes = folder, log, writes
         self.seen: dict[str, int] = {}
         self.tables: dict[str, Any] = {}
         self._kind, self._profiler = "", profile()
@@ -44,10 +44,10 @@ class StepProfile:
         if self._kind and not failure:
             self._stop()
         if not (self.tables or failure):
-            self.log(f"too few steps to profile one: {WARM_UP + 1} of a kind are needed")
+            self.log(f"too few steps for a profile: {WARM_UP + 1} of a kind are needed")
 
     def step(self, kind: str, take: Callable[[], None], evaluate: Callable[[], object]) -> None:
-        """Take a step. ``evaluate`` is called once a kind, to be timed."""
+        """Take a step, profiled or not. ``evaluate`` is called once a kind, to be timed."""
         if self._kind not in ("", kind):
             self._stop()
         seen = self.seen[kind] = self.seen.get(kind, 0) + 1
@@ -81,49 +81,49 @@ class StepProfile:
 
 
 def started() -> profile:
-    """torch's profiler at work, of a GPU, too, where there is one."""
+    """Start torch's profiler, of the CPU and of a GPU where there is one."""
     on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
     profiler = profile(activities=[ProfilerActivity.CPU, *on_gpu])
-    with _hushed():
+    with _without_stderr():
         profiler.start()
     return profiler
 
 
 def stop(profiler: profile) -> None:
-    with _hushed():
+    with _without_stderr():
         profiler.stop()
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Inside, standard error is closed to what torch's profiler says of itself, whatever its log level."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+def _without_stderr() -> Iterator[None]:
+    """Discard standard error, where torch's profiler prints notes at any log level."""
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def table_of(profiler: profile) -> dict[str, Any]:
-    """What a profile with the parts of some steps says, in milliseconds a step."""
+    """Return the table of a profile: spans and operators, in milliseconds a step."""
     events = profiler.key_averages()
     found = {event.key.removeprefix(PREFIX): event for event in events if event.key.startswith(PREFIX)}
     step = found["step"]
-    whole = step.cpu_time_total
+    total = step.cpu_time_total
 
     def row(name: str, time_us: float, calls: int) -> dict[str, Any]:
-        return {"part": name, "ms": time_us / step.count / 1e3, "share": time_us / whole, "calls": calls / step.count}
+        return {"part": name, "ms": time_us / step.count / 1e3, "share": time_us / total, "calls": calls / step.count}
 
-    parts = [row(name, found[name].cpu_time_total, found[name].count) for name in PARTS if name in found]
-    rest = whole - sum(found[name].cpu_time_total for name in PARTS if name in found)
+    spans = [row(name, found[name].cpu_time_total, found[name].count) for name in SPANS if name in found]
+    rest = total - sum(found[name].cpu_time_total for name in SPANS if name in found)
     own = sorted((e for e in events if not e.key.startswith(PREFIX)), key=lambda e: -e.self_cpu_time_total)
     return {
         "steps": step.count,
-        "step_ms": whole / step.count / 1e3,
-        "parts": [*parts, row("rest", rest, step.count)],
+        "step_ms": total / step.count / 1e3,
+        "parts": [*spans, row("rest", rest, step.count)],
         "evaluation_ms": found["evaluation"].cpu_time / 1e3 if "evaluation" in found else None,
         "operators": [
             {"operator": e.key, "self_ms": e.self_cpu_time_total / step.count / 1e3, "calls": e.count / step.count}
@@ -133,11 +133,11 @@ def table_of(profiler: profile) -> dict[str, Any]:
 
 
 def lines_of(kind: str, table: dict[str, Any]) -> list[str]:
-    """A table as lines of text."""
+    """Return a table as lines of text."""
     head = f"profile of {table['steps']} steps, {kind}: {table['step_ms']:.4g} ms a step"
     rows = [f"  {row['part']:<12}{row['ms']:>10.4g} ms{row['share']:>8.1%}" for row in table["parts"]]
     if table["evaluation_ms"] is not None:
         rows.append(f"  {'evaluation':<12}{table['evaluation_ms']:>10.4g} ms, once an epoch and target")
-    dearest = ", ".join(f"{row['operator']} {row['self_ms']:.4g} ms" for row in table["operators"][:3])
+    slowest = ", ".join(f"{row['operator']} {row['self_ms']:.4g} ms" for row in table["operators"][:3])
     trace = f"; trace: {table['trace']}" if "trace" in table else ""
-    return [head, *rows, f"  dearest operators: {dearest}{trace}"]
+    return [head, *rows, f"  slowest operators: {slowest}{trace}"]

@@ -21,7 +21,7 @@ from hwnas.benchmark.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_a
 from hwnas.benchmark.cost_meter import CostMeter
 from hwnas.benchmark.plan import available_cores
 from hwnas.benchmark.worker import collapse, cost_models
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, shipped

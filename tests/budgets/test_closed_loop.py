@@ -20,7 +20,7 @@ from scipy.stats import t
 from hwnas.budgets import derive as derivation
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.closed_loop import MOST_ATTEMPTS, Attempt, Candidate, best_of, close_loop
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured

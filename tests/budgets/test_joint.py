@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hwnas.budgets import derive as derivation
 from hwnas.budgets.budget import Budget, limits_of, parse_budget, preview
 from hwnas.budgets.derive import derive
+from hwnas.budgets.text import targets_of
 from hwnas.calibration.design_matrix import connected
-from hwnas.cost.devices import joint_models, targets_of
-from hwnas.cost.metrics import Metric, build_metrics
+from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured
 from hwnas.search.objective import Objective
@@ -121,7 +121,7 @@ def test_targets_are_every_budget_on_every_device_and_joint_ones_once() -> None:
     ]
 
 
-def devices_at_odds() -> dict[str, dict[str, Metric]]:
+def devices_at_odds() -> dict[str, dict[str, CostFunction]]:
     """On each device some operations cost what they do not cost on the other, skip_connect among them."""
     made = {}
     for name, dear in (("phone", ("skip_connect", "nor_conv_3x3")), ("server", ("nor_conv_1x1", "avg_pool_3x3"))):

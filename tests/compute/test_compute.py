@@ -46,7 +46,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can 
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, what learns is put on the pretended device."""
     monkeypatch.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
-    # As on the processor, to compare to the bit; tests/networks/test_wide.py compares fused edges.
+    # As on the processor, to compare to the bit; tests/networks/fast/test_fused_edges.py compares fused edges.
     together = fused_edges._together
     monkeypatch.setattr(fused_edges, "_together", lambda mine, x: together(mine, torch.empty(0)))
     monkeypatch.setattr(DilatedDepthwise, "is_faster", lambda conv, device: True)
@@ -289,7 +289,7 @@ def test_what_is_asked_for_and_not_there_is_refused(monkeypatch: pytest.MonkeyPa
     assert choose_device("auto") == choose_device("cpu") == CPU
     with pytest.raises(HwnasError, match="no CUDA GPU"):
         choose_device("cuda")
-    with pytest.raises(HwnasError, match="tf32 is of GPUs"):
+    with pytest.raises(HwnasError, match="tf32 needs a GPU"):
         choose_precision("tf32", CPU)
 
 

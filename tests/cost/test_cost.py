@@ -326,5 +326,5 @@ def test_cost_models_are_built_once_for_what_a_table_holds(monkeypatch: pytest.M
     assert again["latency_ms"] is first["latency_ms"]
     changed = table.model_copy(update={"correction": {}})
     assert build_cost_models(changed, sized)["latency_ms"] is not first["latency_ms"]
-    build_cost_models(table, sized.resized(channels=5))
+    build_cost_models(table, sized.resized(depth=2))
     assert built == ["models"] * 3

@@ -21,10 +21,11 @@ from hwnas.budgets.derive import cheapest, derive
 from hwnas.budgets.infeasible import contradiction, least_under_others
 from hwnas.budgets.pareto import pareto
 from hwnas.calibration.design_matrix import connected_choices
+from hwnas.cost import metric as cost_metric
+from hwnas.cost.build import CostFunction, build_metrics
 from hwnas.cost.expectation import ExpectedCost
-from hwnas.cost.memory import MEMORY_ACCESS, memory_access_bytes, memory_access_model
-from hwnas.cost.metrics import Metric, build_metrics
-from hwnas.cost.peak import FREE, PEAK_MEMORY, PeakModel, peak_model
+from hwnas.cost.memory import memory_access_bytes, memory_access_model
+from hwnas.cost.peak import FREE, PeakModel, peak_model
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork, EveryNode
 from hwnas.operations import FactorizedReduce, build_operation
@@ -50,6 +51,7 @@ from support.fitting import CIFAR, fitted, made_up_device, timed
 from support.spaces import SMALL, architectures
 from support.tables import make_table
 
+MEMORY_ACCESS, PEAK_MEMORY = cost_metric.MEMORY_ACCESS.name, cost_metric.PEAK_MEMORY.name
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
 TIMED = {name for name in operation_names() if get_operation(name).module is not None} - {"relu"}
 OPERATIONS = sorted(TIMED | {"nor_conv_1x1", "nor_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"})
@@ -220,7 +222,7 @@ def test_tables_without_entries_have_memory_access() -> None:
 
 
 @cache
-def metrics(name: str) -> dict[str, Metric]:
+def metrics(name: str) -> dict[str, CostFunction]:
     return build_metrics(make_table(SizedSpace(SPACES[name], SMALL[name])), SizedSpace(SPACES[name], SMALL[name]))
 
 
@@ -428,7 +430,7 @@ CONNECTED = live_edges(TINY.cells["normal"], CELL_CHOICES != 0).any(axis=1)
 
 
 @cache
-def tiny_metrics() -> dict[str, Metric]:
+def tiny_metrics() -> dict[str, CostFunction]:
     return build_metrics(make_table(SizedSpace(TINY, TINY_SIZES)), SizedSpace(TINY, TINY_SIZES))
 
 

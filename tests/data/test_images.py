@@ -32,7 +32,7 @@ def test_batches_depend_on_seed_and_step_only() -> None:
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
-    steps = data.steps_an_epoch(32)
+    steps = data.steps_per_epoch(32)
     for epoch in range(2):
         seen = torch.cat([data.train_batch(epoch * steps + i, 32, 0)[1] for i in range(steps)])
         counts = torch.bincount(data.train.targets, minlength=10) - torch.bincount(seen, minlength=10)

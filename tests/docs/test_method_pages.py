@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hwnas.budgets.budget import parse_budget, preview
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
 from hwnas.recipe import read_recipe
 from hwnas.search import selection

@@ -30,7 +30,7 @@ from support.tables import make_table
 
 
 def supernet_with_statistics(name: str) -> Supernet:
-    """A supernet whose batch norms have seen something."""
+    """Return a supernet with running statistics of random images."""
     torch.manual_seed(1)
     space = SPACES[name]
     supernet = Supernet(SizedSpace(space, SMALL[name]))
@@ -46,7 +46,7 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 
 
 def edges_that_leave_a_node_without_inputs(architecture: Architecture) -> bool:
-    """Such an edge carries its batch norm's constant; the pruned child is without it."""
+    """Return whether an architecture has such an edge: its output is a constant, which the pruned child lacks."""
     cells = zip(SPACES[architecture.space].cells.values(), architecture.cells, strict=True)
     for cell, chosen in cells:
         reached = set(range(cell.num_inputs))
@@ -92,7 +92,7 @@ def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
-def test_costs_of_workloads_add_up_to_the_network_that_fvcore_counts(architecture: Architecture) -> None:
+def test_costs_of_workloads_add_up_to_fvcores_count_of_the_network(architecture: Architecture) -> None:
     space, sizes = SPACES[architecture.space], SMALL[architecture.space]
     models = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     counts = count_network(ChildNetwork(SizedSpace(space, sizes), architecture))
@@ -102,7 +102,7 @@ def test_costs_of_workloads_add_up_to_the_network_that_fvcore_counts(architectur
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
-def test_a_child_without_dead_edges_has_the_parameters_that_are_predicted(architecture: Architecture) -> None:
+def test_a_child_without_dead_edges_has_the_predicted_parameters(architecture: Architecture) -> None:
     space, sizes = SPACES[architecture.space], SMALL[architecture.space]
     cells = zip(space.cells.values(), architecture.cells, strict=True)
     assume(all(all(op == "none" or live for op, live in zip(c, cell.live_edges(c), strict=True)) for cell, c in cells))
@@ -172,8 +172,8 @@ def test_odd_images_pass_through_every_operation(side: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
-def test_networks_for_the_browser_give_the_same_numbers(tmp_path: Path, name: str) -> None:
-    """max(x, 0) wherever a ReLU is not a convolution's own, as judged by ONNX Runtime's optimised graph."""
+def test_networks_for_the_browser_compute_the_same(tmp_path: Path, name: str) -> None:
+    """ReLUs that no convolution applies become max(x, 0), as in ONNX Runtime's optimised graph."""
     space, setting = SPACES[name], SMALL[name]
     generator = np.random.default_rng(3)
     replaced = 0
@@ -206,7 +206,7 @@ def test_networks_for_the_browser_give_the_same_numbers(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("side", [15, 16])
-def test_a_pointwise_convolution_of_few_channels_is_torchs_in_training(side: int) -> None:
+def test_a_pointwise_convolution_of_few_channels_equals_torchs_in_training(side: int) -> None:
     images = torch.randn(2, 4, side, side, dtype=torch.float64, requires_grad=True)
     own = Pointwise(4, 3, stride=2).double()
     mine, torchs = own.train()(images), own.eval()(images)
@@ -227,10 +227,10 @@ def test_a_pointwise_convolution_of_few_channels_is_torchs_in_training(side: int
     size=st.tuples(st.integers(1, 17), st.integers(1, 17)),
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
 )
-def test_a_dilated_convolution_is_torchs_in_training(
+def test_a_dilated_convolution_equals_torchs_in_training(
     kernel: int, dilation: int, by_dilation: bool, size: tuple[int, int], layout: torch.memory_format
 ) -> None:
-    """Output and gradients, whether its grids are of one size or not."""
+    """Compare output and gradients, with grids of equal and of different sizes."""
     images = torch.randn(2, 3, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     own = DilatedDepthwise(3, kernel, dilation if by_dilation else 1, dilation).double()
     divisible = not (size[0] % dilation or size[1] % dilation)
@@ -245,8 +245,8 @@ def test_a_dilated_convolution_is_torchs_in_training(
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 17), (16, 15)])
-def test_a_factorized_reduction_sees_the_same_pixels_in_training(size: tuple[int, int]) -> None:
-    """In training by padding, whose gradient stays channels last, where what is exported slices."""
+def test_a_factorized_reduction_reads_the_same_pixels_in_training(size: tuple[int, int]) -> None:
+    """In training it pads, which keeps the gradient channels last; the exported form slices."""
     module = FactorizedReduce(Workload("factorized_reduce", 8, 6, *size), affine=False).double()
     images = torch.randn(2, 8, *size, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     images.requires_grad_()

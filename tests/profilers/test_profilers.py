@@ -46,7 +46,7 @@ def needs_a_browser(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """A folder with a short name: a browser keeps sockets below it."""
+    """A folder with a short name, because a browser creates sockets in it."""
     with tempfile.TemporaryDirectory(prefix="hwnas-", dir="/tmp") as name:
         yield Path(name)
 
@@ -73,7 +73,7 @@ class TestBrowser(ProfilerCase):
         assert browsers(temporary)
         return process
 
-    def test_the_page_has_a_fine_clock_and_tells_its_version(self, folder: Path) -> None:
+    def test_the_page_has_a_fine_clock_and_reports_its_version(self, folder: Path) -> None:
         start = self.events(folder, self.job([]))[0]
         assert 0 < start["clock_ms"] <= 0.02
         assert start["device"]["kind"] == "browser"
@@ -106,7 +106,9 @@ class TestBrowser(ProfilerCase):
 
 
 @pytest.mark.parametrize("name", ["HWNAS_ONNXRUNTIME_WEB", "HWNAS_CHROMIUM"])
-def test_what_the_browser_profiler_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_requirement_of_the_browser_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     case = TestBrowser()
     (tmp_path / "ort.min.js").touch()
     monkeypatch.setenv("HWNAS_ONNXRUNTIME_WEB", str(tmp_path))
@@ -118,7 +120,7 @@ def test_what_the_browser_profiler_lacks_is_named(tmp_path: Path, monkeypatch: p
 
 
 def browsers(temporary: Path) -> list[int]:
-    """The processes that name that folder: a browser with its profile there."""
+    """Return the processes that name a folder: a browser with its profile there."""
     return [number for number, command in commands() if str(temporary) in command]
 
 

@@ -51,19 +51,19 @@ SMALL_PROFILE = ("--space", "nasbench201", "--channels", 16, "--cells", 1, "--in
 QUICK = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
 
 
-def recording(times: list[tuple[str, float]], waited: float = 0.0) -> JobValues:
-    """The values of runs with these models and milliseconds."""
+def values_of(times: list[tuple[str, float]], waited: float = 0.0) -> JobValues:
+    """Return the values of a process with these models and milliseconds."""
     job = Job("cpu", 1, 1, {}, [name for name, _ in times])
     return JobValues(job, runs=[protocol.Run(name, ms, ms, waited) for name, ms in times])
 
 
 def test_drift_is_divided_out() -> None:
-    """A machine that slows down by half in the middle, a model that takes 3 ms and a sentinel that takes 1 ms."""
+    """The machine slows down by half in the middle; a model takes 3 ms, the sentinel 1 ms."""
     times = []
     for number in range(300):
         speed = 1.0 if number < 150 else 1.5
         times.append((SENTINEL_NAME, 1.0 * speed) if number % 3 == 0 else ("model", 3.0 * speed))
-    readings = read([recording(times)], reference_ms=1.0)
+    readings = read([values_of(times)], reference_ms=1.0)
     assert readings.process_times["model"] == pytest.approx([3.0], rel=0.01)
     assert np.percentile(np.abs(readings.rounds["model"] - 3.0), 95) < 0.2
     assert readings.drift == pytest.approx(0.5, abs=0.01)
@@ -71,16 +71,16 @@ def test_drift_is_divided_out() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0.7, 1.5), min_size=2, max_size=8), st.floats(0.5, 2.0))
-def test_what_slows_a_whole_process_is_divided_out(factors: list[float], reference_ms: float) -> None:
-    """Every process is slower than the last by its own factor; a sentinel alone is off by 5 % in the first."""
+def test_the_speed_of_a_process_is_divided_out(factors: list[float], reference_ms: float) -> None:
+    """Every process has a factor of its own; the sentinel alone is off by 5 % in the first."""
     others = "abcdefghij"
     true_ms = {SENTINEL_NAME: 1.0, "a": 3.0, "b": 0.2, **dict.fromkeys(others[2:], 7.0)}
-    recordings = []
+    processes = []
     for number, factor in enumerate(factors):
         own = {SENTINEL_NAME: 1.05 if number == 0 else 1.0}
         order = [SENTINEL_NAME, *others] * 3 + [SENTINEL_NAME]
-        recordings.append(recording([(name, true_ms[name] * factor * own.get(name, 1.0)) for name in order]))
-    readings = read(recordings, reference_ms)
+        processes.append(values_of([(name, true_ms[name] * factor * own.get(name, 1.0)) for name in order]))
+    readings = read(processes, reference_ms)
     sentinel = float(np.median(readings.process_times[SENTINEL_NAME]))
     assert sentinel == pytest.approx(reference_ms, rel=1e-6)
     for name in others:
@@ -90,32 +90,32 @@ def test_what_slows_a_whole_process_is_divided_out(factors: list[float], referen
         assert estimate(readings.process_times[name]).error_ms == pytest.approx(0.0, abs=1e-6)
 
 
-def test_where_models_are_few_the_sentinel_alone_tells_how_slow_a_process_was() -> None:
-    """A model that varies by itself is not steadied by dividing its own variation out."""
-    recordings = [
-        recording([(SENTINEL_NAME, speed), ("model", 2.0 * own * speed), (SENTINEL_NAME, speed)])
+def test_with_few_models_the_sentinel_alone_gives_the_speed_of_a_process() -> None:
+    """The variation of a model is not hidden by dividing by its own times."""
+    processes = [
+        values_of([(SENTINEL_NAME, speed), ("model", 2.0 * own * speed), (SENTINEL_NAME, speed)])
         for speed, own in ((1.0, 1.0), (1.2, 1.1), (1.0, 0.9))
     ]
-    assert read(recordings, reference_ms=1.0).process_times["model"] == pytest.approx([2.0, 2.2, 1.8])
+    assert read(processes, reference_ms=1.0).process_times["model"] == pytest.approx([2.0, 2.2, 1.8])
 
 
-def test_what_slows_all_networks_in_a_process_is_divided_out() -> None:
-    """Whole networks are slower by up to a tenth in some processes, and repeated workloads are not."""
+def test_a_common_factor_of_networks_in_a_process_is_divided_out() -> None:
+    """Whole networks are slower by up to a tenth in some processes; repeated workloads are not."""
     generator = np.random.default_rng(0)
     true_ms = {f"network{n}": ms for n, ms in enumerate(generator.uniform(1, 5, 20))}
-    recordings = []
+    processes = []
     for factor in (1.0, 1.1, 1.0, 1.05, 0.95):
         order = [SENTINEL_NAME, *"abcdefghij", *true_ms, SENTINEL_NAME]
-        recordings.append(recording([(name, true_ms[name] * factor if name in true_ms else 1.0) for name in order]))
-    readings = read(recordings)
+        processes.append(values_of([(name, true_ms[name] * factor if name in true_ms else 1.0) for name in order]))
+    readings = read(processes)
     for name, ms in true_ms.items():
         assert readings.process_times[name] == pytest.approx(np.full(5, ms), rel=1e-6)
     assert readings.process_times["a"] == pytest.approx(np.ones(5))
 
 
-def test_a_latency_that_is_not_positive_is_refused_unless_it_is_known_to_be_nothing() -> None:
+def test_a_latency_that_is_not_positive_is_refused_unless_it_is_precisely_zero() -> None:
     plan = ProfilePlan(parse_device("cpu"), SizedSpace(SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar")))
-    quiet = [recording([(SENTINEL_NAME, 1.0), ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
+    quiet = [values_of([(SENTINEL_NAME, 1.0), ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
     readings, workload = read(quiet), Workload("sum", 16, 16, 32, 32)
     for found in (Estimate(0.1, 0.01), Estimate(-1e-5, 1e-4), Estimate(0.0, 0.0)):
         noise_of(plan, readings, quiet, {workload: found}, ["network0"])
@@ -128,7 +128,7 @@ def test_noise_is_refused_or_marked(run: Run, tmp_path: Path) -> None:
     space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
     plan = ProfilePlan(parse_device("cpu"), SizedSpace(space, setting))
     times = [(SENTINEL_NAME, 1.0 + number % 4) for number in range(20)]
-    unquiet = [recording([*times, ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
+    unquiet = [values_of([*times, ("network0", 3.0), (SENTINEL_NAME, 1.0)])] * 3
     with pytest.raises(HwnasError, match=r"too noisy.*its speed moved by .*--accept-noise"):
         noise_of(plan, read(unquiet), unquiet, {}, ["network0"])
     (noise,) = noise_of(replace(plan, accept_noise=True), read(unquiet), unquiet, {}, ["network0"])
@@ -141,14 +141,14 @@ def test_noise_is_refused_or_marked(run: Run, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         assert f"warning: made on a noisy machine ({noise})" in result.stderr
     # A number that is missing is not made up, whatever is accepted.
-    lost = [recording([(SENTINEL_NAME, 1.0), ("network0", 3.0), (SENTINEL_NAME, 1.0)], waited=2 * WAITED)]
+    lost = [values_of([(SENTINEL_NAME, 1.0), ("network0", 3.0), (SENTINEL_NAME, 1.0)], waited=2 * WAITED)]
     with pytest.raises(HwnasError, match="never timed undisturbed"):
         noise_of(replace(plan, accept_noise=True), read(lost), lost, {}, ["network0"])
 
 
-def test_readings_that_waited_are_not_used() -> None:
-    good = recording([(SENTINEL_NAME, 1.0), ("model", 3.0), (SENTINEL_NAME, 1.0)])
-    bad = recording([(SENTINEL_NAME, 1.0), ("model", 9.0), (SENTINEL_NAME, 1.0)], waited=2 * WAITED)
+def test_runs_that_waited_are_not_used() -> None:
+    good = values_of([(SENTINEL_NAME, 1.0), ("model", 3.0), (SENTINEL_NAME, 1.0)])
+    bad = values_of([(SENTINEL_NAME, 1.0), ("model", 9.0), (SENTINEL_NAME, 1.0)], waited=2 * WAITED)
     readings = read([good, bad, good])
     assert np.isnan(readings.process_times["model"][1])
     assert estimate(readings.process_times["model"]).latency_ms == pytest.approx(3.0)
@@ -158,7 +158,7 @@ def test_readings_that_waited_are_not_used() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([[], ["share"], ["share", "fuse"]]))
-def test_the_correction_that_made_the_latencies_is_found(seed: int, rewrites: list) -> None:
+def test_a_known_correction_is_recovered(seed: int, rewrites: list) -> None:
     space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
     plain = make_table(SizedSpace(space, setting), seed)
     relus = [
@@ -184,7 +184,7 @@ def test_the_correction_that_made_the_latencies_is_found(seed: int, rewrites: li
     assert error.mean() < 0.01
 
 
-def test_the_residual_predictor_learns_what_sums_miss_and_sees_no_other_network() -> None:
+def test_the_residual_predictor_learns_the_error_of_sums_from_its_networks_only() -> None:
     space, setting = SPACES["nasbench201"], SPACES["nasbench201"].setting("cifar", channels=4, depth=1)
     table = make_table(SizedSpace(space, setting))
     key = SizedSpace(space, setting).key
@@ -209,7 +209,7 @@ def test_the_residual_predictor_learns_what_sums_miss_and_sees_no_other_network(
     assert after < 0.5 * before
 
 
-def test_the_report_says_how_far_predictions_are_off() -> None:
+def test_the_report_gives_the_error_of_predictions() -> None:
     sums = np.linspace(1, 5, 12)
     exact = report(sums, [np.array([s, s, s, s]) for s in sums])
     assert (exact.mape, exact.within_5_percent, exact.kendall_tau, exact.floor) == pytest.approx((0, 1, 1, 0), abs=1e-9)
@@ -228,8 +228,8 @@ def test_half_interval_is_student_t() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.05, 5.0), st.integers(3, 6))
-def test_how_much_stays_open_is_foretold_from_the_first_processes(deviation: float, most: int) -> None:
-    """Against the rule itself, applied to made-up readings of the same deviation."""
+def test_the_share_of_unsettled_models_is_forecast_from_the_first_processes(deviation: float, most: int) -> None:
+    """Compare with the rule itself, applied to random values of the same deviation."""
     readings = np.random.default_rng(1).normal(0, deviation, size=(4000, most))
     intervals = np.array([[half_interval(row[:n]) for n in range(3, most)] for row in readings])
     really_open = np.cumprod(intervals > 1, axis=1).mean(axis=0)
@@ -257,8 +257,8 @@ def test_every_workload_can_be_repeated(name: str) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures), st.sampled_from([1, 3]))
-def test_an_assembled_network_computes_what_torch_computes(architecture: Architecture, batch: int) -> None:
-    """Every copy of an operation with the same weights, in both."""
+def test_an_assembled_network_computes_the_same_as_torch(architecture: Architecture, batch: int) -> None:
+    """All copies of an operation have the same weights in both."""
     space = SPACES[architecture.space]
     setting = SMALL[architecture.space]
 
@@ -301,7 +301,7 @@ def test_device_specs_are_read(text: str, hardware: str, runtime: str, threads: 
 @pytest.mark.parametrize(
     "text", ["", "tpu", "cpu+abacus", "cpu?threads=0", "cpu?speed=9", "cuda:0+onnxruntime", "no.yaml"]
 )
-def test_device_specs_that_mean_nothing_are_refused(run: Run, tmp_path: Path, text: str) -> None:
+def test_invalid_device_specs_are_refused(run: Run, tmp_path: Path, text: str) -> None:
     assert_one_clear_line(run("profile", *SMALL_PROFILE, "--out", tmp_path / "t.json", "--device", text))
 
 
@@ -313,7 +313,7 @@ def test_device_yaml_without_a_device_is_refused(run: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_cuda_device_that_is_not_there_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_missing_cuda_device_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("profile", *SMALL_PROFILE, "--out", tmp_path / "t.json", "--device", "cuda:0+torch")
     assert_one_clear_line(result, "no CUDA device")
 
@@ -354,7 +354,7 @@ def test_profile_keeps_what_a_table_already_holds(run: Run, tmp_path: Path) -> N
     assert_one_clear_line(other, "another device or runtime", "--out")
 
 
-def visits_in(folder: Path) -> int:
+def runs_in(folder: Path) -> int:
     journals = sorted(folder.glob("t.json.partial/*/pass*.jsonl"))
     return sum(journal.read_text().count('"event": "visit"') for journal in journals)
 
@@ -362,7 +362,7 @@ def visits_in(folder: Path) -> int:
 @pytest.mark.alone
 @pytest.mark.end_to_end
 def test_a_profile_killed_again_and_again_gives_the_same_table(run: Run, tmp_path: Path) -> None:
-    """kill -9 at random moments, models being written or timed: nothing that was read is lost or read twice."""
+    """kill -9 at random moments, while models are written or timed: no run is lost or repeated."""
     out = tmp_path / "t.json"
     networks = ("--fit-networks", 6, "--report-networks", 6)
     arguments = ("profile", "--accept-noise", *SMALL_PROFILE, "--rounds", 24, *networks, "--out", out)
@@ -370,19 +370,19 @@ def test_a_profile_killed_again_and_again_gives_the_same_table(run: Run, tmp_pat
     kept = 0
     for _ in range(5):
         process = hwnas_process(*arguments)
-        # Either a moment of the start and the writing, or one of the timing: so many more visits.
+        # Either a moment of the start and the writing, or one of the timing: so many more runs.
         if moments.random() < 0.3:
             time.sleep(float(moments.uniform(0.5, 3.0)))
         else:
             goal = kept + int(moments.integers(1, 60))
-            while process.poll() is None and visits_in(tmp_path) < goal:
+            while process.poll() is None and runs_in(tmp_path) < goal:
                 time.sleep(0.02)
         assert process.poll() is None, process.communicate()[0]
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not out.exists()
-        assert visits_in(tmp_path) >= kept
-        kept = visits_in(tmp_path)
+        assert runs_in(tmp_path) >= kept
+        kept = runs_in(tmp_path)
     assert kept > 30
     final = hwnas_process(*arguments)
     output = final.communicate()[0]
@@ -408,7 +408,7 @@ def by_key(table: LatencyTable) -> list[Entry]:
 
 
 @pytest.mark.end_to_end
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_prints_how_to_resume(tmp_path: Path) -> None:
     process = hwnas_process("profile", *SMALL_PROFILE, "--rounds", 30, "--out", tmp_path / "t.json")
     while process.poll() is None and not list(tmp_path.glob("t.json.partial/*/pass0.jsonl")):
         time.sleep(0.01)
@@ -420,7 +420,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def load_both_cores() -> list[subprocess.Popen]:
-    """A program a processor that does nothing but compute."""
+    """Start a program on each processor that only computes."""
     return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
 
 
@@ -440,7 +440,7 @@ def test_a_busy_machine_is_refused_and_nothing_is_lost(run: Run, tmp_path: Path)
 
 
 @pytest.mark.end_to_end
-def test_the_plan_is_told_before_anything_is_timed(run: Run, tmp_path: Path) -> None:
+def test_the_plan_is_printed_without_profiling(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     result = run("profile", *SMALL_PROFILE, *QUICK, "--out", out, "--plan", "--json")
     assert result.exit_code == 0, result.output
@@ -506,7 +506,7 @@ def test_a_profiler_that_fails_is_one_clear_error(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_torn_or_foreign_journal_is_not_believed(tmp_path: Path) -> None:
+def test_a_torn_or_foreign_journal_is_ignored(tmp_path: Path) -> None:
     journal = tmp_path / "pass0.jsonl"
     job = Job("cpu", 1, 1, {"m": "m.onnx"}, ["m", "m"])
     visit = {"event": "visit", "visit": 0, "model": "m", "blocks": 3, "min_ms": 1.0, "median_ms": 1.0, "wall_ms": 9.0}

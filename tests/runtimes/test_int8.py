@@ -1,4 +1,4 @@
-"""int8: what quantised graphs hold, what quantising learns from, tables and searches for the quantised device."""
+"""int8: the quantised graphs, the calibration images, tables and searches for a quantised device."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def written(network: Whole, folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_convolution_has_int8_weights_a_scale_a_channel_and_a_bias_of_its_own(name: str, tmp_path: Path) -> None:
+def test_every_convolution_has_int8_weights_a_scale_per_channel_and_its_own_bias(name: str, tmp_path: Path) -> None:
     floats, integers = written(NETWORKS[name], tmp_path)
     graph = onnx.load(integers).graph
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -95,8 +95,8 @@ def test_onnx_runtime_convolves_integers_and_pools_floats(name: str, tmp_path: P
     assert np.abs(scores - expected).max() > 0
 
 
-def test_calibration_sees_training_images_alone(tmp_path: Path) -> None:
-    """The scale at which images are quantised is that of the training images, computed here."""
+def test_calibration_reads_training_images_only(tmp_path: Path) -> None:
+    """The scale of the quantised images is that of the training images, computed here."""
 
     def refuse() -> Split:
         raise AssertionError("the test images were read")
@@ -146,7 +146,7 @@ def test_models_are_quantised_and_the_sentinel_is_not(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose network has really learnt digits."""
+    """A run whose network was trained on digits."""
     folder = tmp_path_factory.mktemp("searched")
     write_table(folder / "table.json", make_table(SizedSpace(get_space("nasbench201"), SMALL)))
     words = ["search", "--table", folder / "table.json", "--data", "digits?size=16", "--recipe", "snas-short"]
@@ -162,7 +162,7 @@ def accuracy_of(file: Path, split: Split) -> float:
     return float((scores.argmax(axis=1) == split.targets.numpy()).mean())
 
 
-def test_a_run_is_quantised_and_says_what_it_costs(run: Run, searched: Path) -> None:
+def test_a_run_is_quantised_and_reports_accuracy_and_latency(run: Run, searched: Path) -> None:
     place = searched / "90pct"
     shown = run("export", searched, "--quantize", "int8", "--device", "cpu", "--calibration-images", 100)
     assert shown.exit_code == 0, shown.output
@@ -197,7 +197,7 @@ def test_a_run_is_quantised_and_says_what_it_costs(run: Run, searched: Path) -> 
     assert "int8_accuracy" not in json.loads(run("evaluate", searched, "--json").stdout)["targets"][0]
 
 
-def test_what_speaks_against_int8_is_said() -> None:
+def test_drawbacks_of_int8_are_reported() -> None:
     accuracy = {"validation": {"float32": 0.9, "int8": 0.895}, "test": {"float32": 0.9, "int8": 0.87}}
     slow, fast = (
         {
@@ -226,7 +226,7 @@ def test_what_speaks_against_int8_is_said() -> None:
         (("--quantize", "int8", "--device", "cpu", "--data", "digits?size=8"), ("the images of digits", )),
     ],
 )  # fmt: skip
-def test_what_cannot_be_exported_is_said_in_one_line(
+def test_impossible_exports_are_one_clear_error(
     run: Run, searched: Path, arguments: tuple[object, ...], words: tuple[str, ...]
 ) -> None:
     assert_one_clear_line(run("export", searched, *arguments), *words)

@@ -1,4 +1,4 @@
-"""What the runtimes' own model formats compute: the same as torch."""
+"""Models in the runtimes' own formats compute the same as torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MODELS: dict[str, Assembled] = {
 
 
 def module_and_inputs(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
-    """With batch norms that have learnt something: a wrong zero at a border shows."""
+    """Return a module with random batch-norm parameters, which show a wrong zero at a border, and inputs."""
     torch.manual_seed(0)
     module, inputs = torch_model(model, 1)
     for layer in module.modules():
@@ -64,7 +64,7 @@ def assert_same(computed: list[Tensor], module: nn.Module, inputs: list[Tensor])
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_ncnn_computes_what_torch_does(name: str, tmp_path: Path) -> None:
+def test_ncnn_computes_the_same_as_torch(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.ncnn.param"
     module, inputs = module_and_inputs(MODELS[name], 3)
     RUNTIMES["ncnn"].write(module, inputs, path)
@@ -75,7 +75,7 @@ def test_ncnn_computes_what_torch_does(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_openvino_computes_what_torch_does(name: str, tmp_path: Path) -> None:
+def test_openvino_computes_the_same_as_torch(name: str, tmp_path: Path) -> None:
     import openvino
 
     path = tmp_path / "model.onnx"
@@ -87,7 +87,9 @@ def test_openvino_computes_what_torch_does(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_torch_layers_compute_what_the_module_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_layers_compute_the_same_as_the_module(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(shipped("profilers")))
     module, inputs = module_and_inputs(MODELS[name], 3)
     RUNTIMES["torch"].write(module, inputs, tmp_path / "model.pt")
@@ -108,19 +110,19 @@ def test_ncnn_models_need_two_packages(package: str, tmp_path: Path, monkeypatch
 
 
 class Unknown(nn.Module):
-    """Something that ncnn has no layer for."""
+    """A module that ncnn has no layer for."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.linalg.det(x)
 
 
-def test_what_ncnn_cannot_run_is_not_written(tmp_path: Path) -> None:
+def test_models_that_ncnn_cannot_run_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(HwnasError, match="ncnn"):
         RUNTIMES["ncnn"].write(Unknown(), [torch.zeros(1, 8, 4, 4)], tmp_path / "model.ncnn.param")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_crash_of_pnnx_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pnnx_is_restarted_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pnnx
 
     program = tmp_path / "pnnx"
@@ -131,7 +133,7 @@ def test_a_crash_of_pnnx_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "crashed").exists()
 
 
-def test_another_function_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_other_outputs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ncnn, "run_ncnn", lambda path, inputs: [x + 0.1 for x in inputs])
     with pytest.raises(HwnasError, match="has other outputs"):
         RUNTIMES["ncnn"].write(nn.ReLU(), [torch.zeros(1, 8, 4, 4)], tmp_path / "model.ncnn.param")

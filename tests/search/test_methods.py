@@ -14,7 +14,7 @@ import torch
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import cheapest, keeps_rules
 from hwnas.compute.seeds import Purpose
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hwnas.budgets.budget import Budget, parse_budget, preview
-from hwnas.cost.metrics import build_metrics
+from hwnas.cost.build import build_metrics
 from hwnas.data import ImageData, load_data
 from hwnas.data.images import Split
 from hwnas.files import sha256_of_file

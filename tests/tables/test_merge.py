@@ -154,7 +154,7 @@ def test_latencies_are_brought_to_one_state_of_the_machine(run: Run, tmp_path: P
     assert {e.op: e.latency_ms for e in other.entries} == {"relu": 2.0, "sum": 3.0}
     unknown = merge_tables({"a": a, "b": b.model_copy(update={"quality": Quality()})})
     assert {e.op: e.latency_ms for e in unknown.table.entries} == {"relu": 1.0, "sum": 3.0}
-    assert "b does not say how fast" in unknown.notes[0]
+    assert "b has no sentinel latency" in unknown.notes[0]
 
 
 def test_unstable_is_what_is_kept_and_was_unstable() -> None:

@@ -45,7 +45,7 @@ def test_costs_by_edge_are_drawn_and_printed(run: Run, tmp_path: Path) -> None:
     assert "2→3" in result.stdout
     assert "latency ms" not in result.stdout  # it has no entries to list
     drawn = (tmp_path / "t.svg").read_text()
-    for label in ("2→3", "nor_conv_3x3", "414", f"{NETWORK}, cell: what an edge costs where it is live"):
+    for label in ("2→3", "nor_conv_3x3", "414", f"{NETWORK}, cell: costs of live edges"):
         assert f"<!-- {label} -->" in drawn
 
 

@@ -28,7 +28,7 @@ from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
 from hwnas.training.child import Trainer
-from hwnas.training.processes import ALONE, Processes, joined, process_group
+from hwnas.training.processes import SINGLE_PROCESS, Processes, join_process_group, process_group
 from hwnas.training.recipe import read_training
 from support.command import Run
 from support.paths import ROOT
@@ -77,17 +77,17 @@ def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
 
 def one_of_them(folder: Path, table: Path) -> None:
     """What a process does in the test: some steps of every search, and a whole search in a folder of its own."""
-    with joined():
+    with join_process_group():
         processes = process_group()
         states = {f"{space} {method}": some_steps(space, method, processes) for space, method in SEARCHES}
         torch.save(states, folder / f"{processes.rank}.pt")
         torch.save(a_child(processes), folder / f"child{processes.rank}.pt")
         rows = run_search(request_for(table), folder / f"run{processes.rank}", Progress(quiet=True))
-        assert bool(rows) == processes.leads
-        if processes.leads:
+        assert bool(rows) == processes.is_rank_zero
+        if processes.is_rank_zero:
             shutil.copytree(folder / "run0", folder / "trained")
         processes.total(0)  # the others wait
-        assert bool(trained(folder / "trained")) == processes.leads
+        assert bool(trained(folder / "trained")) == processes.is_rank_zero
 
 
 def a_child(processes: Processes) -> dict[str, Any]:
@@ -159,8 +159,8 @@ def far(one: Any, other: Any, path: str = "") -> list[str]:
 def test_two_processes_reach_what_one_reaches(together: Path, space: str, method: str) -> None:
     first, second = (torch.load(together / f"{rank}.pt")[f"{space} {method}"] for rank in range(2))
     assert unlike(first, second) == []
-    alone = some_steps(space, method, ALONE)
-    start = searching(space, method, ALONE).state()
+    alone = some_steps(space, method, SINGLE_PROCESS)
+    start = searching(space, method, SINGLE_PROCESS).state()
     assert unlike(start["supernet"], alone["supernet"])  # it has moved
     assert far(alone, first) == []
 
@@ -169,7 +169,7 @@ def test_two_processes_train_a_child_as_one_does(together: Path) -> None:
     """In float32, after three steps."""
     first, second = (torch.load(together / f"child{rank}.pt") for rank in range(2))
     assert unlike(first, second) == []
-    whole = a_child(ALONE)
+    whole = a_child(SINGLE_PROCESS)
     assert first["history"][0]["loss"] == pytest.approx(whole["history"][0]["loss"], rel=1e-4)
     for part in ("child", "auxiliary", "average"):
         for name, tensor in whole[part].items():
@@ -288,7 +288,7 @@ def test_a_batch_is_divided_evenly_and_completely() -> None:
             shares = [range(images)[Processes(rank, count).share(images)] for rank in range(count)]
             assert [n for share in shares for n in share] == list(range(images))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    with pytest.raises(HwnasError, match="a batch of 15 images cannot be shared by 16 processes"):
+    with pytest.raises(HwnasError, match="a batch of 15 images cannot be divided among 16 processes"):
         searching("nasbench201", "snas", Processes(0, 16))
 
 

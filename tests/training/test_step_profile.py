@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.training.step_profile import PARTS, STEPS
+from hwnas.training.step_profile import SPANS, STEPS
 from support.command import Run
 from support.searches import RUN, SMALL_SEARCH, fingerprint
 
@@ -27,12 +27,12 @@ def test_a_profile_adds_up_and_changes_nothing(run: Run, tmp_path: Path, table_f
     for kind, table in tables.items():
         assert f"profile of {STEPS} steps, {kind}: " in result.stderr
         events = json.loads((folder / table["trace"]).read_text())["traceEvents"]
-        spans = {name: [e for e in events if e["name"] == f"hwnas: {name}" and e["ph"] == "X"] for name in PARTS}
+        spans = {name: [e for e in events if e["name"] == f"hwnas: {name}" and e["ph"] == "X"] for name in SPANS}
         steps = [e for e in events if e["name"] == "hwnas: step" and e["ph"] == "X"]
         assert len(steps) == table["steps"] == STEPS
         assert table["step_ms"] == pytest.approx(sum(e["dur"] for e in steps) / STEPS / 1e3, rel=0.01)
         rows = {row["part"]: row for row in table["parts"]}
-        assert set(rows) == {*PARTS, "rest"} - {"averaging"}
+        assert set(rows) == {*SPANS, "rest"} - {"averaging"}
         assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
         for name in set(rows) - {"rest"}:
             assert rows[name]["ms"] == pytest.approx(
@@ -57,5 +57,5 @@ def test_a_search_of_too_few_steps_says_so(run: Run, tmp_path: Path, table_file:
     short = ("--epochs", 1, "--child-epochs", 0, "--batch-size", 500, "--budget", "mild")
     result = run("search", "--table", table_file, *SMALL_SEARCH, *short, "--profile", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "too few steps to profile" in result.stderr
+    assert "too few steps for a profile" in result.stderr
     assert not (tmp_path / "run" / "profile").exists()

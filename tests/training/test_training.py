@@ -41,7 +41,7 @@ from hwnas.training import child as training
 from hwnas.training.augment import cutout
 from hwnas.training.child import Trainer, train_child
 from hwnas.training.evaluation import accuracy, calibration_error, evaluate_scores
-from hwnas.training.processes import ALONE, Processes
+from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.recipe import Training, read_training
 from hwnas.training.training_row import TrainingRow
 from support.command import Run, assert_one_clear_line, hwnas_process
@@ -319,7 +319,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> list[d
 
     def accuracy(network: nn.Module, data: ImageData, split: Split, processes: Processes) -> float:
         assert split is data.validation
-        assert processes is ALONE
+        assert processes is SINGLE_PROCESS
         seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
         return next(rest)
 

@@ -1,22 +1,23 @@
 """AdvantageNAS: differentiable search by credit assignment (Sato, Sakuma & Akimoto, AAAI 2021).
 
-Of every edge one operation is drawn, a[e] ~ Categorical(p[e]), p = softmax(theta), and only this one runs. The score
-function's estimate of the gradient is (L - b) (a - p); the credit of a single edge replaces the loss of the network:
+One operation is drawn for every edge, a[e] ~ Categorical(p[e]), p = softmax(theta), and only this one runs. The score
+function's estimate of the gradient is (L - b) (a - p). Here the credit of the edge replaces the loss of the network:
 
     adv[e] = sum over k of a[e, k] dL/da[e, k] = <dL/dh[e], o(x)>,   g[e] = adv[e] * (a[e] - p[e]),
 
-which is to first order what the loss would gain if the operation's output were zero: a baseline that does not depend on
-what was drawn. E[C] is exact and added to g. Logits learn from images of their own; after the warm-up they and the
-weights take turns by iteration, as in the released code.
+which is, to first order, the decrease of the loss if the operation's output were zero: a baseline that does not depend
+on the draw. E[C] is exact and added to g. Logits and weights learn from separate images; after the warm-up they
+alternate by iteration, as in the released code.
 
-``baseline: edge`` takes off a moving average of an edge's advantage. The zero operation's own advantage is always 0;
-with ``zero_credit`` it gets the largest (worst) moving average among the operations of its edge (the code's remedy).
-For NAS-Bench-201 the released code leaves ``none`` out of the search (``without``); a budget's derivation may bring it
-back. ``credit: loss`` is plain REINFORCE, the loss with a moving average as its baseline, to compare with.
+``baseline: edge`` subtracts a moving average of the edge's advantage. The advantage of the zero operation is always 0;
+with ``zero_credit`` it gets the largest (worst) moving average among the operations of its edge, as in the code. For
+NAS-Bench-201 the released code leaves ``none`` out of the search (``without``); derivation within a budget may use it
+again. ``credit: loss`` is plain REINFORCE for comparison: the loss with a moving average as its baseline.
 
-Where this differs: the code clips its uniform noise and its probabilities at 0.001, which flattens extreme ones; here
-the draw is exact. In the released supernet convolutions have no ReLU (its result is overwritten); here they have.
-The cosine of the logits' rate begins after the warm-up there, and with the first epoch here: it is lower as they learn.
+Differences from the code: it clips uniform noise and probabilities at 0.001, which flattens extreme ones; here the draw
+is exact. Convolutions of the released supernet have no ReLU (its result is overwritten); here they have one. The cosine
+schedule of the logits' learning rate starts after the warm-up there and with the first epoch here, so the rate is lower
+while they learn.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from hwnas.search.methods.darts import set_gradients
 from hwnas.search.target import TargetState
 from hwnas.spaces import NONE
 
-NEW = 0.05  # the weight of what is new in the moving averages
+NEW = 0.05  # weight of a new value in the moving averages
 
 
 @register("learning", "advantage")
 @dataclass(frozen=True)
 class Advantage:
-    """The score function with an edge's own credit."""
+    """The score function estimator with an advantage for every edge."""
 
     credit: Literal["edge", "loss"] = "edge"
     baseline: Literal["none", "edge"] = "none"
@@ -80,7 +81,7 @@ class Advantage:
     def _credit(
         self, step: LearningStep, target: TargetState, kind: str, a: Tensor, slope: Tensor, loss: Tensor
     ) -> Tensor:
-        """[E]: what every edge is to be blamed for."""
+        """Return the credit [E] of every edge."""
         memory = target.memory
         if self.credit == "loss":
             mean = memory.setdefault("loss", loss.clone())

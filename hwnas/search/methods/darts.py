@@ -1,17 +1,17 @@
 """DARTS: differentiable architecture search (Liu et al., ICLR 2019), first and second order.
 
-The mixture is p = softmax(alpha) itself. Logits learn from images that the weights do not see (half of the training
-images each), weights from theirs, in turns:
+The mixture is p = softmax(alpha). Logits and weights each learn from one half of the training images, in turn:
 
     first order      alpha <- alpha - lr * d/dalpha L_val(w, alpha)
     second order     alpha <- alpha - lr * d/dalpha L_val(w', alpha),   w' = w - xi (momentum + dL_train/dw + decay w)
 
-with xi the weights' learning rate. The second order's chain through w' is a finite difference of two training
-gradients, (dL_train(w+)/dalpha - dL_train(w-)/dalpha) / (2 eps), w+- = w +- eps dL_val/dw', eps = 0.01 / |dL_val/dw'|,
-and is taken off with the factor xi. The step of alpha comes before that of w, as in the released code.
+where xi is the weights' learning rate. The second-order term, the chain rule through w', is a finite difference of two
+training gradients, (dL_train(w+)/dalpha - dL_train(w-)/dalpha) / (2 eps), w+- = w +- eps dL_val/dw',
+eps = 0.01 / |dL_val/dw'|; it is subtracted with the factor xi. The step of alpha precedes that of w, as in the released
+code.
 
-In the DARTS space the derived cell keeps, of every node's edges, the two whose likeliest operation other than ``none``
-is likeliest; within a budget, the most probable such cell. In NAS-Bench-201 every edge keeps its likeliest operation.
+In the DARTS space the derived cell keeps the two edges into every node whose likeliest operation other than ``none`` is
+likeliest; within a budget, the most probable such cell. In NAS-Bench-201 every edge keeps its likeliest operation.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution
 from hwnas.search.target import TargetState
 
-LENGTH = 0.01  # of the finite difference's step, as published
+LENGTH = 0.01  # step length of the finite difference, as published
 
 
 @register("learning", "alternating")
 @dataclass(frozen=True)
 class Alternating:
-    """First order: logits from a batch of their own, then weights from theirs."""
+    """First order: a step of the logits on their batch, then a step of the weights on theirs."""
 
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
@@ -49,7 +49,7 @@ class Alternating:
 @register("learning", "unrolled")
 @dataclass(frozen=True)
 class Unrolled:
-    """Second order: logits see what a step of the weights would make of their own change."""
+    """Second order: the gradient of the logits includes their effect on a step of the weights."""
 
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)
@@ -92,7 +92,7 @@ class Unrolled:
 
 
 def require_pathwise(distribution: Distribution) -> None:
-    """Raises HwnasError when draws carry no gradient to what the distribution learns."""
+    """Raise HwnasError where draws carry no gradient to the distribution's parameters."""
     if not distribution.pathwise:
         raise HwnasError(
             f"draws of distribution {type(distribution).__name__.lower()} carry no gradient",
@@ -101,6 +101,6 @@ def require_pathwise(distribution: Distribution) -> None:
 
 
 def set_gradients(step: LearningStep, target: TargetState, loss: Tensor) -> None:
-    """Of what a target learns alone: the gradients of the weights are not computed."""
+    """Set the gradients of the target's parameters; those of the weights are not computed."""
     for parameter, gradient in zip(target.parameters, step.gradients(loss, target.parameters), strict=True):
         parameter.grad = gradient

@@ -1,21 +1,20 @@
 """DrNAS: Dirichlet neural architecture search (Chen et al., ICLR 2021).
 
-Every edge's mixture is drawn from a Dirichlet distribution, theta[e] ~ Dir(beta[e]), beta = elu(eta) + 1; eta learns by
-the pathwise (implicit) gradient of the sample, first order, from images that the weights do not see:
+Every edge's mixture is drawn from a Dirichlet distribution, theta[e] ~ Dir(beta[e]), beta = elu(eta) + 1. eta learns by
+the pathwise (implicit) gradient of the sample, first order, from images that do not train the weights:
 
     min over eta of E[L_val(w, theta)] + weight * distance(Dir(beta), Dir(1)).
 
 The distance is Adam's coupled weight decay on eta (the released code's default, ``logits.weight_decay``) or the
-Kullback-Leibler divergence (``regulariser: dirichlet_kl``). A new sample is drawn for every batch. The derived cell
-takes every edge's argmax of eta, which is the argmax of the Dirichlet mean p = beta / sum(beta); E[C] is taken with p.
+Kullback-Leibler divergence (``regulariser: dirichlet_kl``). A new sample is drawn for every batch. The derived cell has
+every edge's argmax of eta, which is the argmax of the Dirichlet mean p = beta / sum(beta); E[C] is computed with p.
 
-Progressive: the epochs are divided into ``stages``. In each the first 1/k of the channels go through the candidates
-(hwnas.networks.supernet), and at its start every edge keeps its likeliest operations only and the channels of the
-candidates are widened to the smaller k (hwnas.networks.widen). Pruned entries of a sample are set to 0, the others
-scaled to sum to 1.
+Progressive: the epochs are divided into ``stages``. In each, the first 1/k of the channels go through the candidates
+(hwnas.networks.mixed_cell). At its start every edge keeps only its likeliest operations, and the candidates are widened
+to the smaller k (hwnas.networks.widen). Pruned entries of a sample are set to 0 and the others scaled to sum to 1.
 
-Where this differs: no sample is drawn to validate, the derived cell itself is validated. A budget that what is left
-after pruning cannot keep is still kept: the derivation then takes pruned operations.
+Differences from the paper: the derived cell is validated instead of a sample. Where the operations left after pruning
+cannot meet a budget, derivation uses pruned ones, so that the budget is still met.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogit
 
 @register("distribution", "dirichlet")
 class DirichletEdges(EdgeLogits):
-    """Points of the simplex, drawn from a Dirichlet distribution an edge, with the gradient of the sample."""
+    """A point of the simplex for every edge, drawn from a Dirichlet distribution, with the gradient of the sample."""
 
     def concentration(self) -> dict[str, Tensor]:
-        """beta [E, K] of every cell kind."""
+        """Return beta [E, K] of every cell kind."""
         return {kind: torch.nn.functional.elu(eta) + 1 for kind, eta in self.logits.items()}
 
     def draw(self, context: DrawContext) -> Draw:
@@ -43,7 +42,7 @@ class DirichletEdges(EdgeLogits):
         for kind, beta in self.concentration().items():
             with torch.random.fork_rng(devices=[]):  # torch.distributions takes no generator
                 torch.manual_seed(int(torch.randint(2**62, (), generator=context.generator)))
-                sample = Dirichlet(beta, validate_args=False).rsample()  # a look at a GPU's values would wait for it
+                sample = Dirichlet(beta, validate_args=False).rsample()  # validation would wait for a GPU
             sample = sample * self.allowed(kind)
             mixture[kind] = sample / sample.sum(dim=-1, keepdim=True)
         return Draw(mixture)
@@ -62,7 +61,7 @@ class DirichletKL:
 
     def check(self, distribution: Distribution) -> None:
         if not isinstance(distribution, DirichletEdges):
-            raise HwnasError("regulariser dirichlet_kl is of Dirichlet distributions", "use distribution: dirichlet")
+            raise HwnasError("regulariser dirichlet_kl needs a Dirichlet distribution", "use distribution: dirichlet")
 
     def __call__(self, distribution: Distribution, progress: float) -> Tensor:
         assert isinstance(distribution, DirichletEdges)

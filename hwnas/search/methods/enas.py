@@ -1,19 +1,19 @@
 """ENAS: efficient architecture search by parameter sharing (Pham et al., ICML 2018).
 
-A recurrent controller writes an architecture down edge after edge, each operation given those before it; of every edge
-one operation runs. Weights learn with an architecture drawn for the batch. The controller learns by REINFORCE from the
-accuracy of ``samples`` architectures on a batch of images that the weights do not see:
+A recurrent controller chooses the operations of an architecture edge after edge, each given those before it; one
+operation an edge runs. Weights learn with an architecture drawn for the batch. The controller learns by REINFORCE from
+the accuracy of ``samples`` architectures on a batch of images that do not train the weights:
 
     R = accuracy + 1e-4 * entropy - sum over limits of lambda (C(a) / B - 1),   b <- b + (1 - 0.99) (R - b)
     loss = -mean over samples of log P(a) (R - b)
 
-In the end ``samples`` architectures are drawn within the budget and the one that does best on held-out images is taken
+The final architecture is the one of ``samples`` draws within the budget with the best accuracy on held-out images
 (``selection: best_of``). The settings are those of the NAS-Bench-201 authors' version.
 
-Where this differs: the controller takes a step behind every ``every``-th step of the weights, instead of 50 behind
-every epoch; the cost is in its reward, where the other methods differentiate E[C]. Where a recipe says
-``inputs_per_node``, an edge's choices are masked so that just so many into a node are other than ``none``. p, which
-E[C] and the reports are taken with, is the mean over 64 fixed draws of what every operation's probability was in turn.
+Differences from the paper: the controller takes one step after every ``every``-th step of the weights, not 50 after
+every epoch; the cost is part of its reward, where the other methods differentiate E[C]. With ``inputs_per_node`` in the
+recipe, choices are masked so that exactly this number of edges into a node is other than ``none``. p, with which E[C]
+and reports are computed, is the mean of the conditional probabilities over 64 fixed draws.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hwnas.search.target import TargetState
 from hwnas.spaces import NONE, SearchSpace
 
 HIDDEN = 32
-TANH = 1.1  # logits are kept within these bounds, as in the published controller
+TANH = 1.1  # bound of the logits, as in the published controller
 DRAWS = 64
 NEW = 0.01  # the weight of a new reward in the baseline
 ENTROPY = 1e-4
@@ -41,7 +41,7 @@ ENTROPY = 1e-4
 
 @register("distribution", "controller")
 class Controller(Distribution):
-    """An LSTM that chooses the operations of all edges of all cell kinds in turn."""
+    """An LSTM that chooses the operations of all edges of all cell kinds, one after the other."""
 
     pathwise = False
 
@@ -57,11 +57,12 @@ class Controller(Distribution):
                 nn.init.uniform_(parameter, -0.1, 0.1)
 
     def sample(self, number: int, generator: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """``number`` architectures: operations [N, E] and their conditional probabilities [N, E, K] of every kind, and
-        log P [N].
+        """Draw N = ``number`` architectures.
+
+        Return, for every cell kind, operation indices [N, E] and conditional probabilities [N, E, K]; and log P [N].
         """
         state: tuple[Tensor, Tensor] | None = None
-        before = torch.full((number,), len(self.space.operations))  # nothing yet
+        before = torch.full((number,), len(self.space.operations))  # the start token
         total = torch.zeros(number)
         chosen, conditional = {}, {}
         for kind, cell in self.space.cells.items():
@@ -80,7 +81,7 @@ class Controller(Distribution):
         return chosen, conditional, total
 
     def _open(self, kind: str, e: int, picks: list[Tensor], number: int) -> Tensor:
-        """Which operations [N, K] may stand on edge e after those picked."""
+        """Return the mask [N, K] of the operations that edge e may get after ``picks``."""
         open_ = self.allowed(kind)[e].expand(number, -1).clone()
         if self.inputs_per_node is None:
             return open_
@@ -88,8 +89,8 @@ class Controller(Distribution):
         used = sum(((picks[other] != none).long() for other in into if other < e), torch.zeros(number).long())
         missing, left = self.inputs_per_node - used, sum(other >= e for other in into)
         real = torch.arange(open_.shape[1]) != none
-        open_[missing <= 0] = ~real  # all inputs are there
-        open_[missing >= left] &= real  # every edge that is left is needed
+        open_[missing <= 0] = ~real  # the node has all its inputs
+        open_[missing >= left] &= real  # the node needs every edge that is left
         return open_
 
     def _target(self, kind: str, e: int) -> int:
@@ -111,14 +112,14 @@ class Controller(Distribution):
 @register("learning", "reinforce")
 @dataclass(frozen=True)
 class Reinforce:
-    """Weights by gradient at every step, the controller by REINFORCE behind every ``every``-th."""
+    """Train weights at every step, and the controller by REINFORCE after every ``every``-th step."""
 
     samples: int = Field(default=20, ge=1)
     every: int = Field(default=8, ge=1)
 
     def check(self, distribution: Distribution) -> None:
         if not isinstance(distribution, Controller):
-            raise HwnasError("learning reinforce teaches a controller", "use distribution: controller")
+            raise HwnasError("learning reinforce trains a controller", "use distribution: controller")
 
     def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
         outcome = step.weights_step(target)

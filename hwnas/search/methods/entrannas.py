@@ -1,31 +1,33 @@
 """EnTranNAS: discretisation-aware search by engine and transit cells (Yang et al., CVPR 2021), and EnTranNAS-DST.
 
-Engine cells hold the whole mixture and teach the logits; transit cells, all others, run the cell that would be derived
-now, unweighted, so that what follows sees the network that is searched for:
+Engine cells compute the whole mixture, from which the logits learn. All other cells, the transit cells, run the cell
+that would be derived now, unweighted, so that later cells get the inputs of the network that is searched for:
 
     engine     x_j = sum over i, k of p[ij, k] o[i, k](x_i),   p = softmax(alpha / temperature)
     transit    x_j = sum over (i, k) in S_j of o[i, k](x_i)
 
-S is derived at every step: of every edge its likeliest operation, and where the recipe says ``inputs_per_node`` the so
-many strongest edges into a node. With ``shared_features`` an operation applied to a node is one module for all edges
-that leave it. Logits learn first order from images of their own, as in DARTS.
+S is derived at every step: the likeliest operation of every edge and, with ``inputs_per_node`` in the recipe, this
+number of strongest edges into a node. With ``shared_features`` an operation applied to a node is one module for all
+edges that leave it. Logits learn first order from separate images, as in DARTS.
 
-DST learns the topology, too, by a threshold t_j = sigmoid(beta_j) a node:
+DST also learns the topology, by a threshold t_j = sigmoid(beta_j) for every node:
 
     q[ij, k] = relu(p[ij, k] / max over i, k of p[ij, k] - t_j),   the engine's weights: q / (sum over k of q)
 
-An edge all of whose q are 0 is gone, and an entry that is cut gets no gradient of the task. At least one connection a
-node stays, since the largest ratio is 1. S is the support of q: what the engine cell runs and what is derived are one.
+An edge all of whose q are 0 is removed, and an entry that is cut gets no gradient of the task. At least one connection
+into every node remains, because the largest ratio is 1. S is the support of q, so the engine cell runs exactly the
+derived operations.
 
 In NAS-Bench-201 the recipes leave ``none`` out: transit cells derived with it can lose every path, and then nothing
-learns any more.
+learns.
 
-No code was published. What the survey that gives these equations leaves open is decided thus: one engine cell of each
-kind, the middle one (``engines``), and no regulariser on beta. An architecture here has one operation an edge, so with
-DST an operation must also be within a factor of its edge's likeliest one, which closes to 1 linearly over the epochs:
-in the last the support is one operation an edge. E[C] and derivation take, of u = p / max p for operations and u = t_j
-for an edge's being gone, the shares u^10 / sum u^10 (SHARPNESS), whose likeliest entry is the support's and which tell
-a cut edge what it would cost. DST knows no temperature. Transit cells do not know the budget; what is derived keeps it.
+No code was published, and the equations are those of a survey. Where it leaves something open, this is decided: one
+engine cell of each kind, the middle one (``engines``), and no regulariser on beta. An architecture has one operation an
+edge, so with DST an operation must also be within a factor of its edge's likeliest one; the factor rises linearly to 1
+over the epochs, so that the final support is one operation an edge. E[C] and derivation use the shares u^10 / sum u^10
+(SHARPNESS), with u = p / max p for operations and u = t_j for the removal of an edge: their likeliest entry is the
+support's, and a cut edge still gets the gradient of its cost. DST uses no temperature. Transit cells ignore the budget;
+the derived architecture meets it.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ SHARPNESS = 10.0
 @register("runs", "engine_transit")
 @dataclass(frozen=True)
 class EngineTransit:
-    """``engines`` cells of each kind, evenly spread, run the mixture; the others what would be derived now."""
+    """Run the mixture in ``engines`` cells of each kind, evenly spread, and the derived cell in all others."""
 
     engines: int = Field(default=1, ge=1)
     inputs_per_node: int | None = Field(default=None, ge=1)
@@ -73,7 +75,7 @@ class EngineTransit:
         return transit, places
 
     def _strongest(self, distribution: Distribution, kind: str, logs: NDArray[np.float64]) -> list[list[int]]:
-        """The derived operation of every edge, as DARTS takes it."""
+        """Return the derived operation of every edge, as in DARTS."""
         space, none = distribution.space, distribution.space.operations.index(NONE)
         if self.inputs_per_node is None:
             return [[int(o)] for o in logs.argmax(axis=1)]
@@ -88,7 +90,7 @@ class EngineTransit:
 
 @register("distribution", "thresholded")
 class Thresholded(EdgeLogits):
-    """DST: the mixture of what is above its node's learnt threshold."""
+    """DST: the mixture of the operations above their node's learned threshold."""
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__(space, recipe, generator)
@@ -99,14 +101,14 @@ class Thresholded(EdgeLogits):
         )
 
     def ratios(self, kind: str) -> Tensor:
-        """p / max p over the operations of all edges into the same node, [E, K]."""
+        """Return p / max p [E, K], the maximum taken over the operations of all edges into the same node."""
         p = torch.softmax(self.scores()[kind], dim=-1)
         cell = self.space.cells[kind]
         largest = {node: p[cell.edges_into(node)].max() for node in cell.inner_nodes}
         return p / torch.stack([largest[target] for _, target in cell.edges])[:, None]
 
     def threshold(self, kind: str) -> Tensor:
-        """t of the node that an edge enters, [E]."""
+        """Return t [E] of the node that each edge enters."""
         cell = self.space.cells[kind]
         nodes = torch.tensor([target - cell.num_inputs for _, target in cell.edges])
         return torch.sigmoid(self.thresholds[kind])[nodes]

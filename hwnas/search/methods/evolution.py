@@ -1,10 +1,11 @@
 """Single path one-shot with evolution (Guo et al., ECCV 2020).
 
 The supernet's weights learn with uniformly drawn paths, as in hwnas.search.methods.random_search. Then evolution
-looks for the architecture with which the supernet is most accurate on validation images: ``population`` architectures
-within the budget; in each of ``generations`` the ``parents`` best so far bring forth half of the next population by
-crossover (every edge from one of two parents) and half by mutation (every edge anew with probability ``mutation``);
-what is over the budget is born again, what was judged before is not judged again. The settings are the paper's.
+searches for the architecture with which the supernet is most accurate on validation images. It starts with
+``population`` architectures within the budget. In each of ``generations`` the ``parents`` best so far produce half of
+the next population by crossover (every edge from one of two parents) and half by mutation (every edge redrawn with
+probability ``mutation``). A child over the budget is resampled; architectures are scored once. The settings are the
+paper's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hwnas.spaces import Architecture
 @register("selection", "evolution")
 @dataclass(frozen=True)
 class Evolution:
-    """Crossover and mutation of the most accurate; an architecture is worth the logarithm of its accuracy."""
+    """Crossover and mutation of the most accurate architectures; the value is the logarithm of the accuracy."""
 
     population: int = Field(default=50, ge=2)
     generations: int = Field(default=20, ge=1)
@@ -43,13 +44,13 @@ class Evolution:
             scorer.score(target, pool)
             elite = sorted(dict.fromkeys(pool), key=lambda a: -target.scores[a])[: self.parents]
             if generation + 1 < self.generations:
-                born = (self._child(scorer, limits, elite, n % 2 == 0, generator) for n in range(self.population))
-                pool = [*elite, *born]
+                children = (self._child(scorer, limits, elite, n % 2 == 0, generator) for n in range(self.population))
+                pool = [*elite, *children]
 
     def _child(
         self, scorer: Scorer, limits: Limits, elite: list[Architecture], crossed: bool, generator: torch.Generator
     ) -> Architecture:
-        """One of the next generation; where a thousand are over the budget, one at random."""
+        """Return one child of the elite; a random architecture where a thousand children are over the budget."""
         for _ in range(TRIES):
             first, second = (elite[int(torch.randint(len(elite), (), generator=generator))] for _ in range(2))
             fresh = at_random(scorer, {}, generator)
@@ -64,5 +65,5 @@ class Evolution:
         return at_random(scorer, limits, generator)
 
     def current_best(self, scorer: Scorer, target: TargetState) -> Architecture:
-        """One at random within the limits: none is taken before the end."""
+        """Return a random architecture within the limits: none is scored before the end."""
         return at_random(scorer, target.limits, scorer.draw_context().generator)

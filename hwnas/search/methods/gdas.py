@@ -1,12 +1,12 @@
-"""GDAS: searching by a differentiable architecture sampler (Dong & Yang, CVPR 2019).
+"""GDAS: search with a differentiable architecture sampler (Dong & Yang, CVPR 2019).
 
-Of every edge one operation runs, drawn with Gumbel noise, while the gradient is that of the relaxed sample:
+One operation runs on every edge, drawn with Gumbel noise; the gradient is that of the relaxed sample:
 
     q = softmax((log p + G) / temperature),   Z = one_hot(argmax q) - stop(q) + q,   p = softmax(alpha).
 
-The temperature falls linearly from 10 to 0.1. Logits learn from images of their own, in turns with the weights.
-With ``ghosts`` the operations that do not run add their entry of Z (whose value is 0) to the edge, so that its gradient
-is the sum of dL/dy, as if their output were ones: so does the released code, and the paper's formula does not.
+The temperature falls linearly from 10 to 0.1. Logits and weights learn from separate images, in turn. With ``ghosts``
+the operations that do not run add their entry of Z, whose value is 0, to the edge: its gradient is then the sum of
+dL/dy, as if their outputs were ones. The released code does so, the paper's formula does not.
 """
 
 from __future__ import annotations

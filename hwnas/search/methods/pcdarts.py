@@ -1,9 +1,9 @@
 """PC-DARTS: partial channel connections (Xu et al., ICLR 2020).
 
-First-order DARTS in which the first 1/k of an edge's channels go through the mixture, the rest passes by and the
-channels are shuffled (``partial_channels``, hwnas.networks.mixed_cell). What that leaves uncertain, which edges matter,
-is learnt apart: an edge into node j is weighed by gamma[e] = softmax of beta over the edges into j. In the DARTS space
-the derived cell keeps the two edges into every node whose gamma * (likeliest operation other than ``none``) is largest.
+First-order DARTS in which the first 1/k of an edge's channels go through the mixture, the others bypass it, and the
+channels are shuffled (``partial_channels``, hwnas.networks.mixed_cell). The importance of edges is learned separately:
+an edge into node j is weighed by gamma[e] = softmax of beta over the edges into j. In the DARTS space the derived cell
+keeps the two edges into every node whose gamma * (likeliest operation other than ``none``) is largest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hwnas.spaces import SearchSpace
 
 @register("distribution", "softmax_edges")
 class SoftmaxEdges(EdgeLogits):
-    """p over every edge's operations, and gamma over the edges into a node."""
+    """Probabilities p over every edge's operations, and gamma over the edges into every node."""
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__(space, recipe, generator)
@@ -32,7 +32,7 @@ class SoftmaxEdges(EdgeLogits):
             self.register_buffer(f"same_target_{kind}", targets[:, None] == targets[None, :], persistent=False)
 
     def gamma(self) -> dict[str, Tensor]:
-        """[E] of every cell kind; it sums to 1 over the edges into a node."""
+        """Return gamma [E] of every cell kind; it sums to 1 over the edges into a node."""
         result = {}
         for kind, beta in self.edge_logits.items():
             same = self.get_buffer(f"same_target_{kind}")

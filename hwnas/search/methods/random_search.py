@@ -1,8 +1,8 @@
-"""Random search with a supernet (Li & Talwalkar, UAI 2019), the baseline that every method has to beat.
+"""Random search with a supernet (Li & Talwalkar, UAI 2019), the baseline for every other method.
 
-The supernet's weights learn with an architecture drawn at random for every batch, all with the same probability; no
-logits learn. In the end ``samples`` architectures are drawn within the budget and the one with which the supernet is
-most accurate on validation images is taken (``selection: best_of``).
+The supernet's weights learn with an architecture drawn uniformly for every batch; there are no logits. The final
+architecture is the one of ``samples`` draws within the budget with which the supernet is most accurate on validation
+images (``selection: best_of``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hwnas.spaces import NONE, SearchSpace
 
 @register("distribution", "uniform")
 class Uniform(Distribution):
-    """Every architecture with the same probability; nothing to learn."""
+    """Every architecture with the same probability; no parameters."""
 
     pathwise = False
 
@@ -52,7 +52,7 @@ class Uniform(Distribution):
 @register("learning", "weights_only")
 @dataclass(frozen=True)
 class WeightsOnly:
-    """Only the supernet's weights learn."""
+    """Train only the supernet's weights."""
 
     def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
         return step.weights_step(target)

@@ -4,18 +4,18 @@ Every edge's one-hot variable Z[e] is relaxed to a sample of the concrete distri
 
     Z[e, k] = softmax_k((log_alpha[e, k] + G[e, k]) / temperature),   G = -log(-log U),
 
-one sample a batch, shared by all cells of a kind. Weights and log_alpha learn from the same backward pass of
+with one sample a batch, shared by all cells of a kind. Weights and log_alpha learn from one backward pass of
 
     E[L(Z)] + lambda * E[C(Z)],   E[C] = base + sum p[e, k] * c[e, k],   p = softmax(log_alpha),
 
 so the cost term is the exact expectation (the paper's C is linear in Z), not a sample. The temperature is annealed to
-almost zero, so that the child, the most likely operation of every edge, keeps the supernet's accuracy. All edges are
-kept and may become ``none``.
+almost zero, so that the child, the most likely operation of every edge, keeps the supernet's accuracy. All edges stay
+and may become ``none``.
 
-Where this differs: with several budgets, every budget has logits of its own and the steps take turns between them
-while the supernet's weights are shared; lambda is found by damped dual ascent on latency or whatever the budget limits,
-unless the recipe asks for the paper's own penalty (hwnas.search.resources) or fixes lambda; the
-published code used the test images to watch the search, here they are not read.
+Differences from the paper: with several budgets, each has logits of its own, which are trained in turn over shared
+weights. lambda is found by damped dual ascent on latency or the other metrics that the budget limits, unless the recipe
+asks for the paper's own penalty (hwnas.search.resources) or fixes lambda. The published code monitored the search with
+the test images; here they are not read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hwnas.search.target import TargetState
 
 @register("distribution", "concrete")
 class Concrete(EdgeLogits):
-    """The concrete distribution (Maddison et al., Jang et al., ICLR 2017): a relaxed one-hot vector an edge."""
+    """The concrete distribution (Maddison et al., Jang et al., ICLR 2017): a relaxed one-hot vector for every edge."""
 
     final_zeros = True
 
@@ -48,7 +48,7 @@ class Concrete(EdgeLogits):
 @register("learning", "same_batch")
 @dataclass(frozen=True)
 class SameBatch:
-    """Weights and logits learn from one backward pass over one batch (single level)."""
+    """Train weights and logits with one backward pass over one batch (single level)."""
 
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)

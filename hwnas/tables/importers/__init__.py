@@ -1,7 +1,7 @@
-"""Tables of other projects, and rows as CSV, as tables of ours.
+"""Import latency tables of other projects, and CSV files.
 
-What a file does not say of its device and runtime the user must say; what neither says stays "not known". p10_ms and
-p90_ms of an imported entry are its latency and its samples are 0: such files hold no quantiles of single readings.
+The user must give what a file does not say about its device and runtime; fields that neither gives are "not known".
+The p10_ms and p90_ms of an imported entry are its latency, and its samples are 0: the files have no quantiles.
 """
 
 from hwnas.tables.importers.read import FORMATS, UNITS_MS, import_table

@@ -1,10 +1,10 @@
-"""Operations of other projects' latency tables: what we call them, and their counts by plain arithmetic.
+"""Operations in latency tables of other projects: their names in our tables, and their counts.
 
-A block is a list of layers with known sizes. A layer of stride s on a height h leaves ceil(h / s), as all of these pad.
-With h and w after its stride, and k the kernel:
+A block is a list of layers with known sizes. A layer with stride s turns height h into ceil(h / s), because all of them
+pad. With h and w after the stride, and k the kernel size:
 
     Conv      macs = out * in / groups * k * k * h * w        params = out * in / groups * k * k (+ out with a bias)
-              and where a batch norm follows (two factors a channel, counted as fvcore counts them)
+              and with a batch norm (two factors for each channel, counted as by fvcore)
               macs += 2 * out * h * w                         params += 2 * out
     Gate      squeeze-and-excitation, two 1x1 convolutions with biases on a 1x1 image:
               macs = 2 * c * inner                            params = 2 * c * inner + c + inner
@@ -13,9 +13,9 @@ With h and w after its stride, and k the kernel:
 
 ``macs_conv_linear`` leaves out batch norms and pooling, and adds the biases of Linear.
 
-Names tell structures apart: what has the same name has the same layers. ``mbconv`` (MobileNet) has no first 1x1
-convolution where it would not widen; ``ir`` (FBNet) always has it. ``_e6`` widens six times, ``_m96`` to 96 channels;
-``_res`` adds the input, ``_g2`` has groups, ``_d2`` is dilated, ``_se`` has a Gate, ``_hs`` h-swish for ReLU.
+Blocks with the same name have the same layers. ``mbconv`` (MobileNet) has no first 1x1 convolution if that would not
+widen; ``ir`` (FBNet) always has it. ``_e6`` widens six times, ``_m96`` to 96 channels; ``_res`` adds the input, ``_g2``
+has groups, ``_d2`` is dilated, ``_se`` has a Gate, ``_hs`` has h-swish instead of ReLU.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Layer = Conv | Gate | GlobalPool | Linear
 
 @dataclass(frozen=True)
 class Block:
-    """``op`` as a table of ours names it."""
+    """A block; ``op`` is its name in our tables."""
 
     op: str
     in_channels: int
@@ -74,12 +74,12 @@ class Counts:
 
 
 def count_layers(layers: Sequence[Layer], height: int, width: int) -> Counts:
-    """Counts of layers one behind the other on an image of ``height`` x ``width``."""
+    """Return the counts of consecutive layers on an image of ``height`` x ``width``."""
     fvcore = conv_linear = params = 0
     for layer in layers:
         match layer:
             case Conv():
-                height, width = over(height, layer.stride), over(width, layer.stride)
+                height, width = after_stride(height, layer.stride), after_stride(width, layer.stride)
                 weights = layer.out_channels * layer.in_channels // layer.groups * layer.kernel**2
                 fvcore += weights * height * width
                 conv_linear += weights * height * width
@@ -101,15 +101,15 @@ def count_layers(layers: Sequence[Layer], height: int, width: int) -> Counts:
     return Counts(fvcore, conv_linear, params)
 
 
-def over(size: int, stride: int) -> int:
-    """The height that a stride leaves of a height."""
+def after_stride(size: int, stride: int) -> int:
+    """Return the size after a stride: size / stride, rounded up."""
     return -(-size // stride)
 
 
 def conv(
     in_channels: int, out_channels: int, kernel: int, stride: int, form: str = "bn_relu", groups: int = 1
 ) -> Block:
-    """One convolution; ``form`` names what is around it: ``bn_relu``, ``bn_hswish``, ``bias_relu``, ``hswish``."""
+    """Return a convolution; ``form`` names its bias, norm and activation: ``bn_relu``, ``bias_relu``, ``hswish``, …"""
     suffix = f"_g{groups}" if groups > 1 else ""
     layer = Conv(in_channels, out_channels, kernel, stride, groups, "bias" in form, "bn" in form)
     return Block(f"conv_{form}_{kernel}x{kernel}{suffix}", in_channels, out_channels, stride, (layer,))
@@ -124,7 +124,7 @@ def mbconv(
     name: str,
     gated: bool = False,
 ) -> Block:
-    """MobileNet's inverted residual block with ``middle`` channels: 1x1 (where they are more), depthwise, 1x1."""
+    """Return MobileNet's inverted residual block: 1x1 to ``middle`` channels (if they differ), depthwise, 1x1."""
     widen = (Conv(in_channels, middle),) if middle != in_channels else ()
     gate = (Gate(middle, divisible(middle // 4)),) if gated else ()
     depthwise = Conv(middle, middle, kernel, stride, middle)
@@ -141,7 +141,7 @@ def inverted_residual(
     groups: int = 1,
     dilation: int = 1,
 ) -> Block:
-    """FBNet's block: 1x1 (in groups), depthwise, 1x1 (in groups); ``adds`` says whether it adds its input."""
+    """Return FBNet's block: 1x1 (in groups), depthwise, 1x1 (in groups); with ``adds`` it adds its input."""
     middle = in_channels * expand
     layers = (
         Conv(in_channels, middle, groups=groups),
@@ -153,20 +153,20 @@ def inverted_residual(
 
 
 def skip(in_channels: int, out_channels: int, stride: int) -> Block:
-    """FBNet's skip: the identity, or a 1x1 convolution where sizes change."""
+    """Return FBNet's skip: the identity, or a 1x1 convolution if the size changes."""
     if stride == 1 and in_channels == out_channels:
         return Block("identity", in_channels, out_channels, 1, ())
     return conv(in_channels, out_channels, 1, stride)
 
 
 def separable(in_channels: int, out_channels: int, kernel: int, stride: int) -> Block:
-    """Depthwise, then 1x1, each with batch norm and ReLU."""
+    """Return a depthwise and a 1x1 convolution, each with batch norm and ReLU."""
     layers = (Conv(in_channels, in_channels, kernel, stride, in_channels), Conv(in_channels, out_channels))
     return Block(f"separable_bn_relu_{kernel}x{kernel}", in_channels, out_channels, stride, layers)
 
 
 def depth_conv(in_channels: int, out_channels: int, stride: int) -> Block:
-    """Depthwise 3x3, then 1x1, each with a bias and ReLU."""
+    """Return a depthwise 3x3 and a 1x1 convolution, each with a bias and ReLU."""
     layers = (
         Conv(in_channels, in_channels, 3, stride, in_channels, bias=True, norm=False),
         Conv(in_channels, out_channels, bias=True, norm=False),
@@ -175,7 +175,7 @@ def depth_conv(in_channels: int, out_channels: int, stride: int) -> Block:
 
 
 def ghost(in_channels: int, out_channels: int, kernel: int, stride: int) -> Block:
-    """A 1x1 convolution to half the channels, and a depthwise one from these to the other half."""
+    """Return a ghost block: 1x1 to half the channels, and a depthwise convolution of these to the other half."""
     half = out_channels // 2
     layers = (Conv(in_channels, half, 1, stride), Conv(half, half, kernel, 1, half))
     return Block(f"ghost_{kernel}x{kernel}", in_channels, out_channels, stride, layers)
@@ -186,7 +186,7 @@ def global_pool(channels: int) -> Block:
 
 
 def linear(in_features: int, out_features: int, pooled: bool) -> Block:
-    """A classifier, behind global pooling if ``pooled`` (then it is our own ``pool_linear``)."""
+    """Return a classifier, with ``pooled`` after global pooling (our own ``pool_linear``)."""
     layers = (GlobalPool(in_features), Linear(in_features, out_features))
     if pooled:
         return Block("pool_linear", in_features, out_features, 1, layers)
@@ -194,6 +194,6 @@ def linear(in_features: int, out_features: int, pooled: bool) -> Block:
 
 
 def divisible(channels: int, by: int = 8) -> int:
-    """MobileNet's rounding of channels: to a multiple of ``by``, and not down by more than a tenth."""
+    """Round channels as MobileNet does: to a multiple of ``by``, down by at most a tenth."""
     rounded = max(by, (channels + by // 2) // by * by)
     return rounded + by if rounded < 0.9 * channels else rounded

@@ -1,7 +1,7 @@
-"""Tables of FBNet's space: HW-NAS-Bench's, dumped as JSON, and NNI's.
+"""Read tables of FBNet's space: those of HW-NAS-Bench, dumped as JSON, and those of NNI.
 
 * HW-NAS-Bench: ``key: number`` with keys such as ``ConvBlock_H56_W56_Cin24_Cout32_exp3_kernel5_stride2_group1``.
-* NNI: one object a line, as JSON or as Python writes it, or columns under a heading: ``{'op_name': 'mb_k3_e2_res',
+* NNI: one object on each line, as JSON or a Python literal, or columns under a heading: ``{'op_name': 'mb_k3_e2_res',
   'op_data_shape': (width, height, in, out, stride), 'op_dtype': 'float', 'op_latency': 1.2}``.
 """
 
@@ -17,29 +17,29 @@ from hwnas.errors import HwnasError
 from hwnas.files import parse_json
 from hwnas.tables.importers import blocks
 from hwnas.tables.importers.blocks import Block
-from hwnas.tables.importers.reading import N, Reading
-from hwnas.tables.importers.table import MEND
+from hwnas.tables.importers.parsed import N, ParsedFile
+from hwnas.tables.importers.table import CHOOSE_FORMAT
 
 LONGEST_LINE = 10_000
 
 
-def read_hw_nas_bench(text: str, name: str) -> Reading:
-    content = parse_json(text.encode(), name, MEND)
+def read_hw_nas_bench(text: str, name: str) -> ParsedFile:
+    content = parse_json(text.encode(), name, CHOOSE_FORMAT)
     if not isinstance(content, dict):
-        raise HwnasError(f"{name} is not an object of keys and numbers", MEND)
+        raise HwnasError(f"{name} is not an object of keys and numbers", CHOOSE_FORMAT)
     if content and all(isinstance(value, dict) for value in content.values()):
         listed = ", ".join(list(content)[:10])
         raise HwnasError(
             f"{name} holds several tables ({listed[:200]})", "write the one of your device's latency into a file alone"
         )
-    reading = Reading()
+    parsed = ParsedFile()
     for key, value in content.items():
-        reading.add(key, lambda key=key: hw_nas_bench_key(key), value)  # type: ignore[misc]
-    return reading
+        parsed.add(key, lambda key=key: hw_nas_bench_key(key), value)  # type: ignore[misc]
+    return parsed
 
 
 def hw_nas_bench_key(key: str) -> tuple[Block, int, int]:
-    """Block, height and width of a key of HW-NAS-Bench. Raises ValueError when it is no such key."""
+    """Return block, height and width of a key of HW-NAS-Bench. Raises ValueError for another key."""
     place = f"_H{N}_W{N}_Cin{N}_Cout{N}"
     if found := re.fullmatch(f"ConvNorm{place}_kernel{N}_stride{N}_group{N}", key):
         height, width, channels, out, kernel, stride, groups = map(int, found.groups())
@@ -60,7 +60,7 @@ def hw_nas_bench_key(key: str) -> tuple[Block, int, int]:
         return blocks.global_pool(channels), height, width
     if found := re.fullmatch(f"FC_Cin{N}_Cout{N}", key):
         return blocks.linear(int(found[1]), int(found[2]), pooled=False), 1, 1
-    raise ValueError("no operation of HW-NAS-Bench's FBNet space that is known")
+    raise ValueError("not a known operation of HW-NAS-Bench's FBNet space")
 
 
 def _check_groups(groups: int, *channels: int) -> None:
@@ -68,29 +68,29 @@ def _check_groups(groups: int, *channels: int) -> None:
         raise ValueError(f"{groups} groups do not divide its channels")
 
 
-def read_fbnet(text: str, name: str, precision: str | None) -> Reading:
-    """A table of NNI's FBNet. ``precision`` chooses among several data types.
+def read_fbnet(text: str, name: str, precision: str | None) -> ParsedFile:
+    """Read a table of NNI's FBNet. ``precision`` selects one of several data types.
 
-    Raises HwnasError when it is a table by layer number, and when it is of several data types and none is chosen.
+    Raises HwnasError for a table by layer number, and for several data types without ``precision``.
     """
-    reading = Reading()
-    records = dict(_fbnet_records(text, name, reading))
+    parsed = ParsedFile()
+    records = dict(_fbnet_records(text, name, parsed))
     fields = ("op_name", "op_data_shape", "op_dtype", "op_latency")
     for line in [line for line, record in records.items() if any(key not in record for key in fields)]:
         missing = [key for key in fields if key not in records.pop(line)]
-        reading.refused[line] = f"it has no {', '.join(missing)}"
+        parsed.refused[line] = f"it has no {', '.join(missing)}"
     dtypes = sorted({_dtype(record["op_dtype"]) for record in records.values()})
     chosen = precision or (dtypes[0] if len(dtypes) == 1 else None)
     if dtypes and chosen is None:
         raise HwnasError(f"{name} holds several data types: {', '.join(dtypes)[:100]}", "choose one with --precision")
-    reading.precision = chosen
+    parsed.precision = chosen
     for line, record in records.items():
         if _dtype(record["op_dtype"]) != chosen:
-            reading.refused[line] = f"its data type is {_dtype(record['op_dtype'])}, not {chosen}"
+            parsed.refused[line] = f"its data type is {_dtype(record['op_dtype'])}, not {chosen}"
             continue
-        reading.add(line, lambda record=record: fbnet_operation(record), record["op_latency"])  # type: ignore[misc]
-        reading.unknown.update(str(key) for key in set(record) - set(fields))
-    return reading
+        parsed.add(line, lambda record=record: fbnet_operation(record), record["op_latency"])  # type: ignore[misc]
+        parsed.unknown.update(str(key) for key in set(record) - set(fields))
+    return parsed
 
 
 def _dtype(value: object) -> str:
@@ -98,11 +98,11 @@ def _dtype(value: object) -> str:
     return {"float": "float32"}.get(text, text)
 
 
-def _fbnet_records(text: str, name: str, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(what to call it, record) for every record; what is none goes to ``reading.refused``."""
+def _fbnet_records(text: str, name: str, parsed: ParsedFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (name, record) for every record; a line that is not a record goes to ``parsed.refused``."""
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if text.lstrip().startswith("["):
-        content = parse_json(text.encode(), name, MEND)
+        content = parse_json(text.encode(), name, CHOOSE_FORMAT)
         if not all(isinstance(record, dict) for record in content):
             raise _by_layer_number(name)
         yield from ((f"record {number}", record) for number, record in enumerate(content, 1))
@@ -114,7 +114,7 @@ def _fbnet_records(text: str, name: str, reading: Reading) -> Iterator[tuple[str
             if len(words) == len(heading):
                 yield f"line {number}", dict(zip(heading, words, strict=True))
             else:
-                reading.refused[f"line {number}"] = f"it has {len(words)} columns, the heading {len(heading)}"
+                parsed.refused[f"line {number}"] = f"it has {len(words)} columns, the heading {len(heading)}"
         return
     if heading and all(_is_number(word) for _, line in lines[1:] for word in line.split()) and len(lines) > 1:
         raise _by_layer_number(name)
@@ -123,12 +123,12 @@ def _fbnet_records(text: str, name: str, reading: Reading) -> Iterator[tuple[str
         if isinstance(record, dict):
             yield f"line {number}", record
         else:
-            reading.refused[f"line {number}"] = "it is no object"
+            parsed.refused[f"line {number}"] = "it is not an object"
 
 
 def _by_layer_number(name: str) -> HwnasError:
     return HwnasError(
-        f"{name} lists latencies by the number of a layer and does not say what size the layers have",
+        f"{name} lists latencies by layer number and does not give the sizes of the layers",
         "write a line {'op_name', 'op_data_shape', 'op_dtype', 'op_latency'} for each",
     )
 
@@ -155,7 +155,7 @@ def _is_number(word: str) -> bool:
 
 
 def fbnet_operation(record: Mapping[str, Any]) -> tuple[Block, int, int]:
-    """Block, height and width of a record of NNI's FBNet. Raises ValueError for an operation that is not known."""
+    """Return block, height and width of a record of NNI's FBNet. Raises ValueError for an unknown operation."""
     shape = record["op_data_shape"]
     sizes = re.findall(r"\d+", shape) if isinstance(shape, str) else shape
     if not isinstance(sizes, list | tuple) or len(sizes) != 5 or not all(re.fullmatch(N, str(size)) for size in sizes):
@@ -179,7 +179,7 @@ def _fbnet_block(op: str, channels: int, out: int, stride: int) -> Block:
         if found[1] == "sep":
             return blocks.separable(channels, out, int(found[2]), stride)
         if out % 2:
-            raise ValueError("it makes its output of two halves, and the channels are odd")
+            raise ValueError("its output has two halves, and the number of channels is odd")
         return blocks.ghost(channels, out, int(found[2]), stride)
     if op == "conv1x1":
         return blocks.conv(channels, out, 1, stride, "bias_relu")

@@ -1,8 +1,8 @@
-"""Tables of ProxylessNAS and once-for-all (its MobileNetV3), YAML or JSON: ``key: {mean, var, count}``.
+"""Read tables of ProxylessNAS and once-for-all (MobileNetV3), YAML or JSON: ``key: {mean, var, count}``.
 
 A key is ``expanded_conv-input:56x56x24-output:28x28x32-expand:3-kernel:5-stride:2-idskip:0`` (height, width, channels;
-in once-for-all with ``-se:1-hs:1`` behind it, and then ``expand`` is the number of channels in the middle), or begins
-with Conv, Conv_1, Conv_2, AvgPool2D or Logits.
+in once-for-all followed by ``-se:1-hs:1``, where ``expand`` is the number of channels in the middle), or begins with
+Conv, Conv_1, Conv_2, AvgPool2D or Logits.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from hwnas.errors import HwnasError
 from hwnas.files import parse_json
 from hwnas.tables.importers import blocks
 from hwnas.tables.importers.blocks import Block
-from hwnas.tables.importers.reading import N, Reading
-from hwnas.tables.importers.table import MEND
+from hwnas.tables.importers.parsed import N, ParsedFile
+from hwnas.tables.importers.table import CHOOSE_FORMAT
 
 SHAPE = f"{N}x{N}x{N}"
-# Of a single run of the same process they say how single readings scatter, not how far another run would be off.
+# They describe the scatter of readings within one process, not the error of another run.
 NOT_USED = ("count", "var", "std")
 
 
-def read_layers(text: str, name: str, read_key: Callable[[str], tuple[Block, int, int]]) -> Reading:
-    """A table of ``key: {mean, …}``, keys by ``read_key``."""
-    reading = Reading()
+def read_layers(text: str, name: str, read_key: Callable[[str], tuple[Block, int, int]]) -> ParsedFile:
+    """Read a table of ``key: {mean, …}``; ``read_key`` parses a key."""
+    parsed = ParsedFile()
     for key, value in _mapping(text, name).items():
         if not isinstance(value, Mapping) or "mean" not in value:
-            reading.refused[key] = "it has no mean"
+            parsed.refused[key] = "it has no mean"
             continue
-        reading.add(key, lambda key=key: read_key(key), value["mean"])  # type: ignore[misc]
+        parsed.add(key, lambda key=key: read_key(key), value["mean"])  # type: ignore[misc]
         for other in set(value) - {"mean"}:
-            (reading.unused if other in NOT_USED else reading.unknown)[str(other)] += 1
-    return reading
+            (parsed.unused if other in NOT_USED else parsed.unknown)[str(other)] += 1
+    return parsed
 
 
 def proxyless_key(key: str) -> tuple[Block, int, int]:
-    """Block, height and width of a key of ProxylessNAS. Raises ValueError when it is no such key."""
+    """Return block, height and width of a key of ProxylessNAS. Raises ValueError for another key."""
     if found := re.fullmatch(f"(Conv|Conv_1)-input:{SHAPE}-output:{SHAPE}", key):
         height, width, channels, *output = map(int, found.groups()[1:])
         stride = _stride((height, width), output[:2], (1, 2) if found[1] == "Conv" else (1,))
@@ -54,11 +54,11 @@ def proxyless_key(key: str) -> tuple[Block, int, int]:
         _check_mbconv(found, stride, adds)
         name = f"mbconv_{kernel}x{kernel}_e{expand}" + "_res" * adds
         return blocks.mbconv(channels, out, kernel, stride, channels * expand, name), height, width
-    raise ValueError("no layer of ProxylessNAS that is known")
+    raise ValueError("not a known layer of ProxylessNAS")
 
 
 def ofa_key(key: str) -> tuple[Block, int, int]:
-    """Block, height and width of a key of once-for-all's MobileNetV3. Raises ValueError when it is no such key."""
+    """Return block, height and width of a key of once-for-all's MobileNetV3. Raises ValueError for another key."""
     if found := re.fullmatch(f"(Conv|Conv_1|Conv_2|AvgPool2D)-input:{SHAPE}-output:{SHAPE}", key):
         kind, (height, width, channels, *output) = found[1], map(int, found.groups()[1:])
         if kind == "AvgPool2D":
@@ -79,8 +79,8 @@ def ofa_key(key: str) -> tuple[Block, int, int]:
         name = f"mbconv_{kernel}x{kernel}_m{middle}" + "_se" * gated + "_hs" * hswish + "_res" * adds
         return blocks.mbconv(channels, out, kernel, stride, middle, name, gated=bool(gated)), height, width
     if key.startswith("expanded_conv-"):
-        raise ValueError("without se and hs: a key of ProxylessNAS, not of once-for-all's MobileNetV3")
-    raise ValueError("no layer of once-for-all that is known")
+        raise ValueError("a key without se and hs is of ProxylessNAS, not of once-for-all's MobileNetV3")
+    raise ValueError("not a known layer of once-for-all")
 
 
 def _check_mbconv(found: re.Match[str], stride: int, adds: int) -> None:
@@ -91,21 +91,21 @@ def _check_mbconv(found: re.Match[str], stride: int, adds: int) -> None:
 
 
 def _stride(size: tuple[int, int], output: Iterable[int], known: Iterable[int]) -> int:
-    """Which of the ``known`` strides makes the output of the input. Raises ValueError for none."""
+    """Return the stride, one of ``known``, that gives the output size. Raises ValueError when none does."""
     for stride in known:
-        if stride and [blocks.over(side, stride) for side in size] == list(output):
+        if stride and [blocks.after_stride(side, stride) for side in size] == list(output):
             return stride
-    raise ValueError("the output's size does not follow from the input's")
+    raise ValueError("the output size does not match the input size")
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
-    """A mapping of mappings of scalars, from JSON or YAML. YAML scalars stay text.
+    """Parse a mapping of mappings of scalars, from JSON or YAML. YAML scalars stay text.
 
-    Raises HwnasError for anything else. Of YAML nothing is built but these mappings: anchors, aliases, tags and deeper
-    nesting, with which a small file can fill the memory, are refused before.
+    Raises HwnasError for anything else. YAML anchors, aliases, tags and deeper nesting are refused while parsing,
+    because a small file can fill the memory with them.
     """
     if text.lstrip().startswith("{"):
-        content = parse_json(text.encode(), name, MEND)
+        content = parse_json(text.encode(), name, CHOOSE_FORMAT)
         assert isinstance(content, dict)
         return content
     import yaml
@@ -115,9 +115,9 @@ def _mapping(text: str, name: str) -> dict[str, Any]:
     open_mappings: list[dict[str, Any]] = []
     keys: list[str | None] = []
 
-    def put(value: Any) -> None:
+    def store(value: Any) -> None:
         if keys[-1] is None:
-            raise HwnasError(f"{name} has a key that is no text", MEND)
+            raise HwnasError(f"{name} has a key that is not text", CHOOSE_FORMAT)
         open_mappings[-1][keys[-1]] = value
         keys[-1] = None
 
@@ -128,9 +128,9 @@ def _mapping(text: str, name: str) -> dict[str, Any]:
             if isinstance(event, yaml.MappingStartEvent):
                 inner: dict[str, Any] = {} if open_mappings else result
                 if open_mappings:
-                    put(inner)
+                    store(inner)
                 if len(open_mappings) == 2:
-                    raise HwnasError(f"{name} is nested deeper than key: {{mean, var, count}}", MEND)
+                    raise HwnasError(f"{name} is nested deeper than key: {{mean, var, count}}", CHOOSE_FORMAT)
                 open_mappings.append(inner)
                 keys.append(None)
             elif isinstance(event, yaml.MappingEndEvent):
@@ -138,13 +138,13 @@ def _mapping(text: str, name: str) -> dict[str, Any]:
                 keys.pop()
             elif isinstance(event, yaml.ScalarEvent) and open_mappings:
                 if keys[-1] is not None:
-                    put(event.value)
+                    store(event.value)
                 elif event.value in open_mappings[-1]:
-                    raise HwnasError(f"{name} has the key {event.value[:100]!r} twice", MEND)
+                    raise HwnasError(f"{name} has the key {event.value[:100]!r} twice", CHOOSE_FORMAT)
                 else:
                     keys[-1] = event.value
             elif isinstance(event, yaml.SequenceStartEvent | yaml.ScalarEvent):
-                raise HwnasError(f"{name} is not a YAML file of keys and {{mean, var, count}}", MEND)
+                raise HwnasError(f"{name} is not a YAML file of keys and {{mean, var, count}}", CHOOSE_FORMAT)
     except yaml.YAMLError as error:
-        raise HwnasError(f"{name} is not valid YAML ({str(error)[:200]})", MEND) from None
+        raise HwnasError(f"{name} is not valid YAML ({str(error)[:200]})", CHOOSE_FORMAT) from None
     return result

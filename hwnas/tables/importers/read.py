@@ -1,4 +1,4 @@
-"""A foreign file read: which format it is of, what its lines say, what the user says of it."""
+"""Import a latency table of another project: detect the format, parse the lines, add what the user states."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hwnas.errors import HwnasError
 from hwnas.tables.importers.blocks import count_layers
 from hwnas.tables.importers.fbnet import read_fbnet, read_hw_nas_bench
 from hwnas.tables.importers.layers import ofa_key, proxyless_key, read_layers
-from hwnas.tables.importers.reading import Found, Reading
+from hwnas.tables.importers.parsed import ParsedFile, ParsedLine
 from hwnas.tables.importers.rows import import_csv
 from hwnas.tables.importers.table import (
-    MEND,
+    CHOOSE_FORMAT,
     Imported,
     Stated,
     check_said,
@@ -28,17 +28,17 @@ from hwnas.tables.schema import NOT_KNOWN, Entry
 
 FORMATS = ("proxyless", "ofa", "hw-nas-bench", "fbnet", "csv")
 UNITS_MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
-# Both projects read their means as milliseconds. Files of the others do not say.
+# Both projects take their means as milliseconds. Files of the other formats do not give a unit.
 IN_MILLISECONDS = ("proxyless", "ofa")
 MAX_BYTES = 64 << 20
 PICKLES = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth")
 
 
 def import_table(path: Path, format_name: str | None, stated: Stated) -> Imported:
-    """A table from a file in one of FORMATS; None: in the one that its content tells.
+    """Import a file in one of FORMATS; None detects the format from the content.
 
-    Raises HwnasError when the file cannot be read, is a pickle or of another format, when nothing in it is understood,
-    and when neither the file nor ``stated`` says what the table is of, or both do.
+    Raises HwnasError when the file cannot be read, is a pickle or of another format, when no line is understood, and
+    when a fact about the table is given neither by the file nor by ``stated``, or by both.
     """
     if format_name not in (None, *FORMATS):
         raise HwnasError(f"unknown format {format_name!r}", f"use one of {', '.join(FORMATS)}")
@@ -48,22 +48,22 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
         raise HwnasError(f"unknown unit {stated.unit!r}", f"use one of {', '.join(UNITS_MS)}")
     if chosen == "csv":
         return import_csv(path, text, stated)
-    readers: dict[str, Callable[[], Reading]] = {
+    readers: dict[str, Callable[[], ParsedFile]] = {
         "proxyless": lambda: read_layers(text, str(path), proxyless_key),
         "ofa": lambda: read_layers(text, str(path), ofa_key),
         "hw-nas-bench": lambda: read_hw_nas_bench(text, str(path)),
         "fbnet": lambda: read_fbnet(text, str(path), stated.precision),
     }
-    reading = readers[chosen]()
+    parsed = readers[chosen]()
     unit = stated.unit or ("ms" if chosen in IN_MILLISECONDS else None)
     entries: dict[str, Entry] = {}
-    for found in reading.found:
+    for found in parsed.lines:
         entry = _entry(found, UNITS_MS[unit or "ms"])
         if entry.workload.key in entries:
-            reading.refused[found.line] = f"a second {entry.workload.key}"
+            parsed.refused[found.line] = f"a second {entry.workload.key}"
         entries.setdefault(entry.workload.key, entry)
-    check_understood(path, chosen, list(entries.values()), reading.refused)
-    whole = replace(stated, unit=unit, precision=stated.precision or reading.precision)
+    check_understood(path, chosen, list(entries.values()), parsed.refused)
+    whole = replace(stated, unit=unit, precision=stated.precision or parsed.precision)
     check_said(whole, path)
     protocol = {
         "version": 0,
@@ -72,10 +72,10 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
         "tool_version": __version__,
     }
     table = make_table(table_columns(whole, path, chosen), list(entries.values()), protocol)
-    return Imported(table, chosen, reading.refused, dict(reading.unused), dict(reading.unknown))
+    return Imported(table, chosen, parsed.refused, dict(parsed.unused), dict(parsed.unknown))
 
 
-def _entry(found: Found, unit_ms: float) -> Entry:
+def _entry(found: ParsedLine, unit_ms: float) -> Entry:
     block = found.block
     counts = count_layers(block.layers, found.height, found.width)
     ms = found.latency * unit_ms
@@ -97,21 +97,21 @@ def _entry(found: Found, unit_ms: float) -> Entry:
 
 
 def _format_of(text: str, format_name: str | None, name: str) -> str:
-    """The format that is asked for, else the one that the text shows.
+    """Return the given format, else the detected one.
 
-    Raises HwnasError when it shows none or several, or another than asked for: keys that two formats share would mean
-    other layers.
+    Raises HwnasError when no or several formats are detected, or another than the given one: keys that two formats
+    share stand for different layers.
     """
     recognised = recognise(text)
     if format_name is None and len(recognised) != 1:
-        raise HwnasError(f"cannot tell the format of {name} from what it holds", MEND)
+        raise HwnasError(f"the format of {name} cannot be detected", CHOOSE_FORMAT)
     if format_name and recognised and format_name not in recognised:
-        raise HwnasError(f"{name} is of the format {recognised[0]}, not {format_name}", "leave --format out")
+        raise HwnasError(f"{name} is of the format {recognised[0]}, not {format_name}", "leave out --format")
     return format_name or recognised[0]
 
 
 def recognise(text: str) -> list[str]:
-    """The formats of which a text shows signs."""
+    """Return the formats that a text can have."""
     heading = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()[:10_000]
     columns = set(next(csv.reader([heading]), []))
     blocks = re.findall(r"expanded_conv-input:[\dx]+-output:[\dx]+-expand:[^\s\"']*", text)
@@ -127,7 +127,7 @@ def recognise(text: str) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """Raises HwnasError for what is missing, too large, binary, or a pickle (reading one runs what it says)."""
+    """Read a text file. Raises HwnasError when it is missing, too large, binary, or a pickle, which can run code."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise HwnasError(f"{path} is larger than {MAX_BYTES >> 20} MiB", "import a part of it at a time")
@@ -138,10 +138,10 @@ def _text(path: Path) -> str:
         raise HwnasError(f"cannot read {path}: {error.strerror}", "name the file to import") from error
     if path.suffix in PICKLES or data[:1] == b"\x80" or data[1:6] == b"NUMPY":
         raise HwnasError(
-            f"{path} is a pickle, or may hold one: whoever reads it runs what it says",
-            "where you trust it, write its keys and numbers as JSON and import that",
+            f"{path} is a pickle, or may contain one: reading it can run any code",
+            "if you trust it, write its keys and numbers as JSON and import that",
         )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise HwnasError(f"{path} is not a text file", MEND) from None
+        raise HwnasError(f"{path} is not a text file", CHOOSE_FORMAT) from None

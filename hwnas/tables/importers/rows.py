@@ -1,4 +1,4 @@
-"""CSV files of an entry a row, such as ``hwnas table export`` writes, as tables."""
+"""Import CSV files with one entry in each row, such as ``hwnas table export`` writes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hwnas import __version__
 from hwnas.errors import HwnasError
 from hwnas.files import parse_json
 from hwnas.tables.export import COLUMNS, ENTRY_FIELDS, TABLE_COLUMNS
-from hwnas.tables.importers.reading import as_latency
+from hwnas.tables.importers.parsed import as_latency
 from hwnas.tables.importers.table import (
-    MEND,
+    CHOOSE_FORMAT,
     Imported,
     Stated,
     check_said,
@@ -30,7 +30,7 @@ from hwnas.tables.schema import NOT_KNOWN, Entry
 from hwnas.validation import first_problem
 
 OPTIONAL = ("error_ms", "p10_ms", "p90_ms", "samples")
-# Which option says the same as which column.
+# {column: option with the same meaning}
 OPTIONS = {
     "device_name": "device_name",
     "device_kind": "device_kind",
@@ -46,18 +46,18 @@ OPTIONS = {
 
 
 def import_csv(path: Path, text: str, stated: Stated) -> Imported:
-    """The table of a CSV text.
+    """Return the table of a CSV text.
 
-    Raises HwnasError when it is none, lacks a column that an entry needs, holds no entry or those of several tables, or
-    when neither it nor ``stated`` says what the table is of, or both do.
+    Raises HwnasError when the text is not CSV, lacks a column that entries need, has no entry or entries of several
+    tables, and when a fact about the table is given neither by it nor by ``stated``, or by both.
     """
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         rows, heading = list(reader), list(reader.fieldnames or [])
     except csv.Error as error:
-        raise HwnasError(f"{path} is not valid CSV ({error})", MEND) from None
+        raise HwnasError(f"{path} is not valid CSV ({error})", CHOOSE_FORMAT) from None
     if lacking := [name for name in ENTRY_FIELDS if name not in heading and name not in OPTIONAL]:
-        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)}", MEND)
+        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)}", CHOOSE_FORMAT)
     refused: dict[str, str] = {}
     entries: dict[str, Entry] = {}
     for number, row in enumerate(rows, 1):
@@ -81,11 +81,11 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
 
 
 def _entry(row: Mapping[Any, Any]) -> Entry:
-    """Raises ValueError (pydantic's is one) when the row is no entry."""
+    """Return the entry of a row. Raises ValueError (pydantic's is a subclass) when it is invalid."""
     if None in row or None in row.values():
         raise ValueError("it has more or fewer columns than the heading")
     if row.get("kind") not in (None, "", "entry"):
-        raise ValueError("costs by edge cannot be imported: the file does not hold their covariance")
+        raise ValueError("edge costs cannot be imported: the file does not have their covariance")
     given = {name: row[name] for name in ENTRY_FIELDS if name not in OPTIONAL or row.get(name)}
     return Entry.model_validate(
         {"p10_ms": row["latency_ms"], "p90_ms": row["latency_ms"], "samples": 0, **given},
@@ -93,7 +93,7 @@ def _entry(row: Mapping[Any, Any]) -> Entry:
 
 
 def _said(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequence[str]) -> dict[str, str]:
-    """What the columns of the table say. Raises HwnasError when rows differ: they are of several tables."""
+    """Return the values of the table columns. Raises HwnasError when rows differ, which are then of several tables."""
     said = {}
     for name in heading:
         if name not in TABLE_COLUMNS:
@@ -110,14 +110,14 @@ def _said(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequence[str])
 
 def _check_not_said_twice(path: Path, said: Mapping[str, str], stated: Stated) -> None:
     twice = [option for column, option in OPTIONS.items() if said.get(column) and getattr(stated, option) is not None]
-    twice += ["unit"] if stated.unit else []  # the names of the columns say it
+    twice += ["unit"] if stated.unit else []  # the column names give the unit
     if twice:
         options = ", ".join(f"--{option.replace('_', '-')}" for option in twice)
-        raise HwnasError(f"{path} says itself what {options} would say", "leave it out")
+        raise HwnasError(f"{path} already gives {options}", "leave it out")
 
 
 def _whole_table(path: Path, said: Mapping[str, str], stated: Stated) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The table's columns and its protocol: from the file and, where it says nothing, from the user."""
+    """Return the table's columns and protocol: from the file, else from the user."""
     whole = {option: said.get(column) or getattr(stated, option) for column, option in OPTIONS.items()}
     numbers = {name: _whole_number(whole[name]) for name in ("threads", "batch") if whole[name] is not None}
     both: dict[str, Any] = {**whole, **numbers, "unit": "ms"}
@@ -130,7 +130,7 @@ def _whole_table(path: Path, said: Mapping[str, str], stated: Stated) -> tuple[d
         columns[column] = _whole_number(said.get(column) or 0)
     columns["sentinel_ms"] = _sentinel(said.get("sentinel_ms"))
     if options := said.get("runtime_options"):
-        columns["runtime_options"] = parse_json(options.encode(), f"{path}, column runtime_options", MEND)
+        columns["runtime_options"] = parse_json(options.encode(), f"{path}, column runtime_options", CHOOSE_FORMAT)
     if origin := said.get("table_sha256"):
         columns["source"] += f", table {origin[:12]}"
     return columns, {
@@ -145,11 +145,11 @@ def _sentinel(text: str | None) -> float | None:
     try:
         return as_latency(text) if text else None
     except ValueError as error:
-        raise HwnasError(f"column sentinel_ms: {error}", MEND) from None
+        raise HwnasError(f"column sentinel_ms: {error}", CHOOSE_FORMAT) from None
 
 
 def _whole_number(value: Any) -> int:
     try:
         return int(value)
     except ValueError:
-        raise HwnasError(f"{str(value)[:40]!r} is not a whole number", MEND) from None
+        raise HwnasError(f"{str(value)[:40]!r} is not a whole number", CHOOSE_FORMAT) from None

@@ -1,4 +1,4 @@
-"""What an import makes of a foreign file: a table of ours, from what the file and what the user says."""
+"""Build a table from an imported file and what the user states about it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hwnas.validation import first_problem
 
 IMPORTED = "imported from"
 MUST_BE_SAID = ("device_name", "runtime", "threads", "batch", "unit")
-MEND = "import it as the format it is of: --format proxyless, ofa, hw-nas-bench, fbnet or csv"
+CHOOSE_FORMAT = "give its format: --format proxyless, ofa, hw-nas-bench, fbnet or csv"
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What the user says of a file, None where nothing is said. ``unit`` is that of the file's latencies."""
+    """Facts about a file that the user gives; None where nothing is given. ``unit`` is that of the latencies."""
 
     device_name: str | None = None
     device_kind: str | None = None
@@ -38,8 +38,9 @@ class Stated:
 
 @dataclass(frozen=True)
 class Imported:
-    """``refused`` is, by line, why it was not understood; ``unused`` how many lines have a field of which tables hold
-    nothing, ``unknown`` the same of fields whose meaning is not known.
+    """An imported table. ``refused`` is {line: reason}.
+
+    ``unused`` counts the lines with a known field that our tables do not have, ``unknown`` those with an unknown field.
     """
 
     table: LatencyTable
@@ -50,27 +51,27 @@ class Imported:
 
 
 def is_imported(table: LatencyTable) -> bool:
-    """Whether a table was made from a file of another form, so that hwnas cannot time its entries again."""
+    """Return true for an imported table, whose entries hwnas cannot time again."""
     return table.source.startswith(IMPORTED) or table.protocol.version == 0
 
 
 def check_said(stated: Stated, path: Path) -> None:
-    """Raises HwnasError that names every option which is lacking."""
+    """Raise HwnasError that names every missing option."""
     said = asdict(stated)
     lacking = [f"--{name.replace('_', '-')}" for name in MUST_BE_SAID if said[name] is None]
     if lacking:
-        raise HwnasError(f"{path} does not say what it is of", f"say it with {', '.join(lacking)}")
+        raise HwnasError(f"{path} does not describe its device and runtime", f"give {', '.join(lacking)}")
 
 
 def check_understood(path: Path, format_name: str, entries: Sequence[Entry], refused: Mapping[str, str]) -> None:
-    """Raises HwnasError, with the first line's reason, when there are no entries."""
+    """Raise HwnasError, with the reason for the first line, when there are no entries."""
     if not entries:
         line, why = next(iter(refused.items()), ("it", "it is empty"))
-        raise HwnasError(f"nothing in {path} is understood as {format_name}: {line[:120]}: {why}", MEND)
+        raise HwnasError(f"nothing in {path} is understood as {format_name}: {line[:120]}: {why}", CHOOSE_FORMAT)
 
 
 def table_columns(stated: Stated, path: Path, format_name: str) -> dict[str, Any]:
-    """The columns of export.TABLE_COLUMNS that say what a table is of, from what is ``stated``."""
+    """Return the columns of export.TABLE_COLUMNS that ``stated`` gives."""
     kind = stated.device_kind or "unknown"
     return {
         "device_name": stated.device_name,
@@ -95,7 +96,7 @@ def table_columns(stated: Stated, path: Path, format_name: str) -> dict[str, Any
 
 
 def make_table(columns: Mapping[str, Any], entries: list[Entry], protocol: Mapping[str, Any]) -> LatencyTable:
-    """Raises HwnasError when the schema refuses what was said."""
+    """Return the table. Raises HwnasError when a value is invalid."""
 
     def part(prefix: str) -> dict[str, Any]:
         return {key.removeprefix(prefix): value for key, value in columns.items() if key.startswith(prefix)}
@@ -112,5 +113,5 @@ def make_table(columns: Mapping[str, Any], entries: list[Entry], protocol: Mappi
             entries=entries,
         )
     except ValidationError as error:
-        problem = f"what is imported makes no valid table: {first_problem(error, 'entries')}"
+        problem = f"the imported table is not valid: {first_problem(error, 'entries')}"
         raise HwnasError(problem, "FORMAT.md says what a field may hold") from None

@@ -19,7 +19,7 @@ from support.published_tables import HW_NAS_BENCH, NNI, SAID
 def test_hw_nas_bench_tables_are_read(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "pixel3.json"
     file.write_text(json.dumps(HW_NAS_BENCH | {"Warp_H1": 1.0, "FC_Cin1_Cout1": "many"}))
-    assert_one_clear_line(run("table", "import", file, *SAID, "--out", tmp_path / "t.json"), "with --unit$")
+    assert_one_clear_line(run("table", "import", file, *SAID, "--out", tmp_path / "t.json"), "give --unit$")
     result = run("table", "import", file, *SAID, "--unit", "us", "--out", tmp_path / "t.json")
     assert result.exit_code == 0
     assert "left out: Warp_H1: no operation" in result.stdout

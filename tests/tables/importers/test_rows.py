@@ -86,6 +86,6 @@ def test_rows_without_a_device_need_it_said_and_rows_with_one_must_not(run: Run,
     assert (only.latency_ms, only.error_ms, only.p10_ms, only.p90_ms, only.samples) == (0.5, None, 0.5, 0.5, 0)
     assert (table.device.name, table.runtime.threads, table.runtime.version) == ("board", 2, "not known")
     export_table(table, file)
-    assert_one_clear_line(run("table", "import", file, "--threads", 3, "--out", out), "says itself", "--threads")
+    assert_one_clear_line(run("table", "import", file, "--threads", 3, "--out", out), "already gives --threads")
     both = rewritten(file, lambda rows: rows.append({**rows[0], "op": "sum", "runtime_threads": "8"}))
     assert_one_clear_line(run("table", "import", both, "--out", out), "several tables: runtime_threads is '2' and '8'")

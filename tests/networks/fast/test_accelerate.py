@@ -42,8 +42,8 @@ def arithmetic(request: pytest.FixtureRequest) -> str:
     ("name", "pool_norm", "drop"),
     [("darts", True, False), ("darts", False, True), ("nasbench201", False, False), ("nasbench201", False, True)],
 )
-def test_a_full_mixture_is_the_naive_one(arithmetic: str, name: str, pool_norm: bool, drop: bool) -> None:
-    """In float64: loss, every gradient and every running statistic, against one candidate after the other."""
+def test_a_full_mixture_equals_the_naive_supernet(arithmetic: str, name: str, pool_norm: bool, drop: bool) -> None:
+    """Compare loss, every gradient and every running statistic in float64."""
     space = SPACES[name]
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, replace(ODD[name], pool_norm=pool_norm))).double()
@@ -74,8 +74,8 @@ def images_like(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) 
 
 @needs_compiler
 @pytest.mark.parametrize(("height", "width"), [(7, 5), (1, 4), (4, 1), (1, 1), (2, 2)])
-def test_what_is_averaged_is_averaged_once(height: int, width: int) -> None:
-    """Terms that are pooled, or not, or twice, beside normed ones, and slices: torch's, in float64."""
+def test_pooled_terms_equal_torchs(height: int, width: int) -> None:
+    """Compare sums of terms that are pooled, or not, or twice, with norms and with slices, in float64."""
     x, y = (images_like(3, 11, height, width, seed=seed) for seed in (0, 1))
     weights = torch.tensor([0.3, -0.7, 0.9, 1.1, 0.2, -0.4], dtype=torch.float64).requires_grad_()
     factors = torch.rand(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -98,7 +98,7 @@ def test_what_is_averaged_is_averaged_once(height: int, width: int) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize(("straight", "rectified", "unread"), [(1, 0, ()), (3, 8, (1, 5)), (0, 2, ()), (8, 1, (0, 8))])
-def test_gradients_of_all_readers_come_back_in_one_pass(straight: int, rectified: int, unread: tuple[int, ...]) -> None:
+def test_gradients_of_all_readers_are_added(straight: int, rectified: int, unread: tuple[int, ...]) -> None:
     x = images_like(3, 11, 5, 4)
     outputs = images_like(straight + rectified, 3, 9, 5 * 4, seed=1).detach().view(-1, 3, 9, 5, 4)
     mine, its = branches(x[:, 2:], straight, rectified), ([x[:, 2:]] * straight, [x[:, 2:].relu()] * rectified)
@@ -112,7 +112,7 @@ def test_gradients_of_all_readers_come_back_in_one_pass(straight: int, rectified
 
 @needs_compiler
 def test_bfloat16_is_rounded_as_torch_rounds() -> None:
-    """To nearest, ties to even; in whole vectors and in what is left of the channels."""
+    """Round to nearest, ties to even, in whole vectors and in the remaining channels."""
     a, b = (images_like(2, 43, 5, 4, dtype=torch.bfloat16, seed=seed) for seed in (0, 1))
     total = weighted_sum([Term(a), Term(b)], torch.ones(2))
     assert total.dtype == torch.bfloat16
@@ -126,7 +126,7 @@ def test_bfloat16_is_rounded_as_torch_rounds() -> None:
 @needs_compiler
 @pytest.mark.parametrize("outlier", [False, True])
 def test_statistics_far_from_zero(outlier: bool) -> None:
-    """Mean and variance in float32 against float64, far from zero, or with a first pixel that is far from the rest."""
+    """Compare mean and variance in float32 with float64, far from zero or with an outlier as first pixel."""
     x = images_like(4, 11, 32, 32).detach()
     x[:, :, 0, 0] += 30.0 * outlier
     x += 1000 * (not outlier)
@@ -139,7 +139,7 @@ def test_statistics_far_from_zero(outlier: bool) -> None:
 
 @needs_compiler
 def test_second_derivatives_are_refused() -> None:
-    """Autograd would take the kernels' gradients for constants."""
+    """Otherwise autograd would treat the kernels' gradients as constants."""
     net = Supernet(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
     accelerate(net, compiled=True)
     scores = net(torch.randn(4, 3, 16, 16), {"cell": Mixed(torch.ones(6, 5))})
@@ -148,8 +148,8 @@ def test_second_derivatives_are_refused() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_what_weighs_exactly_nothing_does_not_run(arithmetic: str, space: SearchSpace) -> None:
-    """Its output would not be finite, and its norms see no batch; where its weight is to learn it does run."""
+def test_candidates_of_weight_zero_do_not_run(arithmetic: str, space: SearchSpace) -> None:
+    """Their outputs would not be finite, and their norms get no batch. With trainable weights they run."""
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, SMALL[space.name]))
     accelerate(net, compiled=arithmetic == "compiled")
@@ -174,8 +174,8 @@ def test_what_weighs_exactly_nothing_does_not_run(arithmetic: str, space: Search
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_cold_samples_need_not_run_what_they_round_to_zero(name: str) -> None:
-    """SNAS at a low temperature: the gradients are those of a step in which every candidate runs."""
+def test_cold_samples_skip_candidates_that_round_to_zero(name: str) -> None:
+    """At a low temperature SNAS's gradients equal those of a step in which every candidate runs."""
     slopes = []
     for final in (True, False):
         search = make_search(name, read_recipe("snas-short", {"batch_size": 8}))
@@ -194,8 +194,8 @@ def test_cold_samples_need_not_run_what_they_round_to_zero(name: str) -> None:
         torch.testing.assert_close(torch.zeros_like(its) if mine is None else mine, its, rtol=1e-3, atol=1e-5)
 
 
-def test_optimisers_work_for_what_was_sampled_alone() -> None:
-    """A step with one operation an edge leaves the other candidates without gradients, momentum or weight decay."""
+def test_optimisers_update_sampled_operations_only() -> None:
+    """With one operation an edge the other candidates get no gradient, momentum or weight decay."""
     search = make_search("darts", read_recipe("darts/gdas", {"batch_size": 8, "logits_warm_up": 0.5}))
     before = {name: p.detach().clone() for name, p in search.supernet.named_parameters()}
     draw = search.current_step.draw(search.targets[0], Purpose.WEIGHTS_DRAW)
@@ -231,7 +231,7 @@ def test_bfloat16_is_close_and_weights_stay_float32(arithmetic: str) -> None:
 
 
 def test_cells_with_depthwise_convolutions_stay_float32(arithmetic: str) -> None:
-    """In bfloat16, channels last, torch's gradient of a dilated depthwise convolution can be wrong (2.13)."""
+    """torch 2.13 can get the gradient of a dilated depthwise convolution wrong in bfloat16, channels last."""
     cell = make_search("darts", read_recipe("darts/darts", {"kernels": arithmetic})).supernet.parts[1]
     x = torch.randn(4, 12, 16, 16, generator=torch.Generator().manual_seed(0)).contiguous(
         memory_format=torch.channels_last
@@ -246,7 +246,7 @@ def test_cells_with_depthwise_convolutions_stay_float32(arithmetic: str) -> None
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_a_search_in_bfloat16_goes_on_in_the_same_bits(arithmetic: str) -> None:
+def test_a_search_in_bfloat16_resumes_bit_identically(arithmetic: str) -> None:
     def search() -> Search:
         changes = {"precision": "bfloat16", "kernels": arithmetic, "batch_size": 16}
         return make_search("nasbench201", read_recipe("short/drnas", changes))
@@ -264,7 +264,7 @@ def test_a_search_in_bfloat16_goes_on_in_the_same_bits(arithmetic: str) -> None:
 
 
 @pytest.mark.parametrize("asked", ["compiled", "torch"])
-def test_a_run_says_what_it_computed_with(run: Run, tmp_path: Path, table_file: Path, asked: str) -> None:
+def test_a_run_records_its_precision_and_kernels(run: Run, tmp_path: Path, table_file: Path, asked: str) -> None:
     out = tmp_path / "run"
     options = ("--epochs", 1, "--child-epochs", 0, "--budget", "mild", "--precision", "auto", "--batch-size", 100)
     options = (*options, "--kernels", asked)

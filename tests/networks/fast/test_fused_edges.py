@@ -1,4 +1,4 @@
-"""Operations that run wide, for several edges at once, change nothing: outputs, gradients, running statistics."""
+"""Fused edges compute the same as the plain and the naive supernet: outputs, gradients, running statistics."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ KINDS = ("all", "dropped", "sampled", "some", "ghosts", "edges", "partial", "sha
 
 
 @pytest.fixture(autouse=True)
-def everything_wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU."""
+def fuse_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fuse all edges, as on a GPU."""
     monkeypatch.setattr(fused_edges, "_together", lambda mine, x: [tuple(mine)])
 
 
@@ -41,7 +41,7 @@ def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[i
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def unfuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FastCell, "fusible", lambda fast, cell: False)
 
 
@@ -62,7 +62,7 @@ def mixture(name: str, kind: str) -> dict[str, Mixed]:
 
 
 def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
-    """Everything that two steps leave, by name."""
+    """Return the results of two steps by name: scores, gradients, buffers."""
     mixed, size = mixture(name, kind), (net.sized.setting.height, net.sized.setting.width)
     images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -79,13 +79,13 @@ def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
-    """And so does the accelerated supernet without fused edges."""
+    """The accelerated supernet without fused edges equals it too."""
     net = supernet(name, kind)
     unfused, plain = copy.deepcopy(net), copy.deepcopy(net)
     for cell in plain.cells:
         cell.evaluation = CellEvaluation
     mine = outcome(net, name, kind)
-    one_by_one(monkeypatch)
+    unfuse(monkeypatch)
     assert float(mine["scores"].std()) > 0  # type: ignore[union-attr]
     for other in (unfused, plain):
         for key, value in outcome(other, name, kind).items():
@@ -93,12 +93,12 @@ def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, n
 
 
 @pytest.mark.parametrize(("name", "pool_norm"), [("darts", True), ("darts", False), ("nasbench201", True)])
-def test_wide_is_naive(name: str, pool_norm: bool) -> None:
+def test_fused_edges_equal_the_naive_supernet(name: str, pool_norm: bool) -> None:
     require_naive(supernet(name, pool_norm=pool_norm))
 
 
-def test_on_a_processor_the_grids_of_a_node_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For both dilated operations on all edges that leave it; five nodes have such."""
+def test_on_a_cpu_the_grids_of_a_node_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both dilated operations share them on all edges that leave the node; five nodes have such edges."""
     monkeypatch.undo()
     own, made = DilatedDepthwise.grids, []
     monkeypatch.setattr(DilatedDepthwise, "grids", lambda conv, x: made.append(own(conv, x)) or made[-1])  # type: ignore[func-returns-value]
@@ -109,7 +109,7 @@ def test_on_a_processor_the_grids_of_a_node_are_made_once(monkeypatch: pytest.Mo
 
 
 def require_naive(net: Supernet) -> None:
-    """Loss, gradients and running statistics are those of one candidate after the other."""
+    """Assert that loss, gradients and running statistics equal those of the naive supernet."""
     naive = NaiveSupernet(copy.deepcopy(net))
     weights = {kind: mixed.weights.detach() for kind, mixed in mixture(net.sized.space.name, "all").items()}
     size = net.sized.setting.height, net.sized.setting.width
@@ -124,7 +124,7 @@ def require_naive(net: Supernet) -> None:
 
 
 class Counted(TorchDispatchMode):
-    """How many operators run."""
+    """Count the operators that run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,17 +157,17 @@ def counted(name: str) -> Counted:
 def test_one_operation_for_all_edges_from_a_node(
     monkeypatch: pytest.MonkeyPatch, name: str, convolutions: int, norms: int, alone: int, norms_alone: int
 ) -> None:
-    """Operators that run in a cell, forward."""
+    """Count the operators of a cell's forward pass."""
     mine = counted(name)
     assert (mine.convolutions, mine.norms) == (convolutions, norms)
-    one_by_one(monkeypatch)
+    unfuse(monkeypatch)
     its = counted(name)
     assert (its.convolutions, its.norms) == (alone, norms_alone)
     assert mine.all < its.all
 
 
-def test_what_leads_nowhere_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even zeros beside an edge that leads to the output: momentum and weight decay would change its weights."""
+def test_edges_into_dead_nodes_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even zeros next to a live edge: momentum and weight decay would change the weights."""
     space = SPACES["nasbench201"]
     net = supernet("nasbench201")
     conv, none = (space.operations.index(op) for op in ("nor_conv_3x3", "none"))
@@ -177,37 +177,37 @@ def test_what_leads_nowhere_has_no_gradient(monkeypatch: pytest.MonkeyPatch) -> 
     other = copy.deepcopy(net)
     for n in (net, other):
         n(images, {"cell": Mixed(torch.ones(6, 5), active)}).square().sum().backward()
-        one_by_one(monkeypatch)
+        unfuse(monkeypatch)
     theirs = dict(other.named_parameters())
     for key, parameter in net.named_parameters():
         assert (parameter.grad is None) == (theirs[key].grad is None), key
     torch.testing.assert_close(dict(net.named_buffers()), dict(other.named_buffers()), **CLOSE)
 
 
-def test_a_mean_of_all_batches_is_kept_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Norms without momentum are as torch has them."""
+def test_norms_without_momentum_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their running statistics are the mean of all batches."""
     net = supernet("darts")
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
     other = copy.deepcopy(net)
     mine = outcome(net, "darts", "all")
-    one_by_one(monkeypatch)
+    unfuse(monkeypatch)
     for key, value in outcome(other, "darts", "all").items():
         torch.testing.assert_close(mine[key], value, **CLOSE)
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_in_evaluation_nothing_is_wide(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_in_evaluation_nothing_is_fused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     net = supernet(name).eval()
     mine = outcome(net, name, "all")
     assert all(int(value) == 0 for key, value in net.named_buffers() if key.endswith("tracked"))
-    one_by_one(monkeypatch)
+    unfuse(monkeypatch)
     its = outcome(supernet(name).eval(), name, "all")
     assert torch.equal(mine["scores"], its["scores"])  # type: ignore[arg-type]
 
 
-def test_norms_that_processes_share_run_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_shared_by_processes_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     net = supernet("nasbench201")
     Processes(0, 2).share_norms(net)
     ran = []
@@ -218,8 +218,8 @@ def test_norms_that_processes_share_run_themselves(monkeypatch: pytest.MonkeyPat
     assert set(ran) == {m for m in net.modules() if isinstance(m, nn.BatchNorm2d)}
 
 
-def test_candidates_of_another_make_run_alone() -> None:
-    """One edge's convolution has another dilation: it has its own output, the others are wide."""
+def test_candidates_with_other_settings_are_not_fused() -> None:
+    """One edge's convolution has another dilation: it runs alone, the others are fused."""
     net = supernet("nasbench201")
     cell = next(part for part in net.parts if isinstance(part, MixedCell))
     conv = cell.candidate(1, "nor_conv_3x3")[1]  # type: ignore[index]
@@ -231,7 +231,7 @@ def test_candidates_of_another_make_run_alone() -> None:
     torch.testing.assert_close(slopes, naive_slopes, **CLOSE)
 
 
-def test_second_derivatives_of_what_a_matrix_weighs() -> None:
+def test_second_derivatives_of_matrix_weighted_sums() -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = (3, 2), (2, 4, 3, 2), (2, 4, 3, 2)
     tensors = tuple(torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes)

@@ -1,4 +1,4 @@
-"""What runs in a supernet's cells: EnTranNAS's engine, transit cells and thresholds, PC-DARTS's channels, widening."""
+"""Cells of the supernet: EnTranNAS's engine and transit cells and thresholds, PC-DARTS's channels, widening."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def supernet(space: SearchSpace, partial: int = 1, shared: bool = False, channel
 
 
 def by_hand(net: Supernet, x: Tensor, cell_of: Callable[[int, MixedCell, list[Tensor]], Tensor]) -> Tensor:
-    """The network's output, ``cell_of`` telling that of a cell (part number, module, its inputs)."""
+    """Return the network's output; ``cell_of`` computes that of a cell (part number, module, its inputs)."""
     values = {-1: x}
     for index, (part, module) in enumerate(zip(net.network.parts, net.parts, strict=True)):
         inputs = [values[source] for source in part.inputs]
@@ -50,7 +50,7 @@ def by_hand(net: Supernet, x: Tensor, cell_of: Callable[[int, MixedCell, list[Te
 
 
 def cell_by_hand(cell: MixedCell, inputs: list[Tensor], edge: Callable[[int, Tensor], list[Tensor]]) -> Tensor:
-    """``edge`` gives the terms that an edge adds to its node."""
+    """Return the cell's output; ``edge`` returns the terms that an edge adds to its node."""
     nodes = [prepare(x) for prepare, x in zip(cell.preprocess, inputs, strict=True)]
     for node in cell.cell.inner_nodes:
         terms = [t for e in cell.cell.edges_into(node) for t in edge(e, nodes[cell.cell.edges[e][0]])]
@@ -64,8 +64,9 @@ def cell_by_hand(cell: MixedCell, inputs: list[Tensor], edge: Callable[[int, Ten
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_shared_features_are_tied_weights(space: SearchSpace) -> None:
-    """The same function as that of a supernet whose edges out of a node have the same weights, and a shared weight's
-    gradient is the sum of theirs; one set of modules for every node that is left, not for every edge.
+    """Sharing equals a supernet whose edges out of a node have the same weights, and sums the gradients of these.
+
+    There is one set of modules for every node that edges leave, not for every edge.
     """
     shared, apart = supernet(space, shared=True), supernet(space)
     tied: dict[str, list[str]] = {}  # of every shared parameter the names of those it stands for
@@ -101,8 +102,8 @@ def test_shared_features_are_tied_weights(space: SearchSpace) -> None:
 
 
 @pytest.mark.parametrize("engines", [1, 2, 5])
-def test_transit_cells_run_what_is_derived_and_engine_cells_the_mixture(engines: int) -> None:
-    """Five cells of NAS-Bench-201 a stage; the network put together by hand. The engines are spread evenly."""
+def test_transit_cells_run_the_derived_operations_and_engine_cells_the_mixture(engines: int) -> None:
+    """Compute NAS-Bench-201 with two cells a stage by hand. The engines are spread evenly."""
     space = SPACES["nasbench201"]
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, replace(SMALL["nasbench201"], depth=2)), shared=True).double()
@@ -129,7 +130,7 @@ def test_transit_cells_run_what_is_derived_and_engine_cells_the_mixture(engines:
 
 
 def top_two(space: SearchSpace, p: np.ndarray, kind: str) -> list[str]:
-    """DARTS's own rule: of every node's edges the two whose likeliest operation but ``none`` is likeliest."""
+    """Apply DARTS's rule: keep the two edges of a node whose most probable operation but ``none`` is most probable."""
     real = [o for o, op in enumerate(space.operations) if op != "none"]
     chosen = ["none"] * len(p)
     for node in space.cells[kind].inner_nodes:
@@ -155,10 +156,10 @@ THRESHOLDED = {name: make_search(name, read_recipe(f"{name}/entrannas-dst", {}))
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(SPACES)), st.integers(0, 2**32 - 1), st.floats(0.1, 4), st.floats(-4, 4))
-def test_the_engine_of_the_last_epoch_is_what_is_derived(name: str, seed: int, spread: float, threshold: float) -> None:
-    """For any logits and thresholds: one operation an edge that is left, weighed by 1, at least one edge a node; the
-    most probable architecture by log p, edge by edge, and what the search derives are this very graph.
-    """
+def test_the_engine_of_the_last_epoch_is_the_derived_architecture(
+    name: str, seed: int, spread: float, threshold: float
+) -> None:
+    """For any logits and thresholds each remaining edge runs one operation with weight 1, and each node has an edge."""
     search = THRESHOLDED[name]
     space, target = search.space, search.targets[0]
     distribution = target.distribution
@@ -219,8 +220,8 @@ def test_thresholded_weights_are_those_of_the_equations(
 
 
 @pytest.mark.parametrize(("name", "steps"), [("nasbench201", 4), ("darts", 2)])
-def test_a_search_with_thresholds_derives_its_engine_s_graph(name: str, steps: int) -> None:
-    """After real steps to the end, under a budget that binds nothing."""
+def test_a_search_with_thresholds_derives_the_graph_of_its_engine(name: str, steps: int) -> None:
+    """After all steps of a search, under a budget that excludes nothing."""
     changes = {"epochs": 2, "batch_size": 100, "logits_warm_up": 0.0, "logits.lr": 0.3, "logits.lr_end": 0.3}
     search = make_search(name, read_recipe(f"{name}/entrannas-dst", changes), ("100%",))
     moved = {k: v.detach().clone() for k, v in search.targets[0].distribution.state_dict().items()}
@@ -242,7 +243,7 @@ def test_a_search_with_thresholds_derives_its_engine_s_graph(name: str, steps: i
 # PC-DARTS.
 
 
-def test_channels_are_shuffled_as_written_down_by_hand() -> None:
+def test_channels_are_shuffled_in_groups() -> None:
     """Twelve channels in three groups: 0 4 8 1 5 9 …"""
     x = torch.arange(12.0).view(1, 12, 1, 1).expand(2, 12, 3, 5)
     assert shuffled(x, 3)[1, :, 2, 4].tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
@@ -312,8 +313,8 @@ DARTS_RULE = {name: make_search("darts", read_recipe(f"darts/{name}", {}), ("100
 
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(sorted(DARTS_RULE)), st.integers(0, 2**32 - 1), st.floats(0.1, 3))
-def test_without_a_budget_that_binds_derivation_is_the_rule_of_darts(method: str, seed: int, spread: float) -> None:
-    """PC-DARTS's with gamma * p."""
+def test_under_a_loose_budget_derivation_equals_the_rule_of_darts(method: str, seed: int, spread: float) -> None:
+    """PC-DARTS's rule uses gamma * p."""
     search = DARTS_RULE[method]
     set_logits(search, seed, spread)
     target = search.targets[0]
@@ -330,12 +331,12 @@ def test_without_a_budget_that_binds_derivation_is_the_rule_of_darts(method: str
 
 
 def stages(space: SearchSpace) -> tuple[int, int, int]:
-    """Channels, and 1/k of them before and after."""
+    """Return the channels, and k before and after widening."""
     return (12, 6, 4) if space.name == "darts" else (8, 4, 2)
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_widening_keeps_the_first_channels_and_copies_for_the_others(space: SearchSpace) -> None:
+def test_widening_keeps_the_old_channels_and_copies_the_new_ones(space: SearchSpace) -> None:
     """Every new slice of a candidate's tensors, outgoing and incoming, is an old one, bit for bit, momentum too and by
     the same channels; what is outside the mixtures stays as it is.
     """
@@ -397,7 +398,7 @@ def test_a_widened_candidate_is_the_old_one_on_copied_channels(op: str) -> None:
     assert len(channels_out) == narrow.parts[index].out_channels // before  # type: ignore[operator]
 
 
-def test_channels_of_one_are_widened_too() -> None:
+def test_single_channels_are_widened() -> None:
     """A depthwise convolution of one channel has one group, like any other."""
     space = SPACES["darts"]
     narrow = supernet(space, 4)
@@ -456,7 +457,7 @@ def test_channels_that_do_not_fit_are_refused_before_the_search(changes: dict, w
         make_search("nasbench201", read_recipe("short/drnas", changes))
 
 
-def test_what_a_discrete_runner_needs_is_a_discrete_draw() -> None:
+def test_a_discrete_runner_needs_a_discrete_draw() -> None:
     search = make_search("nasbench201", read_recipe("short/darts", {"runs": "sampled"}))
     with pytest.raises(HwnasError, match="draws one operation an edge"):
         search.current_step.runs(search.supernet, search.targets[0].distribution, Draw({}))

@@ -1,4 +1,4 @@
-"""What readers of foreign tables find in them: lines that are understood, and why others are not."""
+"""The parsed lines of another project's table, and the reasons why other lines are refused."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ N = r"(\d{1,6})"  # a size in a key
 
 
 @dataclass(frozen=True)
-class Found:
-    """One line that is understood; ``latency`` is in the file's unit."""
+class ParsedLine:
+    """One line of the file; ``latency`` is in the file's unit."""
 
     line: str
     block: Block
@@ -24,35 +24,37 @@ class Found:
 
 
 @dataclass
-class Reading:
-    """``refused`` is by line why it is not understood, ``unused`` how many lines have a field that no table of ours
-    has, ``unknown`` the same of fields whose meaning is not known. ``precision`` is the data type that the file states.
+class ParsedFile:
+    """A parsed file. ``refused`` is {line: reason}.
+
+    ``unused`` counts the lines with a known field that our tables do not have, ``unknown`` those with an unknown field.
+    ``precision`` is the data type that the file states.
     """
 
-    found: list[Found] = field(default_factory=list)
+    lines: list[ParsedLine] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     precision: str | None = None
 
     def add(self, line: str, understand: Callable[[], tuple[Block, int, int]], latency: object) -> None:
-        """Keep a line, or why it is not understood."""
+        """Add a line, or the reason why it is refused: a ValueError of ``understand`` or a bad number."""
         try:
             block, height, width = understand()
             number = as_latency(latency)
             if min(height, width, block.in_channels, block.out_channels, block.stride) < 1:
                 raise ValueError("a size in it is 0")
-            self.found.append(Found(line, block, height, width, number))
+            self.lines.append(ParsedLine(line, block, height, width, number))
         except ValueError as error:
             self.refused[line] = str(error)
 
 
 def as_latency(value: object) -> float:
-    """Raises ValueError for anything but a finite number that is not negative."""
+    """Return a latency. Raises ValueError unless it is a finite number of at least 0."""
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{str(value)[:40]!r} is no latency")
+        raise ValueError(f"{str(value)[:40]!r} is not a latency")
     return number

@@ -46,7 +46,7 @@ needs_sshd = pytest.mark.skipif(
 
 @dataclass
 class Host:
-    """A machine to reach by ssh: this one, with a home of its own. ``HWNAS_SSH_CONFIG`` leads there."""
+    """A machine reached by ssh: this one, with another home folder. ``HWNAS_SSH_CONFIG`` names its configuration."""
 
     folder: Path
     port: int
@@ -108,7 +108,7 @@ class Host:
 
 
 def parents() -> dict[int, int]:
-    """Process -> parent, of all that run."""
+    """Return process -> parent for all processes."""
     found = {}
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -136,7 +136,7 @@ def command_of(pid: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    """Keys, configurations and a home, once for all tests."""
+    """Create keys, configurations and a home folder, once for all tests."""
     folder = tmp_path_factory.mktemp("ssh")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -199,18 +199,18 @@ def folder(models: Path, tmp_path: Path) -> Path:
     return shutil.copytree(models, tmp_path / "job")
 
 
-def job_of(visits: int, **changes: float) -> Job:
-    names = [("m1", "m3")[number % 2] for number in range(visits)]
+def job_of(runs: int, **changes: float) -> Job:
+    names = [("m1", "m3")[number % 2] for number in range(runs)]
     job = Job("cpu", 1, 1, {"m1": "m1.onnx", "m3": "m3.onnx"}, names, pin=False, visit_ms=1)
     return replace(job, **changes)  # type: ignore[arg-type]
 
 
-def at(visit: int, do: Callable[[], None]) -> Callable[[int], None]:
-    """Do something once so many visits have come back."""
+def at(run: int, do: Callable[[], None]) -> Callable[[int], None]:
+    """Return an ``on_run`` that does something once ``run`` runs are done."""
     still = [True]
 
     def on_run(done: int) -> None:
-        if done >= visit and still:
+        if done >= run and still:
             still.clear()
             do()
 
@@ -218,21 +218,21 @@ def at(visit: int, do: Callable[[], None]) -> Callable[[int], None]:
 
 
 def assert_whole(folder: Path, job: Job) -> None:
-    """The journal holds every visit once, in order."""
+    """Assert that the journal has every run once, in order."""
     events = [json.loads(line) for line in (folder / "job.jsonl").read_text().splitlines()]
     visits = [(event["visit"], event["model"]) for event in events if event["event"] == "visit"]
     assert visits == list(enumerate(job.visits))
 
 
 @needs_sshd
-def test_a_device_says_what_it_is(host: Host) -> None:
+def test_a_device_describes_itself(host: Host) -> None:
     there, here = ask(host.spec), ask(parse_device("cpu"))
     assert (there.runtime, there.version, there.device) == (here.runtime, here.version, here.device)
     assert not host.leftovers()
 
 
 @needs_sshd
-def test_visits_come_back_in_order_and_nothing_stays(host: Host, folder: Path) -> None:
+def test_runs_come_back_in_order_and_no_file_stays(host: Host, folder: Path) -> None:
     job, seen, mode = job_of(200), [], 0
     with connect(host.spec, folder) as connection:
 
@@ -241,8 +241,8 @@ def test_visits_come_back_in_order_and_nothing_stays(host: Host, folder: Path) -
             seen.append(done)
             mode = next(host.home.glob(".cache/hwnas/*")).stat().st_mode if done == 100 else mode
 
-        recording = run_job(connection, job, folder, "job", on_run)
-    assert [visit.model for visit in recording.visits] == job.visits
+        values = run_job(connection, job, folder, "job", on_run)
+    assert [run.model for run in values.runs] == job.visits
     assert mode & 0o777 == 0o700
     assert seen[-1] == 200
     assert_whole(folder, job)
@@ -251,7 +251,7 @@ def test_visits_come_back_in_order_and_nothing_stays(host: Host, folder: Path) -
 
 
 @needs_sshd
-def test_only_what_is_missing_or_different_is_sent(host: Host, folder: Path) -> None:
+def test_only_missing_or_different_files_are_sent(host: Host, folder: Path) -> None:
     (folder / "m3.bin").write_bytes(b"a file that belongs to m3.onnx")
     states = []
     with connect(host.spec, folder) as connection:
@@ -266,7 +266,7 @@ def test_only_what_is_missing_or_different_is_sent(host: Host, folder: Path) -> 
 
 @needs_sshd
 @pytest.mark.parametrize("end", ["session", "client"])
-def test_a_cut_connection_is_taken_up_again(
+def test_a_job_resumes_after_a_cut_connection(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
@@ -289,10 +289,8 @@ def test_a_cut_connection_is_taken_up_again(
 
 @pytest.mark.alone
 @needs_sshd
-def test_a_connection_that_falls_silent_is_taken_up_again(
-    host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The far side is stopped, not ended: the old profiler lives on there until the new connection ends it."""
+def test_a_job_resumes_after_a_silent_connection(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remote side is stopped, not ended: the old profiler runs on until the new connection ends it."""
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
     monkeypatch.setattr(ssh, "ALIVE_S", 1)
     job, stop = job_of(800), at(70, lambda: host.signal_sessions(signal.SIGSTOP))
@@ -331,10 +329,10 @@ def test_a_device_that_is_gone_for_good(host: Host, folder: Path, monkeypatch: p
 
 
 @needs_sshd
-def test_what_cannot_be_removed_is_named(
+def test_a_folder_that_cannot_be_removed_is_named(
     host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The device goes away behind the last visit: what was measured counts, and a line says what is left there."""
+    """The device disappears after the last run: the values count, and a line names the folder that is left there."""
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
     with connect(host.spec, folder) as connection:
         run_job(connection, job_of(20), folder, "job", at(20, host.stop))
@@ -344,7 +342,7 @@ def test_what_cannot_be_removed_is_named(
 
 
 @needs_sshd
-def test_ctrl_c_leaves_nothing_behind(host: Host, folder: Path) -> None:
+def test_ctrl_c_leaves_no_files_behind(host: Host, folder: Path) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -396,7 +394,7 @@ def test_a_device_that_cannot_be_reached_is_one_clear_error(
 
 @needs_sshd
 @pytest.mark.parametrize("fault", ["corrupt", "missing", "no runtime", "no python"])
-def test_what_fails_there_is_one_clear_error(host: Host, folder: Path, tmp_path: Path, fault: str) -> None:
+def test_a_failure_on_the_device_is_one_clear_error(host: Host, folder: Path, tmp_path: Path, fault: str) -> None:
     spec = host.spec
     words = r"profiler onnxruntime_cpu.py failed on ssh://.*m1.onnx"
     if fault == "corrupt":
@@ -421,7 +419,7 @@ def test_what_fails_there_is_one_clear_error(host: Host, folder: Path, tmp_path:
 @needs_sshd
 @pytest.mark.end_to_end
 def test_profile_over_ssh(host: Host, run: Run, tmp_path: Path) -> None:
-    """A table from over there, with a connection cut on the way."""
+    """Profile a remote device while the connection is cut once."""
     out = tmp_path / "t.json"
 
     def cut() -> None:
@@ -477,7 +475,7 @@ def test_profile_over_ssh(host: Host, run: Run, tmp_path: Path) -> None:
         "ssh://me@board+onnxruntime?threads=1;id",
     ],
 )
-def test_specs_that_could_be_read_as_something_else_are_refused(text: str) -> None:
+def test_ambiguous_specs_are_refused(text: str) -> None:
     with pytest.raises(HwnasError):
         parse_device(text)
 
@@ -488,7 +486,7 @@ tricky = st.text("ab3.-_/@:[]% '\"$(){};`\n&|<>\\~*?=#!^,+é٣", max_size=8)
 @given(tricky, tricky)
 @example("me@board:22", "venv/bin/python3")
 @example("[::1]:22", "python3.11")
-def test_what_is_accepted_is_plain(host: str, python: str) -> None:
+def test_accepted_specs_are_plain(host: str, python: str) -> None:
     try:
         spec = parse_device(f"ssh://{host}+onnxruntime?python={python}")
     except HwnasError:
@@ -502,7 +500,7 @@ def test_what_is_accepted_is_plain(host: str, python: str) -> None:
         assert shlex.split(f"{spec.python} {ssh.BOOT}") == [spec.python, *shlex.split(ssh.BOOT)]
 
 
-def test_a_spec_made_without_parsing_is_checked_again(tmp_path: Path) -> None:
+def test_a_spec_made_without_parsing_is_validated(tmp_path: Path) -> None:
     for wrong in ({"host": "-oProxyCommand=id"}, {"python": "$(id)"}):
         spec = replace(parse_device("ssh://me@board"), **wrong)
         with pytest.raises(HwnasError, match="not a device that can be reached"), connect(spec, tmp_path):
@@ -518,7 +516,7 @@ def test_a_spec_made_without_parsing_is_checked_again(tmp_path: Path) -> None:
         ("[::1]", [], "::1"),
     ],
 )
-def test_hosts_are_handed_to_ssh(
+def test_hosts_are_passed_to_ssh(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, port: list[str], destination: str
 ) -> None:
     monkeypatch.delenv("HWNAS_SSH_CONFIG", raising=False)
@@ -539,8 +537,8 @@ def test_the_path_of_the_socket_is_short_and_plain(monkeypatch: pytest.MonkeyPat
     assert ssh._short_folder() == (usual if short else "/tmp")
 
 
-def far_end(home: Path, sent: bytes, **asked: object) -> subprocess.Popen[bytes]:
-    """over_ssh.py as it runs on a device, without ssh; it has been asked something and sent something."""
+def remote_side(home: Path, sent: bytes, **asked: object) -> subprocess.Popen[bytes]:
+    """Start over_ssh.py as on a device, without ssh, with a request and data on its input."""
     command = [sys.executable, *shlex.split(ssh.BOOT)]
     environment = {**os.environ, "HOME": str(home), "OMP_NUM_THREADS": "7"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -559,49 +557,49 @@ def answer(process: subprocess.Popen[bytes]) -> list[str]:
     return json.loads(line[len(ssh.ANSWER) :])
 
 
-def test_an_interrupted_upload_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_upload_resumes(tmp_path: Path) -> None:
     from hashlib import sha256
 
     content = {f"job/{name}": os.urandom(3000) for name in "abc"}
     files = {name: [len(value), sha256(value).hexdigest()] for name, value in content.items()}
-    first = far_end(tmp_path, content["job/a"] + content["job/b"][:1000], files=files)
+    first = remote_side(tmp_path, content["job/a"] + content["job/b"][:1000], files=files)
     assert answer(first) == ["job/a", "job/b", "job/c"]
     first.communicate()
     assert first.returncode == 1
-    second = far_end(tmp_path, content["job/b"] + content["job/c"], files=files)
+    second = remote_side(tmp_path, content["job/b"] + content["job/c"], files=files)
     assert answer(second) == ["job/b", "job/c"]
     second.communicate()
     assert second.returncode == 0
     for name, value in content.items():
         assert (tmp_path / ".cache/hwnas/abc" / name).read_bytes() == value
-    far_end(tmp_path, b"", remove=True).communicate()
+    remote_side(tmp_path, b"", remove=True).communicate()
     assert not list(tmp_path.glob(".cache/hwnas*"))
 
 
-def test_what_an_earlier_connection_left_is_ended(tmp_path: Path) -> None:
-    """Only the one in the same folder, and only one that runs: the number in a stale file is nobody's."""
+def test_the_profiler_of_an_earlier_connection_is_ended(tmp_path: Path) -> None:
+    """Only the one in the same folder is ended, and only if it runs: the number in a stale file is ignored."""
     program = "import os, time; print(os.environ.get('OMP_NUM_THREADS')); print('runs', flush=True); time.sleep(60)"
-    first, other = (far_end(tmp_path, b"", run=["-c", program], id=name) for name in ("abc", "def"))
+    first, other = (remote_side(tmp_path, b"", run=["-c", program], id=name) for name in ("abc", "def"))
     for process in (first, other):
         answer(process)
         assert process.stdout
         assert process.stdout.readline() == b"None\n"
         assert process.stdout.readline() == b"runs\n"
-    far_end(tmp_path, b"").communicate()
+    remote_side(tmp_path, b"").communicate()
     assert first.wait(10) == -signal.SIGKILL
     assert other.poll() is None
     (tmp_path / ".cache/hwnas/abc/lock").write_text(str(other.pid))
-    assert far_end(tmp_path, b"").wait(10) == 0
+    assert remote_side(tmp_path, b"").wait(10) == 0
     assert other.poll() is None
     other.communicate()  # its connection ends, and so does it
     assert other.returncode == -signal.SIGKILL
 
 
-def test_exit_codes_come_back_and_none_looks_like_a_failure_of_ssh(tmp_path: Path) -> None:
+def test_exit_codes_are_passed_on_and_differ_from_those_of_ssh(tmp_path: Path) -> None:
     for code, seen in ((0, 0), (3, 3), (255, 254)):
-        process = far_end(tmp_path, b"", run=["-c", f"import os; os._exit({code})"])
+        process = remote_side(tmp_path, b"", run=["-c", f"import os; os._exit({code})"])
         answer(process)
         assert process.wait(10) == seen
-    process = far_end(tmp_path, b"", run=["-c", "import os; os.kill(os.getpid(), 15)"])
+    process = remote_side(tmp_path, b"", run=["-c", "import os; os.kill(os.getpid(), 15)"])
     answer(process)
     assert process.wait(10) == 128 + 15
