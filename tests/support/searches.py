@@ -97,3 +97,20 @@ def unlike(one: Any, other: Any, path: str = "") -> list[str]:
         pairs = zip(one, other, strict=True)
         return [where for n, (a, b) in enumerate(pairs) for where in unlike(a, b, f"{path}.{n}")]
     return [] if one == other else [f"{path}: {one} and {other}"]
+
+
+def plain_recipe(**changes: object) -> Recipe:
+    """Plain SGD of rate 1 on the logits without clipping: their change in a step is minus the gradient."""
+    settings = {
+        "logits.name": "sgd",
+        "logits.lr": 1.0,
+        "logits.lr_end": 1.0,
+        "logits.momentum": 0.0,
+        "logits.clip_norm": 1e9,
+        "penalty.mode": "dual",
+        "penalty.warm_up": 0.0,
+        "penalty.damping": 0.0,
+        "logits_warm_up": 0.0,
+        "batch_size": 8,
+    }
+    return read_recipe("snas-short", {**settings, **changes})
