@@ -19,7 +19,10 @@ from hwnas.recipe import read_recipe
         ({"penalty.form": "log", "penalty.resources": ["macs"]}, "log needs mode fixed"),
         ({"penalty.form": "log", "penalty.mode": "fixed"}, "log needs resources"),
         ({"penalty.resources": ["macs"]}, "need form log or linear"),
-        ({"penalty.form": "linear", "penalty.mode": "fixed", "penalty.resources": ["macs", "macs"]}, "contains a duplicate"),
+        (
+            {"penalty.form": "linear", "penalty.mode": "fixed", "penalty.resources": ["macs", "macs"]},
+            "contains a duplicate",
+        ),
     ],
 )
 def test_bad_recipes_are_refused(changes: dict, words: str) -> None:
