@@ -83,7 +83,9 @@ class Search:
         self.selection: Selection = build("selection", recipe.selection)
         self.by_probability = selects_by_probability(self.selection)
         if recipe.most_skips is not None and not self.by_probability:
-            raise HwnasError("most_skips watches what probabilities say", "use selection: probable, or leave it out")
+            raise HwnasError(
+                "most_skips needs a selection by probability", "use selection: probable, or remove most_skips"
+            )
         logits_device = CPU if runs_on_host(runs) else self.device
 
         self.batches = training_batches(self.data, recipe, processes)

@@ -142,9 +142,14 @@ def require_capabilities(distribution: Distribution, recipe: Recipe) -> None:
     """Raise HwnasError where the recipe asks of a distribution what it cannot do."""
     name = recipe.distribution.name
     if (recipe.regulariser or recipe.penalty.form != "relative") and not distribution.differentiable:
-        raise HwnasError(f"a regulariser and resources pull on logits, which {name} has none of", "leave them out")
+        raise HwnasError(
+            f"a regulariser and resource penalties need logits, which distribution {name} does not have",
+            "remove them from the recipe",
+        )
     if recipe.stages and not distribution.prunable:
-        raise HwnasError(f"stages need logits, which {name} has none of", "leave them out")
+        raise HwnasError(
+            f"stages need logits, which distribution {name} does not have", "remove stages from the recipe"
+        )
 
 
 def resource_penalty(penalty: Penalty, sized: SizedSpace, costs: Mapping[str, CostFunction]) -> ResourcePenalty | None:

@@ -1,7 +1,7 @@
-"""Networks that learn on another device than the processor: the same numbers, and no waiting for it inside a step.
+"""Search and training on another device than the CPU: the same numbers, and no synchronisation inside a step.
 
-The device is a pretended one (tests/support/accelerator.py), whose arithmetic is the processor's; where torch can use a
-GPU, the same is asked of it.
+The device is simulated (tests/support/accelerator.py) and computes with the CPU's arithmetic. Where torch can use a GPU,
+the tests run on it as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can 
 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Inside, what learns is put on the pretended device."""
+    """Put search and training on the simulated device."""
     monkeypatch.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
     # As on the processor, to compare to the bit; tests/networks/fast/test_fused_edges.py compares fused edges.
     together = fused_edges._together
@@ -55,7 +55,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def leaves(state: Any, name: str = "") -> dict[str, Any]:
-    """Every tensor (as the processor has it) and number of a state, by its path."""
+    """Return every tensor (on the CPU) and number of a state by its path."""
     pairs = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list | tuple) else None
     if pairs is None:
         return {name: state.held if isinstance(state, There) else state}
@@ -73,7 +73,7 @@ def require_equal(found: Any, expected: Any) -> None:
 
 
 def some_steps(recipe: str) -> tuple[Search, list[Counter[str]]]:
-    """A search, and how often each of its steps waited for the device."""
+    """Return a search after some steps, and the synchronisations of each step."""
     space = "darts" if recipe.startswith("darts/") else "nasbench201"
     search = searching(space, recipe, epochs=4, drop_path=0.2)
     waits = []
@@ -89,13 +89,13 @@ EXPECTED: dict[str, Any] = {}
 
 @pytest.fixture(params=METHODS)
 def recipe(request: pytest.FixtureRequest) -> str:
-    """A recipe whose search on the processor is known."""
+    """A recipe whose search on the CPU has been recorded in EXPECTED."""
     EXPECTED[request.param] = some_steps(request.param)[0].state()
     return str(request.param)
 
 
-def test_a_search_on_another_device_is_the_processors(recipe: str, there: None) -> None:
-    """To the bit: weights, statistics, logits, optimisers, multipliers and sums."""
+def test_a_search_on_another_device_equals_that_on_the_cpu(recipe: str, there: None) -> None:
+    """Bit-identical weights, statistics, logits, optimisers, multipliers and sums."""
     search, waits = some_steps(recipe)
     assert {parameter.device for parameter in search.supernet_state.weights.parameters} == {DEVICE}
     require_equal(search.state(), EXPECTED.pop(recipe))
@@ -113,7 +113,7 @@ def test_a_search_on_another_device_is_the_processors(recipe: str, there: None) 
         search.choose(search.targets[0])
 
 
-def test_a_searchs_state_goes_from_device_to_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_a_search_moves_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = some_steps("nasbench201/drnas")
     with monkeypatch.context() as patched, Accelerator():
         patched.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
@@ -127,8 +127,8 @@ def test_a_searchs_state_goes_from_device_to_device(monkeypatch: pytest.MonkeyPa
     require_equal(back.state(), whole.state())
 
 
-def test_the_device_is_seen_waited_for(there: None) -> None:
-    """What the tests above stand on: every kind of waiting is noticed."""
+def test_every_synchronisation_is_noticed(there: None) -> None:
+    """The tests above rely on this."""
     x = torch.arange(3.0).to(DEVICE, non_blocking=True)
     WAITS.clear()
     (x + 1).relu_().sum()
@@ -152,7 +152,7 @@ def test_the_device_is_seen_waited_for(there: None) -> None:
     assert len(WAITS) == len(doings)
 
 
-def test_a_training_on_another_device_is_the_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_training_on_another_device_equals_that_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = recipe_of(epochs=2, auxiliary_weight=0.4, drop_path=0.2, cutout=4, ema=0.9)
     expected = train_child(tiny_child(), DATA, recipe, tmp_path / "a", "a test", lambda *a: None)
     monkeypatch.setattr(hwnas.training.batches, "choose_device", lambda asked: DEVICE)
@@ -170,7 +170,7 @@ def test_a_training_on_another_device_is_the_processors(monkeypatch: pytest.Monk
     require_equal([found.history, found.weights], [expected.history, expected.weights])
 
 
-def test_a_loss_that_is_no_number_is_told_and_not_saved(there: None) -> None:
+def test_a_loss_that_is_not_finite_is_reported_and_not_saved(there: None) -> None:
     search, _ = some_steps("nasbench201/darts")
     with torch.no_grad():
         search.supernet_state.weights.parameters[0].fill_(math.nan)
@@ -182,8 +182,8 @@ def test_a_loss_that_is_no_number_is_told_and_not_saved(there: None) -> None:
 
 
 def recorded_as_torch_does(calls: list[tuple[int, bool]]) -> Callable[..., nn.Module]:
-    """``torch.cuda.make_graphed_callables``, but for the graphs: warm-up passes, inputs, outputs and gradients that
-    stay in one place, and the parameters that wanted a gradient when it was called.
+    """Return a stand-in for ``torch.cuda.make_graphed_callables`` without graphs: it makes the warm-up passes, keeps
+    inputs, outputs and gradients in one place, and fixes which parameters require a gradient.
     """
 
     def record(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool = False) -> nn.Module:
@@ -231,8 +231,8 @@ def recorded_as_torch_does(calls: list[tuple[int, bool]]) -> Callable[..., nn.Mo
 
 
 @pytest.mark.parametrize("name", ["darts/snas", "darts/darts", "darts/darts-second", "darts/pc-darts", "darts/drnas"])
-def test_recorded_passes_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for CUDA graphs: which passes are recorded, with which arguments, and what recording leaves."""
+def test_recorded_passes_change_no_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for CUDA graphs, check the recorded passes, their arguments and the state after recording."""
     expected = some_steps(name)[0].state()
     calls: list[tuple[int, bool]] = []
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
@@ -252,7 +252,7 @@ def test_recorded_passes_change_nothing(name: str, monkeypatch: pytest.MonkeyPat
     assert len(calls) <= MOST_GRAPHS
 
 
-def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_recorded_passes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, bool]] = []
     heard: list[str] = []
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded_as_torch_does(calls))
@@ -266,7 +266,7 @@ def test_passes_of_many_kinds_are_not_recorded_for_ever(monkeypatch: pytest.Monk
     assert len(heard) == 1
 
 
-def test_a_pass_that_cannot_be_recorded_runs_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_cannot_be_recorded_still_runs_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, heard = some_steps("nasbench201/darts")[0].state(), []
 
     def fails(module: nn.Module, samples: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:
@@ -284,7 +284,7 @@ def test_a_pass_that_cannot_be_recorded_runs_and_says_so(monkeypatch: pytest.Mon
     assert "operation not permitted when stream is capturing" in heard[0]
 
 
-def test_what_is_asked_for_and_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == CPU
     with pytest.raises(HwnasError, match="no CUDA GPU"):
@@ -302,8 +302,10 @@ def test_depthwise_convolutions_are_channels_first_on_a_gpu() -> None:
 
 @needs_gpu
 @pytest.mark.parametrize("name", ["darts/snas", "darts/darts", "nasbench201/drnas"])
-def test_a_gpu_comes_near_and_is_never_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded passes against one operator after another; torch itself watches for waiting."""
+def test_a_gpu_agrees_with_replay_and_without_and_never_synchronises(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare recorded passes with single operators; torch reports any synchronisation as an error."""
     replayed, plain = ({}, {})  # type: ignore[var-annotated]
     for found, records in ((replayed, True), (plain, False)):
         search, _ = some_steps(name)

@@ -91,7 +91,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
 
 @pytest.mark.end_to_end
 def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
-    """Two tables, two budgets: four networks from one supernet, each within its budget by its own table."""
+    """Two tables and two budgets give four networks from one supernet, each within its budget by its own table."""
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     tables = {name: make_table(SizedSpace(space, sizes), seed) for seed, name in enumerate(("phone", "server"))}
     for name, table in tables.items():
@@ -129,7 +129,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.end_to_end
-def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp_path: Path) -> None:
+def test_a_darts_search_writes_both_cells_and_counts_their_parameters(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "darts.json", make_table(SizedSpace(SPACES["darts"], SMALL["darts"])))
     arguments = ("--space", "darts", "--data", "digits?size=16", "--channels", 4, "--layers", 3)
     small = ("--recipe", "snas-short", "--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
@@ -148,7 +148,7 @@ def test_a_darts_search_writes_both_cells_and_counts_what_it_ships(run: Run, tmp
 
 
 @pytest.mark.end_to_end
-def test_a_network_for_the_browser_is_written_as_its_runtime_likes_it(run: Run, tmp_path: Path) -> None:
+def test_a_network_for_the_browser_is_written_for_its_runtime(run: Run, tmp_path: Path) -> None:
     table = make_table(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
     web = table.runtime.model_copy(update={"name": "onnxruntime-web"})
     write_table(tmp_path / "web.json", table.model_copy(update={"runtime": web}))
@@ -161,7 +161,7 @@ def test_a_network_for_the_browser_is_written_as_its_runtime_likes_it(run: Run, 
     assert "Max" in operations
 
 
-def test_search_refuses_what_does_not_fit(run: Run, tmp_path: Path, table_file: Path) -> None:
+def test_search_refuses_inputs_that_do_not_fit(run: Run, tmp_path: Path, table_file: Path) -> None:
     base = ("search", "--table", table_file, *SMALL_SEARCH, "--out", tmp_path / "run")
     assert_one_clear_line(run(*base, "--space", "darts"), "lacks", "hwnas profile --space darts")
     assert_one_clear_line(run(*base, "--budget", "0.00001ms"), "cannot be met", "between")

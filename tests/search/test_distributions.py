@@ -1,4 +1,4 @@
-"""What every distribution draws is distributed as it says: chi-square and Kolmogorov-Smirnov tests of fixed seeds."""
+"""Draws follow their distributions: chi-square and Kolmogorov-Smirnov tests with fixed seeds."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def made(name: str, **changes: object) -> Distribution:
 
 
 def draws(distribution: Distribution, temperature: float = 1.0, count: int = DRAWS) -> np.ndarray:
-    """Mixtures [N, E, K]."""
+    """Return the mixtures [N, E, K] of ``count`` draws."""
     moment = DrawContext(torch.Generator().manual_seed(2), temperature)
     with torch.no_grad():
         return np.stack([distribution.draw(moment).mixture["cell"].double().numpy() for _ in range(count)])
 
 
 def joint_p_value(found: np.ndarray, probability: dict[tuple[int, ...], float]) -> float:
-    """Of a chi-square test of the drawn architectures against their probabilities, rare ones taken together."""
+    """Return the p-value of a chi-square test of drawn architectures, rare ones counted together."""
     counts = Counter(map(tuple, found.argmax(axis=2).tolist()))
     assert set(counts) <= set(probability)
     ordered = sorted(probability, key=lambda a: -probability[a])
@@ -62,8 +62,8 @@ def joint_p_value(found: np.ndarray, probability: dict[tuple[int, ...], float]) 
 @pytest.mark.parametrize(
     ("name", "temperature"), [("categorical", 1.0), ("straight_through", 10.0), ("straight_through", 0.1)]
 )
-def test_discrete_draws_are_independent_and_as_likely_as_softmax_says(name: str, temperature: float) -> None:
-    """All 27 architectures, whatever the temperature: the Gumbel-max trick."""
+def test_discrete_draws_are_independent_with_softmax_probabilities(name: str, temperature: float) -> None:
+    """Test all 27 architectures at several temperatures (the Gumbel-max trick)."""
     distribution = made(name)
     assert isinstance(distribution, EdgeLogits)
     logits = distribution.logits["cell"].detach().double().numpy()
@@ -119,8 +119,8 @@ def test_dirichlet_marginals_are_beta() -> None:
     ("name", "inputs"),
     [*((n, None) for n in ALL if n not in ("concrete", "softmax_edges")), ("uniform", 1), ("controller", 1)],
 )
-def test_probabilities_are_the_mean_of_what_is_drawn(name: str, inputs: int | None) -> None:
-    """They are what E[C] is taken with. (The mean of a relaxed sample is no softmax of its logits.)"""
+def test_probabilities_are_the_mean_of_the_draws(name: str, inputs: int | None) -> None:
+    """E[C] is computed with them. (The mean of a relaxed sample is no softmax of its logits.)"""
     distribution = made(name, inputs_per_node=inputs)
     found = draws(distribution)
     p = distribution.probabilities()["cell"].detach().numpy()
@@ -132,7 +132,7 @@ def test_probabilities_are_the_mean_of_what_is_drawn(name: str, inputs: int | No
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_is_left_out_is_never_drawn(name: str) -> None:
+def test_excluded_operations_are_never_drawn(name: str) -> None:
     distribution = made(name, without=("a",))
     assert not draws(distribution, count=500)[:, :, 1].any()
     assert not distribution.probabilities()["cell"].detach()[:, 1].any()
@@ -141,7 +141,7 @@ def test_what_is_left_out_is_never_drawn(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(CHOICES["distribution"]))
 def test_draws_follow_from_the_generator_alone(name: str) -> None:
-    """The same one gives the same draw and another another, and the global generator is neither read nor moved."""
+    """Equal seeds give equal draws, other seeds other draws, and the global generator is neither read nor changed."""
     distribution = made(name)
 
     def drawn(seed: int) -> torch.Tensor:
@@ -179,7 +179,7 @@ def test_pruning_keeps_the_likeliest(name: str, keep: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CHOICES["distribution"]))
-def test_leaving_out_too_much_is_refused(name: str) -> None:
+def test_excluding_all_operations_is_refused(name: str) -> None:
     with pytest.raises(HwnasError, match=r"unknown operation 'cake'.*use some of none, a, b"):
         made(name, without=("cake",))
     for without in (("a", "b"), ("none", "a", "b")):

@@ -1,4 +1,4 @@
-"""Every gradient estimator against the gradient by enumeration, by finite differences or in closed form."""
+"""Gradient estimators, compared with enumeration, finite differences or closed forms."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHERS = tuple(op for op in NB201.operations if op not in THREE)
 
 
 def searching(method: str, space: str = "nasbench201", **changes: object) -> Search:
-    """A search of a method at its start, logits and weights in float64, no warm-up and no penalty."""
+    """Return a new search of a method, with logits and weights in float64, without warm-up and penalty."""
     folder = "short" if space == "nasbench201" else space
     quiet = {"batch_size": 8, "logits_warm_up": 0.0, "penalty.mode": "fixed", "penalty.weight": 0.0}
     search = make_search(space, read_recipe(f"{folder}/{method}", {**quiet, **changes}))
@@ -46,8 +46,8 @@ def searching(method: str, space: str = "nasbench201", **changes: object) -> Sea
     return search
 
 
-def still(search: Search) -> Search:
-    """Gradients are left where they are: nothing takes a step."""
+def without_steps(search: Search) -> Search:
+    """Let the logits' steps do nothing, so that gradients can be read."""
     search.current_step.step_logits = lambda target: None  # type: ignore[method-assign]
     return search
 
@@ -64,7 +64,7 @@ def finite_difference(function: Callable[[], float], values: Tensor, index: tupl
 
 
 def finite_differences(function: Callable[[], float], values: Tensor, step: float) -> np.ndarray:
-    """By every entry of ``values``."""
+    """Return the finite difference by every entry of ``values``."""
     found = np.zeros(values.shape)
     for index in np.ndindex(*values.shape):
         found[index] = finite_difference(function, values, index, step)
@@ -75,7 +75,7 @@ def finite_differences(function: Callable[[], float], values: Tensor, step: floa
 
 
 class Toy:
-    """L(Z) = sum of c[e, k] Z[e, k] + sum over pairs of edges of Z[e] M Z[f]: ``none`` gives nothing, as it does."""
+    """L(Z) = sum of c[e, k] Z[e, k] + sum over pairs of edges of Z[e] M Z[f]; ``none`` may contribute nothing."""
 
     def __init__(self, none_gives_nothing: bool) -> None:
         generator = torch.Generator().manual_seed(5)
@@ -94,10 +94,10 @@ class Toy:
 
 
 def estimates(search: Search, toy: Toy, before: Callable[[], None]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every architecture over three operations: its probability [N], the estimator's gradient [N, 6, 5]; and the
-    exact gradient of the expected loss, by differentiating the sum over all of P(Z) L(Z).
+    """Return the probability [N] and the estimator's gradient [N, 6, 5] of every architecture over three operations,
+    and the exact gradient of the expected loss, the derivative of the sum of P(Z) L(Z).
     """
-    target = still(search).targets[0]
+    target = without_steps(search).targets[0]
     search.current_step.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
     columns = [NB201.operations.index(op) for op in THREE]
     logits = target.logits["cell"]
@@ -120,7 +120,7 @@ def estimates(search: Search, toy: Toy, before: Callable[[], None]) -> tuple[Ten
 
 @pytest.mark.parametrize("baseline", ["none", "edge"])
 def test_advantage_estimates_the_gradient_without_bias(baseline: str) -> None:
-    """And so it does whatever baseline of an edge is taken off, if it does not depend on what is drawn."""
+    """A baseline that does not depend on the draw adds no bias."""
     search = searching("advantagenas", without=OTHERS)
     search.learning = Advantage(baseline=baseline)  # type: ignore[arg-type]
     means = torch.linspace(-1, 1, 6, dtype=torch.float64)
@@ -134,7 +134,7 @@ def test_advantage_estimates_the_gradient_without_bias(baseline: str) -> None:
 
 
 def test_advantage_varies_less_than_the_score_function() -> None:
-    """Of the network's loss with its exact mean as the baseline, which no moving average betters."""
+    """The score function gets the exact mean loss as its baseline, the limit of a moving average."""
     toy, totals = Toy(none_gives_nothing=False), {}
     for credit in ("edge", "loss"):
         search = searching("advantagenas", without=OTHERS)
@@ -154,7 +154,7 @@ def test_advantage_varies_less_than_the_score_function() -> None:
 
 
 def test_the_score_function_remembers_the_mean_loss() -> None:
-    search = still(searching("advantagenas"))
+    search = without_steps(searching("advantagenas"))
     search.learning = Advantage(credit="loss")
     losses = iter([3.0, 5.0, 1.0])
     search.current_step.task_loss = lambda target, draw, part: BatchResult(  # type: ignore[method-assign]
@@ -167,8 +167,8 @@ def test_the_score_function_remembers_the_mean_loss() -> None:
 
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_the_advantage_of_an_edge_is_the_slope_of_its_gate(space: str) -> None:
-    """In the real supernet: what the logits get, over a - p, is the finite difference of the loss by the gate."""
-    search = still(searching("advantagenas", space))
+    """In the real supernet, the logits' gradient over a - p is the finite difference of the loss by the gate."""
+    search = without_steps(searching("advantagenas", space))
     target = search.targets[0]
     draw = search.current_step.draw(target, Purpose.LOGITS_DRAW)
     search.learning._logits_step(search.current_step, target)
@@ -189,8 +189,8 @@ def test_the_advantage_of_an_edge_is_the_slope_of_its_gate(space: str) -> None:
 
 
 def test_a_drawn_none_gets_the_worst_credit_of_its_edge() -> None:
-    """Moving averages of the slopes of the other operations, each updated when it was drawn; written down by hand."""
-    search = still(searching("advantagenas", without=()))
+    """Compare with moving averages of the slopes, each updated when its operation was drawn, computed by hand."""
+    search = without_steps(searching("advantagenas", without=()))
     search.learning = Advantage(zero_credit=True)
     target, toy, none = search.targets[0], Toy(none_gives_nothing=True), NB201.operations.index("none")
     search.current_step.task_loss = lambda target, draw, part: BatchResult(toy(draw.mixture["cell"]), 0)  # type: ignore[method-assign]
@@ -217,8 +217,8 @@ def test_a_drawn_none_gets_the_worst_credit_of_its_edge() -> None:
 
 
 def test_first_order_is_the_gradient_of_the_validation_loss() -> None:
-    """By finite differences, the weights as they are; and the weights' own step reads other images."""
-    search = still(searching("darts"))
+    """Compare with finite differences at fixed weights; the step of the weights reads other images."""
+    search = without_steps(searching("darts"))
     target = search.targets[0]
 
     def loss() -> float:
@@ -238,16 +238,16 @@ def test_first_order_is_the_gradient_of_the_validation_loss() -> None:
 
 
 def test_second_order_is_the_gradient_through_a_step_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against L_val(w - xi (momentum + grad + decay w), alpha) written down apart from the method and differentiated
-    twice by autograd; the method's own finite difference is given a short step here: the published one, meant for
-    float32, is long.
+    """Compare with L_val(w - xi (momentum + grad + decay w), alpha), written here and differentiated twice by autograd.
+
+    The method's finite difference uses a short step here: the published one, meant for float32, is long.
     """
     monkeypatch.setattr("hwnas.search.methods.darts.LENGTH", 1e-6)
     search = searching("darts-second")
     for _ in range(3):  # so that there is momentum
         search.take_step()
     target, settings = search.targets[0], search.recipe.weights
-    still(search)
+    without_steps(search)
     logits, weights = target.logits["cell"], list(search.supernet.parameters())
     kept = {name: value.clone() for name, value in search.supernet.named_parameters()}
     momentum = [search.supernet_state.weights.optimizer.state[w]["momentum_buffer"].clone() for w in weights]
@@ -279,7 +279,7 @@ def test_second_order_is_the_gradient_through_a_step_of_the_weights(monkeypatch:
 
 
 def forced(monkeypatch: pytest.MonkeyPatch, sequences: Tensor) -> None:
-    """The controller writes down ``sequences`` [N, E], whatever its probabilities."""
+    """Let the controller choose ``sequences`` [N, E], whatever its probabilities."""
     steps = iter(range(10**9))
 
     def multinomial(p: Tensor, number: int, generator: torch.Generator) -> Tensor:
@@ -294,10 +294,10 @@ NOT_TWO = tuple(op for o, op in enumerate(NB201.operations) if o not in TWO)
 
 
 def test_reinforce_estimates_the_gradient_of_the_expected_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mean over all 64 sequences, each with its probability, of what a controller's step with it alone gives, is
-    minus the finite difference of E[R]; R with the cost of the architecture, as written in the module's equation.
+    """The expectation over all 64 sequences of the gradient of a step with one sequence is minus the finite difference
+    of E[R], where R includes the cost of the architecture, as in the module's equation.
     """
-    search = still(searching("enas", without=NOT_TWO, **{"penalty.weight": 0.7}))
+    search = without_steps(searching("enas", without=NOT_TWO, **{"penalty.weight": 0.7}))
     search.learning = Reinforce(samples=1)
     target = search.targets[0]
     controller = target.distribution
@@ -367,7 +367,7 @@ def test_log_probability_of_the_controller_is_the_product_of_its_conditionals(sp
 # GDAS.
 
 
-def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_relaxed_sample() -> None:
+def test_straight_through_is_one_hot_with_the_gradient_of_the_relaxed_sample() -> None:
     search = searching("gdas")
     distribution = search.targets[0].distribution
     logits, temperature = search.targets[0].logits["cell"], 2.5
@@ -390,7 +390,7 @@ def test_straight_through_has_the_value_of_one_and_the_gradient_of_the_relaxed_s
 
 
 class Ones(nn.Module):
-    """An operation whose output is ones."""
+    """An operation with an output of ones."""
 
     def __init__(self, operation: nn.Module) -> None:
         super().__init__()
@@ -402,8 +402,8 @@ class Ones(nn.Module):
 
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_ghosts_learn_as_if_their_outputs_were_ones(space: str) -> None:
-    """The gradient of what does not run is that which it has where it runs and gives ones, whichever operation was
-    drawn on the edge, ``none``, too; the value of the loss and the gradient of what runs stay as they are.
+    """The gradient of an operation that does not run is that of one that runs and outputs ones, also where ``none`` was
+    drawn; the loss and the gradients of operations that run do not change.
     """
     search = searching("gdas", space)
     supernet, target = search.supernet, search.targets[0]
@@ -445,7 +445,7 @@ ETA = torch.tensor([1.2, -0.4, 0.3, 0.0, 2.0], dtype=torch.float64)
 
 
 def dirichlet(rows: int, eta: Tensor = ETA) -> DirichletEdges:
-    """The same distribution on ``rows`` edges."""
+    """Return the same Dirichlet distribution on ``rows`` edges."""
     edges = DirichletEdges(NB201, read_recipe("short/drnas", {}), torch.Generator())
     edges.logits["cell"] = torch.nn.Parameter(eta.repeat(rows, 1))
     edges.allowed_cell = edges.allowed_cell[:1].expand(rows, -1).clone()
@@ -453,7 +453,7 @@ def dirichlet(rows: int, eta: Tensor = ETA) -> DirichletEdges:
 
 
 def test_the_pathwise_gradient_of_dirichlet_samples_is_that_of_the_expectation() -> None:
-    """For a quadratic f, whose expectation Dirichlet's first and second moments give in closed form."""
+    """Compare for a quadratic f, whose expectation follows from the first and second moments in closed form."""
     generator = torch.Generator().manual_seed(0)
     square = torch.randn(5, 5, generator=generator, dtype=torch.float64)
     linear = torch.randn(5, generator=generator, dtype=torch.float64)
@@ -493,7 +493,7 @@ def test_the_distance_of_a_dirichlet_distribution_from_the_uniform_one() -> None
 
 
 def test_pruned_operations_are_never_drawn_and_the_others_sum_to_one() -> None:
-    """What is left of a Dirichlet sample, scaled, is a Dirichlet sample of the entries that are left."""
+    """The remaining entries of a Dirichlet sample, scaled, are a Dirichlet sample."""
     edges = dirichlet(5000)
     edges.prune(3)
     left = sorted(np.argsort(ETA.numpy())[-3:].tolist())
@@ -511,7 +511,7 @@ def test_pruned_operations_are_never_drawn_and_the_others_sum_to_one() -> None:
 
 
 def test_validation_statistics_do_not_disturb_the_estimators() -> None:
-    """Gradients above are with batch statistics: training and judging agree on what the network computes."""
+    """Losses in training and with validation's batch statistics are equal."""
     search = searching("darts")
     target = search.targets[0]
     with torch.no_grad(), batch_statistics(search.supernet):

@@ -26,7 +26,7 @@ def logits_after_a_step(
 
 
 def a_step(search: Search, multipliers: list[float], closed: float = 0.0) -> tuple[Search, dict, dict]:
-    """One step in float64 from random logits; the search, the logits before and after.
+    """Take one step in float64 from random logits; return the search and the logits before and after.
 
     ``closed`` is added to the logit of ``none`` on the first edge of every cell kind.
     """
@@ -59,8 +59,8 @@ def assert_slopes(
 def test_cost_gradient_through_the_training_step_equals_finite_differences(
     name: str, budget: str, damping: float
 ) -> None:
-    """The change of every logit in a real step with multipliers, less that in the same step without, is minus the
-    gradient of the penalty; finite differences of a plain numpy expectation say what it must be.
+    """Compare the difference of two real steps, with and without multipliers, with the finite differences of a penalty
+    that is written in plain numpy.
     """
     multipliers = [0.7, 1.3, 0.4][: budget.count(",") + 1]
     search, before, with_cost = logits_after_a_step(name, multipliers, (budget,), damping)
@@ -100,8 +100,8 @@ def step_with_resources(name: str, form: str, costs_of: str, weight: float) -> t
 def test_resource_gradient_through_the_training_step_equals_finite_differences(
     name: str, form: str, costs_of: str
 ) -> None:
-    """SNAS's own penalty, written down again in numpy from the released code's formulas, where one edge is closed and
-    the logarithm's clamp cuts its pull: its finite differences are what it adds to a real step.
+    """Compare what SNAS's own penalty adds to a real step with the finite differences of the released code's formulas,
+    written in numpy; one edge is closed, where the clamp of the logarithm cuts the gradient.
     """
     weight = 0.3 if form == "log" else 1e-3
     search, before, with_cost = step_with_resources(name, form, costs_of, weight)
@@ -137,7 +137,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
 
 
 def test_resource_penalty_is_that_of_the_released_code() -> None:
-    """With the released code's own costs of two edges (operations.py: 16 channels at 32x32) and its values by hand."""
+    """Costs of two edges from the released code (operations.py: 16 channels at 32x32); penalties computed by hand."""
     ops = {"none": (0, 0, 0), "sep_conv_3x3": (800, 819_200, 131_872), "avg_pool_3x3": (0, 147_456, 32_768)}
     edges = np.array([list(ops.values())] * 2, dtype=float)  # [E, K, resource]
     two = 2  # cells of the kind
@@ -161,8 +161,8 @@ def test_resource_penalty_is_that_of_the_released_code() -> None:
     assert linear.item() == pytest.approx(by_hand)
 
 
-def test_the_paper_s_penalty_pulls_without_regard_to_the_budget() -> None:
-    """It changes the logits of a step alike under any budget, and no multiplier of a limit is at work."""
+def test_the_penalty_of_the_paper_ignores_the_budget() -> None:
+    """Steps under different budgets change the logits equally, and the multipliers stay 0."""
     changes = {"mode": "fixed", "weight": 0.1, "form": "log", "resources": tuple(RESOURCES)}
     recipe = plain_recipe(**{f"penalty.{key}": value for key, value in changes.items()})
     moved = []

@@ -27,7 +27,7 @@ def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
 
 
 def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
-    """A task that always wants the same operation more; E[C] must settle at the budget."""
+    """The task always rewards the same operation; E[C] must settle at the budget."""
     space, sizes = get_space("nasbench201"), SMALL["nasbench201"]
     model = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))["latency_ms"]
     bound = preview({"latency_ms": model})["latency_ms"].percentile(25)
@@ -60,22 +60,21 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
 def test_dual_ascent_brings_expected_cost_to_the_budget(
     name: str, pull: float, shipped: str, steps: int, share: float
 ) -> None:
-    """Whatever part of the way from the least to the greatest latency the budget is, and however hard the task pulls.
-    Every one of these budgets binds.
-    """
+    """Binding budgets between the least and the greatest latency, with weak and strong gradients of the task."""
     assert 0.95 < constrained(name, share, pull, shipped, steps) < 1.05
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 def test_lambda_does_not_wind_up_where_the_logits_are_slow(name: str, pull: float) -> None:
-    """A tight budget and few steps: for half of them E[C] is far over."""
+    """A tight budget and few steps: E[C] is far over the budget in half of them."""
     assert 0.75 < constrained(name, 0.1, pull, "snas-short", 54) < 1.1
 
 
 def constrained(name: str, share: float, pull: float, shipped: str, steps: int) -> float:
-    """E[C] / B at the end, on a noisy task that gains from every dearer operation, by a recipe's settings.
-    The budget is ``share`` of the way from the least to the greatest latency.
+    """Return the final E[C] / B with a recipe's settings, on a noisy task that rewards every slower operation.
+
+    The budget lies at ``share`` between the least and the greatest latency.
     """
     seed = 0
     space, sizes, recipe = SPACES[name], SMALL[name], read_recipe(shipped, {})
@@ -117,8 +116,8 @@ def test_fixed_lambda_stays_and_dual_lambda_moves() -> None:
     assert dual.targets[0].multipliers.tolist() != [0.0]
 
 
-def test_lambda_rises_as_far_in_a_short_search_and_in_one_with_many_targets() -> None:
-    """By the rate over a whole search in which E[C] stays at twice the budget, whoever takes how many turns."""
+def test_the_total_dual_rate_does_not_depend_on_epochs_and_targets() -> None:
+    """Sum the dual rate over all steps of one target: it must equal the recipe's total rate."""
     for epochs, budgets in ((4, ("mild",)), (9, ("mild", "moderate", "aggressive"))):
         changes = {"batch_size": 256, "epochs": epochs, "penalty.warm_up": 0.3, "penalty.total_rate": 7.0}
         search = make_search("nasbench201", read_recipe("snas-short", changes), budgets)

@@ -1,4 +1,4 @@
-"""Every method as a whole: recipes, budgets, resumption to the bit, and what selection takes in the end."""
+"""Whole methods: recipes, budgets, bit-identical resumption, selection, collapse to skip_connect, plug-ins."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_every_method_has_a_recipe_for_every_space() -> None:
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, table_file: Path, method: str) -> None:
-    """One that a quarter of the architectures keep; what it keeps is summed up by a cost model of the table."""
+    """The budget is met by a quarter of the architectures; the cost model of the table confirms the result."""
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1)
     quick = ("--epochs", 2, "--child-epochs", 0, "--batch-size", 256, "--budget", "aggressive")
     out = tmp_path / "run"
@@ -90,8 +90,8 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("space", "method"), WHOLE)
-def test_a_search_goes_on_in_the_same_bits(tmp_path: Path, space: str, method: str) -> None:
-    """From checkpoints on disk: within the first half of the steps, and, behind a stage's change, within the second."""
+def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, method: str) -> None:
+    """Resume from two checkpoints on disk: in the first half of the steps, and in the second, after a new stage."""
     folder = "short" if space == "nasbench201" else space
     changes = {
         "epochs": 4,
@@ -137,7 +137,7 @@ TIGHT = "memory_access_bytes"  # edges that lead nowhere cost it, too: few archi
 
 
 def tight(space: str) -> Budget:
-    """The cost of the cheapest architecture: no random draw keeps it but by luck."""
+    """Return a budget at the cost of the cheapest architecture, which random draws hardly ever meet."""
     model = COSTS[space][TIGHT]
     least = cheapest(model, inputs_per_node=2 if space == "darts" else None)
     return Budget("tight", {TIGHT: model.predict(least) * (1 + 1e-12)})
@@ -151,7 +151,7 @@ def tight(space: str) -> Budget:
         ("darts", {"name": "best_of", "samples": 2}),
     ],
 )
-def test_what_is_judged_keeps_limits_that_no_random_draw_meets(
+def test_scored_architectures_meet_limits_that_no_random_draw_meets(
     monkeypatch: pytest.MonkeyPatch, space: str, selection: dict
 ) -> None:
     monkeypatch.setattr("hwnas.search.selection.TRIES", 20)
@@ -172,8 +172,8 @@ def test_what_is_judged_keeps_limits_that_no_random_draw_meets(
         searching(space, f"{space}/random", Budget("none", {"latency_ms": 1e-9}), selection=selection)
 
 
-def test_the_best_judged_is_taken_and_what_was_judged_is_not_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a made-up accuracy, whose largest value within the budget evolution finds sooner than by chance."""
+def test_the_best_score_is_selected_and_no_architecture_is_scored_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a synthetic accuracy, evolution finds a better architecture within the budget than random draws."""
     rank = {op: n for n, op in enumerate(SPACES["nasbench201"].operations)}
     seen: list[Architecture] = []
 
@@ -204,21 +204,21 @@ def test_the_best_judged_is_taken_and_what_was_judged_is_not_judged_again(monkey
 
 
 def test_evolution_does_not_depend_on_the_hashes_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's hashes of strings differ from process to process; with many ties so would an order taken from a set."""
+    """String hashes differ between processes; with many ties, so would an order that came from a set."""
 
-    def judged() -> list[Architecture]:
+    def scored() -> list[Architecture]:
         selection = {"name": "evolution", "population": 12, "generations": 3, "parents": 4}
         search = searching("nasbench201", "short/random", "mild", selection=selection)
         monkeypatch.setattr(search.evaluator, "validate", lambda architecture: 0.5)
         search.choose(search.targets[0])
         return list(search.targets[0].scores)
 
-    first = judged()
+    first = scored()
     monkeypatch.setattr(Architecture, "__hash__", lambda self: hash(str(self.cells)[::-1]))
-    assert judged() == first
+    assert scored() == first
 
 
-def test_running_statistics_judge_otherwise_and_change_nothing() -> None:
+def test_running_statistics_give_other_accuracies_and_change_nothing() -> None:
     found = {}
     for way in ("batch", "running"):
         search = searching("nasbench201", "short/random", judged_with=way, epochs=2)
@@ -244,8 +244,8 @@ def test_running_statistics_judge_otherwise_and_change_nothing() -> None:
 
 
 def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
-    """On validation images, after ten epochs of real training: the supernet's with a draw, and the child's with the
-    supernet's weights as they are.
+    """Return two validation accuracies after ten epochs of real training: the supernet's with a draw, and the child's
+    with the supernet's weights.
     """
     space, sizes = SPACES["nasbench201"], replace(SMALL["nasbench201"], channels=8)
     costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
@@ -265,8 +265,8 @@ def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
     return whole, search.validate(search.choose(target))
 
 
-def test_a_child_of_snas_keeps_the_supernet_s_accuracy_and_one_of_darts_does_not() -> None:
-    """The case that Xie et al. (ICLR 2019, table 1) make against DARTS: 88.54 % -> 90.67 %, and 87.67 % -> 54.66 %."""
+def test_a_child_keeps_the_supernet_accuracy_with_snas_and_not_with_darts() -> None:
+    """Xie et al. (ICLR 2019, table 1) report 88.54 % -> 90.67 % for SNAS and 87.67 % -> 54.66 % for DARTS."""
     whole, child = accuracies_at_the_end("short/snas")
     assert whole > 0.7
     assert child > whole - 0.05
@@ -276,9 +276,9 @@ def test_a_child_of_snas_keeps_the_supernet_s_accuracy_and_one_of_darts_does_not
 
 
 def collapse(monkeypatch: pytest.MonkeyPatch, when: list[int]) -> None:
-    """A way of learning: in epoch ``when[n]`` the logits of target n fall for skip_connect."""
+    """Register a learning rule with which target n collapses to skip_connect in epoch ``when[n]``."""
 
-    class Falls:
+    class Collapses:
         def learn(self, step: Step, target: TargetState) -> object:
             with torch.no_grad():
                 for values in target.logits.values() if not target.stopped else ():
@@ -287,13 +287,13 @@ def collapse(monkeypatch: pytest.MonkeyPatch, when: list[int]) -> None:
                         values[:, step.space.operations.index("skip_connect")] += 20.0
             return step.weights_step(target)
 
-    monkeypatch.setitem(CHOICES["learning"], "falls", Falls)
+    monkeypatch.setitem(CHOICES["learning"], "collapses", Collapses)
 
 
-def test_a_collapse_to_skips_stops_the_logits_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first target in epoch 2, the second in epoch 3 of 6: the search ends with the last of them."""
+def test_a_collapse_to_skips_restores_and_stops_the_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first target collapses in epoch 2 of 6, the second in epoch 3, with which the search ends."""
     collapse(monkeypatch, [2, 3])
-    changes = {"learning": "falls", "most_skips": 0.9, "epochs": 6, "logits_std": 1.0}
+    changes = {"learning": "collapses", "most_skips": 0.9, "epochs": 6, "logits_std": 1.0}
     search, kept = searching("nasbench201", "short/snas", "100%", "99%", **changes), []
 
     def report(row: EpochRow) -> None:
@@ -317,17 +317,19 @@ def test_a_collapse_to_skips_stops_the_logits_as_they_were(tmp_path: Path, monke
     assert unlike(search.state(), resumed.state()) == []
 
 
-def test_a_collapse_in_the_first_epoch_leaves_the_logits_of_the_start(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_collapse_in_the_first_epoch_restores_the_initial_logits(tmp_path: Path, monkeypatch: Any) -> None:
     collapse(monkeypatch, [1])
-    search = searching("nasbench201", "short/snas", "100%", learning="falls", most_skips=0.9, epochs=4, logits_std=1.0)
+    search = searching(
+        "nasbench201", "short/snas", "100%", learning="collapses", most_skips=0.9, epochs=4, logits_std=1.0
+    )
     start = {kind: values.detach().clone() for kind, values in search.targets[0].logits.items()}
     run_to_end(search, tmp_path, "digest", lambda *_: None, lambda row: None)
     assert search.step == search.schedule.steps_per_epoch
     assert torch.equal(search.targets[0].logits["cell"].detach(), start["cell"])
 
 
-def test_skips_while_logits_wait_are_no_collapse(tmp_path: Path) -> None:
-    """They are what logits at their start happen to say."""
+def test_skips_during_the_warm_up_are_no_collapse(tmp_path: Path) -> None:
+    """They follow from the initial logits."""
     changes = {"most_skips": 0.01, "logits_warm_up": 0.5, "epochs": 4}
     search, rows = searching("nasbench201", "short/snas", "100%", **changes), []
     with torch.no_grad():
@@ -337,7 +339,7 @@ def test_skips_while_logits_wait_are_no_collapse(tmp_path: Path) -> None:
     assert [bool(row.stopped) for row in rows] == [False, False, True]
 
 
-# What does not fit.
+# Recipes that do not fit.
 
 RECIPES: dict[str, tuple[str, ...]] = {
     "base: short/darts\nruns: sampled": ("draws one operation an edge", "runs: all"),
@@ -352,8 +354,11 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "base: short/darts\nlearning: reinforce": ("reinforce", "distribution: controller"),
     "base: short/darts\nlearning: advantage": ("advantage", "distribution: categorical"),
     "base: short/enas\nlearning: advantage": ("advantage", "distribution: categorical"),
-    "base: short/enas\nregulariser: dirichlet_kl": ("dirichlet_kl|has none of",),
-    "base: short/enas\npenalty: {mode: fixed, form: log, resources: [macs]}": ("pull on logits", "controller"),
+    "base: short/enas\nregulariser: dirichlet_kl": ("dirichlet_kl|does not have",),
+    "base: short/enas\npenalty: {mode: fixed, form: log, resources: [macs]}": (
+        "resource penalties need logits",
+        "controller",
+    ),
     "base: short/random\nlearning: alternating": ("carry no gradient", "uniform"),
     "base: short/advantagenas\nlearning: same_batch": ("carry no gradient", "categorical"),
     "base: short/enas\nlearning: unrolled": ("carry no gradient", "controller"),
@@ -370,7 +375,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("text", RECIPES)
-def test_recipes_that_do_not_fit_are_one_clear_line(run: Run, tmp_path: Path, table_file: Path, text: str) -> None:
+def test_recipes_that_do_not_fit_give_one_error_line(run: Run, tmp_path: Path, table_file: Path, text: str) -> None:
     recipe = tmp_path / "own.yaml"
     recipe.write_text(text)
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--epochs", 1, "--batch-size", 256)
@@ -380,7 +385,7 @@ def test_recipes_that_do_not_fit_are_one_clear_line(run: Run, tmp_path: Path, ta
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("random", "single-path")])
 def test_a_method_learns_where_no_limit_is_in_the_loss(method: str) -> None:
-    """Peak memory is no sum over edges: the logits see the task alone."""
+    """Peak memory is no sum over edges, so it is not in the loss."""
     search = searching("nasbench201", f"short/{method}", "60%-peak-memory", "1000%")
     before = [[p.detach().clone() for p in t.parameters] for t in search.targets]
     for _ in range(8):
@@ -406,7 +411,7 @@ class Sure:
 
 
 def with_plugin(run: Run, folder: Path, table: Path, plugin: str, weight: float = 1.0) -> Callable[[], Any]:
-    """``hwnas search`` with a file of these contents and a recipe that names what it registers."""
+    """Return a call of ``hwnas search`` with a plug-in of this text and a recipe that uses it."""
     (folder / "own.py").write_text(plugin)
     fast = "logits: {lr: 0.1, lr_end: 0.1}\nlogits_warm_up: 0.0\n"
     (folder / "own.yaml").write_text(f"base: short/darts\n{fast}regulariser: {{name: sure, weight: {weight}}}\n")
@@ -415,10 +420,10 @@ def with_plugin(run: Run, folder: Path, table: Path, plugin: str, weight: float 
     return lambda: run(*base, "--recipe", folder / "own.yaml", "--budget", "100%", "--out", folder / f"run{weight}")
 
 
-def test_a_plugin_s_choice_is_at_work(
+def test_a_choice_of_a_plugin_takes_effect(
     run: Run, tmp_path: Path, table_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its regulariser wants each edge to be sure (a negative weight: unsure)."""
+    """Its regulariser lowers the entropy of every edge, and raises it with a negative weight."""
     monkeypatch.setitem(CHOICES, "regulariser", dict(CHOICES["regulariser"]))
     entropies = {}
     for weight in (-5.0, 5.0):
@@ -431,7 +436,7 @@ def test_a_plugin_s_choice_is_at_work(
     assert_one_clear_line(again, "other settings", "--out")
 
 
-def test_plugins_that_fail_are_one_clear_line(run: Run, tmp_path: Path, table_file: Path) -> None:
+def test_plugins_that_fail_give_one_error_line(run: Run, tmp_path: Path, table_file: Path) -> None:
     for text, words in {
         "raise ValueError('first line\\nsecond line')": ("own.py failed: ValueError: first line second line",),
         "def": ("own.py failed: SyntaxError",),

@@ -14,7 +14,7 @@ from hwnas.spaces import SPACES
 from support.searches import DATA, make_search
 
 
-def test_concrete_samples_choose_as_often_as_the_probabilities_say() -> None:
+def test_concrete_samples_choose_by_the_probabilities() -> None:
     """The most likely entry of a concrete sample is distributed as softmax(logits) (Maddison et al. 2017, prop. 1)."""
     from scipy.stats import chisquare
 

@@ -1,8 +1,7 @@
-"""A device that is not there: its tensors are the processor's behind a name, so what it computes is exact.
+"""A simulated device: its tensors wrap tensors on the CPU, so its results are exact.
 
-It shows what a GPU would: which tensor is where (two devices in one operation are an error, as they are there), and
-whether the program waits for the device. ``WAITS`` lists the operations that did: reading a value, copying to the
-processor, or a copy to the device that is not queued.
+It behaves like a GPU: two devices in one operation are an error, and synchronisations are recorded. ``WAITS`` lists the
+operations that waited for the device: reading a value, copying to the CPU, or a copy to the device that is not queued.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ WAITS: list[str] = []
 
 
 class There(Tensor):
-    """A tensor on the device; ``held`` is what it really is."""
+    """A tensor on the device; ``held`` is the wrapped tensor on the CPU."""
 
     held: Tensor
 
@@ -55,7 +54,7 @@ class There(Tensor):
 
 
 class Accelerator(TorchDispatchMode):
-    """Inside, torch has the device."""
+    """Make the device available to torch."""
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(operation, args, kwargs or {})

@@ -100,7 +100,7 @@ def unlike(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def plain_recipe(**changes: object) -> Recipe:
-    """Plain SGD of rate 1 on the logits without clipping: their change in a step is minus the gradient."""
+    """Return a recipe with SGD of rate 1 on the logits, unclipped: their change in a step is minus the gradient."""
     settings = {
         "logits.name": "sgd",
         "logits.lr": 1.0,

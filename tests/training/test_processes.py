@@ -1,4 +1,4 @@
-"""Several processes that search together reach what one does; run as a program, this is one of these processes."""
+"""Several processes reach the results of one. Run as a program, this file is one of these processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STORES: list[TCPStore] = []
 
 
 def searching(space: str, method: str, processes: Processes) -> Search:
-    """In float64, so that what remains of a difference is no rounding error; everything learns from the start.
+    """Build a search in float64, where rounding errors are negligible, that trains everything from the start.
 
     15 images are shared unevenly.
     """
@@ -65,7 +65,7 @@ def searching(space: str, method: str, processes: Processes) -> Search:
 
 
 def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
-    """The state after some steps, and what the end of an epoch and of the search make of it."""
+    """Return the state after some steps, with the row of the epoch and the final architecture."""
     search = searching(space, method, processes)
     for _ in range(STEPS):
         search.take_step()
@@ -76,7 +76,7 @@ def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
 
 
 def one_of_them(folder: Path, table: Path) -> None:
-    """What a process does in the test: some steps of every search, and a whole search in a folder of its own."""
+    """Run one process of the test: some steps of every search, a child's training, and a whole search in a folder."""
     with join_process_group():
         processes = process_group()
         states = {f"{space} {method}": some_steps(space, method, processes) for space, method in SEARCHES}
@@ -91,7 +91,7 @@ def one_of_them(folder: Path, table: Path) -> None:
 
 
 def a_child(processes: Processes) -> dict[str, Any]:
-    """The state after an epoch of training a child with all that draws or remembers; 7 images are shared unevenly."""
+    """Return the state after one epoch of training a child with every option; 7 images are divided unevenly."""
     trainer = Trainer(tiny_child(), DATA, recipe_of(batch_size=7, ema=0.7, **{"optimizer.lr": 1e-3}), processes)
     while not trainer.history:
         trainer.take_step()
@@ -112,7 +112,7 @@ def request_for(table: Path) -> SearchRequest:
 
 
 def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:
-    """Processes that find each other where torchrun would let them, in a store that outlives them."""
+    """Start processes with torchrun's environment, whose store outlives them."""
     STORES.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(STORES[-1].port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
@@ -132,7 +132,7 @@ def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes have left what they found."""
+    """The folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("together")
     write_table(folder / "table.json", make_table(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"])))
     both = started(__file__, folder, folder / "table.json")
@@ -142,7 +142,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def far(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two states differ by more than rounding in float64 (probabilities in reports have six digits)."""
+    """Return the paths at which two states differ by more than rounding in float64 (probabilities have six digits)."""
     if isinstance(one, torch.Tensor) and one.dtype.is_floating_point:
         return [] if torch.allclose(one, other, rtol=1e-6, atol=1e-9) else [path]
     if isinstance(one, float):
@@ -156,7 +156,7 @@ def far(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(("space", "method"), SEARCHES)
-def test_two_processes_reach_what_one_reaches(together: Path, space: str, method: str) -> None:
+def test_two_processes_reach_the_state_of_one(together: Path, space: str, method: str) -> None:
     first, second = (torch.load(together / f"{rank}.pt")[f"{space} {method}"] for rank in range(2))
     assert unlike(first, second) == []
     alone = some_steps(space, method, SINGLE_PROCESS)
@@ -166,7 +166,7 @@ def test_two_processes_reach_what_one_reaches(together: Path, space: str, method
 
 
 def test_two_processes_train_a_child_as_one_does(together: Path) -> None:
-    """In float32, after three steps."""
+    """Compare in float32, after three steps."""
     first, second = (torch.load(together / f"child{rank}.pt") for rank in range(2))
     assert unlike(first, second) == []
     whole = a_child(SINGLE_PROCESS)
@@ -187,24 +187,24 @@ def test_two_processes_train_a_finished_search_in_place(together: Path, alone: P
     assert 0.1 < history[-1]["loss"] < history[0]["loss"]
     (summary,) = json.loads((together / "trained" / "summary.json").read_text())["targets"]
     assert summary["validation_accuracy"] == history[-1]["validation_accuracy"]
-    assert summary["child_epochs"] == row["child_epochs"] == 2
+    assert summary["child_epochs"] == row.child_epochs == 2
 
 
 @pytest.fixture(scope="module")
 def alone(together: Path) -> Path:
-    """The folder of what one process makes of the same question."""
+    """The folder of the same search by one process."""
     run_search(request_for(together / "table.json"), together / "alone", Progress(quiet=True))
     return together / "alone"
 
 
-def test_the_first_process_alone_writes_what_one_process_writes(together: Path, alone: Path) -> None:
+def test_rank_0_alone_writes_the_files_of_one_process(together: Path, alone: Path) -> None:
     assert not (together / "run1").exists()
     assert files_of(together / "run0") == files_of(alone)
     assert_alike(metrics_of(together / "run0"), metrics_of(alone))
 
 
 def assert_alike(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
-    """Two searches of two epochs in float32, which goes apart with the steps."""
+    """Check that two searches of two epochs agree, as far as float32 allows after many steps."""
     assert [row["step"] for row in one] == [row["step"] for row in other] == [10, 20]
     assert one[0]["train_loss"] == pytest.approx(other[0]["train_loss"], rel=1e-2)
     assert one[0]["expected_cost"] == pytest.approx(other[0]["expected_cost"], rel=1e-2)
@@ -222,8 +222,8 @@ SHORT_SEARCH = (*SMALL_SEARCH, "--epochs", 2, "--child-epochs", 0, "--batch-size
 
 
 @pytest.mark.end_to_end
-def test_what_ends_one_process_ends_all_and_the_search_goes_on(run: Run, tmp_path: Path, alone: Path) -> None:
-    """One of torchrun's two is killed; then one of two is interrupted; then a single process ends the search."""
+def test_a_failed_process_ends_all_and_the_search_resumes(run: Run, tmp_path: Path, alone: Path) -> None:
+    """Kill one of torchrun's two processes, then interrupt one of two, then finish the search with a single process."""
     out = tmp_path / "run"
     command = ("-m", "hwnas", "search", "--table", alone / "table.json", *SHORT_SEARCH, "--out", out)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, command)]
@@ -261,7 +261,7 @@ def wait_for(file: Path, process: subprocess.Popen[str], newer_than: int = 0) ->
 
 
 def worker_of(launcher: int, rank: int) -> int:
-    """The process number of one of torchrun's."""
+    """Return the process id of one of torchrun's processes."""
     for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
         if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
             return int(child)
@@ -269,7 +269,7 @@ def worker_of(launcher: int, rank: int) -> int:
 
 
 @pytest.mark.end_to_end
-def test_an_error_of_all_is_told_once(table_file: Path) -> None:
+def test_an_error_of_all_processes_is_reported_once(table_file: Path) -> None:
     both = started("-m", "hwnas", "table", "show", table_file)
     while all(process.poll() is None for process in both):
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The profile of a search's steps: what it tells, and that it changes nothing."""
+"""The profile of search steps: its times add up, and it changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.searches import RUN, SMALL_SEARCH, fingerprint
 
 @pytest.mark.end_to_end
 def test_a_profile_adds_up_and_changes_nothing(run: Run, tmp_path: Path, table_file: Path) -> None:
-    """The parts of both kinds of steps, before and after logits begin to learn, against the trace's own clock."""
+    """Compare the spans of both kinds of steps, before and after the logits' warm-up, with the times in the trace."""
     command = ("search", "--table", table_file, *SMALL_SEARCH, *RUN, "--child-epochs", 0)
     assert run(*command, "--out", tmp_path / "plain").exit_code == 0
     result = run(*command, "--profile", "--out", tmp_path / "profiled")
@@ -53,7 +53,7 @@ def within(event: dict, span: dict) -> bool:
 
 
 @pytest.mark.end_to_end
-def test_a_search_of_too_few_steps_says_so(run: Run, tmp_path: Path, table_file: Path) -> None:
+def test_a_search_of_too_few_steps_logs_that(run: Run, tmp_path: Path, table_file: Path) -> None:
     short = ("--epochs", 1, "--child-epochs", 0, "--batch-size", 500, "--budget", "mild")
     result = run("search", "--table", table_file, *SMALL_SEARCH, *short, "--profile", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output

@@ -1,6 +1,4 @@
-"""Training of children: the papers' schedules through the real loop, what is done to images and edges, resumption to
-the bit, and how good a network is said to be.
-"""
+"""Training of children: published schedules, augmentation, drop path, bit-identical resumption, and evaluation."""
 
 from __future__ import annotations
 
@@ -101,7 +99,7 @@ def test_bad_recipes_of_training_are_refused(changes: dict[str, Any], words: str
 
 
 def torchs_cosine(rate: float, count: int) -> list[float]:
-    """The rates of torch's own scheduler."""
+    """Return the learning rates of torch's own scheduler."""
     judge = torch.optim.SGD([nn.Parameter(torch.zeros(1))], rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(judge, count)
     rates = []
@@ -115,7 +113,7 @@ def torchs_cosine(rate: float, count: int) -> list[float]:
 def spied_training(
     monkeypatch: pytest.MonkeyPatch, folder: Path, recipe: Training
 ) -> tuple[list[dict[str, float]], list[float], list[dict[str, Any]]]:
-    """What SGD had at every step, the probability of every drop path that was made, and the rows of the history."""
+    """Return SGD's settings at every step, the probability of every drop path, and the rows of the history."""
     steps: list[dict[str, float]] = []
     probabilities: list[float] = []
     real_step = torch.optim.SGD.step
@@ -137,7 +135,7 @@ def spied_training(
 
 
 def test_darts_cifar10_follows_its_schedule_epoch_by_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Learning rate by torch's own cosine, drop path 0.2 e / E, weight decay 3e-4 throughout: DARTS's train.py."""
+    """Learning rate by torch's cosine, drop path 0.2 e / E, constant weight decay 3e-4, as in DARTS's train.py."""
     cosine = torchs_cosine(0.025, 5)
     steps, probabilities, rows = spied_training(monkeypatch, tmp_path, recipe_of())
     assert len(steps) == 15
@@ -169,14 +167,14 @@ def test_nasbench201_falls_at_every_step(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_auxiliary_head_is_the_published_one() -> None:
-    """P-DARTS's authors were asked for both counts: 3,910,224 parameters with the head, 3,433,798 without."""
+    """P-DARTS's authors published both counts: 3,910,224 parameters with the head, 3,433,798 without."""
     assert parameters(AuxiliaryHead(576, 10, imagenet=False)) == 3_910_224 - 3_433_798
     imagenet = AuxiliaryHead(768, 1000, imagenet=True)
     assert parameters(imagenet) == 768 * 128 + 2 * 128 + 128 * 768 * 4 + 768 * 1000 + 1000  # no norm behind the last
     assert imagenet(torch.randn(2, 768, 7, 7)).shape == (2, 1000)
 
 
-def test_auxiliary_head_computes_what_its_layers_say() -> None:
+def test_auxiliary_head_computes_its_layers() -> None:
     torch.manual_seed(0)
     head, x = AuxiliaryHead(6, 10, imagenet=False).eval(), torch.randn(3, 6, 8, 8)
     first, first_norm, second, second_norm = (head.features[i] for i in (2, 3, 5, 6))
@@ -198,7 +196,7 @@ def test_auxiliary_head_sits_at_two_thirds_and_is_not_counted(name: str, params:
 
 
 def test_auxiliary_head_is_trained_by_its_share_of_the_loss() -> None:
-    """The recorded loss is main + 0.4 auxiliary, of the very scores; both carry label smoothing."""
+    """The recorded loss is main + 0.4 auxiliary, both with label smoothing, of the observed scores."""
     trainer = Trainer(tiny_child(), DATA, recipe_of(label_smoothing=0.1, cutout=0))
     seen: list[Tensor] = []
     assert trainer.auxiliary is not None
@@ -226,9 +224,9 @@ def test_images_too_small_for_an_auxiliary_head_are_refused() -> None:
 # --- drop path and cutout --------------------------------------------------------------------------------------------
 
 
-def test_drop_path_meets_every_edge_but_identities() -> None:
-    """DARTS_V2: 8 edges a cell; two skips of the normal cell and three of the reduction are identities, for none of
-    these leaves an input of a reduction.
+def test_drop_path_applies_to_every_edge_but_identities() -> None:
+    """DARTS_V2 has 8 edges a cell. Two skips of the normal cell and three of the reduction cell are identities: none of
+    them starts at an input of a reduction.
     """
     child, dropped = tiny_child(), Counter[int]()
     kinds = [part.kind for part in child.network.parts if isinstance(part, CellInstance)]
@@ -262,7 +260,7 @@ def test_drop_path_in_training_drops_images_at_its_rate() -> None:
 
 
 def published_holes(side: int, length: int) -> dict[bytes, int]:
-    """DeVries & Taylor's mask for every centre, as often as it occurs."""
+    """Return how often DeVries & Taylor's code makes each mask, over all centres."""
     masks: Counter[bytes] = Counter()
     for y in range(side):
         for x in range(side):
@@ -295,7 +293,7 @@ def test_cutout_makes_the_published_holes(side: int, length: int) -> None:
 
 
 def test_average_of_weights_is_the_one_computed_by_hand() -> None:
-    """a_1 = w_1; a_t = 0.7 a_(t-1) + 0.3 w_t, batch norms' statistics among them; validation is the average's."""
+    """a_1 = w_1; a_t = 0.7 a_(t-1) + 0.3 w_t, also for batch-norm statistics; the average is validated."""
     trainer = Trainer(tiny_child(), DATA, recipe_of(ema=0.7))
     by_hand: dict[str, np.ndarray] = {}
     for _ in range(3):
@@ -313,7 +311,7 @@ def test_average_of_weights_is_the_one_computed_by_hand() -> None:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> list[dict[str, Tensor]]:
-    """Let the validation accuracies be these; the weights that each was asked of."""
+    """Replace validation by these accuracies; return a list of the weights at each validation."""
     seen: list[dict[str, Tensor]] = []
     rest = iter(accuracies)
 
@@ -341,7 +339,7 @@ def test_best_and_last_weights_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert trained.stopped == ""
 
 
-def test_patience_ends_a_training_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_patience_ends_a_training_and_gives_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, [0.2, 0.5, 0.4, 0.5])  # a fifth would raise
     said: list[TrainingRow] = []
     arguments = (tiny_child(), DATA, recipe_of(patience=2), tmp_path, "a test")
@@ -361,10 +359,10 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_training_goes_on_bit_identically_after_interruptions(
+def test_training_resumes_bit_identically_after_interruptions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
 ) -> None:
-    """Everything on that draws or remembers: cutout, drop path, auxiliary head, momentum, average, best weights."""
+    """With cutout, drop path, auxiliary head, momentum, moving average and best weights."""
     recipe = recipe_of(epochs=3, ema=0.9, precision=precision, keep="best")
 
     def run(folder: Path, kill_at: set[int]) -> tuple[dict[str, dict[str, Tensor]], bytes]:
@@ -399,7 +397,7 @@ def test_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         train(recipe_of(epochs=2))
 
 
-def test_a_loss_that_is_no_number_is_refused() -> None:
+def test_a_loss_that_is_not_finite_is_refused() -> None:
     child = tiny_child()
     with torch.no_grad():
         next(child.parameters()).fill_(float("nan"))
@@ -428,8 +426,8 @@ def test_bfloat16_is_recognised_by_the_processors_flags(
     assert bfloat16_flag(file) == expected
 
 
-def test_bfloat16_computes_in_it_and_learns_what_float32_does() -> None:
-    """Gradients of a cell with dilated convolutions at 32x32, where torch's own layout for images goes wrong."""
+def test_bfloat16_gradients_agree_with_those_of_float32() -> None:
+    """A cell with dilated convolutions at 32x32, whose weight gradients are wrong in torch's channels-last layout."""
     genotype = "Genotype(normal=[('dil_conv_5x5', 0), ('dil_conv_3x3', 1), ('dil_conv_5x5', 1), ('sep_conv_3x3', 0), " \
         "('sep_conv_5x5', 1), ('skip_connect', 0), ('dil_conv_3x3', 2), ('avg_pool_3x3', 0)], reduce=[" \
         "('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), " \
@@ -473,7 +471,7 @@ def test_evaluation_agrees_with_scikit_learn(classes: int) -> None:
 
 
 def test_calibration_error_follows_its_definition() -> None:
-    """Guo et al. 2017, equation 3, bin by bin; and by hand: confidence 0.75 and accuracy 0.5 are 0.25 apart."""
+    """Guo et al. 2017, equation 3, bin by bin; and by hand: confidence 0.75 and accuracy 0.5 differ by 0.25."""
     by_hand = np.log(np.array([[0.75, 0.25]] * 4, dtype=np.float32))
     assert calibration_error(by_hand, np.array([0, 0, 1, 1])) == pytest.approx(0.25, abs=1e-6)
     generator = np.random.default_rng(0)
@@ -494,7 +492,7 @@ def test_calibration_error_follows_its_definition() -> None:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished search of nasbench201 at 4 channels, one cell a stage, with a made-up table of this machine."""
+    """A finished search of nasbench201 at 4 channels, one cell a stage, with a synthetic table of this machine."""
     folder = tmp_path_factory.mktemp("searched")
     setting = Setting(channels=4, depth=1, height=16, width=16)
     table = make_table(SizedSpace(get_space("nasbench201"), setting))
@@ -510,12 +508,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(searched: Path, tmp_path: Path) -> Path:
-    """A copy of the finished search, to be changed."""
+    """A copy of the finished search that a test may change."""
     return Path(shutil.copytree(searched, tmp_path / "run"))
 
 
 @pytest.mark.end_to_end
-def test_a_network_of_other_sizes_claims_no_budget(run: Run, finished: Path) -> None:
+def test_a_network_of_other_sizes_has_no_budget(run: Run, finished: Path) -> None:
     searched = {f.name: sha256_of_file(f) for f in (finished / "90pct").iterdir() if f.is_file()}
     base = ("train", finished, "--recipe", "nasbench201", "--channels", 6, "--layers", 1, "--batch-size", 256)
     assert_one_clear_line(run(*base, "--from-supernet"), "4 channels", "6 channels", "--from-scratch")
@@ -592,7 +590,7 @@ def test_the_searched_sizes_are_trained_in_place_and_evaluated(run: Run, finishe
 
 @pytest.mark.end_to_end
 def test_killed_training_ends_bit_identical(finished: Path) -> None:
-    """Killed where it stands, in a process of its own; as another that was left alone."""
+    """Compare a training whose process is killed with an uninterrupted one."""
     others = finished.parent / "others"
     others.mkdir()
     searched = (finished / "90pct" / "training.jsonl").read_bytes()
