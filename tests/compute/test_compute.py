@@ -1,7 +1,7 @@
 """Search and training on another device than the CPU: the same numbers, and no synchronisation inside a step.
 
-The device is simulated (tests/support/accelerator.py) and computes with the CPU's arithmetic. Where torch can use a GPU,
-the tests run on it as well.
+The device is simulated (tests/support/accelerator.py) and computes with the CPU's arithmetic. Where torch can use a
+GPU, tests run on it as well.
 """
 
 from __future__ import annotations
