@@ -57,7 +57,8 @@ def search(
     Raises HwnasError, before any training, when tables, space, data, budgets and recipe do not fit together, no
     architecture keeps a budget, or ``out`` holds another run.
     """
-    from hwnas.runs.search import SearchRequest, run_search
+    from hwnas.runs.request import SearchRequest
+    from hwnas.runs.search import run_search
     from hwnas.tables.network_key import common_network
 
     file = None if plugin is None else Path(plugin)

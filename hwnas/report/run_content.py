@@ -37,7 +37,7 @@ class Target:
 
     @property
     def kept(self) -> bool | None:
-        """Whether the network keeps its budget as timed; None where it was not timed."""
+        """True if the network keeps its budget as timed; None where it was not timed."""
         return self.row.kept
 
     @property

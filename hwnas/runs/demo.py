@@ -8,8 +8,9 @@ from hwnas.profiling.plan import ProfilePlan
 from hwnas.profiling.profile import profile
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
+from hwnas.runs.request import SearchRequest
 from hwnas.runs.schema import SummaryRow
-from hwnas.runs.search import SearchRequest, run_search
+from hwnas.runs.search import run_search
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import SizedSpace, get_space
 from hwnas.tables.io import read_table

@@ -42,7 +42,7 @@ class DerivedNetwork:
 
     @property
     def joint(self) -> bool:
-        """Whether the budget names devices, as then its metrics do."""
+        """True where the budget names devices, as then its metrics do."""
         return names_devices(self.budget.text)
 
     @property

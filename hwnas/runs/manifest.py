@@ -6,7 +6,7 @@ import platform
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwnas import __version__
 from hwnas.compute.device import CPU, choose_device, describe
@@ -17,15 +17,13 @@ from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_
 from hwnas.networks.fast.kernels import kernels
 from hwnas.recipe import Recipe
 from hwnas.runs.folder import MANIFEST, table_file
+from hwnas.runs.request import SearchRequest
 from hwnas.runs.schema import Manifest
 from hwnas.spaces import SearchSpace, SizedSpace
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import today
 from hwnas.training.processes import Processes
-
-if TYPE_CHECKING:
-    from hwnas.runs.search import SearchRequest
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
 

@@ -20,7 +20,8 @@ from hwnas.budgets.budget import parse_budget
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
-from hwnas.runs.search import SearchRequest, run_search
+from hwnas.runs.request import SearchRequest
+from hwnas.runs.search import run_search
 from hwnas.runs.train import train_run
 from hwnas.search.methods import METHODS
 from hwnas.search.objective import Objective
