@@ -46,7 +46,7 @@ from hwnas.budgets.budget import NAMED
 from hwnas.budgets.closed_loop import Candidate, best_of, close_loop
 from hwnas.budgets.derive import ranked, scores
 from hwnas.calibration.design_matrix import connected
-from hwnas.calibration.fit import BROKEN, Origin, fit_table
+from hwnas.calibration.fit import BROKEN, MeasurementOrigin, fit_table
 from hwnas.calibration.intervals import ERROR_DEGREES, error_scales
 from hwnas.calibration.prior import generic_prior
 from hwnas.cost.model import CostModel, build_cost_models
@@ -160,7 +160,7 @@ def judge(device: str, accuracy: np.ndarray, read_ms: np.ndarray, generator: np.
     """Run all variants on one device under its three budgets."""
     known = np.flatnonzero(np.isfinite(read_ms) & (read_ms > 0))
     chosen = generator.choice(known, min(FITTED, len(known)), replace=False)
-    asked = (SIZED, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), Origin(device))
+    asked = (SIZED, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), MeasurementOrigin(device))
     table = fit_table(*asked, lambda *_: None)
     model = build_cost_models(table, SIZED)["latency_ms"]
     predicted_ms = model.predict_many(CHOICES)

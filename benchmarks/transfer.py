@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from hwnas.calibration.experiment_design import choose_architectures
-from hwnas.calibration.fit import Origin, fit_table
+from hwnas.calibration.fit import MeasurementOrigin, fit_table
 from hwnas.calibration.intervals import LEVEL, half_intervals
 from hwnas.calibration.prior import generic_prior, pool_prior
 from hwnas.cost.model import build_cost_models
@@ -60,7 +60,7 @@ def main() -> None:
         def fitted(name: str, chosen: np.ndarray, prior: object) -> LatencyTable:
             """Write and read back a table, as a user would."""
             path = Path(folder) / "table.json"
-            kept = (SIZED, choices[chosen], latency_ms[name][chosen], prior, Origin(name))
+            kept = (SIZED, choices[chosen], latency_ms[name][chosen], prior, MeasurementOrigin(name))
             write_table(path, fit_table(*kept, lambda *_: None))  # type: ignore[arg-type]
             return read_table(path)
 

@@ -1,4 +1,4 @@
-"""From sums of entries to a network's latency: factors for families of operations, fitted on a few whole networks."""
+"""Correction of sums of entries: factors for families of operations, fitted on a few whole networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hwnas.tables.schema import Correction, LatencyTable
 
 REWRITES: tuple[tuple[Rewrite, ...], ...] = ((), ("share",), ("fuse",), ("share", "fuse"))
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-FUSED_SHARE = 0.5  # what a fused addition is expected to cost of one that is not: it reads one tensor instead of two
+FUSED_SHARE = 0.5  # expected cost of a fused addition, relative to a plain one: it reads one tensor instead of two
 Array = NDArray[np.float64]
 
 
@@ -27,11 +27,11 @@ def fit_correction(
     measured_ms: Array,
     rewrites: Sequence[Rewrite] | None = None,
 ) -> Correction:
-    """Offset and factors that predict the networks ``choices`` best, each judged on networks left out.
+    """Fit offset and factors to the latencies ``measured_ms`` [N] of the networks ``choices`` [N, edges of all cells].
 
-    For every strength of a ridge that pulls the factors towards a common scale, and for every set of rewrites where
-    the runtime's are not known, the mean relative error of leave-one-out predictions decides. Factors are not negative,
-    and a fused addition does not cost more than another.
+    A ridge pulls the factors towards a common scale. Its strength is the one with the least mean relative error of
+    leave-one-out predictions; so is the set of rewrites where ``rewrites`` is None. Factors are not negative, and a
+    fused addition costs no more than a plain one.
     """
     best: tuple[float, Correction] | None = None
     for chosen in REWRITES if rewrites is None else [rewrites]:
@@ -39,7 +39,7 @@ def fit_correction(
         for strength in STRENGTHS:
             fits = [_fit(sums, measured_ms, chosen, strength, leave) for leave in range(len(choices))]
             error = np.mean([abs(_predict(fit, sums)[n] / measured_ms[n] - 1) for n, fit in enumerate(fits)])
-            if best is None or error < 0.98 * best[0]:  # of two as good, the simpler
+            if best is None or error < 0.98 * best[0]:  # of two that are about as good, the simpler one
                 best = float(error), _fit(sums, measured_ms, chosen, strength)
     assert best
     return best[1]
@@ -50,8 +50,9 @@ def _fit(
 ) -> Correction:
     """Minimise the squared relative error plus ``strength`` times the squared pull of each family's share of the time.
 
-    Unknowns: offset, scale, each family's factor, all but the offset not negative; ``fixed`` has the scale. Additions
-    count twice, all of them and those that are not fused, so that a fused one costs no more. ``leave`` is not used.
+    The unknowns are offset, scale and one factor for each family; all but the offset are not negative. The scale is the
+    factor of ``fixed``. Additions appear twice, once all of them and once the plain ones alone, so that a fused one
+    costs no more. The network ``leave`` is left out.
     """
     kept = np.arange(len(measured_ms)) != leave
     fuse = "fuse" in rewrites

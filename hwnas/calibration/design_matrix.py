@@ -1,4 +1,4 @@
-"""Architectures as rows of a design matrix: which operation every edge has, and whether the edge is live."""
+"""Architectures as rows of a design matrix: the operation of every edge, and whether the edge is live."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hwnas.cost.model import Array
 from hwnas.spaces import NONE, SearchSpace
 from hwnas.spaces.encoding import every_choice, live_edges
 
-REFERENCE = 2_000  # networks that stand for a space
-CANDIDATES = 20_000  # of a space that is larger, so many are looked at
+REFERENCE = 2_000  # networks that represent a space
+CANDIDATES = 20_000  # networks considered in a larger space
 
 
 def num_features(space: SearchSpace) -> int:
@@ -18,8 +18,10 @@ def num_features(space: SearchSpace) -> int:
 
 
 def design_matrix(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
-    """[N, F] for ``choices`` [N, edges of all cells]: a one, then cell by cell what every edge has, and what every live
-    edge has, both one column an edge and operation other than ``none``. The order of EdgeCosts.covariance.
+    """Return the design matrix [N, F] of ``choices`` [N, edges of all cells].
+
+    The first column is one. Then follow, cell by cell, one indicator for each edge and operation other than ``none``,
+    and the same indicators for live edges only. EdgeCosts.covariance has the same order.
     """
     columns: list[Array] = [np.ones((len(choices), 1))]
     for kind, chosen in space.by_cell(choices).items():
@@ -32,7 +34,7 @@ def design_matrix(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
 
 
 def grids(space: SearchSpace, values: Array) -> tuple[float, dict[str, tuple[Array, Array]]]:
-    """The first of ``values`` [F], and for every cell kind what is paid always and what for live edges, [E, K] each."""
+    """Split ``values`` [F] into the first one and, by cell kind, the values of all and of live edges, [E, K] each."""
     result, at = {}, 1
     for kind in space.cells:
         edges, found = len(space.cells[kind].edges), []
@@ -47,7 +49,7 @@ def grids(space: SearchSpace, values: Array) -> tuple[float, dict[str, tuple[Arr
 
 
 def flat(space: SearchSpace, base: float, cells: dict[str, tuple[Array, Array]]) -> Array:
-    """What ``grids`` takes apart."""
+    """Return the vector [F] that ``grids`` splits."""
     rows = [np.array([base])]
     for kind in space.cells:
         rows += [grid[:, _operations(space)].ravel() for grid in cells[kind]]
@@ -55,7 +57,7 @@ def flat(space: SearchSpace, base: float, cells: dict[str, tuple[Array, Array]])
 
 
 def is_live(space: SearchSpace) -> NDArray[np.bool_]:
-    """Which columns [F] are of live edges."""
+    """Return a mask [F] of the columns of live edges."""
     result = np.zeros(num_features(space), dtype=bool)
     number = len(_operations(space))
     at = 1
@@ -67,7 +69,7 @@ def is_live(space: SearchSpace) -> NDArray[np.bool_]:
 
 
 def groups(space: SearchSpace) -> list[NDArray[np.intp]]:
-    """The columns of the same operation in the same cell kind, paid the same way: edges differ in where they lie."""
+    """Return groups of columns that differ in the edge alone: same operation, same cell kind, live edges or all."""
     number, result = len(_operations(space)), []
     at = 1
     for kind in space.cells:
@@ -79,7 +81,7 @@ def groups(space: SearchSpace) -> list[NDArray[np.intp]]:
 
 
 def connected_choices(space: SearchSpace, number: int, seed: int = 0) -> NDArray[np.intp]:
-    """``number`` different architectures with a path through every cell (fewer where the space has fewer)."""
+    """Draw ``number`` different architectures with a path through every cell, or all where there are fewer."""
     generator = np.random.default_rng(seed)
     if space.num_architectures <= 2 * CANDIDATES:
         choices = every_choice(space)
@@ -91,7 +93,7 @@ def connected_choices(space: SearchSpace, number: int, seed: int = 0) -> NDArray
 
 
 def connected(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Which architectures [N] have a path from an input to an output in every cell."""
+    """Return a mask [N] of the architectures that have a path from an input to an output in every cell."""
     found = np.ones(len(choices), dtype=bool)
     for kind, chosen in space.by_cell(choices).items():
         used = chosen != space.operations.index(NONE)

@@ -1,8 +1,8 @@
-"""Which architectures to measure: those that tell most about all the others, given what devices are like.
+"""Experiment design: select the architectures to measure on a new device, given a prior from other devices.
 
-Greedy optimal design: each next one reduces most the mean variance of the space's relative latencies (I-optimality;
-Chaloner & Verdinelli, Statistical Science 10, 1995). Every third is drawn at random: the telling ones are extremes, and
-cannot show by how much typical ones scatter. A broken architecture (no path through a cell) is never chosen.
+Greedy optimal design: each choice reduces most the mean variance of the space's relative latencies (I-optimality;
+Chaloner & Verdinelli, Statistical Science 10, 1995). Every third is drawn at random, because the informative ones are
+extreme and do not show how much typical latencies scatter. Architectures without a path through a cell are left out.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from hwnas.calibration.design_matrix import CANDIDATES, REFERENCE, connected_cho
 from hwnas.calibration.regression import SCALE_SPREAD, Prior
 from hwnas.spaces import SearchSpace
 
-COMMON = 0.3  # weight of what all latencies have in common, the device's speed: any measurement tells it
-RANDOM = 3  # every so many-th is drawn at random
+COMMON = 0.3  # weight of the part common to all latencies, the speed of the device: any measurement shows it
+RANDOM = 3  # every third is drawn at random
 
 
 def choose_architectures(space: SearchSpace, prior: Prior, number: int) -> NDArray[np.intp]:
-    """``number`` architectures [n, edges of all cells], the most telling first."""
+    """Return ``number`` architectures [n, edges of all cells], the most informative first."""
     candidates = connected_choices(space, CANDIDATES)
     reference = design_matrix(space, connected_choices(space, REFERENCE, seed=1))
     reference = reference / (reference @ prior.mean)[:, None]

@@ -1,8 +1,7 @@
-"""A latency table from whole networks' latencies, for devices on which nothing else can be timed."""
+"""Fit a latency table to the latencies of whole networks, for devices on which nothing else can be timed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -17,6 +16,7 @@ from hwnas.cost.metric import MACS, PARAMS
 from hwnas.cost.model import Array, CostModel, count_models
 from hwnas.files import sha256_of
 from hwnas.networks.count import count_workload
+from hwnas.progress import OnProgress
 from hwnas.spaces import SearchSpace, SizedSpace, Workload
 from hwnas.tables.schema import (
     NOT_KNOWN,
@@ -32,17 +32,16 @@ from hwnas.tables.schema import (
     today,
 )
 
-FOLDS = 5  # for the report; each network is left out once, alone where there are few
-ALONE = 20
-BROKEN = 0.05  # of the median: a reading below that is no latency
+FOLDS = 5  # of the cross-validation for the report …
+MOST_FOLDS = 20  # … which leaves out one network at a time where there are no more than this
+BROKEN = 0.05  # of the median: a lower reading is no latency
 NORMAL_95 = 1.96
 KINDS = get_args(Device.model_fields["kind"].annotation)
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What the measurements are of, in their maker's words; "not known" and 0 where they do not say."""
+class MeasurementOrigin:
+    """Device and runtime of the measurements as their author describes them; "not known" or 0 where missing."""
 
     device: str
     kind: str = "unknown"
@@ -60,18 +59,18 @@ def fit_table(
     choices: NDArray[np.intp],
     latency_ms: Array,
     prior: Prior,
-    origin: Origin,
-    progress: Progress,
+    origin: MeasurementOrigin,
+    on_progress: OnProgress,
 ) -> LatencyTable:
-    """Edge costs of a device from the latencies [N] of the architectures ``choices`` [N, edges of all cells].
+    """Fit the edge costs of a device to the latencies [N] of the architectures ``choices`` [N, edges of all cells].
 
-    ``quality.additivity`` is of networks that were left out of the fit by which they are predicted.
+    ``quality.additivity`` reports the error on networks left out of the fit (cross-validation).
     """
     space, key = sized.space, sized.key
     design = design_matrix(space, choices)
     posterior = fit_posterior(design, latency_ms, prior, is_live(space))
-    report = _left_out(space, design, latency_ms, prior, progress)
-    said = [origin.device, origin.kind, origin.runtime, origin.runtime_version, origin.precision]
+    report = _left_out(space, design, latency_ms, prior, on_progress)
+    described = [origin.device, origin.kind, origin.runtime, origin.runtime_version, origin.precision]
     return LatencyTable(
         version=2,
         device=Device(
@@ -81,7 +80,7 @@ def fit_table(
             cores=0,
             memory_bytes=0,
             os=NOT_KNOWN,
-            fingerprint=sha256_of([*said, origin.threads, origin.batch])[:16],
+            fingerprint=sha256_of([*described, origin.threads, origin.batch])[:16],
         ),
         runtime=Runtime(
             name=origin.runtime,
@@ -108,21 +107,23 @@ def fit_table(
     )
 
 
-def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior, progress: Progress) -> Additivity:
-    """How far networks are off that the fit has not seen: each is left out once. Broken readings do not count."""
+def _left_out(
+    space: SearchSpace, design: Array, latency_ms: Array, prior: Prior, on_progress: OnProgress
+) -> Additivity:
+    """Return the prediction error on networks left out of the fit. Broken readings do not count."""
     number = len(latency_ms)
-    # The same architecture timed twice is left out as one.
+    # An architecture that was timed twice is left out as one.
     _, same = np.unique(design, axis=0, return_inverse=True)
     groups = int(same.max()) + 1
-    folds = np.random.default_rng(0).permutation(groups) % (groups if groups <= ALONE else FOLDS)
+    folds = np.random.default_rng(0).permutation(groups) % (groups if groups <= MOST_FOLDS else FOLDS)
     folds = folds[same.ravel()]
     predicted = np.zeros(number)
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
         kept = fit_posterior(design[~out], latency_ms[~out], prior, is_live(space)) if not out.all() else None
         predicted[out] = design[out] @ (kept.mean if kept else prior.mean)
-        progress("judging on networks left out", fold + 1, int(folds.max()) + 1)
-    whole = latency_ms > BROKEN * np.median(latency_ms)  # told by the readings alone: a bad prediction must count
+        on_progress("predicting networks left out", fold + 1, int(folds.max()) + 1)
+    whole = latency_ms > BROKEN * np.median(latency_ms)  # decided by the readings alone: a bad prediction must count
     predicted, latency_ms = predicted[whole], latency_ms[whole]
     error = predicted / latency_ms - 1
     tau = float(kendalltau(predicted, latency_ms).statistic)
@@ -169,20 +170,20 @@ def _edge_costs(sized: SizedSpace, posterior: Posterior, prior: Prior, measureme
 
 
 def _errors(space: SearchSpace, covariance: Array) -> dict[str, Array]:
-    """Half the 95 % interval of what a live edge costs in all, [E, K] by cell kind."""
+    """Return half the 95 % interval of the total cost of a live edge, [E, K] by cell kind."""
     variance = grids(space, np.diag(covariance))[1]
-    # The covariance of what a cost has always with what it has when live: pair up the columns by their place.
-    place = grids(space, np.arange(len(covariance), dtype=float))[1]
+    # The covariance between the two costs of an edge and operation: pair up their columns.
+    column = grids(space, np.arange(len(covariance), dtype=float))[1]
     result = {}
     for kind, (always, live) in variance.items():
-        first, second = (grid.astype(int) for grid in place[kind])
+        first, second = (grid.astype(int) for grid in column[kind])
         both = np.where(first > 0, covariance[first, second], 0.0)
         result[kind] = NORMAL_95 * np.sqrt(np.maximum(always + live + 2 * both, 0.0))
     return result
 
 
 def _counted(workload: Workload) -> Entry:
-    """An entry of which only the counts are meant."""
+    """Return an entry that holds counts, and no latency."""
     found = count_workload(workload)
     return Entry(
         **asdict(workload),
@@ -197,10 +198,11 @@ def _counted(workload: Workload) -> Entry:
 
 
 def _whole(model: CostModel) -> tuple[int, dict[str, list[list[int]]]]:
+    """Return the base and the edge costs of a count as integers."""
     base, edges = model.linear()
     return round(base), {kind: np.rint(grid).astype(int).tolist() for kind, grid in edges.items()}
 
 
 def _short(values: Array) -> Any:
-    """Numbers to six digits: what is fitted is not known more closely."""
+    """Round to six digits; fitted values are not known more precisely."""
     return np.vectorize(lambda value: float(f"{value:.6g}"), otypes=[float])(values).tolist()

@@ -1,4 +1,4 @@
-"""Error bars: how far the latency of a network, timed once, may lie from what a table predicts."""
+"""Error bars: prediction intervals for the latency of a network that is timed once."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hwnas.spaces.encoding import encode
 from hwnas.tables.schema import EdgeCosts, LatencyTable
 
 LEVEL = 0.9
-ERROR_DEGREES = 4.0  # of the t distribution that a latency's error is taken to have, as in hwnas.calibration.regression
-LEAST_NETWORKS = 19  # held out: fewer say too little of what one in ten exceeds
+ERROR_DEGREES = 4.0  # degrees of freedom of a latency's error, Student's t, as in hwnas.calibration.regression
+LEAST_NETWORKS = 19  # held out; fewer do not determine the error that one in ten exceeds
 
 
 def half_intervals(
     table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp], level: float = LEVEL
 ) -> Array | None:
-    """Half the interval [N] in ms that holds a network's latency with probability ``level``; None: the table has none.
+    """Return half the interval [N] in ms that holds a network's latency with probability ``level``, or None.
 
-    Where edge costs were found from whole networks, from what is not known of them and how single latencies scatter.
-    Where entries were measured, from the relative errors of the held-out networks (split conformal prediction; Lei et
-    al., J. Am. Stat. Assoc. 113, 2018).
+    For fitted edge costs it follows from their covariance and the scatter of single latencies. For measured entries it
+    follows from the relative errors of held-out networks (split conformal prediction; Lei et al., J. Am. Stat. Assoc.
+    113, 2018); None where the table has too few of them.
     """
     space, key = sized.space, sized.key
     predicted = build_cost_models(table, sized)[LATENCY.name].predict_many(choices)
@@ -44,7 +44,7 @@ def half_intervals(
 
 
 def error_scales(table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp]) -> Array | None:
-    """The scale [N] in ms of a t distribution with ERROR_DEGREES whose interval is that of ``half_intervals``."""
+    """Return the scale [N] in ms of the t distribution that has the intervals of ``half_intervals``."""
     half = half_intervals(table, sized, choices)
     return None if half is None else half / float(t.ppf(0.5 + LEVEL / 2, ERROR_DEGREES))
 

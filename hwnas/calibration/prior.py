@@ -1,4 +1,4 @@
-"""What edge costs of a device usually look like: from the tables of other devices, or from nothing at all."""
+"""Priors for the edge costs of a device: from the tables of other devices, or a generic one."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace, SizedSpace
 from hwnas.tables.schema import LatencyTable
 
-BASE, BASE_SPREAD = 0.4, 0.3  # of the mean latency: what does not depend on the architecture
-ALIKE = 0.6  # of the spread of an operation's cost is common to all edges
-DEAD_EDGES = 0.15  # the deviation, beside the pool's, of the share of dead edges' costs that a runtime leaves out
-DIFFERENT = 0.15  # by such a share of a latency devices differ, when there are too few to tell
-FEW_BLEND = 0.3  # with so few devices that none can be left out
+BASE, BASE_SPREAD = 0.4, 0.3  # share of the mean latency that does not depend on the architecture
+ALIKE = 0.6  # share of the variance of an operation's cost that is common to all edges
+DEAD_EDGES = 0.15  # deviation, in addition to the pool's, of the share of dead edges' costs that a runtime leaves out
+DIFFERENT = 0.15  # relative difference between devices where the pool is too small to show it
+FEW_BLEND = 0.3  # where the pool is too small to leave devices out
 LEAST_SCATTER_SPREAD = 0.5
 BLENDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
-JUDGED = 40  # networks on which a blend is judged
+COMPARED = 40  # networks on which blends are compared
 
 
 def generic_prior(space: SearchSpace) -> Prior:
-    """Of a device of which nothing is known: operations cost something, about the same on every edge."""
+    """Return a prior for an unknown device: an operation has a similar cost on every edge."""
     mean, covariance = np.zeros(num_features(space)), np.zeros((num_features(space),) * 2)
     mean[0], covariance[0, 0] = BASE, BASE_SPREAD**2
     used = design_matrix(space, connected_choices(space, REFERENCE))[:, 1:].mean(axis=0).sum() / 2
@@ -46,19 +46,17 @@ def generic_prior(space: SearchSpace) -> Prior:
 
 
 def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
-    """The mean and the covariance of the pool's devices, the covariance blended with that of ``generic_prior``.
+    """Return the mean and covariance of the pool's devices, the covariance blended with that of ``generic_prior``.
 
-    How much of the latter is what describes each device of the pool best when it is left out. It keeps what no device
-    of the pool shows possible.
-
-    Raises HwnasError when no table of the pool knows the network.
+    The blend is the one under which each device of the pool, left out, is most likely. The generic part allows for
+    costs that no device of the pool has. Raises HwnasError when no table of the pool is for the network.
     """
     space = sized.space
     choices = connected_choices(space, REFERENCE)
     design = design_matrix(space, choices)
     costs, shares, names = [], [], []
     for name, table in sorted(tables.items()):
-        if not knows(table, sized):
+        if not covers(table, sized):
             continue
         predicted = build_cost_models(table, sized)[LATENCY.name].predict_many(choices)
         costs.append(_edge_costs(design, predicted / predicted.mean()))
@@ -66,7 +64,7 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
         names.append(name)
     if not names:
         raise HwnasError(
-            f"no table of the pool knows network {sized.key}",
+            f"no table of the pool is for network {sized.key}",
             "give a shelf with tables of this space and these sizes",
         )
     devices, logs = np.array(costs), np.log(shares)
@@ -78,13 +76,13 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
     return Prior(mean, covariance + np.outer(left_out, left_out), float(np.exp(logs.mean())), spread, tuple(names))
 
 
-def knows(table: LatencyTable, sized: SizedSpace) -> bool:
-    """Whether the table says what networks of these sizes take: it was made for them."""
+def covers(table: LatencyTable, sized: SizedSpace) -> bool:
+    """Return whether a table was made for networks of these sizes."""
     return sized.key in table.edge_costs or sized.key in table.correction
 
 
 def _edge_costs(design: Array, predicted: Array) -> Array:
-    """Edge costs [F] that give these latencies; of several, the smallest."""
+    """Return the smallest edge costs [F] that give these latencies."""
     size = 1e-6 * len(design)
     return np.asarray(np.linalg.solve(design.T @ design + size * np.eye(design.shape[1]), design.T @ predicted))
 
@@ -101,14 +99,14 @@ def _blended(devices: Array, generic: Array, design: Array, blend: float) -> tup
     mean = devices.mean(axis=0)
     off = devices - mean
     spread = off.T @ off / max(number - 1, 1)
-    # So much do latencies of different devices differ, on average, in units of the mean latency.
+    # The mean variance between devices, in units of the mean latency.
     usual = (_mean_variance(design, spread) * (number - 1) + 2 * DIFFERENT**2) / (number + 1)
     generic = generic * (usual / _mean_variance(design, generic))
     return mean, (1 - blend) * spread + blend * generic
 
 
 def _dead_edges_left_out(space: SearchSpace, costs: Array) -> Array:
-    """What changes [F] when a runtime comes to leave dead edges out, and all is paid for live ones only."""
+    """Return the change of the edge costs [F] where a runtime leaves dead edges out."""
     base, cells = grids(space, costs)
     return flat(space, 0.0 * base, {kind: (-always - live, always + live) for kind, (always, live) in cells.items()})
 
@@ -118,8 +116,8 @@ def _mean_variance(design: Array, covariance: Array) -> float:
 
 
 def _best_blend(devices: Array, generic: Array, design: Array) -> float:
-    """The blend under which each device, left out, is the most likely one, judged on some networks' latencies."""
-    some = design[:: max(len(design) // JUDGED, 1)][:JUDGED]
+    """Return the blend under which the devices, each left out once, are most likely."""
+    some = design[:: max(len(design) // COMPARED, 1)][:COMPARED]
 
     def score(blend: float) -> float:
         total = 0.0
@@ -132,7 +130,7 @@ def _best_blend(devices: Array, generic: Array, design: Array) -> float:
 
 
 def _log_likelihood(mean: Array, covariance: Array, some: Array, device: Array) -> float:
-    """Of a device's latencies, by a t distribution: devices of other kinds are to be expected."""
+    """Return the log likelihood of a device's latencies; the t distribution allows for unusual devices."""
     expected, freedom = some @ mean, 5.0
     speed, scatter = 0.1**2 * np.outer(expected, expected), np.diag((SCATTER_SHARE / 2 * expected) ** 2)
     root = np.linalg.cholesky(some @ covariance @ some.T + speed + scatter)

@@ -1,12 +1,13 @@
-"""Bayesian linear regression of latencies, robust to broken readings, with a prior whose width the data decide.
+"""Bayesian linear regression of latencies, robust to broken readings, with a prior whose width is inferred.
 
     y_i = x_i b + e_i,   b ~ N(s m, s^2 (k C + t^2 m m')),   e_i ~ Student's t, its scale a share of x_i b
 
-``m`` and ``C`` are the prior of a device whose mean latency is 1, ``s`` this device's, not known (t). ``k`` says how
-much less alike it is than the prior's devices are to each other: it is what the evidence of the data and a log-normal
-prior of its own make of it, averaged over a grid. The t distribution is a normal one of unknown weight (Lange, Little &
-Taylor, J. Am. Stat. Assoc. 84, 1989): expectation maximisation alternates between weights and b. Its scale is averaged
-over as well: ten readings hardly tell it.
+``m`` and ``C`` are the prior of a device whose mean latency is 1; ``s`` is this device's unknown mean latency, with
+deviation t. ``k`` is the width of the prior: the device may differ from the prior's devices more than they differ from
+each other. It has a log-normal prior, and the result is averaged over a grid of widths by their evidence. The t
+distribution is a normal one of unknown weight (Lange, Little & Taylor, J. Am. Stat. Assoc. 84, 1989): expectation
+maximisation alternates between weights and b. The result is averaged over the scale of the t distribution, too, which
+ten readings hardly determine.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ Array = NDArray[np.float64]
 DEGREES_OF_FREEDOM = 4.0
 SCALE_SPREAD = 0.5  # t above
 WIDTHS = np.geomspace(0.25, 64.0, 9)  # k above …
-WIDTH_SPREAD = 1.5  # … and how far its logarithm is expected to be from 0
-MANY = 10  # measurements a cost: then the prior matters no more
-SHARES = np.geomspace(0.35, 3.0, 7)  # scales of the t distribution that are looked at, times the most probable one
-SCATTER_SHARE, SCATTER_SPREAD = 0.04, 1.0  # where nothing is known of that scale; the deviation of its logarithm
+WIDTH_SPREAD = 1.5  # … and the deviation of its logarithm
+MANY = 10  # measurements for each cost, from which on the prior no longer matters
+SHARES = np.geomspace(0.35, 3.0, 7)  # scales of the t distribution in the average, times the most probable one
+SCATTER_SHARE, SCATTER_SPREAD = 0.04, 1.0  # prior of that scale; the deviation of its logarithm
 WIDENED = 1.1  # with few measurements; without it intervals of devices left out of a pool were too narrow
-LEAST_PREDICTION = 0.2  # of the median latency: what scatters by a share of itself scatters by that much at the least
+LEAST_PREDICTION = 0.2  # share of the median latency below which predictions do not lower the scatter
 STEPS = 12
 AT_ONCE = 2**23  # numbers in all designs that are fitted together
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Edge costs of devices as a family: ``mean`` [F] and ``covariance`` [F, F] with the mean latency of a network as
-    the unit, the share of itself by which a latency timed once usually scatters and the deviation of its logarithm, and
-    whose tables it was made from.
+    """The distribution of edge costs over devices: ``mean`` [F] and ``covariance`` [F, F] in units of the mean latency.
+
+    ``scatter_share`` is the relative scatter of single latencies, ``scatter_spread`` the deviation of its logarithm.
+    ``pool`` names the devices that the prior was made from.
     """
 
     mean: Array
@@ -49,7 +51,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Posterior:
-    """Edge costs of one device, in ms: ``mean`` [F], ``covariance`` [F, F], and how single latencies scatter."""
+    """Edge costs of one device in ms: ``mean`` [F], ``covariance`` [F, F], and the scatter of single latencies."""
 
     mean: Array
     covariance: Array
@@ -59,10 +61,10 @@ class Posterior:
 
 
 def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: NDArray[np.bool_]) -> Posterior:
-    """Edge costs from ``design`` [N, F] and the latencies [N] of the same networks.
+    """Fit edge costs to ``design`` [N, F] and the latencies [N] of the same networks.
 
-    ``not_negative`` [F] are those that cannot be below 0. (What is paid always is paid beside ``none``, which can cost
-    something itself: torch fills a tensor with zeros.)
+    ``not_negative`` [F] marks the costs that cannot be below 0. The costs of all edges can, because they are relative
+    to ``none``, which has a cost of its own in torch (it fills a tensor with zeros).
     """
     guess = float(np.median(latency_ms / np.maximum(design @ prior.mean, 1e-3)))
     y, rounding = latency_ms / guess, rounding_ms(latency_ms) / guess
@@ -79,7 +81,7 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
     covariance: Array = apart.T @ (weights[:, None] * apart)
     for width, back in enumerate(whitened.back):
         mine = np.where(found.width == width, weights, 0)
-        covariance += mine.sum() * whitened.untold[width] + back @ np.tensordot(mine, found.covariance, 1) @ back.T
+        covariance += mine.sum() * whitened.unobserved[width] + back @ np.tensordot(mine, found.covariance, 1) @ back.T
     covariance = (covariance + covariance.T) / 2
     share = _mixed_share(weights, found.share)
     if few:
@@ -91,27 +93,27 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
 
 @dataclass(frozen=True)
 class _Whitened:
-    """The regression for W widths of the prior, in R = min(N, F) unknowns that are standard normal before any reading.
+    """The regression for W widths of the prior, in R = min(N, F) unknowns z with a standard normal prior.
 
-    b = m + ``back`` z + what no reading tells, whose covariance is ``untold``; the networks' latencies, design @ b, are
-    those of m and ``design`` @ z. Shapes [W], [N], [W, N, R], [W, F, R], [W, F, F].
+    b = m + ``back`` z + a part that no reading depends on, whose covariance is ``unobserved``. The networks' latencies
+    are ``expected`` + ``design`` @ z. Shapes [W], [N], [W, N, R], [W, F, R], [W, F, F].
     """
 
     widths: Array
     expected: Array
     design: Array
     back: Array
-    untold: Array
+    unobserved: Array
 
 
 def _whiten(design: Array, prior: Prior, widths: Array) -> _Whitened:
     m = prior.mean
     covariances = widths[:, None, None] * prior.covariance + SCALE_SPREAD**2 * np.outer(m, m)
     root: Array = np.asarray(np.linalg.cholesky(covariances), dtype=np.float64)
-    told = design @ root
+    observed = design @ root
     if len(design) >= design.shape[1]:
-        return _Whitened(widths, design @ m, told, root, np.zeros_like(root))
-    directions, lower = np.linalg.qr(told.swapaxes(1, 2))
+        return _Whitened(widths, design @ m, observed, root, np.zeros_like(root))
+    directions, lower = np.linalg.qr(observed.swapaxes(1, 2))
     back = root @ directions
     rest = root - back @ directions.swapaxes(1, 2)
     return _Whitened(widths, design @ m, lower.swapaxes(1, 2), back, rest @ rest.swapaxes(1, 2))
@@ -119,7 +121,7 @@ def _whiten(design: Array, prior: Prior, widths: Array) -> _Whitened:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Of K fits the place of their width, z [K, R] with its covariance [K, R, R], the scale and the log evidence."""
+    """K fits: index of the width, z [K, R] with its covariance [K, R, R], scale, and log evidence."""
 
     width: NDArray[np.intp]
     z: Array
@@ -131,8 +133,9 @@ class _Fits:
 def _fits(
     whitened: _Whitened, width: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
 ) -> _Fits:
-    """A fit for each of some places of ``width`` and scales of the scatter ``given``, or the scales that make the
-    readings most probable; as many at once as memory is meant for.
+    """Fit for each index in ``width``, with the scales of the scatter ``given`` or the most probable ones.
+
+    Fits are batched up to AT_ONCE numbers.
     """
     size = max(AT_ONCE // whitened.design[0].size, 1)
     parts = [
@@ -162,8 +165,8 @@ def _iterate(
         weights = (DEGREES_OF_FREEDOM + 1) / (DEGREES_OF_FREEDOM + residual2 / scale2)
         if given is None:
             unknown = np.sum((design @ covariance) * design, axis=2)
-            told = weights * (residual2 + unknown) / (predicted**2 + (rounding / share[:, None]) ** 2)
-            share = np.clip(np.sqrt(told.mean(axis=1)), prior.scatter_share / 30, 10.0)
+            ratios = weights * (residual2 + unknown) / (predicted**2 + (rounding / share[:, None]) ** 2)
+            share = np.clip(np.sqrt(ratios.mean(axis=1)), prior.scatter_share / 30, 10.0)
     scale2 = (share[:, None] * predicted) ** 2 + rounding**2
     misfit = np.sum(weights * residual2 / scale2, axis=1) + np.sum(z**2, axis=(1, 2))
     evidence = -0.5 * (misfit + np.sum(np.log(scale2 / weights), axis=1) + np.linalg.slogdet(precision)[1])
@@ -174,7 +177,7 @@ def _iterate(
 
 
 def _mixed_share(weights: Array, shares: Array) -> float:
-    """The scale of the t distribution whose 90 % interval is that of the mixture."""
+    """Return the scale of the t distribution that has the 90 % interval of the mixture."""
 
     def outside(interval: float) -> float:
         return float(weights @ t.cdf(interval / shares, DEGREES_OF_FREEDOM)) - 0.95
@@ -184,13 +187,13 @@ def _mixed_share(weights: Array, shares: Array) -> float:
 
 
 def _nearest(mean: Array, covariance: Array, lower: Array) -> Array:
-    """The most probable costs that are not below ``lower``."""
+    """Return the most probable costs that are not below ``lower``."""
     variances, directions = np.linalg.eigh(covariance)
-    # Directions that are known to the last digit must not overflow.
+    # Directions of vanishing variance must not overflow.
     root = directions.T / np.sqrt(np.maximum(variances, 1e-12 * variances[-1]))[:, None]
     return np.asarray(lsq_linear(root, root @ mean, bounds=(lower, np.inf)).x)
 
 
 def rounding_ms(latency_ms: Array) -> float:
-    """The standard deviation of rounding where all readings are whole milliseconds, else 0."""
+    """Return the standard deviation of rounding where all readings are whole milliseconds, else 0."""
     return float(1 / np.sqrt(12)) if np.all(latency_ms == np.round(latency_ms)) else 0.0

@@ -1,6 +1,6 @@
-"""What a linear form misses: a Gaussian process on the ratio of measured to summed latency, for the final ranking.
+"""Residual predictor: a Gaussian process on the ratio of measured to summed latency, for the final ranking.
 
-Never part of C(Z): it is not decomposable, and a search would exploit its errors.
+It is not part of C(Z), because it is not decomposable and a search would exploit its errors.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ResidualPredictor:
-    """``model``'s prediction times what ``regressor`` (scikit-learn) makes of the architecture's features."""
+    """The prediction of ``model``, multiplied by the ratio that ``regressor`` (scikit-learn) predicts."""
 
     model: CostModel
     regressor: Any
 
     def predict_many(self, choices: NDArray[np.intp]) -> Array:
-        """Latencies in ms of the deployed networks ``choices`` [N, edges of all cells]."""
-        ratio = np.exp(self.regressor.predict(features(self.model.space, choices)))
+        """Return latencies [N] in ms of the deployed networks ``choices`` [N, edges of all cells]."""
+        ratio = np.exp(self.regressor.predict(count_operations(self.model.space, choices)))
         return np.asarray(self.model.predict_many(choices) * ratio)
 
 
 def fit_residual(table: LatencyTable, sized: SizedSpace) -> ResidualPredictor:
-    """Fit on the networks that the table's correction was fitted on; the others stay unseen.
+    """Fit on the networks that the table's correction was fitted on; the others stay held out.
 
-    Raises HwnasError when the table holds no networks of this kind.
+    Raises HwnasError when the table holds no such networks.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -49,20 +49,22 @@ def fit_residual(table: LatencyTable, sized: SizedSpace) -> ResidualPredictor:
     space, key = sized.space, sized.key
     seen = [network for network in table.networks.get(key, []) if network.fitted]
     if not seen:
-        raise HwnasError(f"the table holds no measured networks of {key}", "measure it anew with 'hwnas profile'")
+        raise HwnasError(
+            f"the table holds no measured networks of {key}", "measure the table again with 'hwnas profile'"
+        )
     model = build_cost_models(table, sized)[LATENCY.name]
     choices = encode(space, [space.parse(network.architecture) for network in seen])
     ratio = np.log(np.array([network.latency_ms for network in seen]) / model.predict_many(choices))
     kernel = ConstantKernel(1e-3, (1e-6, 1e-1)) * RBF(5.0, (1.0, 100.0)) + WhiteKernel(1e-4, (1e-6, 1e-1))
     regressor = make_pipeline(StandardScaler(), GaussianProcessRegressor(kernel, random_state=0))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound: there is nothing left to learn
-        regressor.fit(features(space, choices), ratio)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound is fine
+        regressor.fit(count_operations(space, choices), ratio)
     return ResidualPredictor(model, regressor)
 
 
-def features(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
-    """[N, F]: in every cell kind, how often each operation is live, and how many inputs each node has."""
+def count_operations(space: SearchSpace, choices: NDArray[np.intp]) -> Array:
+    """Return, for every cell kind, the live edges of each operation and the inputs of each node: [N, F]."""
     columns = []
     for kind, chosen in space.by_cell(choices).items():
         cell = space.cells[kind]

@@ -15,7 +15,7 @@ from hwnas.cli.output import show_json
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
-    from hwnas.calibration.fit import Origin
+    from hwnas.calibration.fit import MeasurementOrigin
     from hwnas.spaces import SizedSpace
     from hwnas.tables.schema import LatencyTable
 
@@ -51,10 +51,10 @@ def table_fit(
 
     The table holds the cost of each operation on each edge, with error bars, and the error on left-out networks.
     """
-    from hwnas.calibration.fit import Origin
+    from hwnas.calibration.fit import MeasurementOrigin
     from hwnas.tables.schema import NOT_KNOWN
 
-    origin = Origin(
+    origin = MeasurementOrigin(
         device=device_name or measurements.stem,
         kind=device_kind,
         runtime=runtime or NOT_KNOWN,
@@ -70,7 +70,7 @@ def table_fit(
     _show_fit(table, space, out, as_json)
 
 
-def _fit(measurements: Path, sized: SizedSpace, origin: Origin, prior: str | None) -> LatencyTable:
+def _fit(measurements: Path, sized: SizedSpace, origin: MeasurementOrigin, prior: str | None) -> LatencyTable:
     from hwnas.calibration.fit import KINDS, fit_table
     from hwnas.calibration.measurements import read_measurements
     from hwnas.calibration.prior import generic_prior, pool_prior

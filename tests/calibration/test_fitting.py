@@ -26,7 +26,7 @@ from hwnas.calibration.design_matrix import (
     num_features,
 )
 from hwnas.calibration.experiment_design import choose_architectures
-from hwnas.calibration.fit import Origin, fit_table
+from hwnas.calibration.fit import MeasurementOrigin, fit_table
 from hwnas.calibration.intervals import half_intervals
 from hwnas.calibration.prior import generic_prior, pool_prior
 from hwnas.calibration.regression import Prior, fit_posterior
@@ -295,7 +295,12 @@ def test_budgets_are_kept_exactly_on_a_fitted_table_of_a_large_space() -> None:
     costs = np.abs(generator.normal(size=num_features(DARTS)))
     latency_ms = design_matrix(DARTS, choices) @ costs
     table = fit_table(
-        SizedSpace(DARTS, SMALL_DARTS), choices, latency_ms, generic_prior(DARTS), Origin("x"), lambda *_: None
+        SizedSpace(DARTS, SMALL_DARTS),
+        choices,
+        latency_ms,
+        generic_prior(DARTS),
+        MeasurementOrigin("x"),
+        lambda *_: None,
     )
     model = build_cost_models(table, SizedSpace(DARTS, SMALL_DARTS))["latency_ms"]
     least = model.predict(cheapest(model))
@@ -364,7 +369,7 @@ def test_from_a_design_to_a_prediction_with_error_bars(run: Run, tmp_path: Path)
         (f"architecture,latency_ms\n{CELLS[0]},nan\n", "line 2: .*nan"),
         (f"architecture,latency_ms\n{CELLS[0]},-1\n", "line 2: .*-1"),
         (f"architecture,latency_ms\n{CELLS[0]},1\n{CELLS[1]}\n", "line 3: "),
-        (f"architecture,latency_ms\n{CELLS[0]},1\n{CELLS[1]},2\n", "2 measurements, 3 are the least"),
+        (f"architecture,latency_ms\n{CELLS[0]},1\n{CELLS[1]},2\n", "2 measurements, fewer than 3"),
         (b"\xff\xfe", "not a CSV file"),
         (None, "does not exist"),
     ],
@@ -382,7 +387,7 @@ def test_bad_measurements_are_refused_in_one_line(
 def test_a_pool_that_does_not_know_the_network_is_refused(run: Run, tmp_path: Path) -> None:
     shelf = write_pool(tmp_path / "pool")
     result = run("table", "design", "--space", "darts", "--shelf", shelf)
-    assert_one_clear_line(result, "no table of the pool knows network darts")
+    assert_one_clear_line(result, "no table of the pool is for network darts")
     assert_one_clear_line(run("table", "design", "--shelf", tmp_path / "nowhere"), "nowhere")
     assert_one_clear_line(
         run("table", "fit", "--measurements", tmp_path / "m.csv", "--out", "t.json", "--device-kind", "toaster"),

@@ -8,7 +8,7 @@ from hwnas.calibration.design_matrix import (
     design_matrix,
     flat,
 )
-from hwnas.calibration.fit import Origin, fit_table
+from hwnas.calibration.fit import MeasurementOrigin, fit_table
 from hwnas.calibration.prior import generic_prior
 from hwnas.calibration.regression import Prior
 from hwnas.cost.model import Array, build_cost_models
@@ -37,7 +37,7 @@ def timed(costs: Array, choices: np.ndarray, scatter: float, seed: int = 0) -> A
 
 def fitted(choices: np.ndarray, latency_ms: Array, prior: Prior | None = None, name: str = "made up") -> LatencyTable:
     known = prior or generic_prior(NB201)
-    return fit_table(SizedSpace(NB201, CIFAR), choices, latency_ms, known, Origin(name), lambda *_: None)
+    return fit_table(SizedSpace(NB201, CIFAR), choices, latency_ms, known, MeasurementOrigin(name), lambda *_: None)
 
 
 def predictions(table: LatencyTable, choices: np.ndarray) -> Array:
