@@ -1,4 +1,4 @@
-"""Budgets: upper bounds in the user's own units, and what a device allows before anything is searched."""
+"""Budgets: upper bounds in physical units, parsed and previewed against a space on a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.budgets.derive import Limits, cheapest
-from hwnas.budgets.infeasible import contradiction
+from hwnas.budgets.infeasible import conflicting_limits
 from hwnas.budgets.text import split_device
 from hwnas.cost.build import CostFunction
 from hwnas.cost.metric import BYTE_UNITS, BYTES, LATENCY, METRICS, Metric
@@ -33,9 +33,9 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds on metrics. ``name`` is safe as a folder's name, ``text`` what the user wrote.
+    """Upper bounds on metrics, by the metric's name. ``text`` is the user's, ``name`` is safe as the name of a folder.
 
-    One that names devices (``4ms@phone,3ms@cpu``) limits ``latency_ms@phone`` and so on, by one network for all.
+    A budget that names devices (``4ms@phone,3ms@cpu``) limits ``latency_ms@phone`` and so on, for one network on all.
     """
 
     text: str
@@ -47,7 +47,7 @@ class Budget:
 
     @property
     def devices(self) -> list[str]:
-        """The devices that the limits name."""
+        """The devices that the limits name, each once."""
         return _devices(self.limits)
 
     def describe(self) -> str:
@@ -55,7 +55,7 @@ class Budget:
 
 
 def format_amount(metric: str, value: float) -> str:
-    """A cost with its unit, for people."""
+    """Return a cost with its unit, for people."""
     return Metric.parse(metric).format(value)
 
 
@@ -66,12 +66,11 @@ def _devices(metrics: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Preview:
-    """How one metric is spread over a space.
+    """The distribution of one metric over a space.
 
-    ``choices`` [N, edges of all cells] are every architecture when ``exact`` (the space can be enumerated), else
-    uniform random ones; ``costs`` [N] is what they cost. ``least`` is exact either way, taken over networks in which
-    every cell has a path from an input to an output; ``greatest`` is that of the costliest operation on every edge, or
-    the costliest seen, if that is more.
+    ``choices`` [N, edges of all cells] are all architectures when ``exact`` (the space can be enumerated), otherwise
+    uniform random ones; ``costs`` [N] are their costs. ``least`` is the exact minimum over architectures with a path
+    through every cell. ``greatest`` is the cost of the costliest operation on every edge, or the largest of ``costs``.
     """
 
     model: CostFunction
@@ -94,7 +93,7 @@ class Preview:
         return float(np.percentile(self.costs, q))
 
     def percentile_error(self, q: float) -> float:
-        """Standard error of a sampled percentile (half the distance between order statistics one sigma away)."""
+        """Return the standard error of a percentile: half the distance between order statistics one sigma away."""
         if self.exact:
             return 0.0
         sigma = 100 * np.sqrt(q / 100 * (1 - q / 100) / len(self.costs))
@@ -102,7 +101,7 @@ class Preview:
 
 
 def _costliest(model: CostFunction) -> NDArray[np.intp]:
-    """The costliest operation of every edge [edges of all cells]."""
+    """Return the costliest operation of every edge [edges of all cells]."""
     if isinstance(model, PeakModel):
         return model.heaviest()
     space, (_, edges) = model.space, model.linear()
@@ -111,16 +110,14 @@ def _costliest(model: CostFunction) -> NDArray[np.intp]:
 
 
 def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
-    """Every architecture of the space as operation indices, or a uniform sample with a fixed seed; and which it is."""
+    """Return all architectures of a space as operation indices and True, or a uniform sample (fixed seed) and False."""
     if space.num_architectures <= ENUMERABLE:
         return every_choice(space), True
     return np.random.default_rng(0).integers(len(space.operations), size=(SAMPLES, space.num_edges)), False
 
 
 def preview(models: Mapping[str, CostFunction]) -> dict[str, Preview]:
-    """The spread of every metric over the space, over one set of architectures (of peak memory over the first of a
-    sample).
-    """
+    """Preview every metric over one set of architectures; peak memory over the first of a sample."""
     space = next(iter(models.values())).space
     choices, exact = all_choices(space)
     few = choices if exact else choices[:PEAK_SAMPLES]
@@ -131,24 +128,25 @@ def preview(models: Mapping[str, CostFunction]) -> dict[str, Preview]:
 
 
 def share_within(previews: Mapping[str, Preview], budget: Budget) -> float:
-    """The share of the architectures previewed for all of the budget's metrics that keep every limit."""
+    """Return the share of the previewed architectures that keep every limit."""
     return float(np.logical_and.reduce(list(_keeps(previews, budget).values())).mean())
 
 
 def _keeps(previews: Mapping[str, Preview], budget: Budget) -> dict[str, NDArray[np.bool_]]:
-    """For every limit, which [N] of the architectures that were previewed for all of the budget's metrics keep it."""
+    """Return for every limit a mask [N] of the architectures, previewed for all its metrics, that keep it."""
     number = min(len(previews[metric].choices) for metric in budget.limits)
     return {metric: previews[metric].costs[:number] <= bound for metric, bound in budget.limits.items()}
 
 
 def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
-    """Read one budget: limits joined by commas, relative ones resolved against the previews.
+    """Parse a budget: limits joined by commas, with relative ones resolved against the previews.
 
     ``mild``, ``moderate``, ``aggressive`` are the 75th, 50th and 25th percentile of latency over the space's
-    architectures; ``60%`` is that share of the greatest latency. ``-macs`` behind either, or another of NAMES, takes
-    that metric. ``@NAME`` behind a latency says on which device; ``previews`` then hold joint_models' metrics. Raises
-    HwnasError for an unknown unit or device, a latency without its device among others or another metric with one, when
-    no architecture of the space is so cheap, or when limits contradict each other.
+    architectures; ``60%`` is that share of the greatest latency. ``-macs``, or another metric's option, after either
+    takes that metric. ``@NAME`` after a measured metric names the device; ``previews`` are then of ``joint_models``.
+
+    Raises HwnasError for an unknown unit or device, for a device that is missing or does not matter, and for limits
+    that no architecture of the space keeps.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):
@@ -178,13 +176,13 @@ def limits_of(previews: Mapping[str, Preview], budget: Budget) -> Limits:
 
 
 def require_possible(text: str, limits: Limits, inputs_per_node: int | None = None) -> None:
-    """Raise HwnasError that says how far down each limit can go, when no architecture keeps all of the budget's."""
-    if least := contradiction(limits, inputs_per_node):
-        raise HwnasError(f"budget {text!r} cannot be met: {describe_contradiction(limits, least)}", "give a larger one")
+    """Raise HwnasError with the minimum of each metric where no architecture keeps all limits."""
+    if least := conflicting_limits(limits, inputs_per_node):
+        raise HwnasError(f"budget {text!r} cannot be met: {describe_conflict(limits, least)}", "give a larger one")
 
 
-def describe_contradiction(limits: Limits, least: Mapping[str, float]) -> str:
-    """In words, the ``least`` that ``hwnas.budgets.infeasible`` has found."""
+def describe_conflict(limits: Limits, least: Mapping[str, float]) -> str:
+    """Describe the result of ``conflicting_limits``."""
     bounds = " and ".join(f"{metric} <= {format_amount(metric, limits[metric][1])}" for metric in least)
     if len(least) == 1:
         return f"no architecture has {bounds}, the least is {', '.join(format_amount(m, v) for m, v in least.items())}"
@@ -193,8 +191,9 @@ def describe_contradiction(limits: Limits, least: Mapping[str, float]) -> str:
 
 
 def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str, float] | None:
-    """Without which limit most architectures would keep the budget, and the share that then would; exact or sampled as
-    the previews are. None where no single limit's removal lets another architecture in.
+    """Return the limit whose removal admits most architectures, and the share that then keep the budget.
+
+    The share is exact or sampled as the previews are. None where no single limit's removal admits another architecture.
     """
     keeps = _keeps(previews, budget)
     without = {

@@ -1,18 +1,18 @@
-"""The closed loop: which architecture to time next, until one keeps its latency budgets as timed and little is wasted.
+"""The re-timing loop: time architectures, one after the other, until a good one meets its latency budgets.
 
-A table predicts with an error, so the most probable architecture within a budget may break it on the device, and a
-better one just outside may keep it. The first attempt is plain derivation. Then, with s the scale of the table's error
-(Student's t) and v what an architecture is worth (its log probability), the next one maximises
+A table predicts with an error. The most probable architecture within a budget may therefore break it on the device, and
+a better one just outside may keep it. The first attempt is plain derivation. Let s be the scale of the table's error
+(Student's t), v the value of an architecture (its log probability) and B the budget. The next attempt maximises
 
-    P(latency <= B) sqrt(max(0, v - v0)),   v0: of the best one that was timed within B, or of a safe one
+    P(latency <= B) sqrt(max(0, v - v0)),   v0: value of the best one timed within B, or of a safe one
 
-over the architectures that no other beats in both v and predicted latency, SPAN s around B: the expected improvement of
-constrained Bayesian optimisation (Gardner et al., ICML 2014), where v is known and the root makes a sure small gain
-better than an unlikely large one. While none has kept B, the last attempts go to safer and safer bounds, tightened by
-the bias measured so far. Nothing is trained.
+over the Pareto set of v and predicted latency, SPAN s around B. This is the expected improvement of constrained
+Bayesian optimisation (Gardner et al., ICML 2014) with a known v; the root prefers a sure small gain to an unlikely
+large one. While no attempt has kept B, the last ones take ever safer bounds, tightened by the bias measured so far.
+Nothing is trained.
 
-Where a table has no error bars, or says that it does not err (one made up), the bound is tightened by the measured bias
-until an architecture keeps it.
+Where a table has no error bars, or errors of 0 as a made-up one has, the bound is tightened by the measured bias until
+an architecture keeps it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from hwnas.calibration.intervals import ERROR_DEGREES
 from hwnas.spaces import Architecture
 
 MOST_ATTEMPTS = 5
-SAFE = (1.0, 2.5)  # scales below the budget, at the last attempts but one and the last
+SAFE = (1.0, 2.5)  # scales below the budget, in the last two attempts
 SPAN = 3.0
-LEAST_CHANCE = 0.02  # an improvement that is less likely is not timed
+LEAST_CHANCE = 0.02  # less likely improvements are not timed
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An architecture, what it is worth, and by metric its predicted latency and the scale of that prediction's error.
+    """An architecture, its value, and by metric its predicted latency and the scale of the prediction's error.
 
-    ``error_ms`` is None where the table has no error bars.
+    ``error_ms`` is None where a table has no error bars.
     """
 
     architecture: Architecture
@@ -66,15 +66,15 @@ def close_loop(
     measure: Callable[[Candidate], Mapping[str, float]],
     budget_ms: Bounds,
     step: float,
-    tell: Callable[[Attempt, Candidate, Bounds], None] = lambda attempt, following, bounds: None,
+    callback: Callable[[Attempt, Candidate, Bounds], None] = lambda attempt, following, bounds: None,
     reading_step_ms: Mapping[str, float] | None = None,
 ) -> list[Attempt]:
-    """At most MOST_ATTEMPTS timed architectures, in their order; ``best_of`` says which one to take.
+    """Time at most MOST_ATTEMPTS architectures and return them in order; ``best_of`` selects one of them.
 
-    ``propose(bounds, excluded)`` is the best architecture predicted within the bounds that is not excluded, None where
-    there is none; ``step`` how far apart, in scales of the error, the bounds are at which improvements are looked for
-    (0: every one of the predicted Pareto set). ``tell`` hears the last attempt and what is timed next, within which
-    bounds. ``reading_step_ms`` is by metric how the clock rounds: a latency reads as within B if it is below the last
+    ``propose(bounds, excluded)`` returns the best architecture that is predicted within the bounds and not excluded, or
+    None. ``step`` is the distance, in scales of the error, of the bounds at which improvements are searched (0: every
+    point of the predicted Pareto set). ``callback`` gets the last attempt, the next candidate and its bounds.
+    ``reading_step_ms`` is the resolution of the clock by metric: a latency reads as within B if it is below the last
     reading within B plus half a step.
     """
     steps = reading_step_ms or {}
@@ -86,12 +86,12 @@ def close_loop(
         attempts.append(Attempt(candidate, bounds, measure(candidate)))
         following = _next(propose, attempts, budget_ms, seen_ms, step) if len(attempts) < MOST_ATTEMPTS else None
         if following:
-            tell(attempts[-1], *following)
+            callback(attempts[-1], *following)
     return attempts
 
 
 def best_of(attempts: Collection[Attempt], budget_ms: Bounds) -> Attempt:
-    """The most valuable attempt that keeps the budget; where none does, the one that breaks it least."""
+    """Return the most valuable attempt that keeps the budget, or the one that breaks it least."""
     kept = [attempt for attempt in attempts if attempt.keeps(budget_ms)]
     if kept:
         return max(kept, key=lambda attempt: attempt.candidate.value)
@@ -119,7 +119,11 @@ def _next(
     left = MOST_ATTEMPTS - len(attempts)
     bias = {metric: _bias(attempts, metric) for metric in budget_ms}
     safe = None
-    for scales in (SAFE[-min(left, len(SAFE))] if left <= len(SAFE) else SAFE[-1], 1.0, 0.0):  # the first that exists
+    for scales in (
+        SAFE[-min(left, len(SAFE))] if left <= len(SAFE) else SAFE[-1],
+        1.0,
+        0.0,
+    ):  # the first that has a candidate
         bounds = {m: bound * max(1 - scales * share, 0.0) / bias[m] for m, bound in seen_ms.items()}
         safe = safe or _proposed(propose, bounds, tried)
     if left > len(SAFE) and safe:
@@ -130,32 +134,32 @@ def _next(
 def _improved(
     propose: Propose, seen_ms: Bounds, share: float, step: float, tried: list[Architecture], least_value: float
 ) -> tuple[Candidate, Bounds] | None:
-    """The untried architecture of the predicted Pareto set of greatest expected improvement on ``least_value``."""
+    """Return the untried architecture of the predicted Pareto set with the greatest expected improvement."""
     best: tuple[float, Candidate, Bounds] | None = None
     scales = SPAN
     while scales >= -SPAN:
         bounds = {metric: bound * (1 + scales * share) for metric, bound in seen_ms.items()}
         candidate = propose(bounds, tried)
-        if candidate is None or candidate.value <= least_value:  # nor is any at a tighter bound
+        if candidate is None or candidate.value <= least_value:  # so it is at any tighter bound
             break
         chance = _chance(candidate, seen_ms)
         worth = chance * math.sqrt(candidate.value - least_value)
         if chance >= LEAST_CHANCE and (best is None or worth > best[0]):
             best = worth, candidate, bounds
-        # The next bound is one that this candidate breaks.
+        # This candidate breaks the next bound.
         reached = max((candidate.predicted_ms[m] / bound - 1) / share for m, bound in seen_ms.items())
         scales = min(scales - max(step, 1e-3), reached - 1e-6)
     return (best[1], best[2]) if best else None
 
 
 def _bias(attempts: list[Attempt], metric: str) -> float:
-    """The geometric mean of measured over predicted, or 1 if that is less."""
+    """Return the geometric mean of measured over predicted latency, at least 1."""
     logs = [math.log(a.measured_ms[metric] / a.candidate.predicted_ms[metric]) for a in attempts]
     return max(1.0, math.exp(sum(logs) / len(logs)))
 
 
 def _chance(candidate: Candidate, seen_ms: Bounds) -> float:
-    """The probability that the latencies, whose errors are taken as independent, are all below ``seen_ms``."""
+    """Return the probability that all latencies are below ``seen_ms``, with independent errors."""
     assert candidate.error_ms is not None
     chance = 1.0
     for metric, bound in seen_ms.items():

@@ -1,4 +1,4 @@
-"""Derivation: the most probable architecture that keeps every limit, as a small integer program.
+"""Derivation: find the most probable architecture that keeps every limit, by a small integer program.
 
     maximise    sum over e, o of z[e, o] * log p(o | e)
     subject to  C_m(z) <= B_m for every limited metric m, and the space's rules
@@ -7,12 +7,12 @@ solved exactly with HiGHS (through scipy). The cost is that of the deployed netw
 on a path from an input to an output, a node with n live inputs pays n - 1 additions, and what the runtime shares is
 paid once.
 
-The program may see a little less than the exact cost (hwnas.cost.model; a rewrite next to a dead edge, HiGHS's
-tolerance), never more. Every result is judged by the exact cost, and one that is over a bound is cut off. Spaces that
+The cost in the program may be slightly below the exact cost (hwnas.cost.model; rewrites next to dead edges, HiGHS's
+tolerance), never above. Every result is checked against the exact cost and cut off if it is over a bound. Spaces that
 can be enumerated are enumerated instead.
 
-Peak memory (hwnas.cost.peak) is no sum. Where a result is over its limit, what makes it so is cut off, too: choices on
-some edges of a cell, with every operation that is as bad there, that are too much whatever the other edges are.
+Peak memory (hwnas.cost.peak) is no sum. Where a result is over its limit, its cause is cut off, too: choices on some
+edges of a cell that exceed the limit whatever the other edges are, with every operation that needs as much there.
 
 Binary z choose operations; the continuous variables below take their least feasible values, which for binary z are the
 exact ones:
@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from hwnas.budgets.integer_program import CellVariables, Program, addition_rows, shared_rows
+from hwnas.budgets.integer_program import CellVariables, IntegerProgram, addition_rows, shared_rows
 from hwnas.calibration.design_matrix import connected
 from hwnas.cost.build import CostFunction
 from hwnas.cost.model import Array, CostModel
@@ -50,17 +50,17 @@ from hwnas.spaces.encoding import ENUMERABLE, decode, every_choice
 
 Limits = Mapping[str, tuple[CostFunction, float]]
 LEAST_LOG_PROBABILITY = -60.0
-MOST_IN_VAIN = 1_000
+MOST_REJECTED = 1_000
 OBJECTIVE_SIZE = 1e3  # of the largest coefficient: HiGHS stops within 1e-6 of the optimum
 
 
 def derive(
     space: SearchSpace, log_probability: Mapping[str, Array], limits: Limits, inputs_per_node: int | None = None
 ) -> Architecture:
-    """The most probable architecture within all limits.
+    """Return the most probable architecture within all limits.
 
-    ``log_probability[kind]`` is [E, K]; ``limits[metric]`` a metric's model and its bound. ``inputs_per_node`` = 2 is
-    DARTS's rule (exactly two edges other than ``none`` into every node); None keeps every edge's own choice, as SNAS.
+    ``log_probability[kind]`` is [E, K]; ``limits[metric]`` is a metric's model and its bound. ``inputs_per_node`` = 2
+    is DARTS's rule (exactly two edges other than ``none`` into every node); None sets no rule, as in SNAS.
 
     Raises HwnasError when no architecture keeps the limits.
     """
@@ -74,7 +74,7 @@ def derive_best(
     inputs_per_node: int | None,
     number: int,
 ) -> list[Architecture]:
-    """The ``number`` most probable architectures within all limits, best first; all of them where there are fewer.
+    """Return the ``number`` most probable architectures within all limits, best first, or all where there are fewer.
 
     The other arguments are those of ``derive``. Raises HwnasError when no architecture keeps the limits.
     """
@@ -87,16 +87,16 @@ def derive_best(
 def ranked(
     space: SearchSpace, log_probability: Mapping[str, Array], limits: Limits, inputs_per_node: int | None
 ) -> Iterator[Architecture]:
-    """Every architecture within all limits, the most probable first; none where no architecture keeps them.
+    """Yield every architecture within all limits, the most probable first.
 
     The arguments are those of ``derive``. Raises HwnasError for NaN, for a limit that is not finite, and when too many
-    of the most probable are over a limit by less than the program sees.
+    of the most probable are over a limit by less than the program resolves.
     """
     yield from _ranked(space, clipped(log_probability), None, limits, inputs_per_node)
 
 
 def cheapest(model: CostFunction, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
-    """The architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
+    """Return the architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
     found = next(_ranked(model.space, None, model, limits or {}, inputs_per_node), None)
     if found is None:
         raise _none_within(model.space, limits or {})
@@ -104,7 +104,7 @@ def cheapest(model: CostFunction, limits: Limits | None = None, inputs_per_node:
 
 
 def clipped(log_probability: Mapping[str, Array]) -> dict[str, Array]:
-    """What derivation adds up: log p, and never less than LEAST_LOG_PROBABILITY. Raises HwnasError for NaN."""
+    """Return log p, clipped to at least LEAST_LOG_PROBABILITY. Raises HwnasError for NaN."""
     for kind, values in log_probability.items():
         if np.isnan(values).any():
             raise HwnasError(f"the logits of cell {kind} hold NaN", "lower the learning rates and search again")
@@ -112,7 +112,7 @@ def clipped(log_probability: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def scores(space: SearchSpace, log_probability: Mapping[str, Array], choices: NDArray[np.intp]) -> Array:
-    """The log probabilities [N] of the architectures ``choices`` [N, edges of all cells], as derivation sees them."""
+    """Return the clipped log probabilities [N] of the architectures ``choices`` [N, edges of all cells]."""
     table = np.concatenate([clipped(log_probability)[kind] for kind in space.cells])
     return np.asarray(table[np.arange(len(table)), choices].sum(axis=1))
 
@@ -124,8 +124,9 @@ def _ranked(
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:
-    """Every architecture within the limits, the most probable first, or with ``least`` the cheapest (of a peak, one
-    alone).
+    """Yield every architecture within the limits, the most probable first, or with ``least`` the cheapest.
+
+    With a peak as ``least`` it yields one architecture.
     """
     if space.num_architectures <= ENUMERABLE:
         return _enumerate(space, score, least, limits, inputs_per_node)
@@ -152,7 +153,7 @@ def _enumerate(
 
 
 def keeps_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
-    """Which architectures [N] have a path from an input to an output in every cell, and the nodes' number of inputs."""
+    """Return a mask [N] of the architectures with a path through every cell and ``inputs_per_node`` at every node."""
     allowed = connected(space, choices)
     for kind, chosen in space.by_cell(choices).items():
         cell, used = space.cells[kind], chosen != space.operations.index(NONE)
@@ -167,10 +168,10 @@ def _none_within(space: SearchSpace, limits: Limits) -> HwnasError:
 
 
 def _lowest_peak(model: PeakModel, limits: Limits, inputs_per_node: int | None) -> Iterator[Architecture]:
-    """One whose peak is as low as any could be, else the last of ever lower peaks."""
+    """Yield the architecture of the lowest peak."""
     space, own = model.space, limits[model.metric][1] if model.metric in limits else np.inf
     indifferent = {kind: np.zeros((len(cell.edges), len(space.operations))) for kind, cell in space.cells.items()}
-    # Of another limit it looks for the least: what is just over it, unseen by the program, is then not met first.
+    # Minimising another limited cost avoids results just over its limit, which the program cannot resolve.
     other = next((limited for limited, _ in limits.values() if isinstance(limited, CostModel)), None)
 
     def within(bound: float) -> Architecture | None:
@@ -192,7 +193,7 @@ def _integer_program(
     limits: Limits,
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:
-    program = Program()
+    program = IntegerProgram()
     cells = {kind: _add_cell(program, space, cell, inputs_per_node) for kind, cell in space.cells.items()}
     objective: dict[int, float] = {}
     if score is not None:
@@ -204,30 +205,32 @@ def _integer_program(
     _add_covers(program, cells, [cover for model, bound in peaks for cover in model.known_covers(bound)])
     for metric, (model, bound) in limits.items():
         if isinstance(model, PeakModel):
-            continue  # no row of costs tells it
+            continue  # a peak is no sum over edges
         row = _cost_row(program, model, cells)
         size = max(abs(bound), 1e-12)
-        # One part in 10^9 above the bound is let in here and judged exactly below: HiGHS works to a tolerance.
+        # HiGHS works to a tolerance: one part in 10^9 above the bound is allowed here, and checked exactly below.
         program.add({c: v / size for c, v in row.items()}, upper=(bound - model.base) / size + 1e-9)
         if not np.isfinite(bound):
             raise HwnasError(f"the limit on {metric} is not a finite number")
 
     tolerance = 1e-8 * max((abs(value) for value in objective.values()), default=1.0)
-    waiting: list[tuple[float, int, Architecture]] = []  # those found, by what they are truly worth
-    vain = 0
+    waiting: list[tuple[float, int, Architecture]] = []  # results found, by their exact objective
+    rejected = 0
     while (optimum := _optimum(program, objective, cells)) is not None:
         value, choices = optimum
-        architecture, vain = decode(space, choices), vain + 1
+        architecture, rejected = decode(space, choices), rejected + 1
         if all(model.predict(architecture) <= bound for model, bound in limits.values()):
             one = choices[None]
             worth = -scores(space, score or {}, one) if least is None else least.predict_many(one) - least.base
             heappush(waiting, (float(worth[0]), len(program.rows), architecture))
-        while waiting and waiting[0][0] <= value + tolerance:  # the program sees no more than is true: none is better
+        while (
+            waiting and waiting[0][0] <= value + tolerance
+        ):  # the program underestimates costs: no later one is better
             yield heappop(waiting)[2]
-            vain = 0
-        if vain > MOST_IN_VAIN:
+            rejected = 0
+        if rejected > MOST_REJECTED:
             raise HwnasError(
-                "too many of the most probable architectures are over the budget by less than the program sees",
+                "too many of the most probable architectures are over the budget by less than the program resolves",
                 "give a slightly smaller or larger one",
             )
         _add_covers(program, cells, [cover for model, bound in peaks for cover in model.find_covers(choices, bound)])
@@ -236,15 +239,15 @@ def _integer_program(
     yield from (architecture for _, _, architecture in sorted(waiting))
 
 
-def _add_covers(program: Program, cells: Mapping[str, CellVariables], covers: Iterable[Cover]) -> None:
-    """Not all choices of a cover at once."""
+def _add_covers(program: IntegerProgram, cells: Mapping[str, CellVariables], covers: Iterable[Cover]) -> None:
+    """Forbid the choices of each cover together."""
     for cover in covers:
         choose = cells[cover.kind].choose
         row = {int(choose[e, o]): 1.0 for e, operations in cover.choices for o in operations}
         program.add(row, upper=len(cover.choices) - 1)
 
 
-def _add_cell(program: Program, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> CellVariables:
+def _add_cell(program: IntegerProgram, space: SearchSpace, cell: Cell, inputs_per_node: int | None) -> CellVariables:
     edges, operations = len(cell.edges), len(space.operations)
     choose = program.variables(edges * operations, binary=True).reshape(edges, operations)
     runs = program.variables(edges * operations).reshape(edges, operations)
@@ -282,8 +285,8 @@ def _add_cell(program: Program, space: SearchSpace, cell: Cell, inputs_per_node:
     return CellVariables(choose, runs, additions)
 
 
-def _cost_row(program: Program, model: CostModel, cells: Mapping[str, CellVariables]) -> dict[int, float]:
-    """The coefficients of a metric, and the variables that only this metric needs."""
+def _cost_row(program: IntegerProgram, model: CostModel, cells: Mapping[str, CellVariables]) -> dict[int, float]:
+    """Return the coefficients of a metric, after adding the variables that only this metric needs."""
     row: dict[int, float] = {}
     for kind, variables in cells.items():
         cost = model.cells[kind]
@@ -291,16 +294,16 @@ def _cost_row(program: Program, model: CostModel, cells: Mapping[str, CellVariab
         row.update(zip(columns.ravel().tolist(), cost.edges.ravel().tolist(), strict=True))
         for column, always in zip(variables.choose.ravel().tolist(), cost.always.ravel().tolist(), strict=True):
             row[column] = row.get(column, 0.0) + always
-        for e, o in np.argwhere(cost.edges < 0).tolist():  # a gain: only where the operation is chosen
+        for e, o in np.argwhere(cost.edges < 0).tolist():  # a negative cost counts only where the operation is chosen
             program.add({int(columns[e, o]): 1.0, int(variables.choose[e, o]): -1.0}, upper=0)
         row |= addition_rows(program, model, kind, variables) | shared_rows(program, model, kind, variables)
     return {column: value for column, value in row.items() if value}
 
 
 def _optimum(
-    program: Program, objective: Mapping[int, float], cells: Mapping[str, CellVariables]
+    program: IntegerProgram, objective: Mapping[int, float], cells: Mapping[str, CellVariables]
 ) -> tuple[float, np.ndarray] | None:
-    """The least value of the objective, and the operation of every edge there; None: nothing keeps the rows."""
+    """Return the least value of the objective and the operation of every edge there, or None where infeasible."""
     costs = np.zeros(program.columns)
     costs[list(objective)] = list(objective.values())
     size = (np.abs(costs).max() or 1.0) / OBJECTIVE_SIZE
@@ -327,7 +330,7 @@ def _optimum(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing reaches standard output: HiGHS now and then prints a line there that a machine would take for results."""
+    """Silence standard output: HiGHS sometimes prints a line there, which would corrupt ``--json`` output."""
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)

@@ -1,4 +1,4 @@
-"""Several limits at once: whether one architecture can keep them all, and which of them contradict each other."""
+"""Infeasible budgets: find the limits that no architecture keeps together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hwnas.errors import HwnasError
 
 
 def least_under_others(limits: Limits, inputs_per_node: int | None = None) -> dict[str, float]:
-    """How far every limited metric can go down while the others keep their limits, exactly.
+    """Return the exact minimum of every limited metric while the others keep their limits.
 
-    Raises HwnasError where the others of some metric cannot all be kept.
+    Raises HwnasError where no architecture keeps the limits on the others.
     """
     least = {}
     for metric, (model, _) in limits.items():
@@ -18,11 +18,11 @@ def least_under_others(limits: Limits, inputs_per_node: int | None = None) -> di
     return least
 
 
-def contradiction(limits: Limits, inputs_per_node: int | None = None) -> dict[str, float]:
-    """Limits that no architecture keeps together, though it could without any one of them.
+def conflicting_limits(limits: Limits, inputs_per_node: int | None = None) -> dict[str, float]:
+    """Return a minimal set of limits that no architecture keeps together; empty where all limits can be kept.
 
-    Each with the least that its metric can be under the others of them. Empty where all limits can be kept. Raises
-    HwnasError when the space's rules alone leave no architecture.
+    Without any one of them the others can be kept. Each comes with the minimum of its metric under the others. Raises
+    HwnasError when the rules of the space alone leave no architecture.
     """
     if _possible(limits, inputs_per_node):
         return {}

@@ -1,14 +1,14 @@
-"""An integer program under construction, and what a runtime's rewrites save as rows of it.
+"""An integer program under construction, with the rows for the savings of a runtime's rewrites.
 
-The rows for the rewrites (hwnas.cost.fusion) say, for binary z and h, what hwnas.cost.model counts:
+For binary z and h, the rows for the rewrites (hwnas.cost.fusion) equal the costs of hwnas.cost.model:
 
-    h[e] <= z[e, copy], 1 - y of any other edge into the node      the node passes the tensor of e's source on
+    h[e] <= z[e, copy], 1 - y of any other edge into the node      the node is the tensor of e's source
     q[n, p] >= y[e, o] out of n, q[m, p] + h[n, m] - 1             piece p is needed of node n's tensor
     k[n] >= y of what reads n and is no ReLU, k[m] + h[n, m] - 1   n's tensor itself is kept
-    r[n] <= 1 - k[n], and what tells that a convolution wrote n    the ReLU of n is free
+    r[n] <= 1 - k[n], and 0 unless a convolution wrote n           the ReLU of n is free
     s[n, p] >= q[n, p] - sum of h into n - r[n]                    the piece is paid for
 
-What they leave out (dead edges in the conditions on r) makes them see too little, never too much: no architecture
+They ignore dead edges in the conditions on r. The cost may therefore come out too low, never too high: no architecture
 within a budget is lost.
 """
 
@@ -27,8 +27,8 @@ Row = dict[int, float]
 
 
 @dataclass
-class Program:
-    """Rows of a linear program under construction: each is coefficients by column, and its bounds."""
+class IntegerProgram:
+    """Rows of an integer program under construction: coefficients by column, and bounds of the sum."""
 
     rows: list[Row] = field(default_factory=list)
     lower: list[float] = field(default_factory=list)
@@ -38,6 +38,7 @@ class Program:
     unbounded: list[int] = field(default_factory=list)  # the others lie between 0 and 1
 
     def variables(self, count: int, binary: bool = False, unbounded: bool = False) -> np.ndarray:
+        """Add columns and return their indices."""
         block = np.arange(self.columns, self.columns + count)
         self.columns += count
         if unbounded:
@@ -54,13 +55,15 @@ class Program:
 
 @dataclass(frozen=True)
 class CellVariables:
+    """Columns of one cell kind, named as in hwnas.budgets.derive."""
+
     choose: np.ndarray  # z [E, K]
     runs: np.ndarray  # y [E, K]
     additions: np.ndarray  # t [nodes]
 
 
 def total(*terms: tuple[Iterable[int], float]) -> Row:
-    """The row of a sum of columns, each group with its coefficient."""
+    """Return the row of a sum of groups of columns, each with its coefficient."""
     row: Row = {}
     for columns, coefficient in terms:
         for column in columns:
@@ -70,7 +73,7 @@ def total(*terms: tuple[Iterable[int], float]) -> Row:
 
 @dataclass(frozen=True)
 class _Edges:
-    """The columns of one cell's edges by what their operations do: of y, and of z where a row must not be evaded."""
+    """The columns of one cell's edges by property of their operations: z where a row must be tight, else y."""
 
     cell: Cell
     used: list[list[int]]  # z of every operation but none
@@ -93,11 +96,11 @@ def _edges(model: CostModel, kind: str, variables: CellVariables) -> _Edges:
     )
 
 
-def addition_rows(program: Program, model: CostModel, kind: str, variables: CellVariables) -> Row:
-    """What the additions of one cell kind cost: the dearer ones are those that no convolution makes as it writes.
+def addition_rows(program: IntegerProgram, model: CostModel, kind: str, variables: CellVariables) -> Row:
+    """Add the rows of the additions of one cell kind, and return their costs.
 
-    A node's inputs are added up in order; the first is added to nothing, and if a convolution wrote it the second is
-    added by that one.
+    Additions that no convolution performs cost more. A node's inputs are added up in order; the first needs no
+    addition, and if a convolution wrote it, that convolution adds the second.
     """
     cost = model.cells[kind]
     row = dict.fromkeys(variables.additions.tolist(), min(cost.fused_addition, cost.addition))
@@ -109,15 +112,15 @@ def addition_rows(program: Program, model: CostModel, kind: str, variables: Cell
         into = edges.cell.edges_into(node)
         not_fused = [column for e in into for column in edges.runs_plain[e]]
         program.add(total(([plain[number]], 1), (not_fused, -1)), lower=-1)
-        for first, second in combinations(into, 2):  # these two are convolutions, and nothing is before or between them
+        for first, second in combinations(into, 2):  # both are convolutions, with no input before or between them
             others = [c for e in into if e < second and e != first for c in edges.used[e]]
             both = [c for e in (first, second) for c in set(edges.runs[e]) - set(edges.runs_plain[e])]
             program.add(total(([plain[number]], 1), (not_fused, -1), (both, -1), (others, 1)), lower=-2)
     return row | dict.fromkeys(plain, cost.addition - cost.fused_addition)
 
 
-def shared_rows(program: Program, model: CostModel, kind: str, variables: CellVariables) -> Row:
-    """What the pieces cost that edges share which read the same tensor: ReLU and pooling, each once for a tensor."""
+def shared_rows(program: IntegerProgram, model: CostModel, kind: str, variables: CellVariables) -> Row:
+    """Add the rows of the pieces that edges share (each once for a tensor), and return their costs."""
     cost, edges = model.cells[kind], _edges(model, kind, variables)
     if not (cost.piece >= 0).any():
         return {}
@@ -134,7 +137,7 @@ def shared_rows(program: Program, model: CostModel, kind: str, variables: CellVa
     for e, o in np.argwhere(cost.piece >= 0).tolist():
         at = cell.edges[e][0], int(cost.piece[e, o])
         prices[at] = min(float(cost.pieces[e, at[1]]), prices.get(at, np.inf))
-    for e in sorted(passes_on, reverse=True):  # what is needed of a node may be needed of the one that it passes on
+    for e in sorted(passes_on, reverse=True):  # a piece of a node may be a piece of the node that it copies
         source, target = cell.edges[e]
         for piece in [p for node, p in prices if node == target]:
             prices[source, piece] = min(prices[target, piece], prices.get((source, piece), np.inf))
@@ -157,9 +160,9 @@ def shared_rows(program: Program, model: CostModel, kind: str, variables: CellVa
 
 
 def _free_relus(
-    program: Program, model: CostModel, kind: str, edges: _Edges, runs: np.ndarray, passes_on: Mapping[int, int]
+    program: IntegerProgram, model: CostModel, kind: str, edges: _Edges, runs: np.ndarray, passes_on: Mapping[int, int]
 ) -> dict[int, int]:
-    """r, by node: the ReLU that alone reads what a convolution wrote costs nothing."""
+    """Add the rows of r by node: a ReLU is free where it alone reads the output of a convolution."""
     cost, cell = model.cells[kind], edges.cell
     if not (cost.fuses.any() or cost.written.any()):
         return {}

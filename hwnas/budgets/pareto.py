@@ -1,8 +1,8 @@
-"""The predicted Pareto set of a search: the log probability of an architecture, its proxy for accuracy, against a cost.
+"""The predicted Pareto set of a search: log probability of an architecture, a proxy for accuracy, against a cost.
 
-Where the space can be enumerated, every architecture is looked at. Else the set is found from the costly end by the
-epsilon-constraint method (Haimes et al., IEEE Trans. Syst. Man Cybern. 1, 1971): each point is the most probable
-architecture within a bound (hwnas.budgets.derive, exactly), and the next bound lies just below its cost.
+A space that can be enumerated is enumerated. Otherwise the epsilon-constraint method (Haimes et al., IEEE Trans. Syst.
+Man Cybern. 1, 1971) finds the set from the costly end: each point is the most probable architecture within a bound
+(hwnas.budgets.derive, exact), and the next bound lies just below its cost.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hwnas.cost.model import Array
 from hwnas.spaces import Architecture, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice
 
-APART = 1e-5  # costs that differ by a smaller share of themselves count as equal where the space cannot be enumerated
-SAME_SCORE = 1e-9  # what adding up in another order may change; the integer program is exact to SAME_OPTIMUM
+APART = 1e-5  # relative difference below which costs count as equal where the space cannot be enumerated
+SAME_SCORE = 1e-9  # effect of another order of summation; the integer program is exact to SAME_OPTIMUM
 SAME_OPTIMUM = 1e-4
 
 
@@ -34,9 +34,9 @@ class Point:
 
 @dataclass(frozen=True)
 class ParetoSet:
-    """``points`` from the cheapest on, the log probability rising with the cost.
+    """Points from the cheapest on, with log probability rising with cost.
 
-    ``whole`` says that nothing lies between them; else there may be more points between neighbours.
+    ``whole`` is true for the complete set; otherwise there may be more points between neighbours.
     """
 
     metric: str
@@ -51,19 +51,21 @@ def pareto(
     limits: Limits,
     inputs_per_node: int | None = None,
     points: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> ParetoSet:
-    """The architectures within ``limits`` of which no other is both as probable and as cheap, one for each such pair.
+    """Return the architectures within ``limits`` that no other beats in both probability and cost.
 
-    The first arguments are those of ``derive``; ``model`` is the metric. ``points`` (2 or more) bounds how many are
-    looked for in a space that cannot be enumerated: they are then spread over the whole range of costs, each still
-    exact. ``progress`` hears how many are found, of how many.
+    The first arguments are those of ``derive``; ``model`` is the cost. ``points`` (2 or more) bounds their number in a
+    space that cannot be enumerated: they are then spread over the whole range of costs, each still exact.
+    ``on_progress`` gets the number of points found and of points in all.
 
     Raises HwnasError when no architecture keeps the limits.
     """
     if space.num_architectures <= ENUMERABLE:
         return _enumerated(space, log_probability, model, limits, inputs_per_node)
-    return _swept(space, log_probability, model, limits, inputs_per_node, points, progress or (lambda done, of: None))
+    return _swept(
+        space, log_probability, model, limits, inputs_per_node, points, on_progress or (lambda done, of: None)
+    )
 
 
 def _enumerated(
@@ -73,14 +75,14 @@ def _enumerated(
     limits: Limits,
     inputs_per_node: int | None,
 ) -> ParetoSet:
-    derive(space, log_probability, limits, inputs_per_node)  # raises where there is none
+    derive(space, log_probability, limits, inputs_per_node)  # raises where no architecture keeps the limits
     choices = every_choice(space)
     allowed = keeps_rules(space, choices, inputs_per_node)
     for limited, bound in limits.values():
         allowed &= limited.predict_many(choices) <= bound
     choices = choices[allowed]
     cost, score = model.predict_many(choices), scores(space, log_probability, choices)
-    order = np.lexsort((-score, np.round(cost / np.abs(cost).max(), 12)))  # equal but for how they were added up
+    order = np.lexsort((-score, np.round(cost / np.abs(cost).max(), 12)))  # equal up to the order of summation
     best, found = -np.inf, []
     for row in order:
         if score[row] > best + SAME_SCORE:
@@ -96,7 +98,7 @@ def _swept(
     limits: Limits,
     inputs_per_node: int | None,
     points: int | None,
-    progress: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> ParetoSet:
     least = model.predict(cheapest(model, limits, inputs_per_node))
     found: list[Point] = []
@@ -106,7 +108,7 @@ def _swept(
         architecture = derive(space, log_probability, within, inputs_per_node)
         score = float(scores(space, log_probability, encode(space, [architecture]))[0])
         found.append(Point(architecture, score, model.predict(architecture)))
-        progress(len(found), points or len(found) + 1)
+        on_progress(len(found), points or len(found) + 1)
         cost = found[-1].cost
         bound = cost - APART * abs(cost)
         if points is not None:
@@ -118,7 +120,7 @@ def _swept(
 
 
 def _nondominated(found: list[Point]) -> list[Point]:
-    """From the cheapest on, without those that cost more than one that is as probable."""
+    """Sort by cost, without points that cost more than one that is as probable."""
     best, kept = -np.inf, []
     for point in reversed(found):
         if point.log_probability > best + SAME_SCORE:

@@ -1,4 +1,4 @@
-"""Pictures of costs: how a space spreads over latency and MACs, and a search's Pareto set."""
+"""Plots of costs: the distribution of a space over latency and MACs, and the Pareto set of a search."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
-WIDE = 8.0  # greatest over least: from here on a logarithmic scale shows more
+WIDE = 8.0  # ratio of greatest to least from which on an axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What an axis is called, and what its numbers are multiplied by."""
+    """The label of an axis, and the factor of its numbers."""
 
     label: str
     factor: float
 
 
 def unit_of(name: str, greatest: float) -> Unit:
-    """The unit in which values of a metric up to ``greatest`` are short."""
+    """Return the unit in which values of a metric up to ``greatest`` are short."""
     metric = Metric.parse(name)
     name = (metric.label or metric.quantity.replace("_", " ")) + (f" on {metric.device}" if metric.device else "")
     if metric.unit == BYTES:
@@ -52,10 +52,10 @@ def unit_of(name: str, greatest: float) -> Unit:
 
 
 def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], title: str, out: Path) -> None:
-    """Draw a space's architectures by MACs and latency, and what budgets allow, into a PNG or SVG file.
+    """Plot a space's architectures by MACs and latency, and the regions of budgets, into a PNG or SVG file.
 
-    Of two devices, by their latencies. Raises HwnasError for more devices, when ``out`` ends in neither, and when the
-    folder cannot be written.
+    For two devices the axes are their latencies. Raises HwnasError for more devices, when ``out`` ends in neither, and
+    when the folder cannot be written.
     """
     require_picture(out)
     latencies = [metric for metric in previews if Metric.parse(metric).quantity == LATENCY.quantity]
@@ -94,7 +94,7 @@ def plot_spread(previews: Mapping[str, Preview], budgets: Sequence[Budget], titl
 
 
 def _draw_budget(axis: Axes, budget: Budget, metrics: Sequence[str], factors: Sequence[float], colour: str) -> None:
-    """The region that a budget allows, as far as it limits what the axes show; the legend says the rest."""
+    """Draw the region within a budget; limits on metrics without an axis are in the legend alone."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     x, y = (budget.limits.get(metric, np.inf) * factor for metric, factor in zip(metrics, factors, strict=True))
     at_x, at_y = min(x, right), min(y, top)
@@ -118,7 +118,7 @@ def _legend(budget: Budget, metrics: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """A target's Pareto set, its budget, and what the search derived within that."""
+    """A target's Pareto set, its budget, and the architecture that the search derived within it."""
 
     budget: Budget
     found: ParetoSet
@@ -126,7 +126,7 @@ class Curve:
 
 
 def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
-    """Draw the Pareto sets of a search's targets with their budgets, into a PNG or SVG file.
+    """Plot the Pareto sets of a search's targets with their budgets, into a PNG or SVG file.
 
     Raises HwnasError when ``out`` ends in neither, and when the folder cannot be written.
     """
@@ -173,7 +173,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
 
 
 def _greys() -> Colormap:
-    """Greys that begin where they can be told from the paper."""
+    """Return a map of greys without those too light to see."""
     import matplotlib
     from matplotlib.colors import ListedColormap
 
@@ -185,7 +185,7 @@ def _scale(values: Array) -> Literal["log", "linear"]:
 
 
 def _readable(axis: Axes, scales: Sequence[str]) -> None:
-    """Plain numbers at the ticks of logarithmic scales, and no frame."""
+    """Label logarithmic scales with plain numbers, and remove the frame."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for side, scale in zip((axis.xaxis, axis.yaxis), scales, strict=True):
@@ -197,5 +197,5 @@ def _readable(axis: Axes, scales: Sequence[str]) -> None:
 
 
 def _lines(text: str) -> str:
-    """Names come from strangers: printable, and short enough for a line."""
+    """Make a title printable, with short lines: it may hold names from untrusted tables."""
     return "\n".join(shorten(printable(line), 110) for line in text.split("\n"))

@@ -70,7 +70,7 @@ def show_budgets(
     ``limits`` are those of all budgets at once, ``least`` what ``hwnas.budgets.infeasible`` finds of these; ``exact``
     says that the shares are not sampled.
     """
-    from hwnas.budgets.budget import describe_contradiction, format_amount
+    from hwnas.budgets.budget import describe_conflict, format_amount
 
     about = "" if exact else "about "
 
@@ -87,5 +87,5 @@ def show_budgets(
         else:
             print("  no limit binds alone: without any one of them as many keep it")
     if limits:
-        can = f"no architecture keeps all of them: {describe_contradiction(limits, least)}"
+        can = f"no architecture keeps all of them: {describe_conflict(limits, least)}"
         print(f"all budgets together: {can if least else 'one architecture can keep them all'}")

@@ -133,7 +133,7 @@ def space_preview(
     """Show how cost is spread over a space on a device or several, and what a budget allows."""
     from hwnas.api import size_changes
     from hwnas.budgets.budget import format_amount, parse_budget, preview
-    from hwnas.budgets.infeasible import contradiction
+    from hwnas.budgets.infeasible import conflicting_limits
     from hwnas.budgets.text import names_devices
     from hwnas.cli.budgets import budget_facts, budgets_on, show_budgets, together
     from hwnas.cost.build import build_metrics, joint_models
@@ -161,7 +161,7 @@ def space_preview(
         for metric, p in previews.items()
     }
     allowed, limits = [budget_facts(previews, b) for b in budgets], together(previews, budgets)
-    least = contradiction(limits) if limits else {}
+    least = conflicting_limits(limits) if limits else {}
     if plot:
         from hwnas.budgets.plot import plot_spread
 

@@ -161,7 +161,7 @@ def test_a_derivation_that_gives_up_is_an_error_of_its_own(monkeypatch: pytest.M
     best = derivation.derive(SPACE, searched(1.0)[1].log_probability(), {})
     search, target = searched(COSTS[MS].predict(best) * (1 - 5e-10))
     monkeypatch.setattr(derivation, "ENUMERABLE", 0)
-    monkeypatch.setattr(derivation, "MOST_IN_VAIN", 0)
+    monkeypatch.setattr(derivation, "MOST_REJECTED", 0)
     with pytest.raises(HwnasError, match="too many of the most probable"):
         select_architecture(search, target, {"table": TABLE}, False, tmp_path, Progress(quiet=True))
 

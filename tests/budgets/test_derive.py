@@ -21,7 +21,7 @@ from hwnas.budgets import derive as derivation
 from hwnas.budgets import pareto as pareto_sets
 from hwnas.budgets.budget import Budget, binding_limit, preview
 from hwnas.budgets.derive import LEAST_LOG_PROBABILITY, cheapest, derive, derive_best, ranked
-from hwnas.budgets.infeasible import contradiction, least_under_others
+from hwnas.budgets.infeasible import conflicting_limits, least_under_others
 from hwnas.budgets.pareto import APART, pareto
 from hwnas.cli import app
 from hwnas.cost.fusion import pieces
@@ -357,7 +357,7 @@ def test_the_swept_pareto_set_is_exact_and_leaves_out_nothing_that_it_does_not_a
 @given(case=cases())
 def test_limits_that_contradict_each_other_are_named_with_what_can_be_had(case: Case) -> None:
     """As few limits as contradict each other, and the least of each metric under the others of them."""
-    least = contradiction(case.limits, case.inputs_per_node)
+    least = conflicting_limits(case.limits, case.inputs_per_node)
     assert (not least) == case.kept.any()
     if not least:
         reach = least_under_others(case.limits, case.inputs_per_node)

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.budgets.budget import parse_budget, preview, share_within
 from hwnas.budgets.derive import cheapest, derive
-from hwnas.budgets.infeasible import contradiction, least_under_others
+from hwnas.budgets.infeasible import conflicting_limits, least_under_others
 from hwnas.budgets.pareto import pareto
 from hwnas.calibration.design_matrix import connected_choices
 from hwnas.cost import metric as cost_metric
@@ -540,9 +540,9 @@ def test_peak_memory_and_another_limit_that_contradict_each_other_say_how_far_ea
     latency, peak = tiny_metrics()["latency_ms"], tiny_metrics()[PEAK_MEMORY]
     least = latency.predict(cheapest(latency))
     limits = {"latency_ms": (latency, least * 0.999), PEAK_MEMORY: (peak, float(TINY_PEAKS[0]))}
-    assert contradiction(limits) == {"latency_ms": pytest.approx(least)}
+    assert conflicting_limits(limits) == {"latency_ms": pytest.approx(least)}
     possible = {"latency_ms": (latency, least * 1.001), PEAK_MEMORY: (peak, float(TINY_PEAKS[-1]))}
-    assert contradiction(possible) == {}
+    assert conflicting_limits(possible) == {}
     under = least_under_others(possible)
     normal, reduction, both = tiny_costs("latency_ms")
     assert latency.predict(cheapest(latency, possible)) == pytest.approx(under["latency_ms"])
