@@ -1,4 +1,4 @@
-"""The metrics of a space at some sizes that need no table: counts of the real modules, and memory."""
+"""Metrics of a sized space that need no table: counts of the real modules, and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hwnas.spaces import SizedSpace
 
 
 def count_metrics(sized: SizedSpace) -> dict[str, CostFunction]:
-    """One model for every metric that no device decides: macs, params, memory_access_bytes, peak_activation_bytes."""
+    """Build a model for every metric that depends on no device: MACs, parameters, memory access and peak memory."""
     counts = {workload: count_workload(workload) for workload in sized.network.workloads()}
     return {
         MACS.name: network_model(sized, MACS, counts, f"macs_{sized.space.macs_convention}"),

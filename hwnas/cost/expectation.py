@@ -13,7 +13,7 @@ from hwnas.cost.model import CostModel
 class ExpectedCost:
     """E[C] = base + sum over edges and operations of p[e, o] * c[e, o]; exact, because C is linear in Z.
 
-    Takes ``probabilities[kind]`` [E, K] and gives a scalar in the metric's unit (float64), on their device.
+    Maps ``probabilities[kind]`` [E, K] to a scalar in the metric's unit (float64) on their device.
     """
 
     def __init__(self, model: CostModel) -> None:
@@ -23,6 +23,6 @@ class ExpectedCost:
     def __call__(self, probabilities: Mapping[str, Tensor]) -> Tensor:
         terms = []
         for kind, p in probabilities.items():
-            cost = self.edges[kind] = self.edges[kind].to(p.device)  # once: there it stays
+            cost = self.edges[kind] = self.edges[kind].to(p.device)  # moved once
             terms.append((p.double() * cost).sum())
         return self.base + torch.stack(terms).sum()

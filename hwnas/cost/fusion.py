@@ -55,7 +55,7 @@ def begins_with_relu(workload: Workload) -> bool:
 
 
 def fuses_addition(workload: Workload) -> bool:
-    """Whether the addition of the operation's output to another tensor is almost free.
+    """Return whether adding the operation's output to another tensor is almost free.
 
     It is where the last layer is a convolution, or a batch norm, which runtimes turn into one.
     """
@@ -63,12 +63,12 @@ def fuses_addition(workload: Workload) -> bool:
 
 
 def fuses_relu(workload: Workload) -> bool:
-    """Whether a ReLU that alone reads the operation's output is free: a convolution wrote it, or added to it."""
+    """Return whether a ReLU that alone reads the operation's output is free: a convolution wrote it, or added to it."""
     return fuses_addition(workload) or operation_of(workload).ends_with[-2:] == ("conv", "add")
 
 
 def entry_holds_piece(workload: Workload) -> bool:
-    """Whether the entry of a candidate, timed in a chain of copies, includes its piece: a fused ReLU takes no time."""
+    """Return whether a candidate's entry, timed in a chain, includes its piece; a fused ReLU takes no time."""
     return not (begins_with_relu(workload) and fuses_relu(workload))
 
 

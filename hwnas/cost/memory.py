@@ -6,10 +6,10 @@ code (operations.py),
 * batch norm is folded into the convolutions before it, and biases, a few numbers a layer, are left out;
 * a ReLU belongs to the layers that read what it writes, which read its input instead; the two halves of
   ``factorized_reduce`` are written where they belong;
-* every layer moves each of its tensors once, as if nothing stayed in a cache.
+* every layer moves each of its tensors once, without a cache.
 
-Unlike there, a ``skip_connect`` that is an identity moves nothing, for a deployed network does not run it; and
-additions, concatenations, a batch norm behind pooling, stem, preprocessing and classifier are counted, too.
+In contrast to that code, a ``skip_connect`` that is an identity moves nothing, because a deployed network does not run
+it; and additions, concatenations, a batch norm behind pooling, stem, preprocessing and classifier are counted.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ PART_OF_OTHERS = ("relu", "activation", "join")
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a workload moves for one image."""
+    """Bytes that a workload moves for one image."""
 
     memory_access_bytes: int
 
 
 def memory_access_bytes(workload: Workload) -> int:
-    """The bytes that a workload's layers read, write and hold as weights, for one image.
+    """Return the bytes that a workload's layers read, write and hold as weights, for one image.
 
     Raises HwnasError for an operation whose layers are not known.
     """
@@ -42,9 +42,9 @@ def memory_access_bytes(workload: Workload) -> int:
 
 
 def memory_access_model(sized: SizedSpace) -> CostModel:
-    """The memory access cost of every architecture; no table is needed.
+    """Build the cost model of memory access; it needs no table.
 
-    Every chosen edge counts, dead or not, and so does its addition, like macs and params.
+    Every chosen edge and its addition count, dead or not, as for macs and params.
     """
     traffic = {workload: Traffic(memory_access_bytes(workload)) for workload in sized.network.workloads()}
     return network_model(sized, MEMORY_ACCESS, traffic, "memory_access_bytes")

@@ -16,7 +16,7 @@ BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
 @dataclass(frozen=True)
 class Metric:
-    """What an architecture costs: ``quantity`` in ``unit``, which is empty for counts.
+    """A cost of architectures: ``quantity`` in ``unit``, which is empty for counts.
 
     ``device`` names one of several devices. ``measured`` is true for what devices report, false for what the network
     alone decides. ``short`` is the quantity's name in budgets and options, ``label`` its name in pictures. ``units``
@@ -49,7 +49,7 @@ class Metric:
 
     @property
     def is_count(self) -> bool:
-        """Whether all values are whole numbers: counts, and numbers of bytes."""
+        """True for metrics whose values are whole numbers: counts and numbers of bytes."""
         return self.unit in ("", BYTES)
 
     @classmethod

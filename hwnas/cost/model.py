@@ -1,12 +1,12 @@
 """The cost of an architecture: edge costs summed from a table, exact under a factorised distribution.
 
-Two readings of the same numbers:
+Two costs follow from the same numbers:
 
 * the decomposable cost C(Z) = base + sum over edges and operations of Z[e, o] * c[e, o], linear in Z, whose exact
   expectation E[C] = base + sum p * c goes into the search loss (Xie et al., SNAS, ICLR 2019, section 2.3);
 * the cost of a deployed network, in which dead edges (on no path from an input to an output) have been left out, a
-  node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.fusion) are taken into
-  account. Where every node has an input it is not above C(Z); predictions, budgets and derivation use this one.
+  node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.fusion) apply. Where every node
+  has an input it is at most C(Z). Predictions, budgets and derivation use this one.
 
 Parameters, multiply-accumulates and memory access cost count every chosen edge, dead or not, as the papers count them.
 """
@@ -57,16 +57,17 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CellCost:
-    """Costs of one cell kind, summed over all its places.
+    """Costs of one cell kind, summed over all its instances in the network.
 
-    ``edges`` [E, K] is what an operation costs on its own. Where the runtime shares, ``piece`` [E, K] says which of
-    the network's pieces (hwnas.cost.fusion.piece_names) the operation also needs (-1: none), and ``pieces`` [E, P]
-    what each costs there, once for all edges that read the same tensor; ``copies`` [E, K] marks the operations that
-    pass their input on as it is. ``addition`` is the cost of one addition of two tensors, ``fused_addition`` that of
-    adding what an operation of ``fuses`` [E, K] gives. ``always`` [E, K] is what a used edge costs beside, dead or not
-    (in tables that were found from whole networks).
-    ``written`` [inputs, 2] is the share of the places (by the cost of a ReLU there) where a convolution wrote that
-    input of the cell, and the share where the same kind of cell did.
+    ``edges`` [E, K] is the cost of an operation on its own. ``always`` [E, K] is the additional cost of a used edge,
+    dead or not (in fitted tables). ``addition`` is the cost of adding two tensors, ``fused_addition`` that of adding the
+    output of an operation in ``fuses`` [E, K].
+
+    Where the runtime shares, ``piece`` [E, K] is the index of the piece (hwnas.cost.fusion.piece_names) that the
+    operation needs in addition, or -1. ``pieces`` [E, P] is the cost of each piece there, paid once by all edges that
+    read the same tensor. ``copies`` [E, K] marks operations that return their input. ``written`` [inputs, 2] is the
+    share of instances (weighted by the cost of a ReLU there) in which a convolution wrote that input of the cell, and
+    the share in which a cell of the same kind did.
     """
 
     edges: Array
@@ -91,8 +92,10 @@ class CostModel:
     dead_edges_are_free: bool
 
     def linear(self) -> tuple[float, dict[str, Array]]:
-        """base and c[e, o] of the decomposable C(Z): an edge pays all it needs, as if nothing were shared, and its
-        addition; every node gets its cheapest addition back.
+        """Return the base and c[e, o] of the decomposable C(Z).
+
+        An edge pays for everything it needs, with nothing shared, and for its addition; one fused addition for each
+        node is subtracted from the base.
         """
         base, edges = self.base, {}
         used = np.array([op != NONE for op in self.space.operations], dtype=float)
@@ -105,11 +108,11 @@ class CostModel:
         return base, edges
 
     def predict(self, architecture: Architecture) -> float:
-        """The cost of the deployed network of one architecture."""
+        """Return the cost of the deployed network of one architecture."""
         return float(self.predict_many(encode(self.space, [architecture]))[0])
 
     def predict_many(self, choices: NDArray[np.intp]) -> Array:
-        """Costs of many architectures: ``choices`` [N, edges of all cells] are indices into the operations."""
+        """Return costs [N] of the architectures ``choices`` [N, edges of all cells], as operation indices."""
         total = np.full(len(choices), self.base)
         for kind, chosen in self.space.by_cell(choices).items():
             cell = self.space.cells[kind]
@@ -121,22 +124,22 @@ class CostModel:
 
 
 def _cell_cost(cell: Cell, cost: CellCost, chosen: NDArray[np.intp], live: NDArray[np.bool_]) -> Array:
-    """Costs [N] of one cell kind with the operations ``chosen`` [N, E], of which ``live`` [N, E] run."""
+    """Return costs [N] of one cell kind with the operations ``chosen`` [N, E], of which ``live`` [N, E] run."""
     every_edge = np.arange(len(cell.edges))
     total = (cost.edges[every_edge, chosen] * live).sum(axis=1)
     fuses, copies = live & cost.fuses[every_edge, chosen], live & cost.copies[every_edge, chosen]
     nodes = cell.num_inputs + cell.num_nodes
-    # Which node's tensor a node holds: its own, unless all it does is pass one on. And whether a convolution wrote it.
+    # held: the node whose tensor a node is, another one where it copies. written: whether a convolution wrote it.
     held = np.tile(np.arange(nodes), (len(chosen), 1))
     written = np.zeros((len(chosen), nodes), dtype=bool)
     passes_on = np.zeros_like(live)
     for node in cell.inner_nodes:
         into = cell.edges_into(node)
         inputs = live[:, into].sum(axis=1)
-        met = np.zeros(len(chosen), dtype=np.intp)  # inputs so far, in the order in which they are added up
+        met = np.zeros(len(chosen), dtype=np.intp)  # number of inputs so far, in the order of summation
         for e in into:
-            # The first input is added to nothing; a convolution adds its own result to what is there, and the first
-            # input, if a convolution wrote it, the second.
+            # The first input needs no addition. A convolution adds its result to the sum so far; if one wrote the
+            # first input, it adds the second.
             free = fuses[:, e] | ((met == 1) & written[:, node])
             added = live[:, e] & (met > 0)
             total += cost.addition * (added & ~free) + cost.fused_addition * (added & free)
@@ -157,15 +160,14 @@ def _shared_cost(
     written: NDArray[np.bool_],
     passes_on: NDArray[np.bool_],
 ) -> Array:
-    """Costs [N] of what edges that read the same tensor share: each piece once for a tensor.
+    """Return the costs [N] of the pieces that edges share: each once for every tensor that they read.
 
-    A ReLU costs nothing when a convolution wrote the tensor and nothing but that ReLU reads it: the convolution applies
-    it as it writes.
+    A ReLU is free when a convolution wrote the tensor and only the ReLU reads it: the convolution applies it.
     """
     everyone = np.arange(len(chosen))
     needed = np.where(live, cost.piece[np.arange(len(cell.edges)), chosen], -1)
     prices = np.zeros((len(cost.pieces[0]), *held.shape))
-    kept = np.zeros(held.shape, dtype=bool)  # read by something else than a ReLU
+    kept = np.zeros(held.shape, dtype=bool)  # read by anything but a ReLU
     for node in cell.outputs:
         kept[everyone, held[:, node]] = True
     for e, (source, _) in enumerate(cell.edges):
@@ -182,7 +184,7 @@ def _shared_cost(
 
 
 Content = tuple[list[Entry], Correction, EdgeCosts | None]  # of a table, as far as the costs of one network need it
-# A search proposes and re-times with the same few tables again and again.
+# A search proposes and re-times architectures with the same few tables.
 _cached: deque[tuple[SizedSpace, Content, dict[str, CostModel]]] = deque(maxlen=16)
 
 
@@ -207,7 +209,7 @@ def build_cost_models(table: LatencyTable, sized: SizedSpace) -> dict[str, CostM
 
 
 def _by_entries(listed: Sequence[Entry], correction: Correction, sized: SizedSpace) -> dict[str, CostModel]:
-    """The cost models of a table that holds measured workloads."""
+    """Build the models of measured workloads."""
     entries = {entry.workload: entry for entry in listed}
     network = sized.network
     needed = network.workloads() + (pieces(network) if "share" in correction.rewrites else [])
@@ -224,7 +226,7 @@ def _by_entries(listed: Sequence[Entry], correction: Correction, sized: SizedSpa
 
 
 def count_models(sized: SizedSpace, entries: Mapping[Workload, Entry]) -> dict[str, CostModel]:
-    """macs (counted by the space's convention) and params."""
+    """Build the models of MACs, counted by the space's convention, and of parameters."""
     counted = "macs" if sized.space.macs_convention == "fvcore" else "macs_conv_linear"
     return {
         MACS.name: network_model(sized, MACS, entries, counted),
@@ -233,17 +235,19 @@ def count_models(sized: SizedSpace, entries: Mapping[Workload, Entry]) -> dict[s
 
 
 def network_model(sized: SizedSpace, metric: Metric, entries: Mapping[Workload, Any], field: str) -> CostModel:
-    """The plain sum of ``field`` of ``entries`` over a network's workloads."""
+    """Build the model that sums ``field`` of ``entries`` over a network's workloads."""
     return _cost_model(sized, metric, entries, field, Correction(offset_ms=0, scale=1, networks=0))
 
 
 def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
-    """The cost models of a table that was found from whole networks. Raises HwnasError when it is of another space."""
+    """Build the models of fitted edge costs. Raises HwnasError when they are of another space."""
     shapes = {kind: (len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
     if found.operations != list(space.operations) or shapes != {
         kind: (len(costs.macs), len(costs.macs[0])) for kind, costs in found.cells.items()
     }:
-        raise HwnasError(f"the table's edge costs are not of space {space.name}", "fit it anew with 'hwnas table fit'")
+        raise HwnasError(
+            f"the table's edge costs are not of space {space.name}", "fit the table again with 'hwnas table fit'"
+        )
 
     def model(metric: Metric, base: float, live: str, always: str | None) -> CostModel:
         cells = {}
@@ -272,7 +276,7 @@ def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
 def family_sums(
     table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp], rewrites: Sequence[Rewrite]
 ) -> dict[str, Array]:
-    """What the entries of each family sum up to in the deployed networks ``choices``, and ``fixed``, the same for all.
+    """Return the sums [N] of the entries of each family in the networks ``choices``, and the constant ``fixed``.
 
     The factors of a correction are fitted on these.
     """
@@ -343,7 +347,7 @@ def _cost_model(
 def _written(
     network: Network, cell: Cell, places: Sequence[CellInstance], entries: Mapping[Workload, Entry], field: str
 ) -> Array:
-    """CellCost.written: what wrote each input of a cell, weighed by what a ReLU of that input costs."""
+    """Return CellCost.written: the writers of a cell's inputs, weighted by the cost of a ReLU there."""
     result = np.zeros((cell.num_inputs, 2))
     for number in range(cell.num_inputs):
         edge = cell.edges_from(number)[0]

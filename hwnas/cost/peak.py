@@ -1,17 +1,18 @@
-"""Peak memory: the most bytes that activations hold at once while a deployed child network runs, by analysis.
+"""Peak memory: the most bytes of activations alive at once while a deployed child network runs, by analysis.
 
-For one image, in float32. A layer's inputs and what it writes are alive together; a tensor lives from the layer that
-writes it until the last layer that reads it. The layers are those of hwnas.spaces.layers, in the order of
+For one image, in float32. A layer's inputs and output are alive together; a tensor lives from the layer that writes it
+to the last layer that reads it. The layers are those of hwnas.spaces.layers, in the order of
 hwnas.networks.child: dead edges are left out, a node's edges run one after the other and are then added up. Nothing is
 written in place (no ReLU, no addition), every operation has a ReLU of its own, an identity and a node with one input
-are the tensor that they pass on, and a cell's inputs are preprocessed whether or not an edge reads them. A node without
-inputs holds zeros. Weights, and the scratch memory within a layer, are not counted; a runtime that shares, fuses or
+are their input tensor, and a cell's inputs are preprocessed whether or not an edge reads them. A node without inputs
+holds zeros. Weights, and the scratch memory within a layer, are not counted; a runtime that shares, fuses or
 reorders layers may need less or more.
 
-The peak is no sum over edges, so it is not in a search's loss; derivation keeps it. But it is the greatest over the
-network's parts, and what is alive in a cell depends on the operations of that kind of cell alone. So patterns of one
-kind are too large or not whatever the others are, and there are few: operations that differ in their kernel write the
-same tensors. (This holds as long as what a cell gives is a tensor of its own, or is read by one part alone.)
+The peak is no sum over edges, so it is not in the loss of a search; derivation alone keeps it. It is the maximum over
+the network's parts, and the bytes alive in a cell depend on the operations of that cell kind alone. A pattern of one
+kind is therefore too large or not, whatever the other kinds are. There are few patterns, because operations that differ
+in their kernel write the same tensors. (This holds as long as a cell's output is a tensor of its own, or is read by one
+part alone.)
 """
 
 from __future__ import annotations
@@ -40,15 +41,17 @@ from hwnas.spaces import (
 from hwnas.spaces.encoding import encode, live_edges
 from hwnas.spaces.operation import counted_layers
 
-FREE = -1  # in a pattern: an edge of which nothing is known
-ORDERS = 6  # in which a pattern's edges are tried, for as many covers
-Pattern = tuple[int, ...]  # an operation an edge, or FREE
+FREE = -1  # in a pattern: an edge with an unknown operation
+ORDERS = 6  # random orders in which the edges of a pattern are freed; each gives a cover
+Pattern = tuple[int, ...]  # one operation, or FREE, for each edge
 
 
 @dataclass(frozen=True)
 class Site:
-    """A part where it runs. ``inputs`` number the tensors that it reads, of ``input_bytes`` each; ``kept`` says which
-    of them later parts read, too; ``elsewhere_bytes`` is what later parts read of earlier ones beside these.
+    """A part of a network in its place: the tensors that it reads, and those alive around it.
+
+    ``inputs`` are indices into ``input_bytes``, the sizes of the tensors that it reads. ``kept`` marks those that later
+    parts read, too. ``elsewhere_bytes`` is the size of all other tensors that are alive meanwhile.
     """
 
     part: FixedModule | CellInstance
@@ -60,9 +63,9 @@ class Site:
 
 @dataclass(frozen=True)
 class Cover:
-    """Choices in cells of one kind with which a network needs ``least_bytes``, whatever its other edges are.
+    """Choices in one cell kind that need at least ``least_bytes``, whatever the other edges are.
 
-    ``choices`` are edges, each with the operations that are as bad.
+    ``choices`` are edges, each with the operations that need at least as much there.
     """
 
     kind: str
@@ -72,7 +75,7 @@ class Cover:
 
 @dataclass
 class _Schedule:
-    """Layers in the order in which they run: which tensors each reads, and the one it writes."""
+    """Layers in the order in which they run: the tensors that each reads, and the one that it writes."""
 
     sizes: list[int]
     steps: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
@@ -83,7 +86,7 @@ class _Schedule:
         return len(self.sizes) - 1
 
     def run(self, workload: Workload | None, *inputs: int) -> int:
-        """Run an operation; the tensor with its result. None is the identity."""
+        """Add the layers of an operation and return the tensor with its result. None is the identity."""
         if workload is None:
             return inputs[0]
         numbers = list(inputs)
@@ -93,7 +96,7 @@ class _Schedule:
         return numbers[-1]
 
     def peak_bytes(self, outlive: set[int]) -> int:
-        """The most bytes alive at once; the tensors ``outlive`` live on to the end."""
+        """Return the most bytes alive at once; the tensors in ``outlive`` live to the end."""
         last = {number: step for step, (reads, _) in enumerate(self.steps) for number in reads}
         needed = outlive | set(last)
         alive = sum(self.sizes[number] for number in needed) - sum(self.sizes[w] for _, w in self.steps if w in needed)
@@ -108,8 +111,10 @@ class _Schedule:
 
 @dataclass(frozen=True)
 class PeakModel:
-    """The peak memory of every architecture: ``fixed_bytes`` is the most that any part needs that is not searched,
-    ``sites[kind]`` where cells of a kind run (one of those that are alike).
+    """The peak memory of every architecture.
+
+    ``fixed_bytes`` is the maximum over the parts that are not searched. ``sites[kind]`` are the sites of a cell kind,
+    without repetitions.
     """
 
     space: SearchSpace
@@ -120,11 +125,11 @@ class PeakModel:
     _covers: dict[Cover, None] = field(default_factory=dict, repr=False, compare=False)
 
     def predict(self, architecture: Architecture) -> float:
-        """The peak in bytes of the deployed network of one architecture."""
+        """Return the peak in bytes of the deployed network of one architecture."""
         return float(self.predict_many(encode(self.space, [architecture]))[0])
 
     def predict_many(self, choices: NDArray[np.intp]) -> Array:
-        """Peaks in bytes of many architectures: ``choices`` [N, edges of all cells] are indices into the operations."""
+        """Return peaks [N] in bytes of the architectures ``choices`` [N, edges of all cells], as operation indices."""
         greatest = np.full(len(choices), float(self.fixed_bytes))
         for kind, chosen in self.space.by_cell(choices).items():
             live = live_edges(self.space.cells[kind], chosen != self._none)
@@ -135,9 +140,7 @@ class PeakModel:
         return greatest
 
     def pattern_bytes(self, kind: str, pattern: Pattern) -> int:
-        """The most bytes alive while cells of this kind run; with FREE edges, the least that this can be, whatever
-        they are.
-        """
+        """Return the most bytes alive while cells of this kind run, or with FREE edges a lower bound of it."""
         key = kind, pattern
         if key not in self._known:
             cell, names = self.space.cells[kind], self.space.operations
@@ -147,12 +150,12 @@ class PeakModel:
 
     @cached_property
     def floor_bytes(self) -> int:
-        """No architecture's peak is lower (and some may reach it)."""
+        """A lower bound of the peak of all architectures, which some may reach."""
         free = [self.pattern_bytes(kind, (FREE,) * len(cell.edges)) for kind, cell in self.space.cells.items()]
         return max(self.fixed_bytes, *free)
 
     def heaviest(self) -> NDArray[np.intp]:
-        """On every edge [edges of all cells] the operation that needs most on its own."""
+        """Return for every edge [edges of all cells] the operation that needs most on its own."""
         alone = [
             np.array(
                 [[sum(_workspace(s, e, op) for s in self.sites[kind]) for op in self.space.operations] for e in at]
@@ -162,14 +165,14 @@ class PeakModel:
         return np.concatenate([needs.argmax(axis=1) for needs in alone])
 
     def known_covers(self, bound: float) -> list[Cover]:
-        """The covers found so far that no architecture within ``bound`` holds."""
+        """Return the covers found so far that exclude no architecture within ``bound``."""
         return [cover for cover in self._covers if cover.least_bytes > bound]
 
     def find_covers(self, choices: NDArray[np.intp], bound: float) -> list[Cover]:
-        """Covers above ``bound`` in one architecture's ``choices`` [edges of all cells], none if its peak is within.
+        """Find covers above ``bound`` in one architecture's ``choices`` [edges of all cells]; none if it is within.
 
-        From every pattern that is too large, edges are set free one after the other as long as what is left of it is
-        too large on its own; in several orders, for the sets that are left differ.
+        The edges of a pattern that is too large are freed, one after the other, as long as the rest is too large on its
+        own. Several orders give several covers.
         """
         found: dict[Cover, None] = {}
         if self.fixed_bytes > bound:
@@ -199,7 +202,7 @@ class PeakModel:
 
     @cached_property
     def _alike(self) -> dict[str, NDArray[np.intp]]:
-        """[E, K] of every kind: the first operation that writes the same tensors there."""
+        """By kind, [E, K]: the first operation that writes the same tensors there."""
         return {
             kind: np.array([[row.index(written) for written in row] for row in grid])
             for kind, grid in self._written.items()
@@ -207,7 +210,7 @@ class PeakModel:
 
     @cached_property
     def _as_bad(self) -> dict[str, list[list[tuple[int, ...]]]]:
-        """Of every kind, edge and operation: the operations that write all the same tensors, and perhaps more."""
+        """By kind, edge and operation: the operations that write all the same tensors, and perhaps more."""
         return {
             kind: [
                 [tuple(o for o, more in enumerate(row) if _begins(more, written)) for written in row] for row in grid
@@ -217,7 +220,7 @@ class PeakModel:
 
     @cached_property
     def _written(self) -> dict[str, list[list[tuple | None]]]:
-        """Of every kind, edge and operation: what its layers read and write at every site; None for ``none``."""
+        """By kind, edge and operation: the reads and writes of its layers at every site; None for ``none``."""
         operations = self.space.operations
         return {
             kind: [
@@ -229,7 +232,7 @@ class PeakModel:
 
 
 def peak_model(sized: SizedSpace) -> PeakModel:
-    """The peak memory of the networks of a space at some sizes; no table is needed."""
+    """Build the model of peak memory; it needs no table."""
     sites = _sites(sized.network)
     cells = {
         kind: tuple(s for s in sites if isinstance(s.part, CellInstance) and s.part.kind == kind)
@@ -240,7 +243,7 @@ def peak_model(sized: SizedSpace) -> PeakModel:
 
 
 def _sites(network: Network) -> list[Site]:
-    """Every part with what is alive around it, those that are alike once."""
+    """Return the sites of all parts, without repetitions."""
     setting = network.setting
     sizes = {-1: VALUE_BYTES * setting.image_channels * setting.height * setting.width}
     last = {source: index for index, part in enumerate(network.parts) for source in part.inputs}
@@ -263,7 +266,7 @@ def _sites(network: Network) -> list[Site]:
 
 
 def _without_inputs(part: FixedModule | CellInstance) -> FixedModule | CellInstance:
-    """The part as it is anywhere in a network."""
+    """Return a part without its name and inputs."""
     if isinstance(part, FixedModule):
         return FixedModule("", part.workload, ())
     return CellInstance(part.kind, part.preprocess, part.candidates, part.node_sum, part.concat, ())
@@ -275,16 +278,17 @@ def _fixed_bytes(site: Site, workload: Workload) -> int:
 
 
 def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
-    """The most bytes alive while a cell runs with the operations ``chosen``, None where nothing is known of an edge.
+    """Return the most bytes alive while a cell runs with the operations ``chosen``, None for an unknown one.
 
-    Such an edge is left out. Whatever it is, the layers of the others run in the same order, and for every tensor that
-    is counted here there is one of at least its size: itself, what an unknown operation makes of it, or the sum that it
-    goes into. Only zeros could vanish; they are counted where a node certainly has no input.
+    Unknown edges are left out, which gives a lower bound. Whatever they are, the other layers run in the same order,
+    and for every tensor counted here there is one of at least its size: the tensor itself, an unknown operation's
+    output from it, or the sum that it goes into. Zeros might vanish; they are counted only where a node certainly has
+    no input.
     """
-    place = site.part
-    assert isinstance(place, CellInstance)
+    cell_instance = site.part
+    assert isinstance(cell_instance, CellInstance)
     schedule = _Schedule(list(site.input_bytes))
-    nodes: list[int | None] = [schedule.run(w, x) for w, x in zip(place.preprocess, site.inputs, strict=True)]
+    nodes: list[int | None] = [schedule.run(w, x) for w, x in zip(cell_instance.preprocess, site.inputs, strict=True)]
     live = cell.live_edges(tuple(op or NONE for op in chosen))
     empty: set[int] = set()
     for node in cell.inner_nodes:
@@ -292,19 +296,19 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
         for e in cell.edges_into(node):
             source = nodes[cell.edges[e][0]]
             if live[e] and source is not None:
-                terms.append(schedule.run(place.candidates[e][str(chosen[e])], source))
+                terms.append(schedule.run(cell_instance.candidates[e][str(chosen[e])], source))
         if all(chosen[e] == NONE or cell.edges[e][0] in empty for e in cell.edges_into(node)):
             empty.add(node)
         total = terms[0] if terms else None
         for term in terms[1:]:
             assert total is not None
-            total = schedule.run(place.node_sum, total, term)
+            total = schedule.run(cell_instance.node_sum, total, term)
         if total is None and node in empty and node in cell.outputs:
-            total = schedule.write(VALUE_BYTES * counted_layers(place.node_sum)[-1].written_values)
+            total = schedule.write(VALUE_BYTES * counted_layers(cell_instance.node_sum)[-1].written_values)
         nodes.append(total)
     outputs = tuple(number for number in (nodes[node] for node in cell.outputs) if number is not None)
-    if place.concat:
-        outputs = (schedule.write(VALUE_BYTES * counted_layers(place.concat)[-1].written_values, outputs),)
+    if cell_instance.concat:
+        outputs = (schedule.write(VALUE_BYTES * counted_layers(cell_instance.concat)[-1].written_values, outputs),)
     return _bytes_at(site, schedule, *outputs)
 
 
@@ -314,14 +318,14 @@ def _bytes_at(site: Site, schedule: _Schedule, *outputs: int) -> int:
 
 
 def _tensors(site: Site, edge: int, op: str) -> tuple[tuple[tuple[int, ...], int], ...]:
-    """What each layer of an operation reads and how much it writes; nothing for an identity."""
+    """Return the reads and the written values of an operation's layers; nothing for an identity."""
     assert isinstance(site.part, CellInstance)
     workload = site.part.candidates[edge][op]
     return tuple((layer.reads, layer.written_values) for layer in counted_layers(workload)) if workload else ()
 
 
 def _workspace(site: Site, edge: int, op: str) -> int:
-    """The most bytes that an operation holds on its own, its input among them; none for ``none`` and an identity."""
+    """Return the most bytes that an operation holds on its own, input included; 0 for ``none`` and an identity."""
     assert isinstance(site.part, CellInstance)
     workload = site.part.candidates[edge][op]
     if workload is None:
@@ -331,7 +335,7 @@ def _workspace(site: Site, edge: int, op: str) -> int:
 
 
 def _begins(longer: tuple | None, shorter: tuple | None) -> bool:
-    """Whether at every site the first layers of one are the other's."""
+    """Return whether at every site the layers of ``longer`` begin with those of ``shorter``."""
     if longer is None or shorter is None:
         return longer is shorter
     return all(more[: len(less)] == less for more, less in zip(longer, shorter, strict=True))
