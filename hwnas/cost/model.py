@@ -60,8 +60,8 @@ class CellCost:
     """Costs of one cell kind, summed over all its instances in the network.
 
     ``edges`` [E, K] is the cost of an operation on its own. ``always`` [E, K] is the additional cost of a used edge,
-    dead or not (in fitted tables). ``addition`` is the cost of adding two tensors, ``fused_addition`` that of adding the
-    output of an operation in ``fuses`` [E, K].
+    dead or not (in fitted tables). ``addition`` is the cost of adding two tensors, ``fused_addition`` that of adding an
+    operation's output where ``fuses`` [E, K].
 
     Where the runtime shares, ``piece`` [E, K] is the index of the piece (hwnas.cost.fusion.piece_names) that the
     operation needs in addition, or -1. ``pieces`` [E, P] is the cost of each piece there, paid once by all edges that
