@@ -5,18 +5,22 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNXRUNTIME_WEB := 1.30.0
 
-.PHONY: install demo test lint docs browser clean
+.PHONY: install demo test test-quick lint docs browser clean
 
 install: $(READY)
 
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
 
-# Two tests at a time; then, with nothing beside them, those that time this machine. (Files keep their order: without
-# that those with few tests, which are the longest, come last, when there is nothing left to go beside them.)
+# First two tests at a time, then the few that compare timings of this machine, one at a time. Files keep their order:
+# by default the longest would come last and leave one of the two processes idle.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
+
+# For the edit loop: every test that takes less than a second.
+test-quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone and not end_to_end and not slow" -n 2
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -85,6 +85,7 @@ def test_export_writes_a_network_with_random_weights(tmp_path: Path) -> None:
         hwnas.export("DARTS_V3", tmp_path / "b.onnx", "darts")
 
 
+@pytest.mark.slow
 def test_a_search_returns_its_targets_and_prints_nothing(
     table_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,7 @@ def test_other_files_are_refused(lines: list[str], tmp_path: Path, monkeypatch: 
     refused("bomb.csv.gz", gzip.compress(bytes(2 << 20)), "more than 1 MiB")
 
 
+@pytest.mark.slow
 @needs_accuracies
 @settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
@@ -207,6 +208,7 @@ def write_nats(path: Path, values: dict[str, np.ndarray], cells: list[str], epoc
     api.pickle_save(content, path.with_suffix(""), path.suffix)
 
 
+@pytest.mark.slow
 @needs_accuracies
 def test_nats_bench_says_the_same(published: AccuracyTable, tmp_path: Path) -> None:
     """The published numbers, put into a benchmark of nats_bench and read back through it."""
@@ -519,6 +521,7 @@ def test_methods_are_compared(run: Run, tmp_path: Path, published: AccuracyTable
     assert_one_clear_line(other, "usual/seed3", "other settings", "--out")
 
 
+@pytest.mark.slow
 @needs_accuracies
 def test_what_does_not_fit_is_refused_before_any_search(run: Run, tmp_path: Path, table_file: Path) -> None:
     out = tmp_path / "out"

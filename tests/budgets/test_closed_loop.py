@@ -176,6 +176,7 @@ def test_where_nothing_is_within_a_tighter_bound_the_loop_ends(monkeypatch: pyte
     assert SPACE.format(taken, all_edges=True) == row.architecture
 
 
+@pytest.mark.slow
 def test_budgets_benchmark_on_a_published_device(tmp_path: Path) -> None:
     accuracy, latency = SHARED / "nb201_accuracy.csv.gz", SHARED / "nb201_latency_ms.csv.gz"
     if not latency.exists():

@@ -253,6 +253,7 @@ EITHER_WAY = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("method")
 @EITHER_WAY
 @given(case=cases())
@@ -267,6 +268,7 @@ def test_the_derived_architecture_is_within_every_budget_and_the_most_probable(c
     assert case.scores[row] == pytest.approx(case.scores[case.kept].max(), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("method")
 @EITHER_WAY
 @given(case=cases(), number=st.integers(1, 12))
@@ -290,6 +292,7 @@ def test_where_nothing_is_within_the_limits_none_is_ranked() -> None:
     assert not list(ranked(space, log_p, {"latency_ms": (model, least * 0.999)}, None))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("method")
 @EITHER_WAY
 @given(case=cases(), metric=st.sampled_from(METRICS))
@@ -308,6 +311,7 @@ def brute_force_pareto(case: Case, metric: str) -> NDArray[np.intp]:
     return rows[case.scores[rows] > ahead]
 
 
+@pytest.mark.slow
 @EITHER_WAY
 @given(case=cases(), metric=st.sampled_from(METRICS))
 def test_the_pareto_set_is_that_of_brute_force(case: Case, metric: str) -> None:
@@ -352,6 +356,7 @@ def test_the_swept_pareto_set_is_exact_and_leaves_out_nothing_that_it_does_not_a
             assert as_good.any()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("method")
 @EITHER_WAY
 @given(case=cases())
@@ -372,6 +377,7 @@ def test_limits_that_contradict_each_other_are_named_with_what_can_be_had(case: 
         assert value > case.bounds[metric]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(case=cases())
 def test_the_binding_limit_is_the_one_whose_removal_gains_most(case: Case) -> None:
@@ -445,6 +451,7 @@ def darts_run(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_best_of_a_search_is_what_it_derived_and_the_others_follow(run: Run, searched: Path) -> None:
     printed = json.loads(run("derive", searched, "--top", 4, "--json").stdout)["targets"]
     assert [t["budget"] for t in printed] == ["mild", "aggressive,80%-params"]
@@ -466,6 +473,7 @@ def test_the_best_of_a_search_is_what_it_derived_and_the_others_follow(run: Run,
     assert [len(t["architectures"]) for t in one] == [1]
 
 
+@pytest.mark.slow
 def test_other_budgets_than_those_of_the_search_are_derived_for(run: Run, searched: Path) -> None:
     arguments = ("derive", searched / "mild", "--budget", "30%", "--budget", "70%-macs,50%", "--json")
     printed = json.loads(run(*arguments).stdout)["targets"]
@@ -475,6 +483,7 @@ def test_other_budgets_than_those_of_the_search_are_derived_for(run: Run, search
         assert all(found[metric] <= bound for metric, bound in target["limits"].items())
 
 
+@pytest.mark.slow
 def test_the_pareto_set_of_a_search_is_printed_and_drawn(run: Run, searched: Path, tmp_path: Path) -> None:
     for metric, picture in (("latency", "p.png"), ("params", "p.svg")):
         arguments = ("derive", searched, "--pareto", metric, "--plot", tmp_path / picture, "--json")
@@ -519,6 +528,7 @@ def test_darts_is_derived_by_its_rules_and_says_when_points_are_left_out(run: Ru
     assert_one_clear_line(tight, "cannot be met", f"{reach:.4g} ms")
 
 
+@pytest.mark.slow
 def test_derive_refuses_what_means_nothing(run: Run, searched: Path, tmp_path: Path) -> None:
     assert_one_clear_line(run("derive", tmp_path), "no finished search", "hwnas search")
     assert_one_clear_line(run("derive", searched, "--top", 0), "--top", "at least 1")
@@ -577,6 +587,7 @@ def contradictory_table() -> LatencyTable:
     return counted("nasbench201").model_copy(update={"version": 2, "edge_costs": {key: costs}})
 
 
+@pytest.mark.slow
 def test_contradictory_budgets_are_one_line_with_what_can_be_had(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "t.json", contradictory_table())
     preview_of = ("space", "preview", "--table", tmp_path / "t.json", *SMALL)

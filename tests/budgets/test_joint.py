@@ -49,6 +49,7 @@ def tables(tmp_path: Path) -> tuple[object, ...]:
     return ("--table", tmp_path / "phone.json", "--table", tmp_path / "server.json")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), shares=st.tuples(st.floats(0.15, 0.9), st.floats(0.15, 0.9)))
 def test_the_derived_network_keeps_both_latencies_and_is_the_most_probable_that_does(
@@ -262,6 +263,7 @@ def test_budgets_on_devices_that_make_no_sense_are_one_clear_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_preview_of_several_devices(run: Run, tmp_path: Path, tables: tuple[object, ...]) -> None:
     command = ("space", "preview", *tables, "--channels", 4, "--cells", 1, "--input", "3x16x16")
     budgets = ("--budget", JOINT, "--budget", "mild", "--budget", "70%-params")

@@ -102,6 +102,7 @@ def test_a_fitted_table_counts_macs_and_parameters_as_the_network_has_them(tmp_p
 # --- fitting ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dead_edges_are_free", [False, True])
 def test_known_costs_come_back_in_spite_of_broken_readings(dead_edges_are_free: bool) -> None:
     costs, choices = made_up_device(5, dead_edges_are_free), connected_choices(NB201, 600, seed=1)
@@ -119,6 +120,7 @@ def test_known_costs_come_back_in_spite_of_broken_readings(dead_edges_are_free: 
     assert (live > 3 * abs(always)) if dead_edges_are_free else (always > 3 * live)
 
 
+@pytest.mark.slow
 def test_error_bars_hold_nine_in_ten_and_each_entry_has_one() -> None:
     choices, everyone = connected_choices(NB201, 200, seed=2), connected_choices(NB201, 5_000, seed=7)
     held = []
@@ -181,6 +183,7 @@ def test_costs_that_no_reading_tells_of_change_nothing(monkeypatch: pytest.Monke
 # --- other devices ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ten_measurements_and_other_devices_are_enough() -> None:
     prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     assert prior.pool == tuple(sorted(pool()))
@@ -196,6 +199,7 @@ def test_ten_measurements_and_other_devices_are_enough() -> None:
     assert np.mean(with_pool) > np.mean(without)
 
 
+@pytest.mark.slow
 def test_more_measurements_do_not_make_it_worse_on_average() -> None:
     prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     order, everyone = choose_architectures(NB201, prior, 200), connected_choices(NB201, 4_000, seed=5)
@@ -219,6 +223,7 @@ def test_more_measurements_do_not_make_it_worse_on_average() -> None:
     assert means[-1] < means[0] / 2
 
 
+@pytest.mark.slow
 def test_a_device_unlike_all_of_the_pool_has_wide_error_bars_that_hold() -> None:
     prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     chosen, everyone = choose_architectures(NB201, prior, 8), connected_choices(NB201, 3_000, seed=5)
@@ -235,6 +240,7 @@ def test_a_device_unlike_all_of_the_pool_has_wide_error_bars_that_hold() -> None
     assert np.mean(held["unlike"]) > 0.8
 
 
+@pytest.mark.slow
 def test_the_design_tells_more_than_random_networks_and_holds_no_broken_one() -> None:
     prior = pool_prior(pool(), SizedSpace(NB201, CIFAR))
     chosen, everyone = choose_architectures(NB201, prior, 12), every_choice(NB201)
@@ -266,6 +272,7 @@ def test_a_measured_table_can_be_in_the_pool_and_a_pool_of_one_works() -> None:
     assert np.isfinite(predictions(table, every_choice(NB201))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LATENCIES.exists(), reason=f"{LATENCIES} is not there")
 def test_a_real_device_from_ten_measurements() -> None:
     """A Xeon from ten measured networks, with five other real devices as the pool: rank correlation over all 15,625."""
@@ -288,6 +295,7 @@ def test_a_real_device_from_ten_measurements() -> None:
 # --- a fitted table is a table ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_budgets_are_kept_exactly_on_a_fitted_table_of_a_large_space() -> None:
     """With costs of edges that run dead (torch) and of edges that run only when live."""
     choices = connected_choices(DARTS, 60)
@@ -323,6 +331,7 @@ def write_pool(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_a_design_to_a_prediction_with_error_bars(run: Run, tmp_path: Path) -> None:
     shelf, form, out = write_pool(tmp_path / "pool"), tmp_path / "form.csv", tmp_path / "new.json"
     named = run("table", "design", "--space", "nasbench201", "--shelf", shelf, "-n", "10", "--out", form)

@@ -185,6 +185,7 @@ CHOICES, _ = all_choices(NB201)
 CONNECTED = np.array([any(NB201.cells["cell"].live_edges(decode(NB201, row).cells[0])) for row in CHOICES])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -71,6 +71,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Architecture,
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "node", "fixed"),
     # Beside the cells there are two pooled shortcuts, a ReLU in each reduction and one before the head less one that is

@@ -351,6 +351,7 @@ def sparse_architectures(draw: st.DrawFn, name: str) -> Architecture:
     return space.architecture(tuple(tuple(draw(ops) for _ in cell.edges) for cell in space.cells.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), CASES)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
@@ -447,6 +448,7 @@ def tiny_costs(metric: str) -> tuple[np.ndarray, np.ndarray, float]:
 TINY_PEAKS = (40_960, 45_056, 49_152)  # bytes; a uniform draw is at the greatest in four of five cases
 
 
+@pytest.mark.slow
 def test_the_peaks_of_the_small_space_are_few_and_most_are_the_greatest() -> None:
     sample = np.random.default_rng(0).integers(5, size=(500, 12))
     found, often = np.unique(tiny_metrics()[PEAK_MEMORY].predict_many(sample), return_counts=True)
@@ -489,6 +491,7 @@ def test_derivation_within_peak_memory_equals_brute_force(
     assert score == pytest.approx(best_by_brute_force(log_p, metric, bound, peak_bound), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_least_peak_is_that_of_brute_force() -> None:
     model = tiny_metrics()[PEAK_MEMORY]
     assert isinstance(model, PeakModel)
@@ -507,6 +510,7 @@ def test_the_least_peak_is_that_of_brute_force() -> None:
         derive(TINY, {kind: np.zeros((6, 5)) for kind in TINY.cells}, {PEAK_MEMORY: (model, least - 1)})
 
 
+@pytest.mark.slow
 def test_peak_memory_of_the_whole_darts_space_is_kept() -> None:
     """The published search size; the most probable architecture without a limit is over this one."""
     model = peak_model(SizedSpace(DARTS, DARTS.settings["search"]))
@@ -569,6 +573,7 @@ def test_budgets_of_peak_memory_are_read() -> None:
     assert share_within(previews, both) == kept.mean()
 
 
+@pytest.mark.slow
 def test_preview_of_peak_memory_is_exact_where_all_are_known_else_has_error_bars(run: Run, tmp_path: Path) -> None:
     for name, exact in (("nasbench201", True), ("darts", False)):
         sizes = SMALL[name]

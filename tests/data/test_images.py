@@ -60,6 +60,7 @@ def test_normalised_training_images_have_zero_mean_and_unit_deviation() -> None:
     assert float(normalised.std()) == pytest.approx(1, abs=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["no", "yes"])
 def test_shares_of_a_batch_make_up_the_batch(tmp_path: Path, stream: str) -> None:
     """Several processes share a step's images, and the batches that score a network."""

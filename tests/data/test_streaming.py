@@ -29,6 +29,7 @@ def all_batches(data: ImageData, split: Split, batch_size: int) -> Tensor:
     return torch.cat([images for images, _ in data.batches(split, batch_size)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "options"), [(16, ""), (None, "size=12&"), (None, "size=12&crop=yes&")])
 def test_streamed_images_equal_those_in_memory(tmp_path: Path, side: int | None, options: str) -> None:
     place = write_images(tmp_path / "images", 20, side=side)
@@ -56,6 +57,7 @@ def test_streamed_images_equal_those_in_memory(tmp_path: Path, side: int | None,
         assert torch.equal(all_batches(in_memory, a.subset(chosen), 1), all_batches(streamed, b.subset(chosen), 1))
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_the_first_step(tmp_path: Path) -> None:
     spec = f"imagefolder:{write_images(tmp_path / 'images', 20, side=None)}?size=8&stream=yes"
     for augment in ("shift-flip", "imagenet"):
@@ -71,6 +73,7 @@ def test_batches_do_not_depend_on_the_first_step(tmp_path: Path) -> None:
         assert not torch.equal(data.train_batch(8, 6, 2, augment=augment)[0], batches[8])
 
 
+@pytest.mark.slow
 def test_more_streams_than_stay_open(tmp_path: Path) -> None:
     data = load_data(f"imagefolder:{write_images(tmp_path / 'images', 20, side=None)}?size=8&stream=yes")
     alone = [[data.train_batch(step, 6, seed)[0] for step in range(3)] for seed in range(4)]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [True, False])
 def test_schemas_are_declared_only_where_torchvisions_operators_do_not_load(load: bool) -> None:
     """Where the operators load, declaring their schemas first ends the process."""

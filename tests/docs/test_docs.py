@@ -166,6 +166,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page_and_no_hidden_comment(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         name = page.relative_to(ROOT / "docs").with_suffix(".html").as_posix().replace("README.html", "index.html")
@@ -176,6 +177,7 @@ def test_the_site_has_every_page_and_no_hidden_comment(site: Path) -> None:
     assert "Raises HwnasError" in (site / "reference/python.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_site_in_a_browser(site: Path, tmp_path: Path, width: int) -> None:
@@ -190,6 +192,7 @@ def test_the_site_in_a_browser(site: Path, tmp_path: Path, width: int) -> None:
             assert [url for url in browser.requests() if not url.startswith(("file:", "data:", "blob:"))] == [], page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser")
 def test_the_search_works_from_disk(site: Path, tmp_path: Path) -> None:
     program = find_chromium()

@@ -406,6 +406,7 @@ def test_single_channels_are_widened() -> None:
     assert wide(IMAGES.float(), {kind: Mixed(w.float()) for kind, w in random_weights(space).items()}).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_a_search_in_stages_widens_prunes_and_carries_momentum(
     space: SearchSpace, monkeypatch: pytest.MonkeyPatch

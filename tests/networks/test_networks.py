@@ -78,6 +78,7 @@ def test_child_computes_what_the_supernet_computes(architecture: Architecture) -
     torch.testing.assert_close(child, mixed, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
 def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
@@ -113,6 +114,7 @@ def test_a_child_without_dead_edges_has_the_predicted_parameters(architecture: A
     assert sum(p.numel() for p in child.parameters()) == predicted
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(architecture=st.sampled_from(sorted(SPACES)).flatmap(architectures), batch=st.integers(1, 5))
 def test_onnx_computes_what_torch_computes_at_any_batch(

@@ -76,6 +76,7 @@ def take_probabilities(folder: Path) -> None:
     write_lines(folder, lines)
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_files(run: Run, run_folder: Path, tmp_path: Path) -> None:
     made = report(run, run_folder, out=tmp_path / "report.html")
     files = tmp_path / "report_files"
@@ -98,6 +99,7 @@ def test_numbers_are_those_of_the_files(run: Run, run_folder: Path, tmp_path: Pa
     ]
 
 
+@pytest.mark.slow
 def test_an_edge_is_explained_by_its_probability_cost_and_runner_up(run: Run, run_folder: Path, tmp_path: Path) -> None:
     give_probabilities(run_folder)
     report(run, run_folder, out=tmp_path / "report.html")
@@ -118,6 +120,7 @@ def test_an_edge_is_explained_by_its_probability_cost_and_runner_up(run: Run, ru
         assert edge["runner_up"]["probability"] == max(others)
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_picture_in_both_forms(run: Run, run_folder: Path, tmp_path: Path) -> None:
     report(run, run_folder, out=tmp_path / "page.html")
     names = check_pictures(tmp_path / "page_files")
@@ -125,6 +128,7 @@ def test_every_figure_is_a_picture_in_both_forms(run: Run, run_folder: Path, tmp
     assert {"1-mild-cell-graph", "1-mild-cell-probabilities"} <= names
 
 
+@pytest.mark.slow
 def test_its_commands_make_the_same_run(run: Run, run_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     report(run, run_folder, out=tmp_path / "report.html")
     told = json.loads((tmp_path / "report_files/report.json").read_text())["runs"][0]
@@ -138,6 +142,7 @@ def test_its_commands_make_the_same_run(run: Run, run_folder: Path, tmp_path: Pa
     assert lines_of(again) == lines_of(run_folder)
 
 
+@pytest.mark.slow
 def test_the_answer_is_the_most_accurate_network_that_keeps_its_budget(run_folder: Path) -> None:
     summary = json.loads((run_folder / "summary.json").read_text())
     first, second = summary["targets"]
@@ -155,6 +160,7 @@ def test_the_answer_is_the_most_accurate_network_that_keeps_its_budget(run_folde
     )
 
 
+@pytest.mark.slow
 def test_a_run_without_probabilities_says_so(run: Run, run_folder: Path, tmp_path: Path) -> None:
     take_probabilities(run_folder)
     report(run, run_folder, out=tmp_path / "old.html")
@@ -176,6 +182,7 @@ class Lazy:
 """
 
 
+@pytest.mark.slow
 def test_a_search_that_stopped_early_is_whole_and_says_why(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +206,7 @@ def test_a_search_that_stopped_early_is_whole_and_says_why(
     assert_one_clear_line(run("report", tmp_path / "run", "--out", tmp_path / "two.html"), "cut off")
 
 
+@pytest.mark.slow
 def test_a_search_that_diverged_is_shown(run: Run, run_folder: Path, tmp_path: Path) -> None:
     lines = lines_of(run_folder)
     for line in lines[2:]:
@@ -209,6 +217,7 @@ def test_a_search_that_diverged_is_shown(run: Run, run_folder: Path, tmp_path: P
     assert loss["mild"]["values"] == [lines[0]["train_loss"], None, None]
 
 
+@pytest.mark.slow
 def test_several_runs_stand_on_one_page(run: Run, run_folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run_folder, tmp_path / "second"))
     report(run, run_folder, other, out=tmp_path / "report.html")
@@ -224,6 +233,7 @@ def test_several_runs_stand_on_one_page(run: Run, run_folder: Path, tmp_path: Pa
     assert_one_clear_line(run("report", run_folder, run_folder, "--out", tmp_path / "r.html"), "two .* called first")
 
 
+@pytest.mark.slow
 def test_a_network_for_two_devices_has_costs_and_a_place_on_both(run: Run, tmp_path: Path) -> None:
     for seed, name in enumerate(("board", "phone")):
         write_table(tmp_path / f"{name}.json", make_table(SizedSpace(SPACE, SETTING), seed))
@@ -274,6 +284,7 @@ def test_a_table_has_a_page_of_its_own(run: Run, tmp_path: Path, name: str) -> N
         assert words in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -306,6 +317,7 @@ def cut(file: Path, end: int) -> None:
     file.write_bytes(file.read_bytes()[:-end])
 
 
+@pytest.mark.slow
 def test_neither_help_nor_a_report_loads_torch(run_folder: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from hwnas.cli import app; app(sys.argv[1:], standalone_mode=False); "
@@ -335,6 +347,7 @@ def make_hostile(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.slow
 def test_markup_of_strangers_stays_text(run: Run, run_folder: Path, tmp_path: Path) -> None:
     give_probabilities(run_folder)
     make_hostile(run_folder)
@@ -348,6 +361,7 @@ def test_markup_of_strangers_stays_text(run: Run, run_folder: Path, tmp_path: Pa
     assert all((tmp_path / "report_files").resolve() in file.parents for file in inside)
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium, width: int) -> None:
@@ -389,6 +403,7 @@ def test_the_page_in_a_browser(run: Run, run_folder: Path, tmp_path: Path, brows
     assert browser.requests() == []
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_follows_the_systems_theme_and_prints_all(
     run: Run, run_folder: Path, tmp_path: Path, browser: Chromium
@@ -405,6 +420,7 @@ def test_the_page_follows_the_systems_theme_and_prints_all(
     assert browser.evaluate("[...document.querySelectorAll('.target')].every(t => t.offsetParent)")
 
 
+@pytest.mark.slow
 @needs_browser
 def test_nothing_of_strangers_runs(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium) -> None:
     give_probabilities(run_folder)

@@ -79,6 +79,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_files(page: Path) -> None:
     files = page.with_name("report_files")
     told, summary = read(files / "report.json")["benchmark"], read(RECORDED / "summary.json")
@@ -113,6 +114,7 @@ def rows_of(text: str, label: str) -> list[list[str]]:
     return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows]
 
 
+@pytest.mark.slow
 def test_the_tables_and_the_answer_say_it(page: Path) -> None:
     text, summary = page.read_text(), read(RECORDED / "summary.json")
     regrets: dict[str, list[float]] = {}
@@ -141,6 +143,7 @@ def test_the_tables_and_the_answer_say_it(page: Path) -> None:
     assert "There was no budget" in text
 
 
+@pytest.mark.slow
 @needs_accuracies
 def test_a_benchmark_within_a_budget_says_whether_its_cells_keep_it(run: Run, judged: Path, tmp_path: Path) -> None:
     report(run, judged, out=tmp_path / "report.html")
@@ -170,6 +173,7 @@ def record(folder: Path, out: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 @needs_accuracies
 def test_a_cell_over_the_budget_is_pointed_out(run: Run, judged: Path, tmp_path: Path) -> None:
     folder = record(judged, tmp_path / "bench")
@@ -189,6 +193,7 @@ def test_a_cell_over_the_budget_is_pointed_out(run: Run, judged: Path, tmp_path:
     assert f"{sum(kept) or 'none'} of the 2 cells found keep" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 @needs_accuracies
 def test_its_command_makes_the_same_benchmark(run: Run, judged: Path, tmp_path: Path) -> None:
     """Made in the benchmark's own folder, it is taken for the same one, in which every search has ended."""
@@ -223,6 +228,7 @@ def keep_one(folder: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_every_figure_is_a_picture_in_both_forms(run: Run, recorded: Path, tmp_path: Path) -> None:
     result = keep_one(recorded)
     report(run, recorded, out=tmp_path / "page.html")
@@ -271,6 +277,7 @@ def test_what_is_no_whole_benchmark_is_one_clear_line(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 @needs_accuracies
 @pytest.mark.parametrize(
     ("damage", "words"),
@@ -297,6 +304,7 @@ def test_a_page_is_about_runs_or_one_benchmark(run: Run, recorded: Path, tmp_pat
         assert_one_clear_line(result, "is a benchmark: a page is about one benchmark, or about runs")
 
 
+@pytest.mark.slow
 def test_a_report_on_a_benchmark_does_not_load_torch(recorded: Path, tmp_path: Path) -> None:
     keep_one(recorded)
     program = (
@@ -338,6 +346,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "report.html"
 
 
+@pytest.mark.slow
 def test_markup_of_strangers_stays_text(hostile: Path) -> None:
     page = Page(hostile.read_text())
     assert SCRIPT in page.text
@@ -346,6 +355,7 @@ def test_markup_of_strangers_stays_text(hostile: Path) -> None:
     assert {file.name for file in hostile.parent.iterdir()} == {"bench", "report.html", "report_files"}
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(page: Path, browser: Chromium, width: int) -> None:
@@ -380,6 +390,7 @@ def test_the_page_in_a_browser(page: Path, browser: Chromium, width: int) -> Non
     assert browser.requests() == []
 
 
+@pytest.mark.slow
 @needs_browser
 def test_nothing_of_strangers_runs(hostile: Path, browser: Chromium) -> None:
     browser.open(hostile, 1280)

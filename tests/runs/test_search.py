@@ -176,6 +176,7 @@ def test_search_refuses_inputs_that_do_not_fit(run: Run, tmp_path: Path, table_f
     assert_one_clear_line(run(*profile), "cannot write|file", "--out")
 
 
+@pytest.mark.slow
 def test_folders_of_other_runs_and_damaged_checkpoints_are_refused(run: Run, tmp_path: Path, table_file: Path) -> None:
     out = tmp_path / "run"
     base = ("search", "--table", table_file, *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0, "--out", out)

@@ -162,6 +162,7 @@ def accuracy_of(file: Path, split: Split) -> float:
     return float((scores.argmax(axis=1) == split.targets.numpy()).mean())
 
 
+@pytest.mark.slow
 def test_a_run_is_quantised_and_reports_accuracy_and_latency(run: Run, searched: Path) -> None:
     place = searched / "90pct"
     shown = run("export", searched, "--quantize", "int8", "--device", "cpu", "--calibration-images", 100)
@@ -211,6 +212,7 @@ def test_drawbacks_of_int8_are_reported() -> None:
     assert warnings_of({}, slow) == ["int8 is not faster on cpu: it takes 1.50 times as long"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -249,6 +251,7 @@ def test_other_runtimes_refuse_int8(run: Run, tmp_path: Path, device: str) -> No
     assert_one_clear_line(refused, "'int4'", "use float32 or int8")
 
 
+@pytest.mark.slow
 def test_a_network_that_was_not_quantised_cannot_be_verified_in_int8(run: Run, searched: Path) -> None:
     (searched / "90pct" / "network_int8.onnx").unlink(missing_ok=True)
     refused = run("verify", searched, "--device", INT8)

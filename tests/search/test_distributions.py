@@ -88,6 +88,7 @@ def test_uniform_draws_every_architecture_equally_often(inputs: int | None, with
     assert joint_p_value(found, dict.fromkeys(every, 1 / len(every))) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", [None, 1])
 def test_the_controller_draws_by_its_own_conditionals(inputs: int | None) -> None:
     controller = made("controller", inputs_per_node=inputs)
@@ -103,6 +104,7 @@ def test_the_controller_draws_by_its_own_conditionals(inputs: int | None) -> Non
     assert joint_p_value(draws(controller), probability) > 1e-3
 
 
+@pytest.mark.slow
 def test_dirichlet_marginals_are_beta() -> None:
     distribution = made("dirichlet")
     assert isinstance(distribution, EdgeLogits)
@@ -157,6 +159,7 @@ def test_draws_follow_from_the_generator_alone(name: str) -> None:
         assert not all(torch.equal(drawn(seed), first) for seed in range(4, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 2])
 @pytest.mark.parametrize(
     "name", ["softmax", "dirichlet", "categorical", "concrete", "straight_through", "softmax_edges"]

@@ -165,6 +165,7 @@ def test_the_score_function_remembers_the_mean_loss() -> None:
         assert float(search.targets[0].memory["loss"].detach()) == pytest.approx(mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", sorted(SPACES))
 def test_the_advantage_of_an_edge_is_the_slope_of_its_gate(space: str) -> None:
     """In the real supernet, the logits' gradient over a - p is the finite difference of the loss by the gate."""

@@ -53,6 +53,7 @@ def assert_slopes(
         assert slopes[index] == pytest.approx((function(at + step) - function(at - step)) / 2e-5, **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("budget", ["moderate", "moderate,60%-macs,70%-params"])
 @pytest.mark.parametrize("damping", [0.0, 2.0])
@@ -94,6 +95,7 @@ def step_with_resources(name: str, form: str, costs_of: str, weight: float) -> t
     return a_step(make_search(name, recipe), [0.0], closed=20.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("form", ["log", "linear"])
 @pytest.mark.parametrize("costs_of", ["probabilities", "sample"])
@@ -178,6 +180,7 @@ def test_the_penalty_of_the_paper_ignores_the_budget() -> None:
     assert "resource penalty" in row.describe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> None:
     search = make_search(name, plain_recipe())

@@ -26,6 +26,7 @@ def test_multipliers_rise_over_and_fall_within_the_budget() -> None:
     assert moved.tolist() == pytest.approx([0.51, 0.0])  # what is far over counts as a tenth over
 
 
+@pytest.mark.slow
 def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
     """The task always rewards the same operation; E[C] must settle at the budget."""
     space, sizes = get_space("nasbench201"), SMALL["nasbench201"]
@@ -47,6 +48,7 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
     assert np.array(history[-300:]) == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_dual_ascent_brings_expected_cost_to_the_budget(
     assert 0.95 < constrained(name, share, pull, shipped, steps) < 1.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 def test_lambda_does_not_wind_up_where_the_logits_are_slow(name: str, pull: float) -> None:
@@ -106,6 +109,7 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     return float(np.mean(history[-max(steps // 20, 5) :]))
 
 
+@pytest.mark.slow
 def test_fixed_lambda_stays_and_dual_lambda_moves() -> None:
     fixed = make_search("nasbench201", plain_recipe(**{"penalty.mode": "fixed", "penalty.weight": 0.5}))
     dual = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8, "penalty.warm_up": 0.0}), ("30%",))

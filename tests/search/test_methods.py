@@ -38,6 +38,7 @@ from support.tables import make_table
 POOL = ("enas", "random", "single-path")  # these take one of the architectures they judged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", known_recipes())
 def test_every_recipe_builds(name: str) -> None:
     space = "darts" if name.startswith("darts/") else "nasbench201"
@@ -383,6 +384,7 @@ def test_recipes_that_do_not_fit_give_one_error_line(run: Run, tmp_path: Path, t
     assert_one_clear_line(result, *RECIPES[text])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("random", "single-path")])
 def test_a_method_learns_where_no_limit_is_in_the_loss(method: str) -> None:
     """Peak memory is no sum over edges, so it is not in the loss."""

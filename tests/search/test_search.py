@@ -50,6 +50,7 @@ def test_several_budgets_take_turns_and_share_the_weights() -> None:
     assert not torch.equal(search.targets[1].logits["cell"], second["cell"])
 
 
+@pytest.mark.slow
 def test_logits_wait_for_the_weights() -> None:
     recipe = read_recipe("snas-short", {"batch_size": 539, "epochs": 4, "logits_warm_up": 0.5})
     search = make_search("nasbench201", recipe)
@@ -72,6 +73,7 @@ def test_validation_changes_nothing_in_the_supernet() -> None:
     assert all(torch.equal(v, before[k]) for k, v in search.supernet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_search_never_reads_the_test_images() -> None:
     def forbidden() -> None:
         raise AssertionError("the search read the test images")

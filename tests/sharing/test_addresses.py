@@ -36,6 +36,7 @@ def test_a_missing_package_is_named(
     refuses_pull(run, f"{protocol}://x/y", tmp_path, f"{protocol}://x/y", f"pip install '{words}'")
 
 
+@pytest.mark.slow
 def test_a_folder_is_made_but_not_those_above_it(run: Run, tmp_path: Path, cpu: Path) -> None:
     assert_one_clear_line(run("table", "push", cpu, tmp_path / "no" / "shelf"), "no/shelf does not exist")
     assert not (tmp_path / "no").exists()

@@ -21,6 +21,7 @@ from support.command import Run, assert_one_clear_line
 from support.shelves import files_in, push_at_once, record_of, tables_of
 
 
+@pytest.mark.slow
 def test_two_that_push_fifty_tables_each_at_once_lose_none(tmp_path: Path, made: LatencyTable) -> None:
     files = tables_of(tmp_path / "tables", made, 100)
     lots = [[f"{file}={file.stem}" for file in files[start::2]] for start in (0, 1)]

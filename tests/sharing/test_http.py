@@ -134,6 +134,7 @@ def bomb(handler: BaseHTTPRequestHandler) -> None:
     send(handler, len(BOMB), BOMB, Content_Encoding="gzip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["index.json", "tables"])
 @pytest.mark.parametrize("kind", list(ANSWERS))
 def test_a_bad_server_is_one_line(run: Run, tmp_path: Path, web: Web, kind: str, part: str) -> None:

@@ -115,6 +115,7 @@ def test_an_index_names_nothing_twice(run: Run, tmp_path: Path, folder: Path) ->
     refuses_pull(run, folder, tmp_path, "a name occurs twice")
 
 
+@pytest.mark.slow
 def test_many_small_values_take_no_gigabyte(run: Run, tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "got.json"
     head, tail = b'{"format":"hwnas-latency-table","version":1,"entries":[', b"0]}"

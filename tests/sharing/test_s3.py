@@ -48,6 +48,7 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{name}"
 
 
+@pytest.mark.slow
 def test_a_table_comes_back_from_s3(run: Run, tmp_path: Path, cpu: Path, other: Path, bucket: str) -> None:
     address = f"{bucket}/shelf"
     assert_one_clear_line(run("table", "pull", "cpu", address), "is not a shelf")
@@ -64,6 +65,7 @@ def test_a_table_comes_back_from_s3(run: Run, tmp_path: Path, cpu: Path, other: 
     assert listed["tables"][0]["record"]["file_sha256"] == hashlib.sha256(other.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_s3_gives_a_name_to_one_writer(bucket: str) -> None:
     """Without looking first: the server decides."""
     one, two = open_registry(bucket), open_registry(bucket)
@@ -76,6 +78,7 @@ def test_s3_gives_a_name_to_one_writer(bucket: str) -> None:
     assert transport.list_files(one, "records") == {"a.json": 3, "b.json": 3}, "listings are not remembered"
 
 
+@pytest.mark.slow
 def test_two_that_push_to_s3_at_once_lose_none(tmp_path: Path, made: LatencyTable, bucket: str) -> None:
     files = tables_of(tmp_path / "tables", made, 16)
     lots = [[f"{file}={file.stem}" for file in files[start::2]] for start in (0, 1)]
@@ -84,6 +87,7 @@ def test_two_that_push_to_s3_at_once_lose_none(tmp_path: Path, made: LatencyTabl
     assert [record.name for record in index] == [file.stem for file in files]
 
 
+@pytest.mark.slow
 def test_what_s3_refuses_is_one_line(
     run: Run, tmp_path: Path, cpu: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +99,7 @@ def test_what_s3_refuses_is_one_line(
     assert_one_clear_line(run("table", "push", cpu, bucket), "no credentials")
 
 
+@pytest.mark.slow
 def test_a_public_bucket_is_read_without_credentials(
     tmp_path: Path, cpu: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +116,7 @@ def test_a_public_bucket_is_read_without_credentials(
     assert (tmp_path / "got.json").read_bytes() == cpu.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "status", "words"),
     [("AccessDenied", 403, "access denied"), ("SomethingNew", 400, "cannot be read")],

@@ -20,6 +20,7 @@ from support.paths import SHARED
 from support.spaces import ALL_CONV, DARTS, NB201, architectures, live_by_paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "setting", "params", "macs"),
     [
@@ -42,6 +43,7 @@ def test_nasbench201_network_has_the_published_counts() -> None:
     assert (counts.params, counts.macs_conv_linear) == (1_531_546, 220_119_690)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "params", "macs"),
     [
@@ -60,6 +62,7 @@ def test_space_count_prints_the_published_counts(run: Run, arguments: list, para
     assert (printed["params"], printed["macs"]) == (params, macs)
 
 
+@pytest.mark.slow
 def test_published_genotype_text_counts_like_its_name(run: Run) -> None:
     text = DARTS.published["SNAS_MODERATE"]
     printed = json.loads(run("space", "count", "--space", "darts", "--architecture", text, "--json").stdout)

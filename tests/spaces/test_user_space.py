@@ -330,6 +330,7 @@ def test_damaged_files_are_a_space_or_one_error(tmp_path: Path, data: st.DataObj
     assert "\n" not in problem
 
 
+@pytest.mark.slow
 def test_another_definition_of_the_same_name_is_told_by_its_hash(run: Run, tmp_path: Path) -> None:
     first = write(tmp_path, OWN, "first.yaml")
     second = write(tmp_path, changed("operations.3.dilation", 5), "second.yaml")

@@ -218,6 +218,7 @@ def test_costs_by_edge_are_scaled_with_their_covariance() -> None:
         assert getattr(scaled.cells["cell"], field)[5][3] == getattr(costs.cells["cell"], field)[5][3] / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("licences", "together"),
     [

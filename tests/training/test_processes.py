@@ -156,6 +156,7 @@ def far(one: Any, other: Any, path: str = "") -> list[str]:
     return unlike(one, other, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "method"), SEARCHES)
 def test_two_processes_reach_the_state_of_one(together: Path, space: str, method: str) -> None:
     first, second = (torch.load(together / f"{rank}.pt")[f"{space} {method}"] for rank in range(2))
@@ -166,6 +167,7 @@ def test_two_processes_reach_the_state_of_one(together: Path, space: str, method
     assert far(alone, first) == []
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_child_as_one_does(together: Path) -> None:
     """Compare in float32, after three steps."""
     first, second = (torch.load(together / f"child{rank}.pt") for rank in range(2))
@@ -177,6 +179,7 @@ def test_two_processes_train_a_child_as_one_does(together: Path) -> None:
             torch.testing.assert_close(first[part][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_finished_search_in_place(together: Path, alone: Path) -> None:
     shutil.copytree(alone, together / "trained alone")
     (row,) = trained(together / "trained alone")
@@ -198,6 +201,7 @@ def alone(together: Path) -> Path:
     return together / "alone"
 
 
+@pytest.mark.slow
 def test_rank_0_alone_writes_the_files_of_one_process(together: Path, alone: Path) -> None:
     assert not (together / "run1").exists()
     assert files_of(together / "run0") == files_of(alone)

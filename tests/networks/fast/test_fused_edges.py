@@ -76,6 +76,7 @@ def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
     return found | {key: parameter.grad for key, parameter in net.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
