@@ -65,7 +65,7 @@ def test_drift_is_divided_out() -> None:
         times.append((SENTINEL_NAME, 1.0 * speed) if number % 3 == 0 else ("model", 3.0 * speed))
     readings = read([values_of(times)], reference_ms=1.0)
     assert readings.process_times["model"] == pytest.approx([3.0], rel=0.01)
-    assert np.percentile(np.abs(readings.rounds["model"] - 3.0), 95) < 0.2
+    assert np.percentile(np.abs(readings.run_times["model"] - 3.0), 95) < 0.2
     assert readings.drift == pytest.approx(0.5, abs=0.01)
 
 

@@ -313,7 +313,7 @@ def test_a_job_resumes_after_a_silent_connection(host: Host, folder: Path, monke
 def test_a_device_that_is_gone_for_good(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))
     job = job_of(200)
-    with pytest.raises(HwnasError, match=r"Connection refused.*the same command goes on from here") as caught:  # noqa: SIM117
+    with pytest.raises(HwnasError, match=r"Connection refused.*run the same command again to resume") as caught:  # noqa: SIM117
         with connect(host.spec, folder) as connection:
             run_job(connection, job, folder, "job", at(70, host.stop))
     (left,) = host.home.glob(".cache/hwnas/*")
