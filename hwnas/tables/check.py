@@ -22,14 +22,14 @@ Size = Callable[[Entry], tuple[int, int]]
 class Disorder:
     """Two entries: ``larger`` has more channels or a larger image than ``smaller`` and takes less time."""
 
-    dimension: Literal["channels", "resolution"]
+    what: Literal["channels", "resolution"]
     smaller: str
     smaller_ms: float
     larger: str
     larger_ms: float
 
     def describe(self) -> str:
-        more = "more channels" if self.dimension == "channels" else "a larger image"
+        more = "more channels" if self.what == "channels" else "a larger image"
         return (
             f"{self.larger} takes {self.larger_ms:.4g} ms, {self.smaller} takes {self.smaller_ms:.4g} ms: "
             f"{more} in {self.larger_ms / self.smaller_ms:.2f} times the time"
