@@ -23,9 +23,12 @@ from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.api import (
+        derive,
+        derive_pareto,
         evaluate,
         export,
         get_space,
+        preview,
         profile,
         quantize,
         read_table,
@@ -38,9 +41,12 @@ if TYPE_CHECKING:
 __all__ = [
     "HwnasError",
     "__version__",
+    "derive",
+    "derive_pareto",
     "evaluate",
     "export",
     "get_space",
+    "preview",
     "profile",
     "quantize",
     "read_table",

@@ -1,6 +1,8 @@
-"""Format text: names from untrusted files, and labels of bounded length."""
+"""Format text: names from untrusted files, labels of bounded length, numbers, tables."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
@@ -21,6 +23,19 @@ def plural(count: int, noun: str) -> str:
 def first_few(names: list[str], number: int = 6) -> str:
     """Return the first names separated by commas, and how many more there are."""
     return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")
+
+
+def format_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return aligned columns, the first to the left, under a title, followed by an empty line.
+
+    rich.Table is not used: it takes a millisecond for each row and wraps long cells, which spoils text in logs.
+    """
+    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
+    lines = [f"{title}\n"] if title else []
+    for row in (columns, ["─" * width for width in widths], *rows):
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def short_number(value: float) -> str:

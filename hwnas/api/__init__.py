@@ -22,13 +22,16 @@ Arguments that several functions share:
 from hwnas.api.devices import profile, profile_plan
 from hwnas.api.inputs import get_space, read_table, read_tables, size_changes, sized_space
 from hwnas.api.networks import evaluate, export, figures_folder, quantize, report, train, verify
-from hwnas.api.searching import search
+from hwnas.api.searching import derive, derive_pareto, preview, search
 
 __all__ = [
+    "derive",
+    "derive_pareto",
     "evaluate",
     "export",
     "figures_folder",
     "get_space",
+    "preview",
     "profile",
     "profile_plan",
     "quantize",

@@ -83,3 +83,8 @@ def size_changes(
     changes = {"channels": channels, "depth": layers, "classes": classes}
     image = zip(("image_channels", "height", "width"), input_shape, strict=True) if input_shape else ()
     return {**changes, **dict(image)}
+
+
+def as_list(texts: str | Sequence[str]) -> list[str]:
+    """Return one text or several as a list."""
+    return [texts] if isinstance(texts, str) else list(texts)

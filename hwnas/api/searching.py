@@ -1,4 +1,4 @@
-"""Search architectures within budgets."""
+"""Preview budgets, search architectures within them, and derive further ones from a search."""
 
 from __future__ import annotations
 
@@ -6,14 +6,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.inputs import read_tables
+from hwnas.api.inputs import as_list, read_tables, size_changes
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
-    from hwnas.api.inputs import Space, Tables
+    from hwnas.api.inputs import InputShape, Space, Tables
+    from hwnas.budgets.space_preview import SpacePreview
     from hwnas.recipe import Recipe
+    from hwnas.runs.derive import BestArchitectures, ParetoArchitectures
     from hwnas.runs.schema import SummaryRow
+
+
+def preview(
+    tables: Tables,
+    budgets: str | Sequence[str] = (),
+    *,
+    space: Space | None = None,
+    setting: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
+    input_shape: InputShape | None = None,
+    classes: int | None = None,
+) -> SpacePreview:
+    """Return the spread of every cost over a space on one or several devices, and what each budget allows.
+
+    ``budgets`` are written as for ``search``. ``space`` and the sizes are those of the tables by default. The result
+    has ``spread`` (least, quartiles and greatest of every metric, in the unit of its name), ``budgets`` with the share
+    of architectures that keep each, ``describe()`` and ``plot(file)``. Nothing is trained.
+
+    Raises HwnasError when a table lacks workloads of the space, and for a budget that is invalid or cannot be met.
+    """
+    from hwnas.budgets.space_preview import preview_space
+    from hwnas.tables.network_key import common_network
+
+    opened = read_tables(tables)
+    sized = common_network(opened, space, setting, **size_changes(channels, layers, input_shape, classes))
+    return preview_space(opened, sized, as_list(budgets))
 
 
 def search(
@@ -80,8 +109,7 @@ def search(
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
     settings = _recipe(method, recipe, sized.space.origin is not None, sized.space.name, data, changes)
-    texts = [budgets] if isinstance(budgets, str) else list(budgets)
-    request = SearchRequest(sized, opened, data, texts, settings, verify, file)
+    request = SearchRequest(sized, opened, data, as_list(budgets), settings, verify, file)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
 
 
@@ -97,3 +125,39 @@ def _recipe(
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
     return settings
+
+
+def derive(run: Path | str, top: int = 1, budgets: str | Sequence[str] = ()) -> list[BestArchitectures]:
+    """Return the ``top`` most probable architectures of a search within each budget, for every target.
+
+    ``budgets`` are those of the search by default. Each architecture has its text, the sum of its operations' log
+    probabilities, and its predicted costs by metric. Nothing is trained.
+
+    Raises HwnasError when the run is not finished, and for a budget that is invalid or cannot be met.
+    """
+    from hwnas.runs.derive import derive_architectures
+
+    return derive_architectures(Path(run), as_list(budgets), top)
+
+
+def derive_pareto(
+    run: Path | str,
+    metric: str = "latency",
+    *,
+    budget: str = "",
+    points: int | None = None,
+    plot: Path | str | None = None,
+    progress: Progress | None = None,
+) -> list[ParetoArchitectures]:
+    """Return the Pareto set of log probability against a cost of a search, for every target, cheapest first.
+
+    ``metric`` is ``latency``, ``latency@NAME``, ``macs``, ``params``, ``memory-access`` or ``peak-memory``. ``budget``
+    limits the architectures, ``points`` is the largest number of points in a space that cannot be enumerated, and
+    ``plot`` a .png or .svg file to draw.
+
+    Raises HwnasError when the run is not finished, for an unknown metric, and for a budget that cannot be met.
+    """
+    from hwnas.runs.derive import derive_pareto as find
+
+    picture = None if plot is None else Path(plot)
+    return find(Path(run), metric, budget, points, picture, progress or Progress(quiet=True))

@@ -38,17 +38,10 @@ def show_json(value: Any) -> None:
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print aligned columns, the first to the left.
+    """Print aligned columns under a title, and an empty line."""
+    from hwnas.text import format_table
 
-    rich.Table is not used: it takes a millisecond for each row and wraps long cells, which spoils text in logs.
-    """
-    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
-    if title:
-        print(f"{title}\n")
-    for row in (columns, ["─" * width for width in widths], *rows):
-        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
-    print()
+    print(format_table(title, columns, rows))
 
 
 def finite(value: Any) -> Any:

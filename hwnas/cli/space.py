@@ -20,7 +20,7 @@ from hwnas.cli.options import (
     TableSpace,
     parse_input,
 )
-from hwnas.cli.output import open_tables, show_json, show_table
+from hwnas.cli.output import open_tables, show_json
 
 
 @command(space_app, "count", "hwnas space count --space darts --architecture DARTS_V2 --channels 36 --layers 20")
@@ -32,7 +32,7 @@ def space_count(
     layers: Layers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count parameters, multiply-accumulates and memory of an architecture's network, exactly."""
+    """Count the parameters, multiply-accumulates and memory of an architecture's network exactly."""
     from hwnas.cost.memory import memory_access_model
     from hwnas.cost.peak import peak_model
     from hwnas.networks.child import ChildNetwork
@@ -80,7 +80,7 @@ def space_count(
 
 @command(space_app, "show", "hwnas space show --space darts")
 def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> None:
-    """Describe a space: operations, cells, named sizes."""
+    """Describe a search space: operations, cells, named sizes."""
     from hwnas.spaces import get_space
 
     chosen = get_space(space)
@@ -109,7 +109,7 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
 
 @command(space_app, "preview", "hwnas space preview --table cpu.json --budget 60% --budget 300k-params")
 def space_preview(
-    table: Annotated[list[Path], typer.Option("--table", help="A latency table; repeat for more devices.")],
+    table: Annotated[list[Path], typer.Option("--table", help="A latency table; repeat it for more devices.")],
     space: TableSpace = None,
     setting: SettingName = None,
     channels: Channels = None,
@@ -118,73 +118,38 @@ def space_preview(
     classes: Classes = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Also say what this budget allows, such as 60%, or 4ms@phone,3ms@cpu of two tables' devices."
-        ),
+        typer.Option(help="Also show what this budget allows, such as 60%, or 4ms@phone,3ms@cpu for two tables."),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Also draw latency against MACs (of two devices, their latencies) and the budgets, into .png or .svg."
+            help="Also draw latency against MACs (or the latencies of two devices) and the budgets, into .png or .svg."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how cost is spread over a space on a device or several, and what a budget allows."""
-    from hwnas.api import size_changes
-    from hwnas.budgets.budget import format_amount, parse_budget, preview
-    from hwnas.budgets.infeasible import conflicting_limits
-    from hwnas.budgets.text import names_devices
-    from hwnas.cli.budgets import budget_facts, budgets_on, show_budgets, together
-    from hwnas.cost.build import build_metrics, joint_models
-    from hwnas.tables.network_key import common_network
+    """Show the spread of costs over a space on one or several devices, and what budgets allow."""
+    from hwnas import api
 
     if plot:
         from hwnas.plotting import require_picture
 
         require_picture(plot)
-    opened = open_tables(table)
-    changes = size_changes(channels, layers, parse_input(input_shape), classes)
-    sized = common_network(opened, space, setting, **changes)
-    models = {device: build_metrics(t, sized) for device, t in opened.items()}
-    if len(models) > 1 or any(map(names_devices, budget or [])):
-        previews = preview(joint_models(models))
-        budgets = budgets_on(list(models), budget or [], previews)
-    else:
-        previews = preview(next(iter(models.values())))
-        budgets = [parse_budget(text, previews) for text in budget or []]
-    exact = next(iter(previews.values())).exact
-    quartiles = ((25.0, "aggressive"), (50.0, "moderate"), (75.0, "mild"))
-    spread = {
-        metric: {"least": p.least, **{n: p.percentile(q) for q, n in quartiles}, "greatest": p.greatest}
-        | {f"{n}_standard_error": p.percentile_error(q) for q, n in quartiles if not p.exact}
-        for metric, p in previews.items()
-    }
-    allowed, limits = [budget_facts(previews, b) for b in budgets], together(previews, budgets)
-    least = conflicting_limits(limits) if limits else {}
+    found = api.preview(
+        open_tables(table),
+        budget or [],
+        space=space,
+        setting=setting,
+        channels=channels,
+        layers=layers,
+        input_shape=parse_input(input_shape),
+        classes=classes,
+    )
     if plot:
-        from hwnas.budgets.plot import plot_spread
-
-        devices = "; ".join(t.describe() for t in opened.values())
-        plot_spread(previews, budgets, f"{sized.describe()}\n{devices}", plot)
+        found.plot(plot)
     if as_json:
-        content = {"space": sized.space.name, "exact": exact, "metrics": spread, "budgets": allowed}
-        show_json(content | ({"contradiction_of_all_budgets": least} if limits else {}))
+        show_json(found.to_json())
         return
-    how = "every architecture" if exact else "20,000 random architectures; the least is exact"
-    columns = ["metric", "least", "aggressive (25 %)", "moderate (50 %)", "mild (75 %)", "greatest"]
-    names = ("least", "aggressive", "moderate", "mild", "greatest")
-    rows = [
-        [metric, *(format_amount(metric, values[n]) + _error(values, n) for n in names)]
-        for metric, values in spread.items()
-    ]
-    show_table(f"{sized.describe()}: {how}", columns, rows)
-    show_budgets(budgets, allowed, limits, least, exact)
+    print(found.describe())
     if plot:
         print(f"drawn into {plot}")
-
-
-def _error(values: dict[str, float], name: str) -> str:
-    """The relative standard error of a percentile that was sampled."""
-    error = values.get(f"{name}_standard_error")
-    return "" if error is None else f" ±{error / values[name]:.1%}"
