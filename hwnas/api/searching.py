@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hwnas.recipe import Recipe
     from hwnas.runs.derive import BestArchitectures, ParetoArchitectures
     from hwnas.runs.schema import SummaryRow
+    from hwnas.spaces import SearchSpace
 
 
 def preview(
@@ -88,39 +89,28 @@ def search(
     """
     from hwnas.runs.request import SearchRequest
     from hwnas.runs.search import run_search
+    from hwnas.search.plugin import load_plugin
     from hwnas.tables.network_key import common_network
 
-    file = None if plugin is None else Path(plugin)
+    opened, file = read_tables(tables), None if plugin is None else Path(plugin)
     if file:
-        from hwnas.search.plugin import load_plugin
-
         load_plugin(file)
-    opened = read_tables(tables)
     sized = common_network(opened, space, setting, channels=channels, depth=layers)
-    changes: dict[str, Any] = {
-        "epochs": epochs,
-        "child.epochs": child_epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-        "compute": compute,
-        "precision": precision,
-        "kernels": kernels,
-    }
+    changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
+    changes |= {"compute": compute, "precision": precision, "kernels": kernels}
     if fixed_lambda is not None:
         changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
-    settings = _recipe(method, recipe, sized.space.origin is not None, sized.space.name, data, changes)
+    settings = _recipe(method, recipe, sized.space, data, changes)
     request = SearchRequest(sized, opened, data, as_list(budgets), settings, verify, file)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
 
 
-def _recipe(
-    method: str | None, recipe: str | None, own_space: bool, space: str, data: str, changes: dict[str, Any]
-) -> Recipe:
+def _recipe(method: str | None, recipe: str | None, space: SearchSpace, data: str, changes: dict[str, Any]) -> Recipe:
     """Return the recipe of a search; a space of the user's own takes the recipes of NAS-Bench-201."""
     from hwnas.recipe import read_recipe, recipe_of
     from hwnas.spaces.nasbench201 import NASBENCH201
 
-    name = recipe or recipe_of(method or "snas", NASBENCH201.name if own_space else space, data)
+    name = recipe or recipe_of(method or "snas", NASBENCH201.name if space.origin else space.name, data)
     settings = read_recipe(name, changes)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hwnas.cli.app import app, command
-from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, OtherData, SettingName, parse_input
+from hwnas.cli.options import (
+    AsJson,
+    Channels,
+    Classes,
+    InputShape,
+    Layers,
+    OtherData,
+    SettingName,
+    api_arguments,
+    parse_input,
+)
 from hwnas.cli.output import show_json, show_table
 from hwnas.cli.results import name_of
 from hwnas.errors import HwnasError
+
+QUANTIZE_ONLY = ("calibration_images", "data", "device")
 
 
 @command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")
@@ -50,41 +63,26 @@ def export_command(
 
     Quantised networks are compared with those in single precision, in accuracy and latency: BUDGET/quantization.json.
     """
+    given = api_arguments(locals(), "folder", "as_json")
     if folder:
-        of_architecture: dict[str, Any] = {
-            "--architecture": architecture,
-            "--out": out,
-            "--space": space,
-            "--setting": setting,
-        }
-        of_architecture |= {"--channels": channels, "--layers": layers, "--input": input_shape}
-        _refuse(of_architecture | {"--classes": classes, "--seed": seed}, f"{folder} is a run with its own networks")
-        _quantize(folder, quantize, calibration_images, data, device, as_json)
+        _refuse(given, ("quantize", *QUANTIZE_ONLY), f"{folder} is a run with its own networks")
+        _quantize(folder, quantize, {name: given[name] for name in QUANTIZE_ONLY}, as_json)
         return
-    of_run: dict[str, Any] = {
-        "--quantize": quantize,
-        "--calibration-images": calibration_images,
-        "--data": data,
-        "--device": device,
-    }
-    _refuse(of_run, "without a run there are no images to quantise with" if quantize else "no run is named")
+    reason = "without a run there are no images to quantise with" if quantize else "no run is named"
+    _refuse(given, tuple(given.keys() - {"quantize", *QUANTIZE_ONLY}), reason)
     if not architecture or not out:
-        raise HwnasError(
-            "nothing to export", "give --architecture and --out, or the folder of a run and --quantize int8"
-        )
+        advice = "give --architecture and --out, or the folder of a run and --quantize int8"
+        raise HwnasError("nothing to export", advice)
+    sizes = {"setting": setting, "channels": channels, "layers": layers, "classes": classes}
+    _export(
+        architecture, out, space or "nasbench201", as_json, **sizes, input_shape=parse_input(input_shape), seed=seed
+    )
+
+
+def _export(architecture: str, out: Path, space: str, as_json: bool, **options: Any) -> None:
     from hwnas import api
 
-    exported = api.export(
-        architecture,
-        out,
-        space or "nasbench201",
-        setting=setting,
-        channels=channels,
-        layers=layers,
-        input_shape=parse_input(input_shape),
-        classes=classes,
-        seed=seed or 0,
-    )
+    exported = api.export(architecture, out, space, **options | {"seed": options["seed"] or 0})
     details = {"space": exported.sized.space.name, "architecture": exported.architecture, "weights": exported.weights}
     if as_json:
         show_json({"onnx": str(out), **details, "opset": exported.opset})
@@ -92,15 +90,15 @@ def export_command(
         print(f"{out}: {exported.sized.setting.describe()}, random weights, opset {exported.opset}, dynamic batch")
 
 
-def _refuse(options: dict[str, Any], why: str) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise HwnasError(f"{given[0]} cannot be given: {why}", "see hwnas export --help")
+def _refuse(given: dict[str, Any], allowed: Collection[str], reason: str) -> None:
+    """Raise HwnasError when an option that is not allowed was given."""
+    for name, value in given.items():
+        if value is not None and name not in allowed:
+            option = {"input_shape": "input"}.get(name, name.replace("_", "-"))
+            raise HwnasError(f"--{option} cannot be given: {reason}", "see hwnas export --help")
 
 
-def _quantize(
-    folder: Path, precision: str | None, images: int | None, data: str | None, device: str | None, as_json: bool
-) -> None:
+def _quantize(folder: Path, precision: str | None, options: dict[str, Any], as_json: bool) -> None:
     if precision != "int8":
         what = f"unknown precision {precision!r}" if precision else f"the networks of {folder} are already ONNX files"
         raise HwnasError(what, "use --quantize int8")
@@ -108,7 +106,7 @@ def _quantize(
     from hwnas.progress import Progress
 
     with Progress() as progress:
-        rows = api.quantize(folder, calibration_images=images, data=data, device=device, progress=progress)
+        rows = api.quantize(folder, **options, progress=progress)
     if as_json:
         show_json({"targets": rows})
         return

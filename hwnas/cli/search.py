@@ -8,12 +8,53 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.app import app, command
-from hwnas.cli.options import AsJson, Channels, ComputeName, DataSpec, Layers, PrecisionName, SettingName, TableSpace
+from hwnas.cli.options import (
+    AsJson,
+    Channels,
+    ComputeName,
+    DataSpec,
+    Layers,
+    PrecisionName,
+    SettingName,
+    TableSpace,
+    api_arguments,
+)
 from hwnas.cli.output import open_tables, show_json
 from hwnas.cli.results import show_results
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import SummaryRow
+
+Tables = Annotated[
+    list[Path],
+    typer.Option("--table", help="A latency table; repeat it for more devices. Each gets every budget without @NAME."),
+]
+Out = Annotated[Path, typer.Option(help="The folder of the run; repeat the command to resume.")]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="mild, moderate, 4.5ms, 60%, 300M-macs, 40MB-memory-access, 2MB-peak-memory; repeat it for more "
+        "targets. 4ms@phone,3ms@cpu, with names of table files, gives one network for these devices."
+    ),
+]
+Method = Annotated[
+    str | None, typer.Option(help="snas (the default), drnas, advantagenas, entrannas, … (docs/methods).")
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(help="A name in configs/search or a YAML file; default: that of the method, a short one for digits."),
+]
+Plugin = Annotated[
+    Path | None,
+    typer.Option(help="A Python file of yours that registers choices for the recipe. The command runs it."),
+]
+Kernels = Annotated[
+    str | None,
+    typer.Option(help="torch, or compiled: faster kernels for the supernet, compiled on this machine."),
+]
+FixedLambda = Annotated[
+    float | None, typer.Option("--lambda", min=0, help="Fix the weight of the penalty, as in the papers.")
+]
 
 
 @command(
@@ -24,35 +65,14 @@ if TYPE_CHECKING:
     distributed=True,
 )
 def search_command(
-    table: Annotated[
-        list[Path],
-        typer.Option(
-            "--table", help="A latency table; repeat it for more devices. Each gets every budget without @NAME."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder of the run; repeat the command to resume.")],
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="mild, moderate, 4.5ms, 60%, 300M-macs, 40MB-memory-access, 2MB-peak-memory; repeat it for more "
-            "targets. 4ms@phone,3ms@cpu, with names of table files, gives one network for these devices."
-        ),
-    ] = None,
+    table: Tables,
+    out: Out,
+    budget: Budgets = None,
     space: TableSpace = None,
     data: DataSpec = "digits",
-    method: Annotated[
-        str | None, typer.Option(help="snas (the default), drnas, advantagenas, entrannas, … (docs/methods).")
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="A name in configs/search or a YAML file; default: that of the method, a short one for digits."
-        ),
-    ] = None,
-    plugin: Annotated[
-        Path | None,
-        typer.Option(help="A Python file of yours that registers choices for the recipe. The command runs it."),
-    ] = None,
+    method: Method = None,
+    recipe: RecipeName = None,
+    plugin: Plugin = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -62,13 +82,8 @@ def search_command(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
     compute: ComputeName = None,
     precision: PrecisionName = None,
-    kernels: Annotated[
-        str | None,
-        typer.Option(help="torch, or compiled: faster kernels for the supernet, compiled on this machine."),
-    ] = None,
-    fixed_lambda: Annotated[
-        float | None, typer.Option("--lambda", min=0, help="Fix the weight of the penalty, as in the papers.")
-    ] = None,
+    kernels: Kernels = None,
+    fixed_lambda: FixedLambda = None,
     verify: Annotated[bool, typer.Option(help="Time the networks; derive again when one is over its budget.")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Profile a few search steps; traces in OUT/profile.")
@@ -79,35 +94,13 @@ def search_command(
 
     Several processes can share the images of every step: `torchrun --nproc-per-node 2 -m hwnas search …`.
     """
+    options = api_arguments(locals(), "table", "out", "budget", "profile", "as_json")
     from hwnas import api
     from hwnas.progress import Progress
 
-    tables = open_tables(table)
+    tables, budgets = open_tables(table), budget or ["moderate"]
     with Progress() as progress:
-        rows = api.search(
-            tables,
-            out,
-            budget or ["moderate"],
-            space=space,
-            data=data,
-            method=method,
-            recipe=recipe,
-            plugin=plugin,
-            setting=setting,
-            channels=channels,
-            layers=layers,
-            epochs=epochs,
-            child_epochs=child_epochs,
-            batch_size=batch_size,
-            seed=seed,
-            compute=compute,
-            precision=precision,
-            kernels=kernels,
-            fixed_lambda=fixed_lambda,
-            verify=verify,
-            profile_steps=profile,
-            progress=progress,
-        )
+        rows = api.search(tables, out, budgets, **options, profile_steps=profile, progress=progress)
     _finish(rows, out, as_json)
 
 

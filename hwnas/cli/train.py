@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.app import app, command
-from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder
+from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder, api_arguments
 from hwnas.cli.output import show_json
 from hwnas.cli.results import name_of
 
@@ -57,29 +57,12 @@ def train_command(
     A network of other sizes than the search gets a folder of its own and claims no budget. Several processes can share
     the images of every step: `torchrun --nproc-per-node 2 -m hwnas train …`.
     """
+    options = api_arguments(locals(), "folder", "recipe", "as_json")
     from hwnas import api
     from hwnas.progress import Progress
 
     with Progress() as progress:
-        rows = api.train(
-            folder,
-            recipe,
-            data=data,
-            epochs=epochs,
-            from_scratch=from_scratch,
-            setting=setting,
-            channels=channels,
-            layers=layers,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            compute=compute,
-            precision=precision,
-            ema=ema,
-            keep=keep,
-            patience=patience,
-            seed=seed,
-            progress=progress,
-        )
+        rows = api.train(folder, recipe, **options, progress=progress)
     if as_json:
         show_json({"targets": rows})
     else:
