@@ -1,4 +1,4 @@
-"""What a report's page holds, read and checked."""
+"""Helpers that read and check the page of a report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 
 def check_pictures(folder: Path) -> set[str]:
-    """Every figure is there as SVG, PNG and JSON, without links, and not blank. Returns their names."""
+    """Check that every figure is an SVG, PNG and JSON file, without links and not blank; return the names."""
     pictures = sorted(folder.glob("*.svg"))
     for picture in pictures:
         root = ElementTree.parse(picture).getroot()
@@ -58,7 +58,7 @@ def check_pictures(folder: Path) -> set[str]:
 
 
 def check_tame(page: Page) -> None:
-    """Nothing in it runs but its own script, and nothing is fetched."""
+    """Check that the page has no script but its own, and requests nothing."""
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 1
     assert not {"img", "iframe", "object", "embed", "form"} & set(tags)

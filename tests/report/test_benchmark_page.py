@@ -1,4 +1,4 @@
-"""The page of a benchmark: what it says is what the benchmark's files say, and its command makes the same benchmark."""
+"""The page of a benchmark agrees with its files, and its command reproduces the benchmark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ needs_accuracies = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"{PUBLISHE
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny benchmark that has ended: two methods, a seed each, within a budget."""
+    """Run a tiny benchmark: two methods, one seed each, within a budget."""
     place = tmp_path_factory.mktemp("benchmark")
     write_table(place / "board.json", make_table(SIZED))
     small = ("--data", "digits?size=16", "--channels", "4", "--cells", "1", "--epochs", "1", "--seeds", "3")
@@ -48,7 +48,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A copy of the recorded benchmark, to be changed."""
+    """Return a copy of the recorded benchmark that a test may change."""
     return Path(shutil.copytree(RECORDED, tmp_path / "nasbench201"))
 
 
@@ -57,20 +57,20 @@ def read(path: Path) -> Any:
 
 
 def change(path: Path, changed: Callable[[Any], Any]) -> None:
-    """``changed`` returns the file's new content, or changes it in place."""
+    """Change a JSON file; ``changed`` returns the new content or changes it in place."""
     content = read(path)
     path.write_text(json.dumps(changed(content) or content))
 
 
 def results_of(folder: Path) -> list[dict[str, Any]]:
-    """In the summary's order."""
+    """Return the results in the order of the summary."""
     found = {(row["method"], row["seed"]): row for row in read(folder / "results.json")}
     return [found[row["method"], seed] for row in read(folder / "summary.json")["methods"] for seed in row["seeds"]]
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That of the recorded benchmark; nobody changes it."""
+    """Write the page of the recorded benchmark, which no test changes."""
     out = tmp_path_factory.mktemp("page") / "report.html"
     result = CliRunner().invoke(app, ["report", str(RECORDED), "--out", str(out), "--json"])
     assert result.exit_code == 0, result.output
@@ -80,12 +80,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_numbers_are_those_of_the_files(page: Path) -> None:
+def test_numbers_agree_with_the_files(page: Path) -> None:
     files = page.with_name("report_files")
-    told, summary = read(files / "report.json")["benchmark"], read(RECORDED / "summary.json")
+    page_content, summary = read(files / "report.json")["benchmark"], read(RECORDED / "summary.json")
     results = results_of(RECORDED)
-    assert told["summary"] == summary
-    assert told["results"] == results
+    assert page_content["summary"] == summary
+    assert page_content["results"] == results
     for name in summary["data_sets"]:
         drawn = read(files / f"regret-{name}.json")["data"]
         assert [row["value"] for row in drawn["seeds"]] == [result["regret"][name] for result in results]
@@ -108,14 +108,14 @@ def test_numbers_are_those_of_the_files(page: Path) -> None:
 
 
 def rows_of(text: str, label: str) -> list[list[str]]:
-    """The texts of a table."""
+    """Return the texts of a table."""
     table = text.partition(f'aria-label="{label}"')[2].partition("</table>")[0]
     rows = re.findall(r"<tr>(.*?)</tr>", table, flags=re.DOTALL)
     return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)] for row in rows]
 
 
 @pytest.mark.slow
-def test_the_tables_and_the_answer_say_it(page: Path) -> None:
+def test_tables_and_answer_agree_with_the_files(page: Path) -> None:
     text, summary = page.read_text(), read(RECORDED / "summary.json")
     regrets: dict[str, list[float]] = {}
     for result in results_of(RECORDED):
@@ -145,27 +145,29 @@ def test_the_tables_and_the_answer_say_it(page: Path) -> None:
 
 @pytest.mark.slow
 @needs_accuracies
-def test_a_benchmark_within_a_budget_says_whether_its_cells_keep_it(run: Run, judged: Path, tmp_path: Path) -> None:
+def test_a_benchmark_within_a_budget_shows_which_cells_keep_it(run: Run, judged: Path, tmp_path: Path) -> None:
     report(run, judged, out=tmp_path / "report.html")
     text, files = (tmp_path / "report.html").read_text(), tmp_path / "report_files"
-    summary, told = read(judged / "summary.json"), read(tmp_path / "report_files/report.json")["benchmark"]
-    assert "2 of the 2 cells found keep the budget, as predicted" in told["answer"]
-    assert f"best of {summary['cells_within_budget']:,} cells within 60%,40k-params" in told["answer"]
+    summary, page_content = read(judged / "summary.json"), read(tmp_path / "report_files/report.json")["benchmark"]
+    assert "2 of the 2 cells found keep the budget, as predicted" in page_content["answer"]
+    assert f"best of {summary['cells_within_budget']:,} cells within 60%,40k-params" in page_content["answer"]
     _, *rows = rows_of(text, "Limits")
     assert [row[-1] for row in rows] == ["yes"] * 2
     assert "table-1" in check_pictures(files)
     entries = read_table(judged / "snas/seed3/table.json").entries
     sums = sum(entry.latency_ms for entry in entries if entry.op == "sum")
-    for edge in told["cells"]["snas, seed 3"]:  # a cell a stage: the operation in each of them, and its addition
+    for edge in page_content["cells"][
+        "snas, seed 3"
+    ]:  # a cell a stage: the operation in each of them, and its addition
         alone = sum(entry.latency_ms for entry in entries if entry.op == edge["op"] and entry.stride == 1)
         assert list(edge["cost_ms"].values()) == [pytest.approx(alone + sums if edge["op"] != "none" else 0.0)]
-    assert {search["started"] for search in told["manifest"]["searches"]} == {
+    assert {search["started"] for search in page_content["manifest"]["searches"]} == {
         read(judged / f"{name}/seed3/manifest.json")["started"] for name in ("snas", "drnas")
     }
 
 
 def record(folder: Path, out: Path) -> Path:
-    """As ``benchmarks/results`` holds a benchmark."""
+    """Write a benchmark in the form that ``benchmarks/results`` has."""
     out.mkdir()
     shutil.copy(folder / "summary.json", out)
     results = [read(path) for path in sorted(folder.glob("*/seed*/result.json"))]
@@ -175,7 +177,7 @@ def record(folder: Path, out: Path) -> Path:
 
 @pytest.mark.slow
 @needs_accuracies
-def test_a_cell_over_the_budget_is_pointed_out(run: Run, judged: Path, tmp_path: Path) -> None:
+def test_a_cell_over_the_budget_is_marked(run: Run, judged: Path, tmp_path: Path) -> None:
     folder = record(judged, tmp_path / "bench")
     limit = max(result["network"]["params"] for result in results_of(folder)) - 1
     change(folder / "summary.json", lambda summary: summary["budget"]["limits"].update(params=limit))
@@ -195,8 +197,8 @@ def test_a_cell_over_the_budget_is_pointed_out(run: Run, judged: Path, tmp_path:
 
 @pytest.mark.slow
 @needs_accuracies
-def test_its_command_makes_the_same_benchmark(run: Run, judged: Path, tmp_path: Path) -> None:
-    """Made in the benchmark's own folder, it is taken for the same one, in which every search has ended."""
+def test_command_reproduces_the_benchmark(run: Run, judged: Path, tmp_path: Path) -> None:
+    """With the benchmark's own folder, the command finds that every search is finished."""
     bench = Path(shutil.copytree(judged, tmp_path / "bench"))
     report(run, bench, out=tmp_path / "report.html")
     (line,) = read(tmp_path / "report_files/report.json")["benchmark"]["commands"]
@@ -213,7 +215,7 @@ def test_its_command_makes_the_same_benchmark(run: Run, judged: Path, tmp_path: 
 
 
 def keep_one(folder: Path) -> dict[str, Any]:
-    """Leave a recorded benchmark one method and one seed, which has no standard deviations. Returns its result."""
+    """Reduce a recorded benchmark to one method and one seed, without standard deviations, and return its result."""
     (result,) = [row for row in read(folder / "results.json") if (row["method"], row["seed"]) == ("snas", 1)]
     (folder / "results.json").write_text(json.dumps([result]))
 
@@ -229,7 +231,7 @@ def keep_one(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_every_figure_is_a_picture_in_both_forms(run: Run, recorded: Path, tmp_path: Path) -> None:
+def test_every_figure_is_written_as_svg_and_png(run: Run, recorded: Path, tmp_path: Path) -> None:
     result = keep_one(recorded)
     report(run, recorded, out=tmp_path / "page.html")
     assert check_pictures(tmp_path / "page_files") == {
@@ -269,7 +271,7 @@ def edit(name: str, changed: Callable[[Any], Any]) -> Callable[[Path], None]:
         (lambda folder: (folder / "manifest.json").write_text("{}"), "holds both a run and a benchmark"),
     ],
 )  # fmt: skip
-def test_what_is_no_whole_benchmark_is_one_clear_line(
+def test_an_incomplete_benchmark_gives_one_clear_error(
     run: Run, recorded: Path, tmp_path: Path, damage: Callable[[Path], None], words: str
 ) -> None:
     damage(recorded)
@@ -290,7 +292,7 @@ def test_what_is_no_whole_benchmark_is_one_clear_line(
         (lambda f: write_table(f / "snas/seed3/table.json", make_table(SIZED, 1)), "is not the latency table"),
     ],
 )  # fmt: skip
-def test_damage_to_a_search_is_one_clear_line(
+def test_a_damaged_search_gives_one_clear_error(
     run: Run, judged: Path, tmp_path: Path, damage: Callable[[Path], None], words: str
 ) -> None:
     bench = Path(shutil.copytree(judged, tmp_path / "bench"))
@@ -305,7 +307,7 @@ def test_a_page_is_about_runs_or_one_benchmark(run: Run, recorded: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_report_on_a_benchmark_does_not_load_torch(recorded: Path, tmp_path: Path) -> None:
+def test_the_report_of_a_benchmark_does_not_import_torch(recorded: Path, tmp_path: Path) -> None:
     keep_one(recorded)
     program = (
         "import sys; from hwnas.cli import app; app(sys.argv[1:], standalone_mode=False); "
@@ -317,7 +319,7 @@ def test_a_report_on_a_benchmark_does_not_load_torch(recorded: Path, tmp_path: P
 
 
 def make_hostile(folder: Path) -> None:
-    """A stranger's benchmark: markup wherever a text may stand."""
+    """Write markup into every text of a benchmark."""
 
     def settings(content: dict[str, Any]) -> None:
         content.update(data=f"{EVIL}\x00", budget={"text": SCRIPT, "limits": {"params": 50_000.0}})
@@ -337,7 +339,7 @@ def make_hostile(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a stranger's benchmark."""
+    """Write the page of a benchmark with markup in its texts."""
     place = tmp_path_factory.mktemp("hostile")
     shutil.copytree(RECORDED, place / "bench")
     make_hostile(place / "bench")
@@ -347,7 +349,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_markup_of_strangers_stays_text(hostile: Path) -> None:
+def test_markup_in_files_is_shown_as_text(hostile: Path) -> None:
     page = Page(hostile.read_text())
     assert SCRIPT in page.text
     assert EVIL in page.text
@@ -358,7 +360,7 @@ def test_markup_of_strangers_stays_text(hostile: Path) -> None:
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(page: Path, browser: Chromium, width: int) -> None:
+def test_page_in_a_browser(page: Path, browser: Chromium, width: int) -> None:
     first = results_of(RECORDED)[0]
     browser.open(page, width, media={"prefers-color-scheme": "light"})
     assert browser.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
@@ -392,7 +394,7 @@ def test_the_page_in_a_browser(page: Path, browser: Chromium, width: int) -> Non
 
 @pytest.mark.slow
 @needs_browser
-def test_nothing_of_strangers_runs(hostile: Path, browser: Chromium) -> None:
+def test_scripts_in_files_do_not_run(hostile: Path, browser: Chromium) -> None:
     browser.open(hostile, 1280)
     browser.hover('#regret a[href="#snas-2"] path')
     assert browser.evaluate("typeof window.hacked") == "undefined"

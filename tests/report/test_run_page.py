@@ -1,4 +1,4 @@
-"""The report: what it says is what the run's files say, it works in a browser without a network, nothing escapes it."""
+"""The page of runs agrees with their files, works in a browser without network, and shows markup as text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHIPPED = Path(__file__).parents[2] / "latency_tables"
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny finished search for two budgets."""
+    """Run a tiny search for two budgets."""
     place = tmp_path_factory.mktemp("report")
     write_table(place / "board.json", make_table(SizedSpace(SPACE, SETTING)))
     small = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "3", "--child-epochs", "0")
@@ -47,7 +47,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_folder(searched: Path, tmp_path: Path) -> Path:
-    """A copy of the search, to be changed."""
+    """Return a copy of the search that a test may change."""
     return Path(shutil.copytree(searched, tmp_path / "first"))
 
 
@@ -60,7 +60,7 @@ def write_lines(folder: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def give_probabilities(folder: Path) -> None:
-    """Every line gets other probabilities, that are far from each other."""
+    """Replace the probabilities of every row by random ones that differ clearly."""
     generator = np.random.default_rng(0)
     lines = lines_of(folder)
     for line in lines:
@@ -69,7 +69,7 @@ def give_probabilities(folder: Path) -> None:
 
 
 def take_probabilities(folder: Path) -> None:
-    """As a run was before searches wrote them."""
+    """Remove the probabilities, which older runs do not have."""
     lines = lines_of(folder)
     for line in lines:
         line.pop("probabilities", None)
@@ -77,15 +77,15 @@ def take_probabilities(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_numbers_are_those_of_the_files(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_numbers_agree_with_the_files(run: Run, run_folder: Path, tmp_path: Path) -> None:
     made = report(run, run_folder, out=tmp_path / "report.html")
     files = tmp_path / "report_files"
     assert {Path(file) for file in made["files"]} == {file for file in files.rglob("*") if file.is_file()}
-    told = json.loads((files / "report.json").read_text())["runs"][0]
+    content = json.loads((files / "report.json").read_text())["runs"][0]
     lines = lines_of(run_folder)
     summary = json.loads((run_folder / "summary.json").read_text())["targets"]
-    assert told["targets"] == summary
-    assert told["manifest"] == json.loads((run_folder / "manifest.json").read_text())
+    assert content["targets"] == summary
+    assert content["manifest"] == json.loads((run_folder / "manifest.json").read_text())
     loss = json.loads((files / "loss.json").read_text())["data"]
     budgets = [target["budget"] for target in summary]
     assert {budget: loss[budget]["values"] for budget in budgets} == {
@@ -103,16 +103,16 @@ def test_numbers_are_those_of_the_files(run: Run, run_folder: Path, tmp_path: Pa
 def test_an_edge_is_explained_by_its_probability_cost_and_runner_up(run: Run, run_folder: Path, tmp_path: Path) -> None:
     give_probabilities(run_folder)
     report(run, run_folder, out=tmp_path / "report.html")
-    told = json.loads((tmp_path / "report_files/report.json").read_text())["runs"][0]
+    content = json.loads((tmp_path / "report_files/report.json").read_text())["runs"][0]
     entries = read_table(run_folder / "table.json").entries
     last = [line for line in lines_of(run_folder) if line["budget"] == "mild"][-1]["probabilities"]["cell"]
-    target = next(target for target in told["targets"] if target["budget"] == "mild")
+    target = next(target for target in content["targets"] if target["budget"] == "mild")
     chosen = re.findall(r"([a-z_0-9]+)~\d", target["architecture"])
     sums = sum(entry.latency_ms for entry in entries if entry.op == "sum")
-    for edge, op, row in zip(told["cells"]["mild"]["cell"], chosen, last, strict=True):
+    for edge, op, row in zip(content["cells"]["mild"]["cell"], chosen, last, strict=True):
         assert edge["op"] == op
         assert edge["probability"] == row[SPACE.operations.index(op)]
-        # A plain table, one cell a stage: what the operation takes in each of the three stages, and its addition.
+        # In a table without corrections the cost is that of the operation and its addition in each of the three stages.
         alone = sum(entry.latency_ms for entry in entries if entry.op == op and entry.stride == 1)
         assert edge["cost_ms"]["board"] == pytest.approx(alone + sums if op != "none" else 0.0)
         others = {p: name for p, name in zip(row, SPACE.operations, strict=True) if name != op}
@@ -121,7 +121,7 @@ def test_an_edge_is_explained_by_its_probability_cost_and_runner_up(run: Run, ru
 
 
 @pytest.mark.slow
-def test_every_figure_is_a_picture_in_both_forms(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_every_figure_is_written_as_svg_and_png(run: Run, run_folder: Path, tmp_path: Path) -> None:
     report(run, run_folder, out=tmp_path / "page.html")
     names = check_pictures(tmp_path / "page_files")
     assert {"pareto-1", "loss", "validation", "entropy", "over-budget", "lambda", "table-1"} <= names
@@ -129,10 +129,10 @@ def test_every_figure_is_a_picture_in_both_forms(run: Run, run_folder: Path, tmp
 
 
 @pytest.mark.slow
-def test_its_commands_make_the_same_run(run: Run, run_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_commands_reproduce_the_run(run: Run, run_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     report(run, run_folder, out=tmp_path / "report.html")
-    told = json.loads((tmp_path / "report_files/report.json").read_text())["runs"][0]
-    program, *arguments = shlex.split(told["commands"][0])
+    content = json.loads((tmp_path / "report_files/report.json").read_text())["runs"][0]
+    program, *arguments = shlex.split(content["commands"][0])
     assert program == "hwnas"
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
@@ -161,7 +161,7 @@ def test_the_answer_is_the_most_accurate_network_that_keeps_its_budget(run_folde
 
 
 @pytest.mark.slow
-def test_a_run_without_probabilities_says_so(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_a_run_without_probabilities_has_a_warning(run: Run, run_folder: Path, tmp_path: Path) -> None:
     take_probabilities(run_folder)
     report(run, run_folder, out=tmp_path / "old.html")
     assert "did not record the operations' probabilities" in Page((tmp_path / "old.html").read_text()).text
@@ -183,10 +183,10 @@ class Lazy:
 
 
 @pytest.mark.slow
-def test_a_search_that_stopped_early_is_whole_and_says_why(
+def test_a_search_that_stopped_early_is_shown_with_the_reason(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its epochs are fewer than its recipe's, because all of its logits, pulled there, collapsed to skip_connect."""
+    """The run has fewer epochs than its recipe, because all logits collapsed to skip_connect."""
     monkeypatch.setitem(CHOICES, "regulariser", dict(CHOICES["regulariser"]))
     write_table(tmp_path / "board.json", make_table(SizedSpace(SPACE, SETTING)))
     (tmp_path / "lazy.py").write_text(LAZY)
@@ -218,7 +218,7 @@ def test_a_search_that_diverged_is_shown(run: Run, run_folder: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_several_runs_stand_on_one_page(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_several_runs_share_one_page(run: Run, run_folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(run_folder, tmp_path / "second"))
     report(run, run_folder, other, out=tmp_path / "report.html")
     points = json.loads((tmp_path / "report_files/pareto-1.json").read_text())["data"]
@@ -234,7 +234,7 @@ def test_several_runs_stand_on_one_page(run: Run, run_folder: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_network_for_two_devices_has_costs_and_a_place_on_both(run: Run, tmp_path: Path) -> None:
+def test_a_network_for_two_devices_has_costs_and_a_point_on_both(run: Run, tmp_path: Path) -> None:
     for seed, name in enumerate(("board", "phone")):
         write_table(tmp_path / f"{name}.json", make_table(SizedSpace(SPACE, SETTING), seed))
     tables = ("--table", tmp_path / "board.json", "--table", tmp_path / "phone.json")
@@ -251,15 +251,15 @@ def test_a_network_for_two_devices_has_costs_and_a_place_on_both(run: Run, tmp_p
         assert [point["label"] for point in points] == [f"{device}: mild", both]
         assert points[1]["latency_ms"] == there[device]["predicted_ms"]
         assert points[1]["budget_ms"] == there[device]["budget_ms"]
-    told = json.loads((files / "report.json").read_text())["runs"][0]["cells"]
-    assert {tuple(edge["cost_ms"]) for edge in told[both]["cell"]} == {("board", "phone")}
-    assert {tuple(edge["cost_ms"]) for edge in told["phone: mild"]["cell"]} == {("phone",)}
+    content = json.loads((files / "report.json").read_text())["runs"][0]["cells"]
+    assert {tuple(edge["cost_ms"]) for edge in content[both]["cell"]} == {("board", "phone")}
+    assert {tuple(edge["cost_ms"]) for edge in content["phone: mild"]["cell"]} == {("phone",)}
     assert {f"tables/{name}.json" for name in ("board", "phone")} <= {
         str(file.relative_to(files)) for file in files.rglob("*.json")
     }
 
 
-def test_the_proof_is_the_one_that_the_table_states() -> None:
+def test_additivity_agrees_with_the_report_in_the_table() -> None:
     table = read_table(SHIPPED / "amd-epyc-zen5-vm-onnxruntime.json")
     section = table_section(table, "cpu", "")
     assert {proof.network for proof in section.proofs} == set(table.quality.additivity)
@@ -275,7 +275,7 @@ def test_the_proof_is_the_one_that_the_table_states() -> None:
 
 
 @pytest.mark.parametrize("name", ["amd-epyc-zen5-vm-ncnn", "published-pixel3"])
-def test_a_table_has_a_page_of_its_own(run: Run, tmp_path: Path, name: str) -> None:
+def test_a_latency_table_has_a_page(run: Run, tmp_path: Path, name: str) -> None:
     result = run("table", "show", SHIPPED / f"{name}.json", "--html", tmp_path / "table.html")
     assert result.exit_code == 0, result.output
     table, page = read_table(SHIPPED / f"{name}.json"), Page((tmp_path / "table.html").read_text())
@@ -305,7 +305,7 @@ def test_a_table_has_a_page_of_its_own(run: Run, tmp_path: Path, name: str) -> N
         ),
     ],
 )  # fmt: skip
-def test_what_is_no_finished_run_is_one_clear_line(
+def test_an_unfinished_or_damaged_run_gives_one_clear_error(
     run: Run, run_folder: Path, tmp_path: Path, damage: Any, words: str
 ) -> None:
     damage(run_folder)
@@ -318,7 +318,7 @@ def cut(file: Path, end: int) -> None:
 
 
 @pytest.mark.slow
-def test_neither_help_nor_a_report_loads_torch(run_folder: Path, tmp_path: Path) -> None:
+def test_reports_do_not_import_torch(run_folder: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from hwnas.cli import app; app(sys.argv[1:], standalone_mode=False); "
         "print(sorted({'torch', 'altair', 'jinja2'} & set(sys.modules)))"
@@ -333,9 +333,7 @@ def test_neither_help_nor_a_report_loads_torch(run_folder: Path, tmp_path: Path)
 
 
 def make_hostile(folder: Path) -> None:
-    """A stranger's run: markup in the device's name, in the budgets, in the notes of its table, which also hold what
-    no XML may.
-    """
+    """Write markup, and characters that XML forbids, into the device's name, the budgets and the table's notes."""
     table = read_table(folder / "table.json")
     device = table.device.model_copy(update={"name": f"{SCRIPT}\x00\x0b\u202e", "os": EVIL})
     quality = table.quality.model_copy(update={"noise": [SCRIPT]})
@@ -348,7 +346,7 @@ def make_hostile(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_markup_of_strangers_stays_text(run: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_markup_in_files_is_shown_as_text(run: Run, run_folder: Path, tmp_path: Path) -> None:
     give_probabilities(run_folder)
     make_hostile(run_folder)
     report(run, run_folder, out=tmp_path / "report.html")
@@ -364,7 +362,7 @@ def test_markup_of_strangers_stays_text(run: Run, run_folder: Path, tmp_path: Pa
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_in_a_browser(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium, width: int) -> None:
+def test_page_in_a_browser(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium, width: int) -> None:
     page = tmp_path / "report.html"
     report(run, run_folder, out=page)
     browser.open(page, width, media={"prefers-color-scheme": "light"})
@@ -422,7 +420,7 @@ def test_the_page_follows_the_systems_theme_and_prints_all(
 
 @pytest.mark.slow
 @needs_browser
-def test_nothing_of_strangers_runs(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium) -> None:
+def test_scripts_in_files_do_not_run(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium) -> None:
     give_probabilities(run_folder)
     make_hostile(run_folder)
     report(run, run_folder, out=tmp_path / "report.html")
@@ -435,7 +433,7 @@ def test_nothing_of_strangers_runs(run: Run, run_folder: Path, tmp_path: Path, b
     assert browser.evaluate("document.body.innerText").count("window.hacked=1") > 3
     assert browser.complaints() == []
     assert browser.requests() == []
-    # The policy holds by itself: a script that got in all the same would not run.
+    # The content security policy alone stops a script that is in the page.
     browser.evaluate("{ const s = document.createElement('script'); s.textContent = 'window.hacked = 1';"
                      "document.body.append(s); }")  # fmt: skip
     assert browser.evaluate("typeof window.hacked") == "undefined"
