@@ -25,7 +25,7 @@ DASHES = ("-", "--", ":", "-.")
 def require_picture(out: Path) -> None:
     """Raise HwnasError when a file name does not end in a picture's suffix or matplotlib is not installed."""
     if out.suffix not in SUFFIXES:
-        raise HwnasError(f"cannot tell a kind of picture from {out.name!r}", f"let it end in {' or '.join(SUFFIXES)}")
+        raise HwnasError(f"{out.name!r} does not end in the suffix of a picture", f"use {' or '.join(SUFFIXES)}")
     require_extra("matplotlib", "report", "drawing pictures")
 
 

@@ -86,8 +86,8 @@ def _manifest(content: BenchmarkContent) -> dict[str, Any]:
 def _versions(content: BenchmarkContent) -> str:
     """Return the recorded versions."""
     manifests = [search.manifest for search in content.searches]
-    told = {f"{name} {known[name]}" for known in manifests for name in ("hwnas", "torch") if name in known}
-    return ", ".join(sorted(told))
+    recorded = {f"{name} {known[name]}" for known in manifests for name in ("hwnas", "torch") if name in known}
+    return ", ".join(sorted(recorded))
 
 
 def _figures(section: BenchmarkSection) -> Iterator[Figure]:

@@ -162,7 +162,7 @@ def _results(content: BenchmarkContent) -> Grid:
     rows = []
     for found in (search.found for search in content.searches):
         row = [found.method, str(found.seed)]
-        row += [f"{told[name]:.2f}" for name in data_sets for told in (found.accuracy, found.regret)]
+        row += [f"{values[name]:.2f}" for name in data_sets for values in (found.accuracy, found.regret)]
         row += [f"{found.validation_accuracy:.1%}", f"{found.search.wall_s:.1f}", f"{found.search.processor_s:.1f}"]
         row += [f"{found.search.peak_memory_mb:.0f}", f"{found.collapse.skip_connect:.2f}"]
         row += [f"{found.collapse.without_parameters:.2f}"]
@@ -219,7 +219,7 @@ def _search(content: BenchmarkContent, search: Search) -> SearchSection:
 
 
 def _cost(metric: str, value: float) -> str:
-    """Return a cost with its unit, and its metric where the unit does not tell it."""
+    """Return a cost with its unit, and its metric where the unit is that of several metrics."""
     return format_amount(metric, value) + f" {metric}" * (Metric.parse(metric).unit == BYTES)
 
 

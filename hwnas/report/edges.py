@@ -65,19 +65,21 @@ def edges_of(run: RunContent, target: Target) -> dict[str, list[Edge]]:
     result: dict[str, list[Edge]] = {}
     for (kind, cell), chosen in zip(run.space.cells.items(), target.architecture.cells, strict=True):
         live = cell.live_edges(chosen)
-        learnt = target.probabilities[kind] if target.probabilities else None
+        probabilities = target.probabilities[kind] if target.probabilities else None
 
-        def choice(number: int, op: str, kind: str = kind, learnt: list[list[float]] | None = learnt) -> Choice:
+        def choice(
+            number: int, op: str, kind: str = kind, probabilities: list[list[float]] | None = probabilities
+        ) -> Choice:
             o = run.space.operations.index(op)
             costs = {device: float(run.edge_costs[device][kind][number, o]) for device in devices}
-            return Choice(op, learnt[number][o] if learnt else None, costs)
+            return Choice(op, probabilities[number][o] if probabilities else None, costs)
 
         result[kind] = []
         for number, (source, sink) in enumerate(cell.edges):
             others = [op for op in run.space.operations if op != chosen[number]]
             second = None
-            if learnt:
-                row = dict(zip(run.space.operations, learnt[number], strict=True))
+            if probabilities:
+                row = dict(zip(run.space.operations, probabilities[number], strict=True))
                 second = choice(number, max(others, key=row.__getitem__))
             first = choice(number, chosen[number])
             result[kind].append(Edge(kind, number, source, sink, first, second, live[number], ruled, selection))

@@ -143,6 +143,6 @@ def probability_figure(
         "epochs": [epoch for epoch, _ in recorded],
         "probabilities": [p for _, p in recorded],
     }
-    caption = f"{kind}: probability of every operation on every edge over the epochs; the title says what was derived"
+    caption = f"{kind}: probability of every operation on every edge over the epochs; titles show the derived operation"
     picture = probabilities(rows, {op: ops[op] for op in order}, titles)
     return Figure(name, caption, picture, data, in_page=in_page)

@@ -60,7 +60,7 @@ def build_objectives(request: SearchRequest, sized: SizedSpace) -> tuple[list[Ob
 
 
 def describe_budget(budget: Budget, previews: Mapping[str, Preview]) -> str:
-    """Return a line that says how many architectures keep a budget."""
+    """Return a line with the limits of a budget and the number of architectures that keep it."""
     metric = next(iter(budget.limits))
     spread = previews[metric]
     share = share_within(previews, budget)

@@ -193,7 +193,7 @@ class Verification(TimedNetwork):
 class NetworkRow(Record):
     """A network that was exported: its costs, accuracies and files.
 
-    ``no_claim`` says why no budget is claimed, for a network of other sizes than the searched ones.
+    ``no_claim`` is the reason why no budget is claimed, for a network of other sizes than the searched ones.
     """
 
     target: str = ""

@@ -121,7 +121,7 @@ def _derive(network: SavedNetwork, name: str, recipe: Training, data: ImageData)
 
 def describe_sizes(setting: Setting) -> str:
     """Return a text that differs for any two settings that differ."""
-    norm = ", batch norm behind pooling" * setting.pool_norm
+    norm = ", batch norm after pooling" * setting.pool_norm
     return f"{setting.describe()}, {setting.stem} stem{norm}"
 
 

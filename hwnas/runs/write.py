@@ -55,7 +55,7 @@ def write_network(
     """Write a network's ONNX files, weights and ``architecture.json``; return its row, a SummaryRow if it claims a
     budget.
 
-    ``training`` are the fields of the row and the file that tell how the network was derived and trained. ``weights``
+    ``training`` are the fields of the row and the file about the derivation and training of the network. ``weights``
     are state dicts by file name; without them those of ``child`` are written. A table for int8 asks for a network in
     int8, too. The int8 network of an earlier ``network.onnx`` is removed.
     """

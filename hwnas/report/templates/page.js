@@ -13,8 +13,8 @@
   };
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
-  const said = remembered();
-  if (said === "dark" || said === "light") root.dataset.theme = said;
+  const stored = remembered();
+  if (stored === "dark" || stored === "light") root.dataset.theme = stored;
   const press = () => button.setAttribute("aria-pressed", String(dark()));
   button.hidden = false;
   button.addEventListener("click", () => {
@@ -25,7 +25,7 @@
   system.addEventListener("change", press);
   press();
 
-  // What a mark says, beside the pointer or the focus; with the cell that it is of, where the page has one of each.
+  // The tooltip of a mark, next to the pointer or the focus; with the cell of the mark, where the page has one.
   const cellOf = (mark) => {
     const link = mark.closest("a[href]");
     return link && document.querySelector(`[id="${CSS.escape(link.getAttribute("href").slice(1))}"].peek .cell-graph svg`);
