@@ -46,7 +46,7 @@ RecipeName = Annotated[
 ]
 Plugin = Annotated[
     Path | None,
-    typer.Option(help="A Python file of yours that registers choices for the recipe. The command runs it."),
+    typer.Option(help="A Python file of yours that registers choices of recipes, or operations. The command runs it."),
 ]
 Kernels = Annotated[
     str | None,

@@ -18,7 +18,7 @@ from typing import Literal
 
 from hwnas.spaces import CellInstance, Network, Workload, get_operation, operation_of
 from hwnas.spaces.builtin_operations import RELU
-from hwnas.spaces.operation import operation_names
+from hwnas.spaces.operation import registered_operations
 
 Family = Literal["conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum"]
 FAMILIES: tuple[Family, ...] = ("conv", "strided_conv", "pool", "max_pool", "skip", "relu", "sum", "fused_sum")
@@ -36,10 +36,10 @@ def family(workload: Workload) -> Family:
 
 def piece_of(workload: Workload) -> Workload | None:
     """The operation without weights that a candidate begins with and can share: its ReLU, or its bare pooling."""
-    begins_with = operation_of(workload).begins_with
-    if begins_with is None:
+    operation, w = operation_of(workload), workload
+    if operation.begins_with is None:
         return None
-    first, w = get_operation(begins_with), workload
+    first = operation if operation.begins_with == operation.name else get_operation(operation.begins_with)
     if first.elementwise:
         return Workload(first.op, w.in_channels, w.in_channels, w.height, w.width)
     return Workload(first.op, w.in_channels, w.in_channels, w.height, w.width, w.stride)
@@ -80,7 +80,7 @@ def pieces(network: Network) -> list[Workload]:
 
 def piece_names(network: Network) -> list[str]:
     """The operations that candidates begin with: ReLU, which is always the first, then the others as registered."""
-    order = [get_operation(name).op for name in operation_names()]
+    order = [operation.op for operation in registered_operations()]
     found = {piece.op for workload in _candidates(network) if (piece := piece_of(workload))}
     return [RELU, *sorted(found - {RELU}, key=order.index)]
 

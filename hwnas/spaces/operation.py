@@ -103,14 +103,15 @@ def register(operation: Operation) -> Operation:
     The files are those that define ``module`` and the other functions. A second registration of a name replaces the
     first. Raises HwnasError when the name is one of hwnas's own or malformed, or a source file is missing.
     """
-    name = operation.name
+    o, name = operation, operation.name
     if not PLUGIN_NAME.fullmatch(name):
         raise HwnasError(f"{name!r} is not a name for an operation", "use at most 32 of a-z, 0-9 and _, a letter first")
     known = find_operation(name)
     if known and known.source_sha256 is None:
         raise HwnasError(f"operation {name} is one of hwnas's own", "register yours under another name")
     code = [part for part in (operation.module, operation.layers, operation.num_inputs) if not isinstance(part, int)]
-    digest = sha256_of([_source_sha256(name, part) for part in code])
+    declared = [o.begins_with, o.ends_with, o.family, o.elementwise, o.chainable, o.strided, o.normed]
+    digest = sha256_of([declared, *(_source_sha256(name, part) for part in code)])
     registered = replace(operation, source_sha256=digest)
     _OPERATIONS[name] = _OPERATIONS[registered.op] = registered
     return registered
@@ -137,40 +138,41 @@ def _source_sha256(name: str, code: Any) -> str | None:
 
 
 def find_operation(name: str) -> Operation | None:
-    """The operation of this name, or None."""
+    """Return the operation of this name, or None."""
     if name in _OPERATIONS:
         return _OPERATIONS[name]
     return next((found for parse in _PARSERS if (found := parse(name))), None)
 
 
 def get_operation(name: str) -> Operation:
-    """The operation of this name. Raises HwnasError when there is none."""
+    """Return the operation of this name. Raises HwnasError when there is none."""
     found = find_operation(name)
     if found is None:
-        plain = [operation.name for operation in _OPERATIONS.values() if operation.candidate]
-        raise HwnasError(f"unknown operation {name!r}", f"use one of {', '.join(dict.fromkeys(plain))}")
+        plain = dict.fromkeys(operation.name for operation in registered_operations() if operation.candidate)
+        fix = f"use one of {', '.join(plain)}, nor_conv_KxK, sep_conv_KxK or dil_conv_KxK, or register your own"
+        raise HwnasError(f"unknown operation {name!r}", fix)
     return found
 
 
 def operation_of(workload: Workload) -> Operation:
-    """The operation that a workload runs. Raises HwnasError when it is not registered."""
+    """Return the operation that a workload runs. Raises HwnasError when it is not registered."""
     return get_operation(workload.op)
 
 
-def operation_names() -> list[str]:
-    """The names of all registered operations in the order of registration, names with parameters aside."""
-    return list(dict.fromkeys(operation.name for operation in _OPERATIONS.values()))
+def registered_operations() -> list[Operation]:
+    """Return all registered operations in the order of registration, without those that parsers describe."""
+    return list({operation.op: operation for operation in _OPERATIONS.values()}.values())
 
 
 def num_inputs(workload: Workload) -> int:
-    """The number of tensors of ``in_channels`` channels that the workload's module takes."""
+    """Return the number of input tensors, each of ``in_channels`` channels, of a workload's module."""
     number = operation_of(workload).num_inputs
     return number if isinstance(number, int) else number(workload)
 
 
 @cache
 def counted_layers(workload: Workload) -> tuple[CountedLayer, ...]:
-    """The layers of a workload's operation in the order in which they run; the last one writes the output.
+    """Return the layers of a workload's operation in the order in which they run; the last one writes the output.
 
     Raises HwnasError for an operation that is not registered.
     """

@@ -39,12 +39,11 @@ from hwnas.spaces import (
     Setting,
     SizedSpace,
     Workload,
-    get_operation,
     get_space,
     num_inputs,
 )
 from hwnas.spaces.encoding import encode, every_choice, live_edges
-from hwnas.spaces.operation import operation_names
+from hwnas.spaces.operation import registered_operations
 from hwnas.tables.io import write_table
 from support.command import Run, assert_one_clear_line
 from support.fitting import CIFAR, fitted, made_up_device, timed
@@ -53,7 +52,7 @@ from support.tables import make_table
 
 MEMORY_ACCESS, PEAK_MEMORY = cost_metric.MEMORY_ACCESS.name, cost_metric.PEAK_MEMORY.name
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
-TIMED = {name for name in operation_names() if get_operation(name).module is not None} - {"relu"}
+TIMED = {operation.name for operation in registered_operations() if operation.module is not None} - {"relu"}
 OPERATIONS = sorted(TIMED | {"nor_conv_1x1", "nor_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"})
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 

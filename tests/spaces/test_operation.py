@@ -27,11 +27,11 @@ from hwnas.spaces import (
     operation_of,
     register,
 )
-from hwnas.spaces.operation import counted_layers, operation_names
+from hwnas.spaces.operation import counted_layers, registered_operations
 from support.spaces import NB201, SMALL
 
 CONVOLUTIONS = ["nor_conv_1x1", "nor_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5_d3"]
-NAMES = [*(name for name in operation_names() if get_operation(name).module is not None), *CONVOLUTIONS]
+NAMES = [*(operation.name for operation in registered_operations() if operation.module is not None), *CONVOLUTIONS]
 STRIDES = {"factorized_reduce": 2, "residual_reduction": 2, "stem_imagenet_first": 4, "stem_imagenet_second": 2}
 PIECES = {"Relu": "relu", "MaxPool": "max_pool_3x3", "AveragePool": "avg_pool_3x3"}
 KINDS = {

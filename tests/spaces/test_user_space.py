@@ -170,7 +170,7 @@ def test_other_texts_are_refused(own: SearchSpace, text: str) -> None:
     st.sampled_from([1, 3, 9, 31]),
     st.integers(1, 16),
 )
-def test_names_of_convolutions_say_what_they_are(kind: str, kernel: int, dilation: int) -> None:
+def test_names_of_convolutions_describe_them(kind: str, kernel: int, dilation: int) -> None:
     convolution = Convolution(kind, kernel, dilation if kind == "dilated_conv" else 1)
     assert read_convolution(convolution.op) == convolution
     layers = [
@@ -180,7 +180,7 @@ def test_names_of_convolutions_say_what_they_are(kind: str, kernel: int, dilatio
 
 
 @pytest.mark.parametrize("op", ["nor_conv_4x4", "sep_conv_3x5", "sep_conv_33x33", "dil_conv_3x3_d2", "nor_conv_3x3_d3"])
-def test_what_names_no_convolution_is_unknown(op: str) -> None:
+def test_other_names_are_unknown_operations(op: str) -> None:
     with pytest.raises(HwnasError, match="unknown operation"):
         build_operation(Workload(op, 4, 4, 8, 8))
 
@@ -292,7 +292,7 @@ def changed(path: str, value: Any, content: dict = OWN) -> dict:
         ("\x00", ["not valid YAML"]),
     ],
 )
-def test_bad_files_are_one_line_with_the_file_and_the_field(
+def test_invalid_files_give_one_line_with_file_and_field(
     run: Run, tmp_path: Path, content: Any, words: list[str]
 ) -> None:
     assert_one_clear_line(run("space", "show", "--space", write(tmp_path, content)), "space.yaml", *words)
@@ -311,7 +311,7 @@ ORIGINAL = yaml.safe_dump(OWN, sort_keys=False)
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_damaged_files_are_a_space_or_one_error(tmp_path: Path, data: st.DataObject) -> None:
+def test_damaged_files_give_a_space_or_one_error(tmp_path: Path, data: st.DataObject) -> None:
     """Characters cut, put in and repeated; whatever is left either is a space or an HwnasError that names the file."""
     text = ORIGINAL
     for _ in range(data.draw(st.integers(1, 3))):
@@ -331,7 +331,7 @@ def test_damaged_files_are_a_space_or_one_error(tmp_path: Path, data: st.DataObj
 
 
 @pytest.mark.slow
-def test_another_definition_of_the_same_name_is_told_by_its_hash(run: Run, tmp_path: Path) -> None:
+def test_another_definition_of_the_same_name_is_recognised_by_its_hash(run: Run, tmp_path: Path) -> None:
     first = write(tmp_path, OWN, "first.yaml")
     second = write(tmp_path, changed("operations.3.dilation", 5), "second.yaml")
     space, other = get_space(str(first)), get_space(str(second))
@@ -417,7 +417,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_module_of_a_test"
 
 
-def test_a_space_and_images_in_python_go_all_the_way(run: Run, tmp_path: Path, module: str) -> None:
+def test_a_space_and_images_in_python_are_searched_and_exported(run: Run, tmp_path: Path, module: str) -> None:
     spec, out = f"{module}:SPACE", tmp_path / "run"
     space = get_space(spec)
     assert get_space(spec) is space
@@ -477,7 +477,7 @@ def test_bad_python_data_is_one_line(
     assert_one_clear_line(run("search", "--table", table_file, "--data", data, "--out", tmp_path / "run"), *words)
 
 
-def test_images_that_are_not_square_go_all_the_way(run: Run, tmp_path: Path, own: SearchSpace) -> None:
+def test_images_that_are_not_square_are_searched_and_exported(run: Run, tmp_path: Path, own: SearchSpace) -> None:
     """64 pixels high, 48 wide, four classes."""
     generator = np.random.default_rng(0)
     for label in "abcd":
