@@ -1,4 +1,4 @@
-"""Operations: what each declares agrees with its exported graph and its torch module; plug-ins register their own."""
+"""Operations: declarations agree with exported graphs and torch modules; plug-ins register operations."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class Graph:
         self.writers = {name: node for node in self.graph.node for name in node.output}
 
     def readers(self) -> set[str]:
-        """The types of the nodes that read the first input."""
+        """Return the types of the nodes that read the first input."""
         return {node.op_type for node in self.graph.node if self.graph.input[0].name in node.input}
 
     def kinds_before(self, tensor: str) -> set[str]:
-        """The kinds of the nearest counted nodes that a tensor comes from."""
+        """Return the kinds of the nearest counted nodes that a tensor comes from."""
         node = self.writers.get(tensor)
         if node is None:
             return set()
@@ -74,7 +74,7 @@ class Graph:
         return set().union(*(self.kinds_before(name) for name in node.input))
 
     def ends(self) -> list[set[str]]:
-        """The kinds of the last node and of those before it, the last first."""
+        """Return the kinds of the last node and of those before it, the last first."""
         tensor, found = self.graph.output[0].name, []
         while tensor in self.writers:
             node = self.writers[tensor]
@@ -267,7 +267,7 @@ def test_a_changed_plugin_is_another_operation_and_another_space(plugin: Path, m
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("linear_plugin:NUMBER", "operation linear_plugin:NUMBER is a int; name a hwnas.spaces.Operation"),
+        ("linear_plugin:NUMBER", "operation linear_plugin:NUMBER is of type int; name a hwnas.spaces.Operation"),
         ("linear_plugin:HEAD", "is not for the edges of a cell"),
         ("linear_plugin:OTHER", "module linear_plugin has no OTHER"),
         ("no_such_plugin:LINEAR", "module no_such_plugin cannot be imported"),

@@ -1,4 +1,4 @@
-"""Spaces and images of the user's own: what a file says, what is refused, and the way from it to ONNX."""
+"""Spaces and images that users define: valid and invalid files, searches of them, and the exported networks."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 
 def table_of(space: SearchSpace, setting: Setting, path: Path) -> Path:
-    """A table with made-up latencies that knows which network it was made for."""
+    """Write a table of made-up latencies for one network and return its file."""
     correction = {SizedSpace(space, setting).key: Correction(offset_ms=0, scale=1, networks=0)}
     write_table(path, make_table(SizedSpace(space, setting)).model_copy(update={"correction": correction}))
     return path
@@ -215,7 +215,7 @@ def test_costs_add_up_to_what_fvcore_counts_and_onnx_computes_the_same(
 
 @pytest.mark.parametrize("op", ["nor_conv_7x7", "sep_conv_9x9", "dil_conv_3x3_d5"])
 def test_bytes_and_parameters_of_other_kernels(op: str) -> None:
-    """By hand, at 4 channels and 6x5 images: every convolution reads an image, writes one and reads its weights."""
+    """Counted by hand at 4 channels and 6x5 images: every convolution reads an image and its weights and writes an image."""
     image, norm = 4 * 30, 8
     kernel = int(op.split("x")[1].split("_")[0]) ** 2
     weights, layers = {"nor": (16 * kernel, 1), "sep": (8 * kernel + 32, 4), "dil": (4 * kernel + 16, 2)}[op[:3]]
@@ -225,7 +225,7 @@ def test_bytes_and_parameters_of_other_kernels(op: str) -> None:
 
 
 def changed(path: str, value: Any, content: dict = OWN) -> dict:
-    """``content`` with another value at a dotted path; None takes it away."""
+    """Return ``content`` with another value at a dotted path; None removes it."""
     result: Any = deepcopy(content)
     *parents, last = [int(step) if step.isdigit() else step for step in path.split(".")]
     inner = result
@@ -312,7 +312,7 @@ ORIGINAL = yaml.safe_dump(OWN, sort_keys=False)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_files_give_a_space_or_one_error(tmp_path: Path, data: st.DataObject) -> None:
-    """Characters cut, put in and repeated; whatever is left either is a space or an HwnasError that names the file."""
+    """Random cuts and insertions give either a space or an HwnasError that names the file."""
     text = ORIGINAL
     for _ in range(data.draw(st.integers(1, 3))):
         start = data.draw(st.integers(0, len(text)))
@@ -478,7 +478,7 @@ def test_bad_python_data_is_one_line(
 
 
 def test_images_that_are_not_square_are_searched_and_exported(run: Run, tmp_path: Path, own: SearchSpace) -> None:
-    """64 pixels high, 48 wide, four classes."""
+    """Search images of 64x48 pixels in four classes."""
     generator = np.random.default_rng(0)
     for label in "abcd":
         (tmp_path / "images" / label).mkdir(parents=True)
