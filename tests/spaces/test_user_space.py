@@ -215,7 +215,7 @@ def test_costs_add_up_to_what_fvcore_counts_and_onnx_computes_the_same(
 
 @pytest.mark.parametrize("op", ["nor_conv_7x7", "sep_conv_9x9", "dil_conv_3x3_d5"])
 def test_bytes_and_parameters_of_other_kernels(op: str) -> None:
-    """Counted by hand at 4 channels and 6x5 images: a convolution reads an image and its weights and writes an image."""
+    """By hand at 4 channels and 6x5 images: a convolution reads an image and its weights and writes an image."""
     image, norm = 4 * 30, 8
     kernel = int(op.split("x")[1].split("_")[0]) ** 2
     weights, layers = {"nor": (16 * kernel, 1), "sep": (8 * kernel + 32, 4), "dil": (4 * kernel + 16, 2)}[op[:3]]
