@@ -21,16 +21,16 @@ from hwnas.errors import HwnasError
     resumes=True,
 )
 def nasbench201_command(
-    method: Annotated[list[str], typer.Option(help="A search method; repeat for more.")],
+    method: Annotated[list[str], typer.Option(help="A search method; repeat it for more.")],
     accuracy: Annotated[
         str,
         typer.Option(
-            help="arch,cifar10,… of all 15,625 cells as CSV, or in gzip; or nats:PATH, a file or folder of NATS-Bench, "
-            "which is a pickle: opening one can run any program, give only what you trust."
+            help="A CSV file (or gzip) with arch,cifar10,… of all 15,625 cells; or nats:PATH, a file or folder of "
+            "NATS-Bench. That is a pickle, which can run any code: give only files that you trust."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder of it all; the same command goes on where it was stopped.")],
-    seeds: Annotated[str, typer.Option(help="The seeds of every method's searches.")] = "0,1,2",
+    out: Annotated[Path, typer.Option(help="The folder of the benchmark; repeat the command to resume.")],
+    seeds: Annotated[str, typer.Option(help="Seeds; every method searches once with each.")] = "0,1,2",
     data: DataSpec = "digits",
     channels: Channels = None,
     cells: Layers = None,
@@ -38,18 +38,18 @@ def nasbench201_command(
         str, typer.Option(help="A name in configs/search or a YAML file; {method} stands for the method.")
     ] = "nasbench201/{method}",
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of every search.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
     table: Annotated[Path | None, typer.Option(help="A latency table, for --budget.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="The searches keep it, and regret is against the best cell that does.")
+        str | None, typer.Option(help="Budget of the searches; regret is then relative to the best cell within it.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Searches side by side; they share the processors.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Searches at the same time; they share the processors.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Search on images, then look the cells up in a table of what they reach when trained in full.
+    """Compare search methods on NAS-Bench-201: search on images, then look up the accuracy of the cells found.
 
-    The searches are processes that are not told of the table. Regret is the best cell's accuracy minus that of the
-    cell found, in percentage points.
+    The searches are separate processes without access to the accuracies. Regret is the accuracy of the best cell minus
+    that of the cell found, in percentage points.
     """
     from hwnas.benchmark.accuracy import read_accuracy
     from hwnas.benchmark.benchmark import evaluate, search_all
@@ -87,7 +87,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def show_summary(summary: dict[str, Any]) -> None:
-    """A row a method, by regret on the first data set, and two of the table's own."""
+    """Print one row for each method, sorted by regret on the first data set, and two reference rows of the table."""
     from hwnas.benchmark.summary import FOOTNOTE, summary_table, summary_title
 
     show_table(summary_title(summary), *summary_table(summary))

@@ -1,4 +1,4 @@
-"""``hwnas table push``, ``pull``, ``list`` and ``keygen``"""
+"""``hwnas table push``, ``pull``, ``list``, ``page`` and ``keygen``"""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from hwnas.errors import HwnasError
 if TYPE_CHECKING:
     from hwnas.sharing.listing import Listed
 
-ShelfAddress = Annotated[str, typer.Argument(help="A folder, or a URL such as https://…, s3://… or hf://….")]
+ShelfAddress = Annotated[str, typer.Argument(help="A shelf: a folder, or a URL such as https://…, s3://… or hf://….")]
 
 
 @command(table_app, "push", "hwnas table push cpu.json s3://bucket/tables")
 def table_push(
     table: Annotated[Path, typer.Argument(help="A latency table.")],
     shelf: ShelfAddress,
-    name: Annotated[str | None, typer.Option(help="What to call it there; by default the file's name.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="In place of another table of that name.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the table on the shelf; default: the file's name.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another table with that name.")] = False,
     key: Annotated[
         Path | None,
-        typer.Option(envvar="HWNAS_SIGNING_KEY", help="Sign it with this private key, from hwnas table keygen."),
+        typer.Option(envvar="HWNAS_SIGNING_KEY", help="Sign it with this private key, made by hwnas table keygen."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a latency table on a shelf."""
+    """Publish a latency table on a shelf, a folder or URL that holds tables by name."""
     from hwnas.sharing.push import push
     from hwnas.sharing.signing import read_key
 
@@ -49,17 +49,17 @@ def table_push(
 
 @command(table_app, "pull", "hwnas table pull cpu s3://bucket/tables --out cpu.json")
 def table_pull(
-    name: Annotated[str, typer.Argument(help="What the shelf calls it.")],
+    name: Annotated[str, typer.Argument(help="Name of the table on the shelf.")],
     shelf: ShelfAddress,
-    out: Annotated[Path | None, typer.Option(help="The file to write; by default NAME.json on your own shelf.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; default: NAME.json on your own shelf.")] = None,
     trust: Annotated[
         list[str] | None,
-        typer.Option(help="A public key, or the file with it: take only what it signed. May be given several times."),
+        typer.Option(help="A public key or its file: accept only tables that it signed. Repeat it for more keys."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite another file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file with other content.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a latency table from a shelf, check every byte of it and who signed it."""
+    """Fetch a latency table from a shelf and verify its bytes and its signature."""
     from hwnas.sharing.pull import pull
     from hwnas.sharing.signing import trusted_keys
     from hwnas.text import printable
@@ -80,30 +80,30 @@ def table_pull(
 
 @command(table_app, "keygen", "hwnas table keygen signing.pem")
 def table_keygen(
-    file: Annotated[Path, typer.Argument(help="The private key to write; the public one is FILE.pub.")],
+    file: Annotated[Path, typer.Argument(help="The private key file to write; the public key goes to FILE.pub.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a pair of keys: one to sign the tables you push, one by which others know them."""
+    """Make a pair of keys: a private one to sign tables with, a public one that others check them with."""
     from hwnas.sharing.signing import keys_folder, make_keys
 
     public = make_keys(file)
     if as_json:
         show_json({"private_key": str(file), "public_key": f"{file}.pub", "public": public})
         return
-    print(f"{file}: the private key, keep it to yourself; {file}.pub: the public one, for others")
+    print(f"{file}: the private key, keep it secret; {file}.pub: the public key, for others")
     print(f"public key: {public}")
-    print(f"whoever trusts it copies {file.name}.pub to {keys_folder()}, or gives --trust {public} to hwnas table pull")
+    print(f"to trust it, copy {file.name}.pub to {keys_folder()}, or give --trust {public} to hwnas table pull")
     print(f"next: hwnas table push cpu.json SHELF --key {file}")
 
 
 @command(table_app, "list", "hwnas table list --shelf s3://bucket/tables")
 def table_list(
     shelf: Annotated[
-        list[str] | None, typer.Option(help="A folder or URL to list as well. May be given several times.")
+        list[str] | None, typer.Option(help="A folder or URL to list as well; repeat it for more.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the tables that ship with hwnas, those on your own shelf, and those on shelves that you name."""
+    """List the tables that come with hwnas, those on your own shelf, and those on the given shelves."""
     from hwnas.files import shipped
     from hwnas.sharing.listing import list_tables
     from hwnas.sharing.pull import user_registry
@@ -112,7 +112,7 @@ def table_list(
     own = user_registry()
     places = [
         ("with hwnas", str(shipped("latency_tables")), False),
-        ("your shelf", own, "://" in own),  # a folder that nothing was pulled into yet is no mistake
+        ("your shelf", own, "://" in own),  # it may not exist yet
         *(("", address, True) for address in shelf or []),
     ]
     shown: list[dict[str, Any]] = []
@@ -142,10 +142,10 @@ def table_list(
 def table_page(
     shelf: ShelfAddress,
     out: Annotated[Path, typer.Option(help="The Markdown file to write.")],
-    title: Annotated[str, typer.Option(help="What stands above the table.")] = "Latency tables",
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Latency tables",
     as_json: AsJson = False,
 ) -> None:
-    """Write a page that shows all tables of a shelf: device, runtime, networks, quality, date."""
+    """Write a Markdown page that lists the tables of a shelf: device, runtime, networks, accuracy, date."""
     from hwnas.files import write_text
     from hwnas.sharing.listing import list_tables
     from hwnas.sharing.page import registry_page
