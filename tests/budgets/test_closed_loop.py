@@ -71,10 +71,10 @@ class World:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.floats(1.1, 2.9), st.booleans(), st.sampled_from([0, 150, 300]))
-def test_what_is_taken_is_the_best_of_what_was_timed_within_the_budget(
+def test_the_selected_architecture_is_the_best_one_timed_within_the_budget(
     seed: int, budget: float, known: bool, sure: int
 ) -> None:
-    """So many of 300 are said to be predicted without an error."""
+    """Some of the 300 architectures have a predicted error of 0."""
     world = World(seed, known=known)
     if world.error is not None:
         world.error[:sure] = 0
@@ -122,7 +122,7 @@ def test_budgets_hold_and_little_is_given_away() -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 def test_without_error_bars_the_bound_is_tightened_by_the_measured_bias(known: bool) -> None:
-    """Those of a made up table may all be 0."""
+    """The error bars of a made-up table may all be 0."""
     world = World(0, known=known)
     world.error = np.zeros_like(world.predicted) if known else None
     world.true = world.predicted * 1.2
@@ -148,7 +148,7 @@ COSTS = build_metrics(TABLE, SizedSpace(SPACE, SMALL))
 
 
 def searched(bound_ms: float) -> tuple[Search, TargetState]:
-    """As a search leaves it."""
+    """Return the state at the end of a search."""
     goal = Objective("table", Budget(f"{bound_ms}ms", {MS: bound_ms}), COSTS)
     search = Search(SizedSpace(SPACE, SMALL), [goal], load_data("digits?size=16"), read_recipe("snas-short", {}))
     (target,) = search.targets

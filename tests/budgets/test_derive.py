@@ -28,6 +28,7 @@ from hwnas.cost.fusion import pieces
 from hwnas.cost.model import Array, CostModel, build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.files import shipped, write_json
+from hwnas.recipe import read_recipe
 from hwnas.spaces import (
     NONE,
     Architecture,
@@ -145,7 +146,7 @@ def random_table(name: str, kind: str, generator: np.random.Generator) -> Latenc
 
 
 def random_edge_costs(space: SearchSpace, generator: np.random.Generator) -> EdgeCosts:
-    """What is live may also be a little less than nothing, as in tables that were fitted."""
+    """Return random edge costs; those of live edges may be slightly negative, as in fitted tables."""
     used = np.array([op != NONE for op in space.operations], dtype=float)
     cells = {}
     for kind, cell in space.cells.items():
@@ -181,7 +182,7 @@ def plain_scores(space: SearchSpace, log_p: dict[str, Array], choices: NDArray[n
 
 @cache
 def obeys(name: str, inputs_per_node: int | None) -> NDArray[np.bool_]:
-    """Every cell has a path from an input to an output, and every node its number of inputs: cell by cell, plainly."""
+    """Check cell by cell for a path from an input to an output, and for the number of inputs of every node."""
     space, choices = SPACES[name], EVERY[name]
     allowed, start = np.ones(len(choices), dtype=bool), 0
     for cell in space.cells.values():
@@ -361,7 +362,7 @@ def test_the_swept_pareto_set_is_exact_and_leaves_out_nothing_that_it_does_not_a
 @EITHER_WAY
 @given(case=cases())
 def test_limits_that_contradict_each_other_are_named_with_what_can_be_had(case: Case) -> None:
-    """As few limits as contradict each other, and the least of each metric under the others of them."""
+    """The conflict is minimal, with the exact minimum of each metric under the others."""
     least = conflicting_limits(case.limits, case.inputs_per_node)
     assert (not least) == case.kept.any()
     if not least:
@@ -398,7 +399,7 @@ def test_the_binding_limit_is_the_one_whose_removal_gains_most(case: Case) -> No
 
 
 def test_rewrites_are_counted_by_the_integer_program() -> None:
-    """Where nodes only pass on what they read and ReLUs are free, the costliest budget that is kept is kept exactly."""
+    """With nodes that copy and free ReLUs, a budget equal to the cost of an architecture admits it."""
     generator = np.random.default_rng(5)
     space, name = SPACES["all edges"], "all edges"
     model = build_cost_models(random_table(name, "both", generator), SizedSpace(space, setting_of(name)))["latency_ms"]
@@ -435,7 +436,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def darts_run(folder: Path) -> Path:
-    """What a search of darts leaves behind that derivation reads; DARTS's rule of two inputs a node."""
+    """Write the files of a search of darts that derivation reads, with DARTS's rule of two inputs a node."""
     space, setting = get_space("darts"), Setting(channels=4, depth=3, height=16, width=16, pool_norm=True)
     place = folder / "90pct"
     place.mkdir(parents=True)
@@ -443,10 +444,19 @@ def darts_run(folder: Path) -> Path:
     logits = {kind: torch.randn(14, 8, generator=torch.Generator().manual_seed(1)) for kind in space.cells}
     log_p = {kind: torch.log_softmax(values.double(), dim=-1) for kind, values in logits.items()}
     Checkpoint(folder / "checkpoint.pt", "d").save({"log_probability": [log_p]})
-    manifest = {"digest": "d", "budgets": ["90%"], "tables": {"table": ""}, "recipe": {"inputs_per_node": 2}}
+    recipe = read_recipe("snas-short", {"inputs_per_node": 2}).model_dump(mode="json")
+    manifest = {"digest": "d", "budgets": ["90%"], "tables": {"table": ""}, "recipe": recipe, "space": "darts"}
+    manifest |= {
+        "setting": asdict(setting),
+        "data": "digits",
+        "data_fingerprint": "",
+        "versions": {},
+        "started": "",
+        "verify": False,
+    }
     write_json(folder / "manifest.json", manifest)
     content = {"space": "darts", "setting": asdict(setting), "architecture": "DARTS_V2"}
-    content |= {"device": "table", "table": "table.json"}
+    content |= {"device": "table", "table": "table.json", "data": "digits"}
     write_json(place / "architecture.json", {**content, "budget": {"text": "90%", "limits": {"latency_ms": 1e3}}})
     return folder
 
@@ -509,7 +519,9 @@ def test_the_pareto_set_of_a_search_is_printed_and_drawn(run: Run, searched: Pat
 
 def test_darts_is_derived_by_its_rules_and_says_when_points_are_left_out(run: Run, tmp_path: Path) -> None:
     folder = darts_run(tmp_path / "run")
-    found = json.loads(run("derive", folder, "--top", 3, "--budget", "40%", "--json").stdout)["targets"][0]
+    first = run("derive", folder, "--top", 3, "--budget", "40%", "--json")
+    assert first.exit_code == 0, first.output
+    found = json.loads(first.stdout)["targets"][0]
     space = get_space("darts")
     for described in found["architectures"]:
         architecture = space.parse(described["architecture"])

@@ -287,7 +287,7 @@ def test_correction_scales_what_is_predicted() -> None:
     ("space", "setting"), [(space, setting) for space in SPACES.values() for setting in space.settings.values()]
 )
 def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, setting: Setting) -> None:
-    """What is advised, parsed as ``hwnas profile`` would, gives back the network that was missing."""
+    """The suggested command, parsed as ``hwnas profile`` does, gives the network that was missing."""
     wanted = replace(setting, channels=24, classes=7, height=64, width=48)
     words = shlex.split(profile_command(SizedSpace(space, wanted)).split("'")[1])
     options = dict(zip(words[2::2], words[3::2], strict=True))

@@ -1,4 +1,4 @@
-"""What a runtime's optimiser makes of a cell: the cost model's count against ONNX Runtime's own optimised graphs."""
+"""Rewrites by runtimes: the cost model's counts against ONNX Runtime's optimised graphs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def count_table(family: str) -> LatencyTable:
 
 
 def optimised(path: Path) -> Counter[str]:
-    """How many nodes of each kind ONNX Runtime runs."""
+    """Return the number of nodes of each kind that ONNX Runtime runs."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
     options.log_severity_level = 3

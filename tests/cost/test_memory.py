@@ -364,7 +364,7 @@ def test_peak_memory_is_that_of_the_network_as_torch_runs_it(name: str, number: 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_a_part_of_a_pattern_is_not_above_any_pattern_that_has_it(name: str, number: int, data: st.DataObject) -> None:
-    """What cuts rest on: edges set free, or given an operation that is as bad, never make the bound too high."""
+    """Freed edges, and operations that need as much, never make the bound too high, as cuts require."""
     model, space = peaks(name, number), SPACES[name]
     ours, others = (encode(space, [data.draw(sparse_architectures(name))])[0] for _ in range(2))
     start, completed, parts = 0, others.copy(), []
@@ -436,7 +436,7 @@ def tiny_metrics() -> dict[str, CostFunction]:
 
 @cache
 def tiny_costs(metric: str) -> tuple[np.ndarray, np.ndarray, float]:
-    """What every normal and every reduction cell costs beside the other of the pair of least peak, and that pair."""
+    """Return the costs of every normal and reduction cell next to the pair of least peak, and of that pair."""
     pair = encode(TINY, [cheapest(tiny_metrics()[PEAK_MEMORY])])[0]
     model, many = tiny_metrics()[metric], (len(CELL_CHOICES), 1)
     normal = model.predict_many(np.concatenate([CELL_CHOICES, np.tile(pair[6:], many)], axis=1))
