@@ -11,14 +11,14 @@ from typing import Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from hwnas.data.decode import open_image
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 
 CROP_MARGIN = 8 / 7  # shorter side of the resized image / side of the crop: 256 for 224, as in the papers' code
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "F")
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class ImageFiles:
 
     A slice returns a subset of the files without reading them; an array of indices returns decoded images.
     ``names`` are paths relative to ``folder``, as bytes [N]. ``repeat_grey`` gives greyscale images three equal
-    channels. Decoding raises HwnasError for an image that is unreadable or truncated, greyscale without
-    ``repeat_grey``, or of another size where ``fit`` does not resize.
+    channels. Decoding raises HwnasError for an image that ``open_image`` refuses, or of another size where ``fit`` does
+    not resize.
     """
 
     folder: Path
@@ -108,18 +108,3 @@ class ImageFiles:
         """Hash of the files' names and sizes in bytes. No file is read."""
         bytes_of = [self.path(index).stat().st_size for index in range(len(self))]
         return sha256_of([list(self.shape), self.fit.mode, [os.fsdecode(name) for name in self.names], bytes_of])
-
-
-def open_image(path: Path, repeat_grey: bool) -> Image.Image:
-    """Return an image file in RGB. Raises HwnasError if it is unreadable or, without ``repeat_grey``, greyscale."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            if image.mode in GREY_MODES and not repeat_grey:
-                raise HwnasError(
-                    f"image {path} is greyscale (mode {image.mode}), but RGB is expected",
-                    "give greyscale images three equal channels with grey=repeat, as in imagefolder:PATH?grey=repeat",
-                )
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HwnasError(f"cannot read image {path}: {error}", "remove or replace the file") from None

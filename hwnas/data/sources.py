@@ -16,6 +16,7 @@ import torch
 from hwnas.compute.seeds import SplitSeed
 from hwnas.data.folder import image_folder
 from hwnas.data.images import HELD_OUT, ImageData, Split, divide
+from hwnas.data.summary import log_summary, warn_of_absent_classes
 from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.data.user_function import python_data
 from hwnas.errors import HwnasError
@@ -44,6 +45,8 @@ def load_data(spec: str, progress: Progress | None = None) -> ImageData:
     on access instead of keeping them in memory, with the same pixels; it is the default when they would take more than
     a quarter of the memory.
 
+    Logs one line with the classes and the images per split, and what is left out of a folder.
+
     Raises HwnasError for an unknown source or option, a function that fails or returns no images, a missing or empty
     folder, an unreadable, truncated or greyscale image, or images of different sizes without ``size``.
     """
@@ -64,17 +67,27 @@ def load_data(spec: str, progress: Progress | None = None) -> ImageData:
             raise HwnasError(f"{name}={options[name]!r} in data {spec!r} is not a whole number of at least 1")
     if kind == "digits":
         return _digits(spec, int(options.get("size", 32)))
+    progress = progress or Progress(quiet=True)
     if kind == "cifar10":
-        return _cifar10(spec, Path(location or "data"), options)
+        return _logged(_cifar10(spec, Path(location or "data"), options), progress)
 
     def select(labels: np.ndarray, name: str) -> np.ndarray:
         return _select(np.arange(len(labels)), labels, options, name)
 
     if kind == "python":
-        return python_data(spec, location, select)
+        return _logged(python_data(spec, location, select), progress)
     if not location:
         raise HwnasError("imagefolder needs the path of a folder", "write imagefolder:PATH")
-    return image_folder(spec, Path(location), options, select, progress or Progress(quiet=True))
+    return image_folder(spec, Path(location), options, select, progress)
+
+
+def _logged(data: ImageData, progress: Progress) -> ImageData:
+    """Log the classes and the number of images; the test images are not counted, because only evaluation reads them."""
+    splits = {"train": data.train, "validation": data.validation}
+    log_summary(progress, data.name, data.labels, [f"{len(split):,} {name}" for name, split in splits.items()])
+    classes = {name: split.targets.cpu().numpy() for name, split in splits.items()}
+    warn_of_absent_classes(progress, data.name, data.labels, classes)
+    return data
 
 
 def _digits(spec: str, size: int) -> ImageData:
