@@ -31,7 +31,8 @@ class LeftOut:
         self.folders.extend(other.folders)
 
     def __str__(self) -> str:
-        reasons = [f"{count:,} {reason}" for reason, count in self.files.most_common() if count]
+        counted = sorted(self.files.items(), key=lambda item: (-item[1], item[0]))
+        reasons = [f"{count:,} {reason if count > 1 else _singular(reason)}" for reason, count in counted if count]
         if self.folders:
             reasons.append(f"folder{'s' * (len(self.folders) > 1)} {list_names(self.folders)}")
         return ", ".join(reasons)
@@ -68,3 +69,7 @@ def warn_of_absent_classes(
 
 def _plural(noun: str, count: int) -> str:
     return f"{noun}es" if noun and count != 1 else noun
+
+
+def _singular(reason: str) -> str:
+    return reason.replace("files", "file").replace("images", "image")
