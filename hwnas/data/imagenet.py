@@ -34,9 +34,8 @@ class ImagenetAugmentation:
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                seed
-            )  # torch.manual_seed takes milliseconds: it seeds other devices too
+            # torch.manual_seed would also seed other devices, which takes milliseconds
+            torch.default_generator.manual_seed(seed)
             pixels = np.array(_transforms(self.height, self.width, self.flip)(image))
         return torch.from_numpy(pixels).view(self.height, self.width, -1).permute(2, 0, 1)
 

@@ -113,7 +113,7 @@ def test_a_streamed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
     whole, first, second = trainer(), trainer(), trainer()
     while not whole.over:
         whole.take_step()
-    for _ in range(whole.schedule.total_steps // 2 + 1):
+    for _ in range(whole.total_steps // 2 + 1):
         first.take_step()
     second.load_state(first.state())
     while not second.over:
