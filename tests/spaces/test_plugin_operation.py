@@ -74,6 +74,7 @@ def test_its_layers_agree_with_its_module(folder: Path, stride: int) -> None:
     assert memory_access_bytes(bottleneck(folder, stride)) == 4 * (convolutions + addition + weights)
 
 
+@pytest.mark.slow
 def test_it_is_written_for_the_torch_runtime(folder: Path) -> None:
     write_layers(build_operation(bottleneck(folder)), [torch.zeros(1, 8, 6, 5)], folder / "layers.pt")
     targets = [target for _, target, _, _ in torch.load(folder / "layers.pt", weights_only=True)["nodes"]]
@@ -94,6 +95,7 @@ def test_costs_add_up_and_onnx_computes_the_same(folder: Path) -> None:
     np.testing.assert_allclose(open_session(folder / "network.onnx")(images.numpy()), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_is_not_read_with_a_changed_plugin(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     correction = {sized(folder).key: Correction(offset_ms=0, scale=1, networks=0)}
     write_table(folder / "table.json", make_table(sized(folder)).model_copy(update={"correction": correction}))
