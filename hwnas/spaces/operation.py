@@ -1,6 +1,6 @@
-"""Operations: one object for each, with everything that the other rooms need to know about it, and their registry.
+"""Operations: one object for each, with all facts about it that other rooms need, and the registry of these objects.
 
-No torch here: the modules are in hwnas.operations, or in the plug-in that defines the operation.
+No torch: the modules are in hwnas.operations, or in the plug-in that defines the operation.
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ class Operation:
     ``num_inputs`` is the number of input tensors, or a function of the workload that returns it.
     ``elementwise``: the output has the input's shape, and each value depends on the values at its place alone.
     ``chainable``: at stride 1 and equal channels the output can be the next copy's input, so that the latency can be
-    measured as a slope over chains.
+    measured as a slope over the lengths of chains.
     ``candidate``: a space may offer the operation on an edge.
     ``strided`` names the operation to use in its place at stride 2, ``normed`` the one with a batch norm behind it.
     ``source_sha256`` is the hash of a plug-in's source, filled in by ``register``; None for hwnas's own operations.
+
+    No field describes the files that runtimes load: ONNX, and all that is converted from it, and the list of torch
+    operators are exported from the module in evaluation mode.
     """
 
     name: str
@@ -75,11 +78,12 @@ class Operation:
 
     @property
     def pools(self) -> bool:
+        """True for a pooling, with or without a batch norm behind it."""
         return self.family in ("pool", "max_pool")
 
     @property
     def weightless(self) -> bool:
-        """Return whether the operation has no weights: it is all that edges share, or computes nothing."""
+        """True for an operation without weights: edges can share all of it, or it computes nothing."""
         return self.module is None or self.begins_with == self.name
 
 
