@@ -21,7 +21,7 @@ def made() -> LatencyTable:
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def user_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who has pulled nothing and trusts nobody."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))

@@ -21,7 +21,7 @@ from support.shelves import refuses_pull
         ("http:///", "http:///"),
     ],
 )
-def test_addresses_that_are_no_shelf(run: Run, tmp_path: Path, cpu: Path, address: str, words: str) -> None:
+def test_invalid_addresses_are_one_line(run: Run, tmp_path: Path, cpu: Path, address: str, words: str) -> None:
     refuses_pull(run, address, tmp_path, words)
     assert_one_clear_line(run("table", "push", cpu, address), "")
 
@@ -37,7 +37,7 @@ def test_a_missing_package_is_named(
 
 
 @pytest.mark.slow
-def test_a_folder_is_made_but_not_those_above_it(run: Run, tmp_path: Path, cpu: Path) -> None:
+def test_push_creates_the_folder_of_a_shelf_but_no_parents(run: Run, tmp_path: Path, cpu: Path) -> None:
     assert_one_clear_line(run("table", "push", cpu, tmp_path / "no" / "shelf"), "no/shelf does not exist")
     assert not (tmp_path / "no").exists()
     refuses_pull(run, tmp_path / "none", tmp_path, "none does not exist")

@@ -22,7 +22,7 @@ from support.shelves import files_in, push_at_once, record_of, tables_of
 
 
 @pytest.mark.slow
-def test_two_that_push_fifty_tables_each_at_once_lose_none(tmp_path: Path, made: LatencyTable) -> None:
+def test_two_processes_that_push_fifty_tables_each_lose_none(tmp_path: Path, made: LatencyTable) -> None:
     files = tables_of(tmp_path / "tables", made, 100)
     lots = [[f"{file}={file.stem}" for file in files[start::2]] for start in (0, 1)]
     said = push_at_once(str(tmp_path / "shelf"), *lots)
@@ -33,7 +33,7 @@ def test_two_that_push_fifty_tables_each_at_once_lose_none(tmp_path: Path, made:
     assert len(files_in(tmp_path / "shelf")) == 201
 
 
-def test_one_of_two_that_push_a_name_at_once_gets_it(tmp_path: Path, made: LatencyTable) -> None:
+def test_one_of_two_simultaneous_pushes_gets_a_name(tmp_path: Path, made: LatencyTable) -> None:
     files = tables_of(tmp_path / "tables", made, 2)
     names = [f"n{number:02}" for number in range(20)]
     first, second = push_at_once(str(tmp_path / "shelf"), *([f"{file}={name}" for name in names] for file in files))
@@ -46,7 +46,7 @@ def test_one_of_two_that_push_a_name_at_once_gets_it(tmp_path: Path, made: Laten
         assert "another table named" in answers[1 - winner]
 
 
-def test_a_name_taken_between_look_and_write_is_told(
+def test_push_reports_a_name_taken_between_read_and_write(
     folder: Path, other: Path, cpu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment that two processes seldom hit: the record is not there yet when it is looked for."""
@@ -63,7 +63,7 @@ def test_a_name_taken_between_look_and_write_is_told(
     assert push(cpu, str(folder)).state == "already there"
 
 
-def test_a_record_that_comes_while_the_index_is_written_is_in_it(
+def test_a_record_added_while_the_index_is_written_is_indexed(
     folder: Path, cpu: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another push adds its record after this one has listed, and is killed before it writes an index."""
@@ -83,7 +83,7 @@ def test_a_record_that_comes_while_the_index_is_written_is_in_it(
     ]
 
 
-def test_the_next_push_mends_an_interrupted_one(folder: Path, cpu: Path) -> None:
+def test_the_next_push_repairs_an_interrupted_one(folder: Path, cpu: Path) -> None:
     whole = files_in(folder)
     (folder / "index.json").unlink()
     next((folder / "tables").iterdir()).write_text("damaged")
@@ -91,7 +91,7 @@ def test_the_next_push_mends_an_interrupted_one(folder: Path, cpu: Path) -> None
     assert files_in(folder) == whole
 
 
-def test_broken_records_are_left_out_of_the_index_and_told(run: Run, folder: Path, other: Path) -> None:
+def test_broken_records_are_left_out_of_the_index_with_a_warning(run: Run, folder: Path, other: Path) -> None:
     (folder / "records" / "evil.json").write_text(json.dumps(record_of(folder) | {"name": "cpu"}))
     (folder / "records" / "half.json").write_text("{")
     (folder / "records" / "empty.json").write_text("")
@@ -106,7 +106,7 @@ def test_broken_records_are_left_out_of_the_index_and_told(run: Run, folder: Pat
     assert "replaced" in run("table", "push", other, folder, "--name", "half", "--replace").stdout
 
 
-def test_a_full_shelf_takes_no_more(
+def test_push_to_a_full_shelf_is_an_error(
     run: Run, tmp_path: Path, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_in(folder)
@@ -115,7 +115,7 @@ def test_a_full_shelf_takes_no_more(
     assert files_in(folder) == before
 
 
-def test_a_backend_that_lets_both_write_a_name_tells_the_one_that_lost(
+def test_push_reports_a_name_that_another_push_took_at_the_same_time(
     cpu: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = f"memory://{uuid.uuid4()}"
@@ -135,7 +135,7 @@ def test_a_backend_that_lets_both_write_a_name_tells_the_one_that_lost(
     assert push(other, address, "cpu").state == "already there"
 
 
-def test_create_asks_what_is_there_when_the_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_reads_the_file_when_the_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_registry(f"memory://{uuid.uuid4()}")
     write = type(opened.filesystem).pipe_file
 
@@ -151,7 +151,7 @@ def test_create_asks_what_is_there_when_the_answer_is_lost(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_folder_gives_a_name_to_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+def test_only_one_writer_gets_a_name_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     if not links:
         monkeypatch.setattr("os.link", lambda *paths: (_ for _ in ()).throw(PermissionError(1, "no hard links")))
     assert transport.write_file(tmp_path / "a", b"one", replace=False)

@@ -85,7 +85,7 @@ def web(folder: Path) -> Iterator[Web]:
     thread.join()
 
 
-def test_a_table_comes_over_http(run: Run, tmp_path: Path, cpu: Path, web: Web) -> None:
+def test_a_table_is_pulled_over_http(run: Run, tmp_path: Path, cpu: Path, web: Web) -> None:
     result = run("table", "pull", "cpu", web.url, "--out", tmp_path / "got.json")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "got.json").read_bytes() == cpu.read_bytes()
@@ -137,7 +137,7 @@ def bomb(handler: BaseHTTPRequestHandler) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["index.json", "tables"])
 @pytest.mark.parametrize("kind", list(ANSWERS))
-def test_a_bad_server_is_one_line(run: Run, tmp_path: Path, web: Web, kind: str, part: str) -> None:
+def test_errors_of_a_server_are_one_line(run: Run, tmp_path: Path, web: Web, kind: str, part: str) -> None:
     web.answers[part], words = ANSWERS[kind]
     if (kind, part) == ("a changed byte", "index.json"):
         assert run("table", "pull", "cpu", web.url).exit_code == 0, "nothing proves an unsigned description"
@@ -145,7 +145,7 @@ def test_a_bad_server_is_one_line(run: Run, tmp_path: Path, web: Web, kind: str,
     bounded(lambda: refuses_pull(run, web.url, tmp_path, re_escape(web.url), words), 70)
 
 
-def test_a_server_that_stalls_is_given_up(run: Run, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_server_is_a_timeout(run: Run, tmp_path: Path, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "READ_S", 0.2)
     release = threading.Event()
 

@@ -75,7 +75,7 @@ def test_an_own_shelf_elsewhere_is_listed(run: Run, cpu: Path, monkeypatch: pyte
     assert_one_clear_line(run("table", "list"), "index.json is not valid JSON")
 
 
-def test_a_list_moves_no_cursor(run: Run, folder: Path, made: LatencyTable) -> None:
+def test_list_prints_no_control_characters(run: Run, folder: Path, made: LatencyTable) -> None:
     description = record_of(folder)["description"] | {"device": "\x1b[2J\u202egone"}
     rewrite(folder, description=description)
     result = run("table", "list", "--shelf", folder)

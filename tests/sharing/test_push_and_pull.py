@@ -21,7 +21,7 @@ from support.shelves import files_in, record_of, refuses_pull, rewrite
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "memory"])
-def test_a_table_comes_back_to_the_byte(run: Run, tmp_path: Path, cpu: Path, kind: str) -> None:
+def test_a_pulled_table_equals_the_pushed_one_byte_by_byte(run: Run, tmp_path: Path, cpu: Path, kind: str) -> None:
     address = {
         "folder": str(tmp_path / "shelf"),
         "file": f"file://{tmp_path}/shelf",
@@ -40,7 +40,7 @@ def test_a_table_comes_back_to_the_byte(run: Run, tmp_path: Path, cpu: Path, kin
     assert "already there" in again.stdout
 
 
-def test_a_shelf_holds_what_it_should(folder: Path, cpu: Path, made: LatencyTable) -> None:
+def test_push_writes_table_record_and_index(folder: Path, cpu: Path, made: LatencyTable) -> None:
     digest = hashlib.sha256(cpu.read_bytes()).hexdigest()
     assert set(files_in(folder)) == {"index.json", "records/cpu.json", f"tables/{digest}.json"}
     record = record_of(folder)
@@ -51,7 +51,7 @@ def test_a_shelf_holds_what_it_should(folder: Path, cpu: Path, made: LatencyTabl
     assert record["description"]["device"] == made.device.name
 
 
-def test_a_table_older_than_a_field_is_shared_as_it_states_itself(run: Run, tmp_path: Path, cpu: Path) -> None:
+def test_a_table_without_a_newer_field_keeps_its_stated_sha256(run: Run, tmp_path: Path, cpu: Path) -> None:
     content = json.loads(cpu.read_text())
     del content["sha256"], content["protocol"]["stolen"]
     cpu.write_text(json.dumps({**content, "sha256": sha256_of(content)}))
@@ -61,15 +61,15 @@ def test_a_table_older_than_a_field_is_shared_as_it_states_itself(run: Run, tmp_
     assert run("table", "pull", "cpu", tmp_path / "shelf").exit_code == 0
 
 
-def test_a_description_tells_of_networks_and_their_quality(made: LatencyTable) -> None:
+def test_a_description_lists_networks_and_their_accuracy(made: LatencyTable) -> None:
     report = Additivity(
         networks=9, mape=1.25, within_5_percent=1, within_10_percent=1, kendall_tau=None, worst=2, bias=0, floor=None
     )
     additivity = {f"space/{number:03}": report for number in range(60)}
-    told = records.describe(made.model_copy(update={"quality": Quality(additivity=additivity, noise=["loud"])}))
-    assert told.noisy
-    assert told.networks == sorted(additivity)[: records.MAX_NETWORKS]
-    assert told.quality["space/003"].model_dump() == {"mape": 1.25, "kendall_tau": None}
+    description = records.describe(made.model_copy(update={"quality": Quality(additivity=additivity, noise=["loud"])}))
+    assert description.noisy
+    assert description.networks == sorted(additivity)[: records.MAX_NETWORKS]
+    assert description.quality["space/003"].model_dump() == {"mape": 1.25, "kendall_tau": None}
 
 
 def test_a_taken_name_is_never_overwritten_silently(run: Run, folder: Path, other: Path) -> None:
@@ -132,12 +132,12 @@ def test_names_that_could_be_paths_are_refused(run: Run, tmp_path: Path, cpu: Pa
     refuses_pull(run, folder, tmp_path, "index.json is not valid", "name")
 
 
-def test_a_name_that_is_not_there_gets_close_ones(run: Run, folder: Path) -> None:
+def test_an_unknown_name_is_answered_with_similar_names(run: Run, folder: Path) -> None:
     result = run("table", "pull", "cqu", folder)
     assert_one_clear_line(result, "no table named cqu", "it has cpu", f"hwnas table list --shelf {folder}")
 
 
-def test_only_whole_tables_are_pushed(run: Run, tmp_path: Path, cpu: Path) -> None:
+def test_incomplete_tables_are_not_pushed(run: Run, tmp_path: Path, cpu: Path) -> None:
     cpu.write_text(cpu.read_text().replace('"latency_ms":0', '"latency_ms":1', 1))
     assert_one_clear_line(run("table", "push", cpu, tmp_path / "shelf"), "sha256")
     assert_one_clear_line(run("table", "push", tmp_path / "none.json", tmp_path / "shelf"), "does not exist")

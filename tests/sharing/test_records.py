@@ -14,7 +14,7 @@ from support.command import Run, assert_one_clear_line
 from support.shelves import bounded, record_of, refuses_pull, rehash, rewrite
 
 
-def test_a_changed_byte_is_found(run: Run, tmp_path: Path, folder: Path) -> None:
+def test_pull_detects_a_changed_byte(run: Run, tmp_path: Path, folder: Path) -> None:
     file = next((folder / "tables").iterdir())
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -22,7 +22,7 @@ def test_a_changed_byte_is_found(run: Run, tmp_path: Path, folder: Path) -> None
     refuses_pull(run, folder, tmp_path, "was changed", "do not use")
 
 
-def test_a_table_that_is_shorter_longer_or_missing_is_found(run: Run, tmp_path: Path, folder: Path) -> None:
+def test_pull_detects_truncated_longer_and_missing_tables(run: Run, tmp_path: Path, folder: Path) -> None:
     file = next((folder / "tables").iterdir())
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
@@ -52,13 +52,13 @@ def hostile_tables(whole: dict[str, Any]) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("kind", list(hostile_tables({"entries": [{}]})))
-def test_hostile_tables_die_where_they_are_parsed(run: Run, tmp_path: Path, folder: Path, cpu: Path, kind: str) -> None:
+def test_hostile_tables_are_refused_while_parsing(run: Run, tmp_path: Path, folder: Path, cpu: Path, kind: str) -> None:
     data, words = hostile_tables(json.loads(cpu.read_text()))[kind]
     rehash(folder, data)
     refuses_pull(run, folder, tmp_path, words)
 
 
-def test_a_record_cannot_pass_one_table_off_as_another(run: Run, tmp_path: Path, folder: Path, other: Path) -> None:
+def test_a_record_of_another_table_is_refused(run: Run, tmp_path: Path, folder: Path, other: Path) -> None:
     rehash(folder, other.read_bytes())  # which leaves the table's own sha256 as it was
     refuses_pull(run, folder, tmp_path, "not the table that its record names")
 
@@ -107,7 +107,7 @@ def test_hostile_indexes_are_refused(run: Run, tmp_path: Path, folder: Path, tex
     refuses_pull(run, folder, tmp_path, "index.json", words)
 
 
-def test_an_index_names_nothing_twice(run: Run, tmp_path: Path, folder: Path) -> None:
+def test_duplicate_names_in_an_index_are_refused(run: Run, tmp_path: Path, folder: Path) -> None:
     record = record_of(folder)
     (folder / "index.json").write_text(
         json.dumps({"format": "hwnas-shelf", "version": 1, "records": [record, record | {"file_sha256": "0" * 64}]})
@@ -116,7 +116,7 @@ def test_an_index_names_nothing_twice(run: Run, tmp_path: Path, folder: Path) ->
 
 
 @pytest.mark.slow
-def test_many_small_values_take_no_gigabyte(run: Run, tmp_path: Path, folder: Path) -> None:
+def test_many_small_values_do_not_fill_the_memory(run: Run, tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "got.json"
     head, tail = b'{"format":"hwnas-latency-table","version":1,"entries":[', b"0]}"
     rehash(folder, head + b"[]," * ((MAX_BYTES - 100) // 3) + tail)
@@ -135,7 +135,7 @@ def test_many_small_values_take_no_gigabyte(run: Run, tmp_path: Path, folder: Pa
 
 
 @pytest.mark.parametrize("name", ["index.json", "tables", "records/cpu.json"])
-def test_a_gigabyte_takes_no_gigabyte(run: Run, tmp_path: Path, folder: Path, cpu: Path, name: str) -> None:
+def test_large_files_do_not_fill_the_memory(run: Run, tmp_path: Path, folder: Path, cpu: Path, name: str) -> None:
     file = next((folder / name).iterdir()) if name == "tables" else folder / name
     with file.open("r+b") as opened:
         opened.truncate(1 << 30)

@@ -49,7 +49,7 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.slow
-def test_a_table_comes_back_from_s3(run: Run, tmp_path: Path, cpu: Path, other: Path, bucket: str) -> None:
+def test_a_table_is_pushed_to_and_pulled_from_s3(run: Run, tmp_path: Path, cpu: Path, other: Path, bucket: str) -> None:
     address = f"{bucket}/shelf"
     assert_one_clear_line(run("table", "pull", "cpu", address), "is not a shelf")
     pushed = run("table", "push", cpu, address)
@@ -79,7 +79,7 @@ def test_s3_gives_a_name_to_one_writer(bucket: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_that_push_to_s3_at_once_lose_none(tmp_path: Path, made: LatencyTable, bucket: str) -> None:
+def test_two_processes_that_push_to_s3_lose_none(tmp_path: Path, made: LatencyTable, bucket: str) -> None:
     files = tables_of(tmp_path / "tables", made, 16)
     lots = [[f"{file}={file.stem}" for file in files[start::2]] for start in (0, 1)]
     assert push_at_once(f"{bucket}/shelf", *lots) == [["pushed"] * 8] * 2
@@ -88,7 +88,7 @@ def test_two_that_push_to_s3_at_once_lose_none(tmp_path: Path, made: LatencyTabl
 
 
 @pytest.mark.slow
-def test_what_s3_refuses_is_one_line(
+def test_refusals_of_s3_are_one_line(
     run: Run, tmp_path: Path, cpu: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_one_clear_line(run("table", "push", cpu, "s3://no-such-bucket/x"), "s3://no-such-bucket/x does not exist")

@@ -102,7 +102,7 @@ def test_a_signature_is_added_to_what_is_there_only_when_asked(run: Run, folder:
     assert record_of(folder)["signature"]
 
 
-def test_keys_that_are_none_are_refused_in_one_line(run: Run, tmp_path: Path, cpu: Path, folder: Path) -> None:
+def test_invalid_keys_are_refused_in_one_line(run: Run, tmp_path: Path, cpu: Path, folder: Path) -> None:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -126,7 +126,7 @@ def test_keys_that_are_none_are_refused_in_one_line(run: Run, tmp_path: Path, cp
     assert_one_clear_line(run(*pull), "bad.pub does not hold a public key")
 
 
-def test_trust_is_by_key_not_by_spelling(cpu: Path, key: Path) -> None:
+def test_trust_compares_keys_not_their_text(cpu: Path, key: Path) -> None:
     record = signing.sign(make_record(cpu.read_bytes(), "cpu", "cpu"), signing.read_key(key))
     public = base64.b64decode(key.with_name("key.pem.pub").read_text())
     assert signing.signer(record) == public

@@ -23,21 +23,21 @@ from support.tables import make_table
 KEY = SizedSpace(NB201, SMALL["nasbench201"]).key
 
 
-def test_a_whole_table_is_in_order_and_nothing_is_timed(run: Run, tmp_path: Path) -> None:
+def test_a_complete_table_passes_without_timing(run: Run, tmp_path: Path) -> None:
     table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
     file = save(tmp_path / "t.json", table)
     result = run("table", "check", file, *SIZE_OPTIONS)
     assert result.exit_code == 0, result.output
     assert f"complete for {KEY}" in result.stdout
     assert "not timed again: the numbers of a fitted table" in result.stdout
-    told = json.loads(run("table", "check", file, *SIZE_OPTIONS, "--json").stdout)
-    assert (told["fine"], told["describes"], told["slowdown"], told["entries"]) == (True, None, None, [])
-    assert told["contents"]["coverage"] == [
-        {"network": KEY, "needed": 16, "missing": [], "command": told["contents"]["coverage"][0]["command"]}
+    printed = json.loads(run("table", "check", file, *SIZE_OPTIONS, "--json").stdout)
+    assert (printed["fine"], printed["describes"], printed["slowdown"], printed["entries"]) == (True, None, None, [])
+    assert printed["contents"]["coverage"] == [
+        {"network": KEY, "needed": 16, "missing": [], "command": printed["contents"]["coverage"][0]["command"]}
     ]
 
 
-def test_without_a_named_network_it_says_so(run: Run, tmp_path: Path) -> None:
+def test_a_table_without_a_network_is_reported(run: Run, tmp_path: Path) -> None:
     result = run("table", "check", save(tmp_path / "t.json", make_table(SizedSpace(NB201, SMALL["nasbench201"]))))
     assert result.exit_code == 0
     assert "give --space to check" in result.stdout
@@ -52,9 +52,9 @@ def test_missing_workloads_are_listed_with_the_command(run: Run, tmp_path: Path,
     file = save(tmp_path / "t.json", table.model_copy(update={"entries": rest, "correction": {KEY: correction}}))
     result = run("table", "check", file)
     assert result.exit_code == 1, result.output
-    told = json.loads(run("table", "check", file, "--json").stdout)
-    assert (told["fine"], told["describes"]) == (False, None)
-    (covered,) = told["contents"]["coverage"]
+    printed = json.loads(run("table", "check", file, "--json").stdout)
+    assert (printed["fine"], printed["describes"]) == (False, None)
+    (covered,) = printed["contents"]["coverage"]
     # A runtime that shares needs to know what a ReLU alone takes.
     relu = {f"relu-{c}-{c}-{s}x{s}-s1" for c, s in ((4, 16), (8, 8), (16, 4))} if rewrites else set()
     assert set(covered["missing"]) == {e.workload.key for e in gone} | relu
@@ -78,7 +78,7 @@ def test_costs_by_edge_cover_their_network(run: Run, tmp_path: Path) -> None:
     assert "cell cell" in result.stdout
 
 
-def test_more_work_in_less_time_is_a_warning_and_with_strict_a_fault(run: Run, tmp_path: Path) -> None:
+def test_entries_out_of_order_are_a_warning_and_an_error_with_strict(run: Run, tmp_path: Path) -> None:
     slow, quick = entry_of(channels=16, ms=1.0, error_ms=0.01), entry_of(channels=32, ms=0.8, error_ms=0.01)
     file = save(tmp_path / "t.json", table_of(slow, quick))
     result = run("table", "check", file, "--contents")
@@ -86,8 +86,8 @@ def test_more_work_in_less_time_is_a_warning_and_with_strict_a_fault(run: Run, t
     assert "relu-32-32-8x8-s1 takes 0.8 ms, relu-16-16-8x8-s1 takes 1 ms: more channels in 0.80 times" in result.stdout
     strict = run("table", "check", file, "--contents", "--strict", "--json")
     assert strict.exit_code == 1
-    told = json.loads(strict.stdout)["contents"]
-    assert told["disorders"] == [
+    printed = json.loads(strict.stdout)["contents"]
+    assert printed["disorders"] == [
         {
             "what": "channels",
             "smaller": "relu-16-16-8x8-s1",
@@ -96,10 +96,10 @@ def test_more_work_in_less_time_is_a_warning_and_with_strict_a_fault(run: Run, t
             "larger_ms": 0.8,
         }
     ]
-    assert told["problems"] == ["1 entries are quicker than smaller ones"]
+    assert printed["problems"] == ["1 entries are quicker than smaller ones"]
 
 
-def test_only_pairs_are_compared_of_which_one_is_larger_in_every_size() -> None:
+def test_only_pairs_with_one_larger_in_every_size_are_compared() -> None:
     small = entry_of(channels=16, side=8, ms=1.0)
     assert disorders([small, entry_of(channels=16, side=16, ms=0.5)])[0].what == "resolution"
     assert disorders([small, entry_of(channels=32, side=8, ms=0.5)])[0].what == "channels"
@@ -135,7 +135,7 @@ def test_disorders_are_those_of_the_definition(listed: list[tuple[int, int, floa
     assert {d.larger for d in disorders(found.values())} == expected
 
 
-def test_twenty_thousand_entries_of_one_operation_are_gone_through() -> None:
+def test_twenty_thousand_entries_of_one_operation_are_checked_quickly() -> None:
     many = [
         entry_of(ms=1.0).model_copy(update={"in_channels": n % 317 + 1, "out_channels": n // 317 + 1})
         for n in range(20_000)

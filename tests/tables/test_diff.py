@@ -53,20 +53,20 @@ def test_differences_are_listed_worst_first(run: Run, tmp_path: Path) -> None:
     )
     result = run("table", "diff", a, b, "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert told["header"] == {
+    printed = json.loads(result.stdout)
+    assert printed["header"] == {
         "runtime.threads": [2, 4],
         "runtime.version": ["1.20.0", "1.30.0"],
         "licence": ["CC0-1.0", "MIT"],
     }
-    assert (told["only_a"], told["only_b"]) == (["gone-16-16-8x8-s1"], ["new-16-16-8x8-s1"])
-    assert [d["name"].split("-")[0] for d in told["differing"]] == ["pool", "sum", "conv"]
-    assert told["differing"][0]["ratio"] == pytest.approx(1.5)
-    assert told["differing"][0]["excess"] == pytest.approx(25)
-    assert [d["errors_known"] for d in told["differing"]] == [True, True, False]
-    assert told["common"] == 4
-    assert told["errors_unknown"] == 1
-    assert told["median_ratio"] == pytest.approx((1.2 + 1.25) / 2)
+    assert (printed["only_a"], printed["only_b"]) == (["gone-16-16-8x8-s1"], ["new-16-16-8x8-s1"])
+    assert [d["name"].split("-")[0] for d in printed["differing"]] == ["pool", "sum", "conv"]
+    assert printed["differing"][0]["ratio"] == pytest.approx(1.5)
+    assert printed["differing"][0]["excess"] == pytest.approx(25)
+    assert [d["errors_known"] for d in printed["differing"]] == [True, True, False]
+    assert printed["common"] == 4
+    assert printed["errors_unknown"] == 1
+    assert printed["median_ratio"] == pytest.approx((1.2 + 1.25) / 2)
     shown = run("table", "diff", a, b)
     assert shown.exit_code == 1
     assert "runtime.threads" in shown.stdout
@@ -86,13 +86,13 @@ def test_costs_by_edge_are_compared_by_their_place(run: Run, tmp_path: Path) -> 
     b = save(tmp_path / "b.json", V2.model_copy(update={"edge_costs": {NETWORK: changed}}))
     result = run("table", "diff", FROZEN_TABLES / "v2.json", b, "--json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert [d["name"] for d in told["differing"]] == [
+    printed = json.loads(result.stdout)
+    assert [d["name"] for d in printed["differing"]] == [
         f"{NETWORK} cell edge 4 nor_conv_3x3",
         f"{NETWORK} base",
     ]
-    assert told["common"] == 1 + 6 * 4
-    assert told["differing"][0]["b_ms"] - told["differing"][0]["a_ms"] == pytest.approx(0.1)
+    assert printed["common"] == 1 + 6 * 4
+    assert printed["differing"][0]["b_ms"] - printed["differing"][0]["a_ms"] == pytest.approx(0.1)
     other = costs.model_copy(update={"operations": ["none", "a", "b", "c", "d"]})
     unlike = diff_tables(V2, V2.model_copy(update={"edge_costs": {NETWORK: other}}))
     assert (unlike.unlike, unlike.common, unlike.differs) == ([NETWORK], 0, True)

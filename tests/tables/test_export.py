@@ -34,7 +34,7 @@ def test_parquet_and_csv_hold_the_same(tmp_path: Path, table: LatencyTable) -> N
         assert one == {name: "" if value is None else str(value) for name, value in other.items()}
 
 
-def test_costs_by_edge_are_a_row_an_edge_and_operation(run: Run, tmp_path: Path) -> None:
+def test_edge_costs_have_one_row_for_each_edge_and_operation(run: Run, tmp_path: Path) -> None:
     result = run("table", "export", FROZEN_TABLES / "v2.json", "--out", tmp_path / "t.parquet", "--json")
     assert json.loads(result.stdout)["rows"] == 30
     rows = parquet.read_table(tmp_path / "t.parquet").to_pylist()

@@ -133,7 +133,7 @@ def test_the_schema_and_the_reader_refuse_wrong_tables(change: Callable[[Any], N
 
 
 def test_costs_by_edge_of_a_wrong_shape_are_refused(run: Run, tmp_path: Path) -> None:
-    """What the schema cannot say, the reader does."""
+    """The reader checks what a JSON Schema cannot express."""
     content = json.loads((FROZEN_TABLES / "v2.json").read_text())
     del content["sha256"]
     (costs,) = content["edge_costs"].values()

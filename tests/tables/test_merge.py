@@ -63,14 +63,14 @@ UNLIKE: dict[str, Callable[[LatencyTable], LatencyTable]] = {
 
 
 @pytest.mark.parametrize("field", UNLIKE)
-def test_unlike_tables_are_refused_by_the_field(run: Run, tmp_path: Path, field: str) -> None:
+def test_tables_of_different_devices_are_refused_with_the_field(run: Run, tmp_path: Path, field: str) -> None:
     a, b = save(tmp_path / "a.json", V1), save(tmp_path / "b.json", UNLIKE[field](V1))
     result = run("table", "merge", a, b, "--out", tmp_path / "c.json")
     assert_one_clear_line(result, f"a.json and .*b.json.*{field} is '.*' and '.*'")
     assert not (tmp_path / "c.json").exists()
 
 
-def test_every_unlike_field_is_named(run: Run, tmp_path: Path) -> None:
+def test_every_differing_field_is_named(run: Run, tmp_path: Path) -> None:
     b = UNLIKE["runtime.threads"](UNLIKE["runtime.version"](UNLIKE["device.fingerprint"](V1)))
     files = save(tmp_path / "a.json", V1), save(tmp_path / "b.json", b)
     result = run("table", "merge", *files, "--out", tmp_path / "c.json")
@@ -79,7 +79,7 @@ def test_every_unlike_field_is_named(run: Run, tmp_path: Path) -> None:
     )
 
 
-def test_of_two_entries_the_surer_one_is_kept_or_the_newer_one(run: Run, tmp_path: Path) -> None:
+def test_the_entry_with_the_smaller_error_or_the_newer_one_is_kept(run: Run, tmp_path: Path) -> None:
     old = table_of(
         entry_of("relu", ms=1.0, error_ms=0.01), entry_of("sum", ms=1.0, error_ms=0.2), entry_of("conv", ms=1.0)
     )
@@ -112,7 +112,7 @@ def report(mape: float) -> Additivity:
     )
 
 
-def test_latencies_are_brought_to_one_state_of_the_machine(run: Run, tmp_path: Path) -> None:
+def test_latencies_are_scaled_to_one_machine_speed(run: Run, tmp_path: Path) -> None:
     network = MeasuredNetwork(architecture="x", latency_ms=4.0, error_ms=0.4, fitted=True)
     a = table_of(entry_of("relu", ms=1.0, error_ms=0.1), quality=Quality(sentinel_ms=0.1, sentinel_drift=0.02))
     b = table_of(
@@ -157,7 +157,7 @@ def test_latencies_are_brought_to_one_state_of_the_machine(run: Run, tmp_path: P
     assert "b has no sentinel latency" in unknown.notes[0]
 
 
-def test_unstable_is_what_is_kept_and_was_unstable() -> None:
+def test_kept_entries_stay_unstable() -> None:
     key = entry_of("relu").workload.key
     shaky = table_of(entry_of("relu", error_ms=0.5), quality=Quality(unstable=[key]))
     sure = table_of(entry_of("relu", error_ms=0.1))
@@ -166,7 +166,7 @@ def test_unstable_is_what_is_kept_and_was_unstable() -> None:
     assert merge_tables({"a": sure, "b": table_of(entry_of("sum"))}).table.quality.worst_relative_error is None
 
 
-def test_networks_are_fitted_only_if_the_kept_correction_saw_them() -> None:
+def test_merged_networks_are_fitted_only_if_the_kept_correction_used_them() -> None:
     def with_network(offset: float, *timed: MeasuredNetwork, mape: float) -> LatencyTable:
         correction = {"n": Correction(offset_ms=offset, scale=1, networks=1)}
         return table_of(
@@ -228,14 +228,14 @@ def test_costs_by_edge_are_scaled_with_their_covariance() -> None:
         (["A OR B", "C"], "(A OR B) AND C"),
     ],
 )
-def test_whoever_passes_a_merged_table_on_keeps_to_all_licences(licences: list[str], together: str) -> None:
+def test_a_merged_table_has_all_licences(licences: list[str], together: str) -> None:
     given_tables = {str(n): table_of(entry_of(f"op{n}"), licence=licence) for n, licence in enumerate(licences)}
     merged = merge_tables(given_tables)
     assert merged.table.licence == together
     assert bool(merged.notes) == (len(set(licences)) > 1)
 
 
-def test_one_table_is_nothing_to_merge(run: Run, tmp_path: Path) -> None:
+def test_merging_one_table_is_an_error(run: Run, tmp_path: Path) -> None:
     file = save(tmp_path / "a.json", V1)
     assert_one_clear_line(run("table", "merge", file, file, "--out", tmp_path / "b.json"), "nothing to merge")
     assert_one_clear_line(run("table", "merge", file, tmp_path / "no.json", "--out", tmp_path / "b.json"), "no.json")
@@ -243,7 +243,7 @@ def test_one_table_is_nothing_to_merge(run: Run, tmp_path: Path) -> None:
 
 @FEW
 @given(entries_lists(st.sampled_from(["a", "b"])), entries_lists(st.sampled_from(["a", "b"])))
-def test_a_merge_holds_every_workload_and_none_that_is_less_sure(first: list[Entry], second: list[Entry]) -> None:
+def test_a_merge_has_every_workload_with_the_smallest_error(first: list[Entry], second: list[Entry]) -> None:
     a, b = table_of(*first), table_of(*second)
     merged = merge_tables({"a": a, "b": b}).table
     assert set(by_key(merged)) == {*by_key(a), *by_key(b)}

@@ -49,7 +49,7 @@ def test_costs_by_edge_are_drawn_and_printed(run: Run, tmp_path: Path) -> None:
         assert f"<!-- {label} -->" in drawn
 
 
-def test_names_of_strangers_are_drawn_as_they_are(tmp_path: Path) -> None:
+def test_special_characters_in_names_are_drawn_literally(tmp_path: Path) -> None:
     strange = table_of(
         entry_of("$\\frac{1$", ms=0.0),
         entry_of("$x^2$\n\x1b[2J", ms=1e-9),
@@ -64,7 +64,7 @@ def test_names_of_strangers_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert "\x1b" not in drawn
 
 
-def test_a_picture_of_everything_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_table_too_large_for_a_picture_is_refused(run: Run, tmp_path: Path) -> None:
     ops = [entry_of(f"op{number}") for number in range(501)]
     file = save(tmp_path / "t.json", table_of(*ops))
     assert_one_clear_line(
@@ -85,7 +85,7 @@ def test_numbers_in_pictures_are_short(value: float, text: str) -> None:
     assert short_number(value) == text
 
 
-def test_many_sizes_go_below_each_other(tmp_path: Path) -> None:
+def test_many_sizes_are_split_over_several_heat_maps(tmp_path: Path) -> None:
     many = [entry_of(channels=channels, side=side) for channels in range(1, 12) for side in range(1, 9)]
     plot_table(table_of(*many), tmp_path / "t.svg")
     drawn = (tmp_path / "t.svg").read_text()

@@ -79,7 +79,7 @@ def test_a_table_that_lacks_workloads_lists_them_and_the_command(run: Run, table
     assert_one_clear_line(run(*predict, "--space", "darts"), "space darts", "hwnas profile --space darts")
 
 
-def test_predict_answers_a_line_an_architecture(run: Run, table_file: Path, tmp_path: Path) -> None:
+def test_predict_prints_one_row_for_each_architecture(run: Run, table_file: Path, tmp_path: Path) -> None:
     file = tmp_path / "cells.txt"
     file.write_text(f"{ALL_CONV}\n\n{ALL_CONV.replace('nor_conv_3x3~2', 'none~2')}\n")
     result = run("table", "predict", table_file, "--architectures", file, *SIZE_OPTIONS, "--json")

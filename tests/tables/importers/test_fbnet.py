@@ -68,7 +68,7 @@ def test_nni_tables_are_read(tmp_path: Path, form: str) -> None:
     assert "'mb_k5_res_se' is made of is not known" in why
 
 
-def test_of_several_data_types_one_must_be_chosen(tmp_path: Path) -> None:
+def test_several_data_types_need_a_choice(tmp_path: Path) -> None:
     file = tmp_path / "lut.txt"
     file.write_text("\n".join(map(repr, [*NNI[:2], {**NNI[0], "op_dtype": "int8", "op_latency": 30.0}])))
     stated = asdict(Stated("board", runtime="torch", threads=1, batch=1, unit="us"))

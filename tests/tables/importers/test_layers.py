@@ -17,9 +17,9 @@ def test_proxyless_tables_are_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "lut.yaml").write_text(PROXYLESS)
     result = run("table", "import", tmp_path / "lut.yaml", *SAID, "--out", tmp_path / "t.json", "--json")
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    assert (told["format"], told["entries"], told["refused"], told["unknown"]) == ("proxyless", 6, {}, {})
-    assert told["unused"] == {"count": 2, "var": 2}
+    printed = json.loads(result.stdout)
+    assert (printed["format"], printed["entries"], printed["refused"], printed["unknown"]) == ("proxyless", 6, {}, {})
+    assert printed["unused"] == {"count": 2, "var": 2}
     table = read_table(tmp_path / "t.json")
     assert {(e.op, e.workload.key.split("-", 1)[1], e.latency_ms) for e in table.entries} == {
         ("conv_bn_relu6_3x3", "3-32-224x224-s2", 4.5),

@@ -21,7 +21,7 @@ from support.published_tables import HW_NAS_BENCH, NNI, PROXYLESS, SAID
 from support.table_samples import FEW
 
 
-def test_lines_that_are_no_layers_are_refused_with_the_reason() -> None:
+def test_unknown_layers_are_refused_with_the_reason() -> None:
     conv = "expanded_conv-input:56x56x24-output:{}x{}x32-expand:3-kernel:5-stride:2-idskip:{}"
     wrong: list[tuple[Callable[[str], Any], str, str]] = [
         (proxyless_key, "Features_1-input:7x7x1280", "not a known layer"),
@@ -115,7 +115,7 @@ def test_bad_files_are_refused_in_one_line_and_leave_nothing(run: Run, tmp_path:
 
 @FEW
 @given(st.text(max_size=200), st.sampled_from(["proxyless", "ofa", "hw-nas-bench", "fbnet", "csv"]))
-def test_no_text_makes_a_reader_fall_over(tmp_path: Path, text: str, format_name: str) -> None:
+def test_readers_raise_only_hwnas_errors_for_any_text(tmp_path: Path, text: str, format_name: str) -> None:
     (tmp_path / "any.txt").write_text(text, encoding="utf-8")
     with pytest.raises(HwnasError):
         import_table(tmp_path / "any.txt", format_name, Stated("a", runtime="b", threads=1, batch=1, unit="ms"))

@@ -20,7 +20,7 @@ from support.table_samples import FEW, by_key, entry_of, table_of, tables
 
 @FEW
 @given(tables())
-def test_what_is_exported_as_csv_imports_again(tmp_path: Path, table: LatencyTable) -> None:
+def test_an_exported_csv_file_can_be_imported(tmp_path: Path, table: LatencyTable) -> None:
     export_table(table, tmp_path / "t.csv")
     imported = import_table(tmp_path / "t.csv", None, Stated())
     assert (imported.format, imported.refused, imported.unknown) == ("csv", {}, {})
@@ -47,7 +47,7 @@ def rewritten(file: Path, change: Callable[[list[dict[str, str]]], None]) -> Pat
     return file
 
 
-def test_rows_that_are_no_entries_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_invalid_rows_are_refused_with_the_reason(tmp_path: Path) -> None:
     export_table(table_of(*(entry_of(f"op{n}") for n in range(6))), tmp_path / "t.csv")
 
     def spoil(rows: list[dict[str, str]]) -> None:
@@ -69,7 +69,7 @@ def test_rows_that_are_no_entries_are_left_out_with_the_reason(tmp_path: Path) -
     assert imported.unknown == {"colour": 6}
 
 
-def test_rows_without_a_device_need_it_said_and_rows_with_one_must_not(run: Run, tmp_path: Path) -> None:
+def test_options_give_what_rows_lack_and_nothing_else(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text(
         "op,in_channels,out_channels,height,width,stride,latency_ms,macs,macs_conv_linear,params\n"
