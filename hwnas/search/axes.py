@@ -46,7 +46,7 @@ class Execution(Protocol):
 
 
 class LearningStep(Protocol):
-    """What a learning rule may call during one step (implemented by hwnas.search.step).
+    """The calls available to a learning rule during one step; hwnas.search.step implements them.
 
     Losses are those of the whole batch; in a search of several processes their gradients are of this process's share,
     which ``gradients``, ``step_weights`` and ``step_logits`` average.
@@ -125,7 +125,7 @@ class Regulariser(Protocol):
 
 
 class Scorer(Protocol):
-    """What a selection may call (implemented by hwnas.search.evaluation)."""
+    """The calls available to a selection; hwnas.search.evaluation implements them."""
 
     space: SearchSpace
     recipe: Recipe

@@ -17,7 +17,7 @@ ALL_OPERATIONS = 10**6
 
 @dataclass
 class Position:
-    """How far a search is: steps taken, and the index of the stage whose supernet is in use."""
+    """Position of a search: steps taken, and the index of the stage whose supernet is in use."""
 
     step: int = 0
     stage: int = 0

@@ -11,7 +11,7 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [True, False])
 def test_schemas_are_declared_only_where_torchvisions_operators_do_not_load(load: bool) -> None:
-    """Where the operators load, declaring their schemas first ends the process."""
+    """Declaring the schemas first ends the process, if the operators load."""
     script = f"""
 import torch
 from hwnas.data import torchvision_cpu
