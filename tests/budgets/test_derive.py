@@ -328,6 +328,7 @@ def test_the_pareto_set_is_that_of_brute_force(case: Case, metric: str) -> None:
     assert same(case.costs[metric][rows], case.scores[rows]) == same(case.costs[metric][wanted], case.scores[wanted])
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(case=cases(), metric=st.sampled_from(METRICS), points=st.sampled_from([None, 2, 5, 40]))
 def test_the_swept_pareto_set_is_exact_and_leaves_out_nothing_that_it_does_not_admit(

@@ -393,6 +393,7 @@ def test_bad_measurements_are_refused_in_one_line(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_pool_that_does_not_know_the_network_is_refused(run: Run, tmp_path: Path) -> None:
     shelf = write_pool(tmp_path / "pool")
     result = run("table", "design", "--space", "darts", "--shelf", shelf)

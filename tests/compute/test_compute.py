@@ -94,6 +94,7 @@ def recipe(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.slow
 def test_a_search_on_another_device_equals_that_on_the_cpu(recipe: str, there: None) -> None:
     """Bit-identical weights, statistics, logits, optimisers, multipliers and sums."""
     search, waits = some_steps(recipe)
@@ -152,6 +153,7 @@ def test_every_synchronisation_is_noticed(there: None) -> None:
     assert len(WAITS) == len(doings)
 
 
+@pytest.mark.slow
 def test_a_training_on_another_device_equals_that_on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recipe = recipe_of(epochs=2, auxiliary_weight=0.4, drop_path=0.2, cutout=4, ema=0.9)
     expected = train_child(tiny_child(), DATA, recipe, tmp_path / "a", "a test", lambda *a: None)
@@ -230,6 +232,7 @@ def recorded_as_torch_does(calls: list[tuple[int, bool]]) -> Callable[..., nn.Mo
     return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darts/snas", "darts/darts", "darts/darts-second", "darts/pc-darts", "darts/drnas"])
 def test_recorded_passes_change_no_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a stand-in for CUDA graphs, check the recorded passes, their arguments and the state after recording."""

@@ -466,6 +466,7 @@ def best_by_brute_force(log_p: dict[str, np.ndarray], metric: str, bound: float,
     return float(np.max(np.where(left > 0, best[np.maximum(left, 1) - 1] + scores[1][second], -np.inf)))
 
 
+@pytest.mark.slow
 @settings(max_examples=16, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -81,6 +81,7 @@ def test_a_taken_name_or_unit_is_refused() -> None:
     assert list(METRICS) == ["latency_ms", "macs", "params", "memory_access_bytes", "peak_activation_bytes"]
 
 
+@pytest.mark.slow
 def test_a_registered_metric_is_previewed_limited_and_derived(energy: None, tmp_path: Path) -> None:
     costs = build_metrics(TABLES["phone"], SIZED)
     assert list(costs)[:2] == ["latency_ms", "energy_mj"]

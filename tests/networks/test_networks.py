@@ -91,6 +91,7 @@ def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
         torch.testing.assert_close(pruned(IMAGES), whole(IMAGES))
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
 def test_costs_of_workloads_add_up_to_fvcores_count_of_the_network(architecture: Architecture) -> None:
@@ -173,6 +174,7 @@ def test_odd_images_pass_through_every_operation(side: int) -> None:
 # --- networks for the browser -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
 def test_networks_for_the_browser_compute_the_same(tmp_path: Path, name: str) -> None:
     """ReLUs that no convolution applies become max(x, 0), as in ONNX Runtime's optimised graph."""

@@ -30,6 +30,7 @@ class TestNcnn(ProfilerCase):
     packages: ClassVar[set[str]] = {"numpy", "ncnn"}
 
 
+@pytest.mark.slow
 class TestTorch(ProfilerCase):
     device = "cpu+torch"
     packages: ClassVar[set[str]] = {"torch"}

@@ -156,6 +156,7 @@ def test_runs_that_waited_are_not_used() -> None:
     assert np.isnan(estimate(read([bad]).process_times["model"]).latency_ms)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([[], ["share"], ["share", "fuse"]]))
 def test_a_known_correction_is_recovered(seed: int, rewrites: list) -> None:
@@ -226,6 +227,7 @@ def test_half_interval_is_student_t() -> None:
     assert half_interval(values) == pytest.approx(2.7764 / np.sqrt(5), rel=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.05, 5.0), st.integers(3, 6))
 def test_the_share_of_unsettled_models_is_forecast_from_the_first_processes(deviation: float, most: int) -> None:
@@ -255,6 +257,7 @@ def test_every_workload_can_be_repeated(name: str) -> None:
         assert all(shape[:2] == (3, workload.out_channels) for shape in shapes)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(SPACES)).flatmap(architectures), st.sampled_from([1, 3]))
 def test_an_assembled_network_computes_the_same_as_torch(architecture: Architecture, batch: int) -> None:
@@ -312,6 +315,7 @@ def test_device_yaml_without_a_device_is_refused(run: Run, tmp_path: Path) -> No
         assert_one_clear_line(result, "d.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_missing_cuda_device_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("profile", *SMALL_PROFILE, "--out", tmp_path / "t.json", "--device", "cuda:0+torch")

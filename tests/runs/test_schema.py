@@ -60,6 +60,7 @@ def test_schema_and_page_are_generated_from_the_models() -> None:
     Draft202012Validator.check_schema(json.loads(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", run_folder_page.FILES)
 def test_files_of_a_search_fit_the_schema_and_are_read_without_loss(folder: Path, name: str) -> None:
     file = folder / name.replace("TARGET", "mild")

@@ -63,6 +63,7 @@ def assert_same(computed: list[Tensor], module: nn.Module, inputs: list[Tensor])
         torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4 * float(ours.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_ncnn_computes_the_same_as_torch(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.ncnn.param"

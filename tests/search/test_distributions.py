@@ -117,6 +117,7 @@ def test_dirichlet_marginals_are_beta() -> None:
         assert stats.kstest(found[:, e, k], marginal.cdf).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "inputs"),
     [*((n, None) for n in ALL if n not in ("concrete", "softmax_edges")), ("uniform", 1), ("controller", 1)],

@@ -90,6 +90,7 @@ WHOLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "method"), WHOLE)
 def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, method: str) -> None:
     """Resume from two checkpoints on disk: in the first half of the steps, and in the second, after a new stage."""
@@ -422,6 +423,7 @@ def with_plugin(run: Run, folder: Path, table: Path, plugin: str, weight: float 
     return lambda: run(*base, "--recipe", folder / "own.yaml", "--budget", "100%", "--out", folder / f"run{weight}")
 
 
+@pytest.mark.slow
 def test_a_choice_of_a_plugin_takes_effect(
     run: Run, tmp_path: Path, table_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_the_papers_spaces_written_as_files_have_their_networks(
         assert SizedSpace(space, space.settings[mine]).network.parts == network.parts
 
 
+@pytest.mark.slow
 def test_published_counts_of_darts_written_as_a_file(run: Run, tmp_path: Path) -> None:
     space, darts = get_space(str(write(tmp_path, DARTS))), get_space("darts")
     text = space.format(space.architecture(darts.parse("DARTS_V2").cells))

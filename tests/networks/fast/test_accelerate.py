@@ -38,6 +38,7 @@ def arithmetic(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "pool_norm", "drop"),
     [("darts", True, False), ("darts", False, True), ("nasbench201", False, False), ("nasbench201", False, True)],
@@ -263,6 +264,7 @@ def test_a_search_in_bfloat16_resumes_bit_identically(arithmetic: str) -> None:
     assert all(torch.equal(value, mine[key]) for key, value in whole.supernet.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["compiled", "torch"])
 def test_a_run_records_its_precision_and_kernels(run: Run, tmp_path: Path, table_file: Path, asked: str) -> None:
     out = tmp_path / "run"

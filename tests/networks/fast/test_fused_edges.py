@@ -93,6 +93,7 @@ def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, n
             torch.testing.assert_close(mine[key], value, **CLOSE, msg=lambda m, key=key: f"{key}: {m}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pool_norm"), [("darts", True), ("darts", False), ("nasbench201", True)])
 def test_fused_edges_equal_the_naive_supernet(name: str, pool_norm: bool) -> None:
     require_naive(supernet(name, pool_norm=pool_norm))
@@ -185,6 +186,7 @@ def test_edges_into_dead_nodes_get_no_gradient(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(dict(net.named_buffers()), dict(other.named_buffers()), **CLOSE)
 
 
+@pytest.mark.slow
 def test_norms_without_momentum_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their running statistics are the mean of all batches."""
     net = supernet("darts")
@@ -198,6 +200,7 @@ def test_norms_without_momentum_are_not_fused(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(mine[key], value, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 def test_in_evaluation_nothing_is_fused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     net = supernet(name).eval()
