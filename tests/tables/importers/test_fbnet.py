@@ -22,8 +22,8 @@ def test_hw_nas_bench_tables_are_read(run: Run, tmp_path: Path) -> None:
     assert_one_clear_line(run("table", "import", file, *SAID, "--out", tmp_path / "t.json"), "give --unit$")
     result = run("table", "import", file, *SAID, "--unit", "us", "--out", tmp_path / "t.json")
     assert result.exit_code == 0
-    assert "left out: Warp_H1: no operation" in result.stdout
-    assert "left out: FC_Cin1_Cout1: 'many' is no latency" in result.stdout
+    assert "left out: Warp_H1: not a known operation" in result.stdout
+    assert "left out: FC_Cin1_Cout1: 'many' is not a latency" in result.stdout
     assert "left out: 2 lines" in result.stdout
     assert {(e.op, round(e.latency_ms * 1e3, 9)) for e in read_table(tmp_path / "t.json").entries} == {
         ("conv_bn_relu_3x3", 1.0),

@@ -25,7 +25,7 @@ def test_unknown_layers_are_refused_with_the_reason() -> None:
     conv = "expanded_conv-input:56x56x24-output:{}x{}x32-expand:3-kernel:5-stride:2-idskip:{}"
     wrong: list[tuple[Callable[[str], Any], str, str]] = [
         (proxyless_key, "Features_1-input:7x7x1280", "not a known layer"),
-        (proxyless_key, conv.format(27, 28, 0), "output's size"),
+        (proxyless_key, conv.format(27, 28, 0), "the output size does not match"),
         (proxyless_key, conv.format(28, 28, 1), "another size"),
         (proxyless_key, conv.format(28, 28, 0) + "-se:1-hs:1", "once-for-all"),
         (ofa_key, conv.format(28, 28, 0), "ProxylessNAS"),
