@@ -107,7 +107,7 @@ class Stage(Strict):
     """One stage of a progressive search.
 
     ``share`` is its share of the epochs, 1/``partial_channels`` the share of the channels in the mixture, and
-    ``operations`` the number of operations that every edge keeps.
+    ``operations`` the number of operations left on every edge.
     """
 
     share: FiniteFloat = Field(gt=0, le=1)

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Time ONNX models with onnxruntime-web (WebAssembly) in headless Chromium, with runner.py and browser.html beside it.
+"""Time ONNX models with onnxruntime-web (WebAssembly) in headless Chromium.
+
+Needs runner.py and browser.html in the same folder.
 
     python browser.py job.json > times.jsonl
 

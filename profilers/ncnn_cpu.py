@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time ncnn models on the CPU. Runs on the device; needs Python, ncnn, numpy and runner.py beside it.
+"""Time ncnn models on the CPU. Runs on the device; needs Python, ncnn, numpy, and runner.py in its folder.
 
     python ncnn_cpu.py job.json > times.jsonl
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time ONNX models with ONNX Runtime. Runs on the device; needs Python, onnxruntime and runner.py beside it.
+"""Time ONNX models with ONNX Runtime. Runs on the device; needs Python, onnxruntime, and runner.py in its folder.
 
 python onnxruntime_cpu.py job.json > times.jsonl
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time ONNX models with OpenVINO on the CPU. Runs on the device; needs Python, openvino and runner.py beside it.
+"""Time ONNX models with OpenVINO on the CPU. Runs on the device; needs Python, openvino, and runner.py in its folder.
 
     python openvino_cpu.py job.json > times.jsonl
 

@@ -16,9 +16,8 @@ import sys
 import threading
 import time
 
-ANSWER = (
-    "hwnas over ssh: "  # the prefix of the one line that is not the profiler's; output of login scripts comes before it
-)
+# The prefix of the one line that is not the profiler's. Output of login scripts comes before it.
+ANSWER = "hwnas over ssh: "
 
 
 def main(given):

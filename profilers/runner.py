@@ -1,6 +1,6 @@
 """The part that all profilers in this folder share: read a job, make its runs, print a line of JSON for each.
 
-Standard library only; README.md beside this file describes the protocol. A profiler is a program that calls ``serve``.
+Standard library only; README.md in this folder describes the protocol. A profiler is a program that calls ``serve``.
 """
 
 import glob

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time models layer by layer with torch, on the CPU or a CUDA device. Needs torch and runner.py beside it.
+"""Time models layer by layer with torch, on the CPU or a CUDA device. Needs torch, and runner.py in the same folder.
 
     python torch_eager.py job.json > times.jsonl
 

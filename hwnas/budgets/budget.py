@@ -128,12 +128,12 @@ def preview(models: Mapping[str, CostFunction]) -> dict[str, Preview]:
 
 
 def share_within(previews: Mapping[str, Preview], budget: Budget) -> float:
-    """Return the share of the previewed architectures that keep every limit."""
-    return float(np.logical_and.reduce(list(_keeps(previews, budget).values())).mean())
+    """Return the share of the previewed architectures that meet every limit."""
+    return float(np.logical_and.reduce(list(_met(previews, budget).values())).mean())
 
 
-def _keeps(previews: Mapping[str, Preview], budget: Budget) -> dict[str, NDArray[np.bool_]]:
-    """Return for every limit a mask [N] of the architectures, previewed for all its metrics, that keep it."""
+def _met(previews: Mapping[str, Preview], budget: Budget) -> dict[str, NDArray[np.bool_]]:
+    """Return for every limit a mask [N] of the architectures, previewed for all its metrics, that meet it."""
     number = min(len(previews[metric].choices) for metric in budget.limits)
     return {metric: previews[metric].costs[:number] <= bound for metric, bound in budget.limits.items()}
 
@@ -146,7 +146,7 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
     takes that metric. ``@NAME`` after a measured metric names the device; ``previews`` are then of ``joint_models``.
 
     Raises HwnasError for an unknown unit or device, for a device that is missing or does not matter, and for limits
-    that no architecture of the space keeps.
+    that no architecture of the space meets.
     """
     limits: dict[str, float] = {}
     for part in text.split(","):
@@ -176,7 +176,7 @@ def limits_of(previews: Mapping[str, Preview], budget: Budget) -> Limits:
 
 
 def require_possible(text: str, limits: Limits, inputs_per_node: int | None = None) -> None:
-    """Raise HwnasError with the minimum of each metric where no architecture keeps all limits."""
+    """Raise HwnasError with the minimum of each metric where no architecture meets all limits."""
     if least := conflicting_limits(limits, inputs_per_node):
         raise HwnasError(f"budget {text!r} cannot be met: {describe_conflict(limits, least)}", "give a larger one")
 
@@ -191,11 +191,11 @@ def describe_conflict(limits: Limits, least: Mapping[str, float]) -> str:
 
 
 def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str, float] | None:
-    """Return the limit whose removal admits most architectures, and the share that then keep the budget.
+    """Return the limit whose removal admits most architectures, and the share that then meet the budget.
 
     The share is exact or sampled as the previews are. None where no single limit's removal admits another architecture.
     """
-    keeps = _keeps(previews, budget)
+    keeps = _met(previews, budget)
     without = {
         metric: float(np.logical_and.reduce([kept for other, kept in keeps.items() if other != metric]).mean())
         for metric in keeps
@@ -237,5 +237,5 @@ def _on_device(text: str, metric: Metric, device: str | None, previews: Mapping[
         raise HwnasError(f"budget {text!r} is on an unknown device {device!r}", f"known: {', '.join(known) or 'none'}")
     name = metric.on(device).name
     if name not in previews:
-        raise HwnasError(f"budget {text!r} limits {name}, which nothing says here", f"use {', '.join(previews)}")
+        raise HwnasError(f"budget {text!r} limits {name}, which nothing here predicts", f"use {', '.join(previews)}")
     return name

@@ -1,18 +1,18 @@
 """The re-timing loop: time architectures, one after the other, until a good one meets its latency budgets.
 
-A table predicts with an error. The most probable architecture within a budget may therefore break it on the device, and
-a better one just outside may keep it. The first attempt is plain derivation. Let s be the scale of the table's error
-(Student's t), v the value of an architecture (its log probability) and B the budget. The next attempt maximises
+A table predicts with an error. The most probable architecture within a budget may therefore exceed it on the device,
+and a better one just outside may meet it. The first attempt is plain derivation. Let s be the scale of the table's
+error (Student's t), v the value of an architecture (its log probability) and B the budget. The next attempt maximises
 
     P(latency <= B) sqrt(max(0, v - v0)),   v0: value of the best one timed within B, or of a safe one
 
 over the Pareto set of v and predicted latency, SPAN s around B. This is the expected improvement of constrained
 Bayesian optimisation (Gardner et al., ICML 2014) with a known v; the root prefers a sure small gain to an unlikely
-large one. While no attempt has kept B, the last ones take ever safer bounds, tightened by the bias measured so far.
+large one. While no attempt has met B, the last ones take ever safer bounds, tightened by the bias measured so far.
 Nothing is trained.
 
 Where a table has no error bars, or errors of 0 as a made-up one has, the bound is tightened by the measured bias until
-an architecture keeps it.
+an architecture meets it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Attempt:
     bounds_ms: Mapping[str, float]
     measured_ms: Mapping[str, float]
 
-    def keeps(self, budget_ms: Mapping[str, float]) -> bool:
+    def meets(self, budget_ms: Mapping[str, float]) -> bool:
         return all(self.measured_ms[metric] <= bound for metric, bound in budget_ms.items())
 
 
@@ -91,8 +91,8 @@ def close_loop(
 
 
 def best_of(attempts: Collection[Attempt], budget_ms: Bounds) -> Attempt:
-    """Return the most valuable attempt that keeps the budget, or the one that breaks it least."""
-    kept = [attempt for attempt in attempts if attempt.keeps(budget_ms)]
+    """Return the most valuable attempt that meets the budget, or the one that exceeds it least."""
+    kept = [attempt for attempt in attempts if attempt.meets(budget_ms)]
     if kept:
         return max(kept, key=lambda attempt: attempt.candidate.value)
     return min(attempts, key=lambda attempt: max(attempt.measured_ms[m] / bound for m, bound in budget_ms.items()))
@@ -107,7 +107,7 @@ def _next(
     propose: Propose, attempts: list[Attempt], budget_ms: Bounds, seen_ms: Bounds, step: float
 ) -> tuple[Candidate, Bounds] | None:
     tried = [attempt.candidate.architecture for attempt in attempts]
-    kept = best_of(attempts, budget_ms) if any(attempt.keeps(budget_ms) for attempt in attempts) else None
+    kept = best_of(attempts, budget_ms) if any(attempt.meets(budget_ms) for attempt in attempts) else None
     first = attempts[0].candidate
     if first.error_ms is None or not all(first.error_ms.values()):
         worst = max(a.measured_ms[m] / a.candidate.predicted_ms[m] for a in attempts for m in budget_ms)
@@ -119,11 +119,8 @@ def _next(
     left = MOST_ATTEMPTS - len(attempts)
     bias = {metric: _bias(attempts, metric) for metric in budget_ms}
     safe = None
-    for scales in (
-        SAFE[-min(left, len(SAFE))] if left <= len(SAFE) else SAFE[-1],
-        1.0,
-        0.0,
-    ):  # the first that has a candidate
+    # Take the first bound that has a candidate.
+    for scales in (SAFE[-min(left, len(SAFE))] if left <= len(SAFE) else SAFE[-1], 1.0, 0.0):
         bounds = {m: bound * max(1 - scales * share, 0.0) / bias[m] for m, bound in seen_ms.items()}
         safe = safe or _proposed(propose, bounds, tried)
     if left > len(SAFE) and safe:

@@ -1,4 +1,4 @@
-"""Derivation: find the most probable architecture that keeps every limit, by a small integer program.
+"""Derivation: find the most probable architecture that meets every limit, by a small integer program.
 
     maximise    sum over e, o of z[e, o] * log p(o | e)
     subject to  C_m(z) <= B_m for every limited metric m, and the space's rules
@@ -62,7 +62,7 @@ def derive(
     ``log_probability[kind]`` is [E, K]; ``limits[metric]`` is a metric's model and its bound. ``inputs_per_node`` = 2
     is DARTS's rule (exactly two edges other than ``none`` into every node); None sets no rule, as in SNAS.
 
-    Raises HwnasError when no architecture keeps the limits.
+    Raises HwnasError when no architecture meets the limits.
     """
     return derive_best(space, log_probability, limits, inputs_per_node, 1)[0]
 
@@ -76,7 +76,7 @@ def derive_best(
 ) -> list[Architecture]:
     """Return the ``number`` most probable architectures within all limits, best first, or all where there are fewer.
 
-    The other arguments are those of ``derive``. Raises HwnasError when no architecture keeps the limits.
+    The other arguments are those of ``derive``. Raises HwnasError when no architecture meets the limits.
     """
     found = list(islice(ranked(space, log_probability, limits, inputs_per_node), number))
     if not found:
@@ -96,7 +96,7 @@ def ranked(
 
 
 def cheapest(model: CostFunction, limits: Limits | None = None, inputs_per_node: int | None = None) -> Architecture:
-    """Return the architecture of least cost that keeps ``limits``. Raises HwnasError when there is none."""
+    """Return the architecture of least cost that meets ``limits``. Raises HwnasError when there is none."""
     found = next(_ranked(model.space, None, model, limits or {}, inputs_per_node), None)
     if found is None:
         raise _none_within(model.space, limits or {})
@@ -143,7 +143,7 @@ def _enumerate(
     inputs_per_node: int | None,
 ) -> Iterator[Architecture]:
     choices = every_choice(space)
-    allowed = keeps_rules(space, choices, inputs_per_node)
+    allowed = follows_rules(space, choices, inputs_per_node)
     for model, bound in limits.values():
         allowed &= model.predict_many(choices) <= bound
     choices = choices[allowed]
@@ -152,7 +152,7 @@ def _enumerate(
         yield decode(space, choices[row])
 
 
-def keeps_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
+def follows_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
     """Return a mask [N] of the architectures with a path through every cell and ``inputs_per_node`` at every node."""
     allowed = connected(space, choices)
     for kind, chosen in space.by_cell(choices).items():
@@ -223,9 +223,8 @@ def _integer_program(
             one = choices[None]
             worth = -scores(space, score or {}, one) if least is None else least.predict_many(one) - least.base
             heappush(waiting, (float(worth[0]), len(program.rows), architecture))
-        while (
-            waiting and waiting[0][0] <= value + tolerance
-        ):  # the program underestimates costs: no later one is better
+        # The program underestimates costs: no later result is better than these.
+        while waiting and waiting[0][0] <= value + tolerance:
             yield heappop(waiting)[2]
             rejected = 0
         if rejected > MOST_REJECTED:

@@ -1,4 +1,4 @@
-"""Infeasible budgets: find the limits that no architecture keeps together."""
+"""Infeasible budgets: find the limits that no architecture meets together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from hwnas.errors import HwnasError
 
 
 def least_under_others(limits: Limits, inputs_per_node: int | None = None) -> dict[str, float]:
-    """Return the exact minimum of every limited metric while the others keep their limits.
+    """Return the exact minimum of every limited metric within the limits of the others.
 
-    Raises HwnasError where no architecture keeps the limits on the others.
+    Raises HwnasError where no architecture meets the limits on the others.
     """
     least = {}
     for metric, (model, _) in limits.items():
@@ -19,9 +19,9 @@ def least_under_others(limits: Limits, inputs_per_node: int | None = None) -> di
 
 
 def conflicting_limits(limits: Limits, inputs_per_node: int | None = None) -> dict[str, float]:
-    """Return a minimal set of limits that no architecture keeps together; empty where all limits can be kept.
+    """Return a minimal set of limits that no architecture meets together; empty where all limits can be met.
 
-    Without any one of them the others can be kept. Each comes with the minimum of its metric under the others. Raises
+    Without any one of them the others can be met. Each comes with the minimum of its metric under the others. Raises
     HwnasError when the rules of the space alone leave no architecture.
     """
     if _possible(limits, inputs_per_node):

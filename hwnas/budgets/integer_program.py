@@ -162,7 +162,7 @@ def shared_rows(program: IntegerProgram, model: CostModel, kind: str, variables:
 def _free_relus(
     program: IntegerProgram, model: CostModel, kind: str, edges: _Edges, runs: np.ndarray, passes_on: Mapping[int, int]
 ) -> dict[int, int]:
-    """Add the rows of r by node: a ReLU is free where it alone reads the output of a convolution."""
+    """Add the rows of r by node: a ReLU is free where nothing else reads the output of a convolution."""
     cost, cell = model.cells[kind], edges.cell
     if not (cost.fuses.any() or cost.written.any()):
         return {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.budgets.derive import Limits, cheapest, derive, keeps_rules, scores
+from hwnas.budgets.derive import Limits, cheapest, derive, follows_rules, scores
 from hwnas.cost.build import CostFunction
 from hwnas.cost.model import Array
 from hwnas.spaces import Architecture, SearchSpace
@@ -59,7 +59,7 @@ def pareto(
     space that cannot be enumerated: they are then spread over the whole range of costs, each still exact.
     ``on_progress`` gets the number of points found and of points in all.
 
-    Raises HwnasError when no architecture keeps the limits.
+    Raises HwnasError when no architecture meets the limits.
     """
     if space.num_architectures <= ENUMERABLE:
         return _enumerated(space, log_probability, model, limits, inputs_per_node)
@@ -75,9 +75,9 @@ def _enumerated(
     limits: Limits,
     inputs_per_node: int | None,
 ) -> ParetoSet:
-    derive(space, log_probability, limits, inputs_per_node)  # raises where no architecture keeps the limits
+    derive(space, log_probability, limits, inputs_per_node)  # raises where no architecture meets the limits
     choices = every_choice(space)
-    allowed = keeps_rules(space, choices, inputs_per_node)
+    allowed = follows_rules(space, choices, inputs_per_node)
     for limited, bound in limits.values():
         allowed &= limited.predict_many(choices) <= bound
     choices = choices[allowed]

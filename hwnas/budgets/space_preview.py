@@ -34,7 +34,7 @@ QUARTILES = dict(sorted(NAMED.items(), key=lambda item: item[1]))  # {name of a 
 
 @dataclass(frozen=True)
 class BudgetPreview:
-    """One budget on a space. ``share`` is the share of architectures that keep it, from 0 to 1.
+    """One budget on a space. ``share`` is the share of architectures that meet it, from 0 to 1.
 
     For several limits, ``least_under_others`` is the least that each can be while the others hold, ``binding_limit``
     the metric whose limit excludes most (None when no single one does), and ``share_without_it`` the share without it.
@@ -81,7 +81,7 @@ class SpacePreview:
     """Costs of a space on the devices of ``tables``, by metric, and what each budget allows.
 
     ``joint_limits`` are the limits of all budgets together, empty unless these are several and limit different metrics;
-    ``contradiction`` is empty when one architecture can keep them all, else the least that each of some limits can be.
+    ``contradiction`` is empty when one architecture can meet them all, else the least that each of some limits can be.
     """
 
     sized: SizedSpace

@@ -1,4 +1,4 @@
-"""Texts of budgets, as far as they say which devices a budget is for. Needs no numbers, and imports none."""
+"""Parse the devices that budgets name, without resolving their limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names_devices(budget: str) -> bool:
 def targets_of(devices: Iterable[str], budgets: Iterable[str]) -> list[tuple[tuple[str, ...], str]]:
     """Return the devices and the budget of each target of a run, in order.
 
-    Every budget that names no device is asked of every device; those that name devices follow, each once, with its
+    A budget that names no device is a target of every device. Budgets that name devices follow, each once, with its
     devices in the order of the run.
     """
     known, texts = list(devices), [text.strip() for text in budgets]

@@ -38,7 +38,7 @@ def grids(space: SearchSpace, values: Array) -> tuple[float, dict[str, tuple[Arr
     result, at = {}, 1
     for kind in space.cells:
         edges, found = len(space.cells[kind].edges), []
-        for _part in range(2):
+        for _ in range(2):
             grid = np.zeros((edges, len(space.operations)))
             size = edges * len(_operations(space))
             grid[:, _operations(space)] = values[at : at + size].reshape(edges, -1)
@@ -69,12 +69,12 @@ def is_live(space: SearchSpace) -> NDArray[np.bool_]:
 
 
 def groups(space: SearchSpace) -> list[NDArray[np.intp]]:
-    """Return groups of columns that differ in the edge alone: same operation, same cell kind, live edges or all."""
+    """Return groups of columns that differ only in the edge: same operation, same cell kind, live edges or all."""
     number, result = len(_operations(space)), []
     at = 1
     for kind in space.cells:
         edges = len(space.cells[kind].edges)
-        for _part in range(2):
+        for _ in range(2):
             result += [at + o + number * np.arange(edges) for o in range(number)]
             at += edges * number
     return result

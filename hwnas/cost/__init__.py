@@ -1,1 +1,1 @@
-"""Cost models, budgets and derivation within them. Nothing here imports torch except the tensor view."""
+"""Metrics, and cost models of architectures. Only the tensor view and the counts of modules import torch."""

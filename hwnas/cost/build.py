@@ -1,4 +1,4 @@
-"""Cost models of every metric that a budget can limit: what a device's table says, and what the network decides."""
+"""Cost models of every metric that a budget can limit: from a device's table, or from the network itself."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 Two rewrites, found in the optimised graphs of ONNX Runtime and OpenVINO; torch run op by op has neither.
 
 * share: two operations without weights that read the same tensor give the same result, so one of them runs (common
-  subexpressions). That goes for pooling and for the ReLU in front of every convolution. A node whose only input is a
-  skip_connect is the tensor it skips from.
-* fuse: a convolution adds another tensor, and applies a ReLU, as it writes its result. The addition behind a
-  convolution is almost free, and so is a ReLU that alone reads what a convolution wrote.
+  subexpressions). This applies to pooling and to the ReLU before every convolution. A node whose only input is a
+  skip_connect is that operation's input tensor.
+* fuse: a convolution adds another tensor, and applies a ReLU, as it writes its result. The addition after a
+  convolution is almost free, and so is a ReLU that is the only reader of a convolution's result.
 
-All that is known of an operation is what it says itself (hwnas.spaces.operation); one that says nothing shares nothing
+All facts about an operation are those that it declares (hwnas.spaces.operation); one that declares none shares nothing
 and fuses with nothing.
 """
 
@@ -27,8 +27,8 @@ FAMILIES: tuple[Family, ...] = ("conv", "strided_conv", "pool", "max_pool", "ski
 def family(workload: Workload) -> Family:
     """The family of a candidate, by what bounds its speed and how it was timed: one factor corrects all its entries.
 
-    Strided convolutions cannot be timed in a chain, only side by side. In a chain of maxima neighbours soon are equal,
-    which some runtimes process faster.
+    Strided convolutions cannot be timed in a chain, only side by side. In a chain of maxima neighbours soon become
+    equal, which some runtimes process faster.
     """
     declared = operation_of(workload).family
     return "strided_conv" if declared == "conv" and workload.stride > 1 else declared
@@ -57,13 +57,16 @@ def begins_with_relu(workload: Workload) -> bool:
 def fuses_addition(workload: Workload) -> bool:
     """Return whether adding the operation's output to another tensor is almost free.
 
-    It is where the last layer is a convolution, or a batch norm, which runtimes turn into one.
+    True where the last layer is a convolution, or a batch norm, which runtimes turn into one.
     """
     return operation_of(workload).ends_with[-1:] in (("conv",), ("norm",))
 
 
 def fuses_relu(workload: Workload) -> bool:
-    """Return whether a ReLU that alone reads the operation's output is free: a convolution wrote it, or added to it."""
+    """Return whether a ReLU is free if nothing else reads the operation's output.
+
+    True where a convolution wrote it, or an addition that is fused into one.
+    """
     return fuses_addition(workload) or operation_of(workload).ends_with[-2:] == ("conv", "add")
 
 

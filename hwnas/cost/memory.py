@@ -9,7 +9,7 @@ code (operations.py),
 * every layer moves each of its tensors once, without a cache.
 
 In contrast to that code, a ``skip_connect`` that is an identity moves nothing, because a deployed network does not run
-it; and additions, concatenations, a batch norm behind pooling, stem, preprocessing and classifier are counted.
+it; and additions, concatenations, a batch norm after pooling, stem, preprocessing and classifier are counted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Metrics: a quantity, its unit, and the device it is of. The one place that reads and writes their names.
+"""Metrics: a quantity, its unit and its device. Only this module parses and writes their names.
 
-A name such as ``latency_ms@phone`` stands in run folders, in budgets' limits and in ``--json`` output.
+Names such as ``latency_ms@phone`` occur in run folders, in budgets' limits and in ``--json`` output.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 class Metric:
     """A cost of architectures: ``quantity`` in ``unit``, which is empty for counts.
 
-    ``device`` names one of several devices. ``measured`` is true for what devices report, false for what the network
-    alone decides. ``short`` is the quantity's name in budgets and options, ``label`` its name in pictures. ``units``
+    ``device`` names one of several devices. ``measured`` is true for what devices report, false for what depends on
+    the network only. ``short`` is the quantity's name in budgets and options, ``label`` its name in pictures. ``units``
     maps every unit that a budget may be written in to its size in ``unit``; sizes in bytes share theirs.
     """
 
@@ -106,10 +106,12 @@ METRICS: dict[str, Metric] = {m.name: m for m in (LATENCY, MACS, PARAMS, MEMORY_
 def register_metric(metric: Metric) -> None:
     """Make a metric known under its name; the same metric may be registered again.
 
-    Raises HwnasError when another metric has its name, its option or one of its units.
+    Metrics in bytes share their units. Raises HwnasError when another metric has its name, its option or one of its
+    units.
     """
     others = [known for known in METRICS.values() if known != metric]
     taken = {name for known in others for name in (known.name, known.option, *known.units)}
-    if found := taken.intersection((metric.name, metric.option, *metric.units)):
+    units = () if metric.unit == BYTES else metric.units  # a limit in bytes also names the metric
+    if found := taken.intersection((metric.name, metric.option, *units)):
         raise HwnasError(f"metric {metric.name}: {', '.join(sorted(found))} is taken", "give it another name")
     METRICS[metric.name] = metric

@@ -50,6 +50,7 @@ from hwnas.spaces import (
 from hwnas.spaces.encoding import encode, live_edges
 from hwnas.tables.network_key import profile_command, require_same_space
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
+from hwnas.text import first_few
 
 RELU = 0  # of the names that hwnas.cost.fusion.piece_names returns
 Array = NDArray[np.float64]
@@ -215,10 +216,9 @@ def _by_entries(listed: Sequence[Entry], correction: Correction, sized: SizedSpa
     needed = network.workloads() + (pieces(network) if "share" in correction.rewrites else [])
     missing = [workload.key for workload in needed if workload not in entries]
     if missing:
-        shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise HwnasError(
             f"the table lacks {len(missing)} of {len(needed)} workloads of space {sized.space.name} "
-            f"({sized.setting.describe()}): {shown}",
+            f"({sized.setting.describe()}): {first_few(missing)}",
             profile_command(sized),
         )
     latency = _cost_model(sized, LATENCY, entries, "latency_ms", correction)
@@ -308,19 +308,19 @@ def _cost_model(
     base = correction.offset_ms + sum(cost(workload, correction.scale) for workload in network.fixed_workloads())
     cells = {}
     for kind, cell in space.cells.items():
-        places = network.cell_instances(kind)
+        instances = network.cell_instances(kind)
         shape = (len(cell.edges), len(space.operations))
         edges, shared = np.zeros(shape), np.zeros((len(cell.edges), len(names)))
         piece = np.full(shape, -1)
         copies, fuses = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-        for e, candidates in enumerate(places[0].candidates if places else ()):
+        for e, candidates in enumerate(instances[0].candidates if instances else ()):
             for o, op in enumerate(space.operations):
                 workload = candidates[op]
                 if workload is None:
                     copies[e, o] = share and op != NONE
                     continue
                 fuses[e, o] = fuse and fuses_addition(workload)
-                timed = [w for p in places if (w := p.candidates[e][op])]
+                timed = [w for instance in instances if (w := instance.candidates[e][op])]
                 edges[e, o] = sum(cost(w, correction.factor(family(w))) for w in timed)
                 begins = [begun for w in timed if (begun := piece_of(w))]
                 if not share or not begins:
@@ -332,36 +332,36 @@ def _cost_model(
                 shared[e, piece[e, o]] = first
         cells[kind] = CellCost(
             edges=edges,
-            addition=sum(cost(place.node_sum, correction.factor("sum")) for place in places),
-            fused_addition=sum(cost(place.node_sum, correction.factor(fused)) for place in places),
+            addition=sum(cost(instance.node_sum, correction.factor("sum")) for instance in instances),
+            fused_addition=sum(cost(instance.node_sum, correction.factor(fused)) for instance in instances),
             piece=piece,
             pieces=shared,
             copies=copies,
             fuses=fuses,
-            written=_written(network, cell, places, entries, field) if fuse else np.zeros((cell.num_inputs, 2)),
+            written=_written(network, cell, instances, entries, field) if fuse else np.zeros((cell.num_inputs, 2)),
             always=np.zeros(shape),
         )
     return CostModel(space, metric.name, base, cells, dead_edges_are_free=metric.measured)
 
 
 def _written(
-    network: Network, cell: Cell, places: Sequence[CellInstance], entries: Mapping[Workload, Entry], field: str
+    network: Network, cell: Cell, instances: Sequence[CellInstance], entries: Mapping[Workload, Entry], field: str
 ) -> Array:
     """Return CellCost.written: the writers of a cell's inputs, weighted by the cost of a ReLU there."""
     result = np.zeros((cell.num_inputs, 2))
     for number in range(cell.num_inputs):
         edge = cell.edges_from(number)[0]
         total = 0.0
-        for place in places:
-            relu = next((piece_of(w) for w in place.candidates[edge].values() if w and begins_with_relu(w)), None)
+        for instance in instances:
+            relu = next((piece_of(w) for w in instance.candidates[edge].values() if w and begins_with_relu(w)), None)
             weight = max(float(getattr(entries[relu], field)), 1e-9) if relu and relu in entries else 1.0
             total += weight
-            before, prepared = network.parts[place.inputs[number]], place.preprocess[number]
+            before, prepared = network.parts[instance.inputs[number]], instance.preprocess[number]
             if prepared:
                 result[number, 0] += weight * fuses_relu(prepared)
             elif isinstance(before, FixedModule):
                 result[number, 0] += weight * fuses_relu(before.workload)
-            elif len(cell.outputs) == 1 and before.kind == place.kind:
+            elif len(cell.outputs) == 1 and before.kind == instance.kind:
                 result[number, 1] += weight
         result[number] /= total
     return result

@@ -8,11 +8,11 @@ are their input tensor, and a cell's inputs are preprocessed whether or not an e
 holds zeros. Weights, and the scratch memory within a layer, are not counted; a runtime that shares, fuses or
 reorders layers may need less or more.
 
-The peak is no sum over edges, so it is not in the loss of a search; derivation alone keeps it. It is the maximum over
-the network's parts, and the bytes alive in a cell depend on the operations of that cell kind alone. A pattern of one
-kind is therefore too large or not, whatever the other kinds are. There are few patterns, because operations that differ
-in their kernel write the same tensors. (This holds as long as a cell's output is a tensor of its own, or is read by one
-part alone.)
+The peak is no sum over edges, so it is not in the loss of a search: only derivation takes it into account. It is the
+maximum over the network's parts, and the bytes alive in a cell depend only on the operations of that cell kind. A
+pattern of one kind is therefore too large or not, whatever the other kinds are. There are few patterns, because
+operations that differ in their kernel write the same tensors. (This holds as long as a cell's output is a tensor of its
+own, or is read by one part only.)
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Pattern = tuple[int, ...]  # one operation, or FREE, for each edge
 
 @dataclass(frozen=True)
 class Site:
-    """A part of a network in its place: the tensors that it reads, and those alive around it.
+    """A part of a network: the tensors that it reads, and those alive while it runs.
 
     ``inputs`` are indices into ``input_bytes``, the sizes of the tensors that it reads. ``kept`` marks those that later
     parts read, too. ``elsewhere_bytes`` is the size of all other tensors that are alive meanwhile.
@@ -158,9 +158,12 @@ class PeakModel:
         """Return for every edge [edges of all cells] the operation that needs most on its own."""
         alone = [
             np.array(
-                [[sum(_workspace(s, e, op) for s in self.sites[kind]) for op in self.space.operations] for e in at]
+                [
+                    [sum(_workspace(site, e, op) for site in self.sites[kind]) for op in self.space.operations]
+                    for e in range(len(cell.edges))
+                ]
             )
-            for kind, at in ((kind, range(len(cell.edges))) for kind, cell in self.space.cells.items())
+            for kind, cell in self.space.cells.items()
         ]
         return np.concatenate([needs.argmax(axis=1) for needs in alone])
 

@@ -1,4 +1,4 @@
-"""Torch modules of the operations. What else is known of an operation is in hwnas.spaces.operation.
+"""Torch modules of the operations. All other facts about an operation are in hwnas.spaces.operation.
 
 Structures are the papers': ReLU-Conv-BN order, the separable convolution twice, FactorizedReduce at stride 2
 (DARTS, Liu et al. 2019), ResNet basic block between the stages (NAS-Bench-201, Dong & Yang 2020).

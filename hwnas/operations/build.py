@@ -13,7 +13,7 @@ from hwnas.spaces.operation import operation_of
 
 
 def build_operation(workload: Workload | None, affine: bool = True) -> nn.Module:
-    """Build the module of a workload; None is the identity. ``affine`` gives its batch norms learnt factors.
+    """Build the module of a workload; None is the identity. ``affine`` gives its batch norms trainable factors.
 
     Raises HwnasError for an operation that is not registered.
     """

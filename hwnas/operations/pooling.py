@@ -1,4 +1,4 @@
-"""Torch modules of 3x3 pooling, bare or with a batch norm behind it."""
+"""Torch modules of 3x3 pooling, bare or with a batch norm after it."""
 
 from __future__ import annotations
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import HwnasError
+from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.connections.connect import connect
-from hwnas.profiling.models import SENTINEL, Assembled, repeated, repetitions, write_model
+from hwnas.profiling.models import SENTINEL, repeated, repetitions
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.noise import check_quiet, too_noisy
+from hwnas.profiling.plan import write_models
 from hwnas.profiling.protocol import Start, make_job
 from hwnas.profiling.session import run_job, stage
 from hwnas.profiling.statistics import read, slope
@@ -60,12 +62,8 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, on_progress:
     for entry in chosen:
         models |= repeated(entry.workload, spec)
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-        folder, files = Path(name), {}
-        for number, (model_name, model) in enumerate(models.items()):
-            files[model_name] = f"{number}{spec.runtime.suffix}"
-            write_model(model, spec, folder / files[model_name])
-            on_progress("writing models", number + 1, len(models))
-        job_values = []
+        folder, job_values = Path(name), []
+        files = write_models(spec, models, folder, on_progress)
         with connect(spec, folder) as connection:
             check_quiet(spec, connection, folder, on_progress)
             for number in range(PROCESSES):

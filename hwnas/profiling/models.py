@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Chain(nn.Module):
     """One operation after another, as in a network. All operations get the same further inputs.
 
-    ``first`` runs once before them: behind a convolution a runtime keeps tensors in the layout of a network.
+    ``first`` runs once before them: after a convolution a runtime keeps tensors in the layout of a network.
     """
 
     def __init__(self, operations: list[nn.Module], first: nn.Module) -> None:
@@ -117,7 +117,7 @@ def repetitions(workload: Workload) -> tuple[int, int]:
 def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
     """Return the two models between which the slope is taken, by name.
 
-    In int8 the copies stand apart: in a chain ONNX Runtime leaves out the conversions to floats and back, which a
+    In int8 the copies are not chained: in a chain ONNX Runtime leaves out the conversions to floats and back, which a
     network makes where it adds or pools.
     """
     apart = spec.precision == INT8 and not operation_of(workload).elementwise
@@ -131,7 +131,7 @@ def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
 
 
 def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
-    """Write a model for the runtime of ``spec`` unless ``path`` exists. Exported operations are kept beside ``path``.
+    """Write a model for the runtime of ``spec`` unless ``path`` exists. Exported operations stay in ``pieces/`` there.
 
     The sentinel is always in single precision: it measures the speed of the machine.
     """

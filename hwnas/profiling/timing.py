@@ -20,7 +20,7 @@ from hwnas.spaces import Workload
 TIGHT = 0.02  # an entry is settled when its error is below this share of it …
 NEGLIGIBLE = 5e-4  # … or below this share of a whole network's latency
 NETWORKS_MS = 6e3  # for the runs of whole networks in one process: as many as fit …
-LEAST_RUNS = 3  # … but at least so many: of a single run nobody knows whether it was a slow one
+LEAST_RUNS = 3  # … but at least so many: a single run may be a slow one
 
 
 def time_models(

@@ -102,7 +102,7 @@ def _separate_biases(model: ModelProto) -> None:
 def _keep_poolings_float(model: ModelProto) -> None:
     """Keep average poolings between quantised layers in floats; ONNX Runtime's integer ones take ten times as long.
 
-    ONNX Runtime does not look behind a maximum, so one is put behind the pooling: with 0 in place of a ReLU, else with
+    ONNX Runtime does not look past a maximum, so one is inserted after the pooling: with 0 instead of a ReLU, else with
     the least float, which changes nothing.
     """
     from onnx import helper, numpy_helper

@@ -22,8 +22,8 @@ ATTEMPTS = 5  # pnnx 20261020 crashes now and then; on some TorchScript files on
 def convert_onnx(source: Path, path: Path) -> None:
     """Convert with pnnx, in single precision and for any batch size, and check the outputs against ONNX Runtime.
 
-    ``path`` is NAME.ncnn.param; NAME.ncnn.bin is written beside it. pnnx folds batch norms, and ReLUs that follow, into
-    convolutions, as in a deployed model. A conversion takes 0.7 s, most of it the start of pnnx.
+    ``path`` is NAME.ncnn.param; NAME.ncnn.bin is written next to it. pnnx folds batch norms, and ReLUs that follow,
+    into convolutions, as in a deployed model. A conversion takes 0.7 s, most of it the start of pnnx.
     Raises HwnasError when pnnx or ncnn are not installed, or the outputs differ.
     """
     import onnxruntime

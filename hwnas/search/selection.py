@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from hwnas.budgets.derive import Limits, derive, keeps_rules, ranked, scores
+from hwnas.budgets.derive import Limits, derive, follows_rules, ranked, scores
 from hwnas.search.axes import Scorer
 from hwnas.search.choices import register
 from hwnas.search.distribution import Draw, uniform_choice
@@ -91,7 +91,7 @@ def architecture_of(scorer: Scorer, draw: Draw) -> Architecture:
 def within(scorer: Scorer, architecture: Architecture, limits: Limits) -> bool:
     """True for an architecture that keeps the limits and the recipe's number of inputs a node."""
     choices = encode(scorer.space, [architecture])
-    return bool(keeps_rules(scorer.space, choices, scorer.recipe.inputs_per_node)[0]) and all(
+    return bool(follows_rules(scorer.space, choices, scorer.recipe.inputs_per_node)[0]) and all(
         model.predict(architecture) <= bound for model, bound in limits.values()
     )
 

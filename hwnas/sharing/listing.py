@@ -34,10 +34,7 @@ def list_tables(address: str) -> list[Listed]:
     The table files of a plain folder, and those next to the index of a local registry, are read one by one; an invalid
     file is listed with its error. Raises HwnasError when the registry cannot be read.
     """
-    registry = open_registry(address)
-    files = transport.list_files(registry, "") if registry.can_list else {INDEX: 0}
-    if files is None:
-        raise HwnasError(f"shelf {registry.shown} does not exist", "check its address")
+    registry, files = _open_and_list(address)
     listed: list[Listed] = []
     if INDEX in files:
         listed = [Listed(record.name, record.description, record) for record in read_index(registry).records]
@@ -50,10 +47,7 @@ def read_tables(address: str, trusted: list[TrustedKey]) -> dict[str, LatencyTab
 
     Raises HwnasError when the registry or any of its tables cannot be read.
     """
-    registry = open_registry(address)
-    files = transport.list_files(registry, "") if registry.can_list else {INDEX: 0}
-    if files is None:
-        raise HwnasError(f"shelf {registry.shown} does not exist", "check its address")
+    registry, files = _open_and_list(address)
     found: dict[str, LatencyTable] = {}
     if INDEX in files:
         for record in read_index(registry).records:
@@ -69,6 +63,18 @@ def read_tables(address: str, trusted: list[TrustedKey]) -> dict[str, LatencyTab
                     file.removesuffix(".json"), parse_table_file(data, registry.name_of(file), REMOVE_OR_FIX)[0]
                 )
     return dict(sorted(found.items()))
+
+
+def _open_and_list(address: str) -> tuple[TableRegistry, dict[str, int]]:
+    """Open a registry and list its files with their sizes; only the index where the backend cannot list.
+
+    Raises HwnasError when it does not exist or cannot be reached.
+    """
+    registry = open_registry(address)
+    files = transport.list_files(registry, "") if registry.can_list else {INDEX: 0}
+    if files is None:
+        raise HwnasError(f"shelf {registry.shown} does not exist", "check its address")
+    return registry, files
 
 
 def _listed_file(registry: TableRegistry, file: str) -> Listed:

@@ -51,7 +51,7 @@ def push(
     record = make_record(data, check_name(file.stem if name is None else name, "give another --name"), str(file))
     record = sign(record, key) if key else record
     if len(records.record_text(record)) > records.MAX_RECORD_BYTES:
-        raise HwnasError(f"what {file} says of itself is too long for a shelf", "shorten its names")
+        raise HwnasError(f"the description of {file} is too long for a shelf", "shorten its names")
     registry = open_registry(address)
     transport.check_writable(registry)
     state: State = "pushed"

@@ -24,7 +24,7 @@ KEY_BYTES, SIGNATURE_BYTES, MAX_FILE_BYTES = 32, 64, 4096
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key, and the option, variable or file that says it is trusted."""
+    """A public key, and the option, variable or file that marks it as trusted."""
 
     key: bytes
     source: str

@@ -53,7 +53,7 @@ def fetch_table(registry: TableRegistry, record: Record) -> bytes:
     if data is None:
         raise HwnasError(f"{where} is missing", "tell the maintainer of the shelf, or push the table again")
     if len(data) != size:
-        problem = f"breaks off after {len(data)} of" if len(data) < size else "goes on after"
+        problem = f"breaks off after {len(data)} of" if len(data) < size else "is longer than"
         raise HwnasError(
             f"{where} {problem} the {size} bytes that its record states",
             "try again, or tell the maintainer of the shelf",

@@ -14,6 +14,7 @@ from hwnas.spaces.builtin_operations import (
     STEM,
     SUM,
 )
+from hwnas.spaces.layers import strided
 from hwnas.spaces.operation import get_operation
 from hwnas.spaces.space import Cell, CellInstance, FixedModule, Network, Setting, Workload
 
@@ -49,7 +50,7 @@ class NetworkBuilder:
         """Append a part that is not searched: a stem, a reduction or a head."""
         last = self.history[-1] if self.history else self.image
         workload = Workload(op, last.channels, out_channels, last.height, last.width, stride)
-        self._add(FixedModule(name, workload, (last.part,)), out_channels, _strided(last.size, stride))
+        self._add(FixedModule(name, workload, (last.part,)), out_channels, strided(*last.size, stride))
 
     def cell(self, kind: str, cell: Cell, channels: int, stride: int = 1, prepare: bool = True) -> None:
         """Append a cell. ``stride`` is that of the edges that leave its inputs.
@@ -59,7 +60,7 @@ class NetworkBuilder:
         """
         inputs = ([self.history[0]] * cell.num_inputs + self.history)[-cell.num_inputs :]
         last = inputs[-1]
-        size = _strided(last.size, stride)
+        size = strided(*last.size, stride)
         from_input, from_node = self._candidates(channels, last.size, stride), self._candidates(channels, size, 1)
         outputs = len(cell.outputs)
         instance = CellInstance(
@@ -101,11 +102,6 @@ def _preprocess(x: PartOutput, last: PartOutput, channels: int, prepare: bool) -
     if x.channels == channels and not prepare:
         return None
     return Workload(PREPROCESS, x.channels, channels, *x.size)
-
-
-def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    height, width = size
-    return (height + stride - 1) // stride, (width + stride - 1) // stride
 
 
 @dataclass(frozen=True)

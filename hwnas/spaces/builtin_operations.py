@@ -58,7 +58,7 @@ def _norm_relu_classify(t: LayerTrace, w: Workload) -> None:
 
 
 def _pooling(name: str, family: CandidateFamily) -> None:
-    """Register a pooling and the same with a batch norm behind it, which runs as a layer of its own."""
+    """Register a pooling, and the same with a batch norm after it, which runs as a layer of its own."""
     normed, module = f"{name}_bn", f"{FOLDER}.pooling:{name}"
     add_operation(
         Operation(

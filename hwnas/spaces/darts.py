@@ -131,7 +131,7 @@ def is_top2(cells: tuple[tuple[str, ...], ...]) -> bool:
 def evaluation_setting(text: str) -> str:
     """Return the setting of the published network for a genotype in this form.
 
-    DARTS trains the top-2 form with bare pooling, SNAS the all-edges form with a batch norm behind every pooling.
+    DARTS trains the top-2 form with bare pooling, SNAS the all-edges form with a batch norm after every pooling.
     """
     return "snas-cifar" if any(len(_genotype_fields(text)[kind]) == len(CELL.edges) for kind in KINDS) else "cifar"
 

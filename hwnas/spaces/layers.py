@@ -1,6 +1,6 @@
 """Layers of an operation as they run in a deployed network: tensors read and written, and weights. No torch.
 
-Memory access and peak memory are counted from these layers. A batch norm directly behind a convolution is folded into
+Memory access and peak memory are counted from these layers. A batch norm directly after a convolution is folded into
 it and is not a layer; anywhere else it is one. Flattening, shifting and padding move nothing.
 """
 
@@ -58,11 +58,11 @@ class LayerTrace:
         """A convolution that keeps height and width at stride 1, with a batch norm folded in or without one."""
         channels, height, width = self.shapes[x]
         weights = out * kernel**2 * channels // groups
-        return self.layer("conv", (x,), (out, *_strided(height, width, stride)), weights)
+        return self.layer("conv", (x,), (out, *strided(height, width, stride)), weights)
 
     def pool(self, x: int, stride: int) -> int:
         channels, height, width = self.shapes[x]
-        return self.layer("pool", (x,), (channels, *_strided(height, width, stride)))
+        return self.layer("pool", (x,), (channels, *strided(height, width, stride)))
 
     def norm(self, x: int) -> int:
         """A batch norm that no convolution precedes."""
@@ -96,5 +96,6 @@ def _values(shape: Shape) -> int:
     return channels * height * width
 
 
-def _strided(height: int, width: int, stride: int) -> tuple[int, int]:
+def strided(height: int, width: int, stride: int) -> tuple[int, int]:
+    """Return height and width after a stride, rounded up."""
     return (height + stride - 1) // stride, (width + stride - 1) // stride

@@ -20,7 +20,7 @@ from hwnas.spaces.layers import CountedLayer, LayerKind, LayerTrace
 from hwnas.spaces.space import Workload
 
 CandidateFamily = Literal["conv", "pool", "max_pool", "skip"]
-BuildModule = Callable[[Workload, bool], Any]  # the second argument: whether batch norms have learnt factors
+BuildModule = Callable[[Workload, bool], Any]  # the second argument: whether batch norms have trainable factors
 PLUGIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -34,9 +34,9 @@ class Operation:
 
     ``layers`` appends the layers of a workload to a trace (hwnas.spaces.layers).
 
-    ``begins_with`` names the operation without weights that alone reads the input: ``relu`` or a pooling, registered
-    itself. Edges that read the same tensor can share its result. None: there is no such operation, or something else
-    reads the input too; nothing is shared.
+    ``begins_with`` names the operation without weights that is the only reader of the input: ``relu`` or a pooling,
+    which is registered too. Edges that read the same tensor can share its result. None: there is no such operation, or
+    something else reads the input too; nothing is shared.
 
     ``ends_with`` are the kinds of the last layers in order, as many as matter: ``("conv",)`` also with a folded batch
     norm, ``("conv", "add", "relu")`` for a residual block. Runtimes fuse an addition, or a ReLU, into a convolution
@@ -44,11 +44,11 @@ class Operation:
 
     ``family`` is the group of candidates whose latencies are corrected by one factor (hwnas.cost.fusion).
     ``num_inputs`` is the number of input tensors, or a function of the workload that returns it.
-    ``elementwise``: the output has the input's shape, and each value depends on the values at its place alone.
+    ``elementwise``: the output has the input's shape, and each value depends only on the inputs at the same position.
     ``chainable``: at stride 1 and equal channels the output can be the next copy's input, so that the latency can be
     measured as a slope over the lengths of chains.
     ``candidate``: a space may offer the operation on an edge.
-    ``strided`` names the operation to use in its place at stride 2, ``normed`` the one with a batch norm behind it.
+    ``strided`` names the operation that replaces it at stride 2, ``normed`` the one with a batch norm after it.
     ``source_sha256`` is the hash of a plug-in's source, filled in by ``register``; None for hwnas's own operations.
 
     No field describes the files that runtimes load: ONNX, and all that is converted from it, and the list of torch
@@ -78,7 +78,7 @@ class Operation:
 
     @property
     def pools(self) -> bool:
-        """True for a pooling, with or without a batch norm behind it."""
+        """True for a pooling, with or without a batch norm after it."""
         return self.family in ("pool", "max_pool")
 
     @property

@@ -1,4 +1,4 @@
-"""A search space at one size: the network that it stands for, and the name of that network."""
+"""A search space at one size: its network, and the name of that network in tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SizedSpace:
         if any(min(w.height, w.width) < w.stride for w in network.workloads()):
             raise HwnasError(
                 f"a {self.setting.height}x{self.setting.width} image is too small for space {self.space.name}",
-                "give larger images, for instance with ?size=32 behind the data",
+                "give larger images, for instance with ?size=32 after the data's name",
             )
         return network
 

@@ -83,7 +83,7 @@ class Setting:
     """The sizes of a network. The same cells form a small search network and a large target network.
 
     ``depth`` is the number of cells in each stage (nasbench201) or in the whole network (darts). ``pool_norm`` puts a
-    batch norm behind every pooling candidate, as in the DARTS supernet and in SNAS's networks.
+    batch norm after every pooling candidate, as in the DARTS supernet and in SNAS's networks.
     """
 
     channels: int

@@ -49,7 +49,7 @@ def require_same_space(table: LatencyTable, space: SearchSpace) -> None:
 def choose_network(
     table: LatencyTable, space: SearchSpace | str | None, setting_name: str | None, **changes: int | None
 ) -> SizedSpace:
-    """Return the network that the arguments describe; what they leave open is that of the table.
+    """Return the network that the arguments describe; values that they leave open are those of the table.
 
     Raises HwnasError when the table was made for several such networks, and when it was made for a space of the user's
     own that ``space`` does not name.

@@ -67,7 +67,8 @@ class Protocol(TableModel):
     settle early have fewer, others more (``samples``). ``processors`` are the processors it was pinned to, ``governor``
     their frequency governor, ``load`` the number of running programs before the start, ``waited`` the share of readings
     that waited for a processor (they are not used), and ``stolen`` the share of time taken by the host of a virtual
-    machine. None means that the system does not tell. After an addition to a table they describe the newest entries.
+    machine. None means that the system does not report it. After an addition to a table, they describe the newest
+    entries.
     """
 
     version: int

@@ -110,9 +110,9 @@ def test_budgets_hold_and_little_is_given_away() -> None:
     for seed in range(200):
         world = World(seed)
         attempts, taken = world.run(2.0)
-        kept.append(taken.keeps({MS: 2.0}))
+        kept.append(taken.meets({MS: 2.0}))
         given_away.append(world.value[world.true <= 2.0].max() - taken.candidate.value)
-        plain.append(attempts[0].keeps({MS: 2.0}))
+        plain.append(attempts[0].meets({MS: 2.0}))
     assert np.mean(plain) < 0.8  # as a table alone would have it
     assert np.mean(kept) >= 0.99
     safe = [World(s).propose({MS: 2.0 * (1 - 2.5 * 0.08)}, ()) for s in range(200)]
@@ -130,7 +130,7 @@ def test_without_error_bars_the_bound_is_tightened_by_the_measured_bias(known: b
     assert attempts[1].bounds_ms[MS] == pytest.approx(2.0 / 1.2)
     assert len(attempts) == 2
     assert taken is attempts[1]
-    assert taken.keeps({MS: 2.0})
+    assert taken.meets({MS: 2.0})
 
 
 def test_a_clock_that_rounds_is_allowed_for() -> None:
@@ -138,7 +138,7 @@ def test_a_clock_that_rounds_is_allowed_for() -> None:
     world.true = np.round(world.predicted * 4) / 4  # reads in quarters: 1.9 is kept by what is below 1.875
     attempts = close_loop(world.propose, world.measure, {MS: 1.9}, 0.0, reading_step_ms={MS: 0.25})
     taken = best_of(attempts, {MS: 1.9})
-    assert taken.keeps({MS: 1.9})
+    assert taken.meets({MS: 1.9})
     assert taken.candidate.value == world.value[world.predicted < 1.875].max()
 
 

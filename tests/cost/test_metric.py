@@ -15,7 +15,17 @@ from hwnas.budgets.infeasible import least_under_others
 from hwnas.budgets.pareto import pareto
 from hwnas.budgets.plot import plot_spread, unit_of
 from hwnas.cost.build import build_metrics, joint_models, register_measured, unregister_measured
-from hwnas.cost.metric import BYTES, LATENCY, MACS, MEMORY_ACCESS, METRICS, PEAK_MEMORY, Metric, register_metric
+from hwnas.cost.metric import (
+    BYTE_UNITS,
+    BYTES,
+    LATENCY,
+    MACS,
+    MEMORY_ACCESS,
+    METRICS,
+    PEAK_MEMORY,
+    Metric,
+    register_metric,
+)
 from hwnas.cost.model import CostModel, network_model
 from hwnas.errors import HwnasError
 from hwnas.recipe import read_recipe
@@ -71,6 +81,7 @@ def test_a_metric_says_what_it_is() -> None:
 
 
 def test_a_taken_name_or_unit_is_refused() -> None:
+    """Metrics in bytes share their units."""
     register_metric(LATENCY)
     for metric in (
         Metric("latency", "us", short="latency"),
@@ -78,6 +89,9 @@ def test_a_taken_name_or_unit_is_refused() -> None:
     ):
         with pytest.raises(HwnasError, match="is taken"):
             register_metric(metric)
+    memory = Metric("resident_memory", BYTES, measured=True, short="resident-memory", units=BYTE_UNITS)
+    register_metric(memory)
+    del METRICS[memory.name]
     assert list(METRICS) == ["latency_ms", "macs", "params", "memory_access_bytes", "peak_activation_bytes"]
 
 

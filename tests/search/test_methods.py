@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hwnas.budgets.budget import Budget
-from hwnas.budgets.derive import cheapest, keeps_rules
+from hwnas.budgets.derive import cheapest, follows_rules
 from hwnas.compute.seeds import Purpose
 from hwnas.cost.build import build_metrics
 from hwnas.errors import HwnasError
@@ -163,7 +163,7 @@ def test_scored_architectures_meet_limits_that_no_random_draw_meets(
     target, model = search.targets[0], COSTS[space][TIGHT]
     if space == "nasbench201":
         choices = every_choice(SPACES[space])
-        within = (model.predict_many(choices) <= budget.limits[TIGHT]) & keeps_rules(SPACES[space], choices, None)
+        within = (model.predict_many(choices) <= budget.limits[TIGHT]) & follows_rules(SPACES[space], choices, None)
         assert 0 < within.sum() < 20
     chosen = search.choose(target)
     for architecture in [chosen, search.selection.current_best(search.evaluator, target), *target.scores]:

@@ -107,15 +107,15 @@ ANSWERS: dict[str, tuple[Answer, str]] = {
     "a length too small": (lambda h, data: send(h, len(data) // 2, data), "breaks off|not valid JSON|Data after"),
     "a length too large": (lambda h, data: send(h, 1 << 40, data), "[Pp]ayload|goes on"),
     "a changed byte": (lambda h, data: send(h, len(data), data.replace(b"made up", b"made Up", 1)), "was changed"),
-    "endless": (endless(None), "goes on after|larger than"),
-    "endless with a lie": (endless(1 << 40), "goes on after|larger than"),
+    "endless": (endless(None), "is longer than|larger than"),
+    "endless with a lie": (endless(1 << 40), "is longer than|larger than"),
     "refused": (lambda h, data: h.send_error(403), "403"),
     "broken": (lambda h, data: h.send_error(500), "500"),
     "gone": (lambda h, data: h.send_error(404), "is missing|is not a shelf"),
     "no answer": (lambda h, data: None, "[Dd]isconnected"),
     "no http": (lambda h, data: (h.wfile.write(b"\x00\x01garbage\r\n\r\n"), None)[1], "cannot be read"),
     "in circles": (lambda h, data: redirect(h), "[Rr]edirect"),
-    "a bomb": (lambda h, data: bomb(h), "goes on after|not a text file|breaks off|was changed"),
+    "a bomb": (lambda h, data: bomb(h), "is longer than|not a text file|breaks off|was changed"),
 }
 
 

@@ -1,7 +1,7 @@
 """Connections by ssh: the profiler and the models are sent to the device, its lines come back as they are printed.
 
 OpenSSH's client makes the connection, with the user's configuration (or the file that HWNAS_SSH_CONFIG names), and
-shares it among all jobs. The command that it runs there is a constant behind the interpreter's name; the request and
+shares it among all jobs. The command that it runs there is the interpreter's name and a constant; the request and
 all file names are data on the standard input of ``profilers/over_ssh.py``.
 """
 
@@ -197,7 +197,7 @@ def _start(command: list[str], stderr: IO[bytes]) -> subprocess.Popen[bytes]:
 def _send(stdin: IO[bytes], stdout: IO[bytes], request: Mapping[str, object], files: Mapping[str, Path]) -> bool:
     """Send the program, the request and the files that are missing there. Return whether it answered."""
     program = (shipped("profilers") / "over_ssh.py").read_text(encoding="utf-8")
-    with suppress(BrokenPipeError):  # ssh has ended, and its exit code says why
+    with suppress(BrokenPipeError):  # ssh has ended; its exit code gives the reason
         stdin.write(f"{program!a}\n{json.dumps(request)}\n".encode())
         stdin.flush()
         for line in stdout:

@@ -114,4 +114,4 @@ def make_table(columns: Mapping[str, Any], entries: list[Entry], protocol: Mappi
         )
     except ValidationError as error:
         problem = f"the imported table is not valid: {first_problem(error, 'entries')}"
-        raise HwnasError(problem, "FORMAT.md says what a field may hold") from None
+        raise HwnasError(problem, "FORMAT.md lists the values of each field") from None

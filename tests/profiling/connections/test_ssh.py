@@ -80,7 +80,7 @@ class Host:
         raise AssertionError((self.folder / "log").read_text())
 
     def signal_sessions(self, number: signal.Signals) -> int:
-        """To whatever serves a connection at present; the sshd that waits for new ones lives on. Returns how many."""
+        """Send a signal to every process that serves a connection, not to the sshd that waits; return their number."""
         assert self.sshd
         reached = 0
         for process in [process for process, parent in parents().items() if parent == self.sshd.pid]:
@@ -91,16 +91,22 @@ class Host:
 
     def stop(self) -> None:
         assert self.sshd
-        self.signal_sessions(signal.SIGKILL)  # first, while they can be told by their parent
+        self.signal_sessions(signal.SIGKILL)  # first, while their parent identifies them
         self.sshd.kill()
         self.sshd.wait()
+
+    def processes(self) -> list[int]:
+        """Return the processes that work in this host's home."""
+        return [pid for pid in parents() if working_folder(pid).startswith(str(self.home))]
+
+    def profilers(self) -> list[int]:
+        """Return the running profilers of this host, not those of other tests."""
+        return [pid for pid in self.processes() if b"onnxruntime_cpu.py" in command_of(pid)]
 
     def leftovers(self) -> list[str]:
         """Files in the home's cache, and processes that work in it."""
         for _ in range(40):  # what was killed a moment ago may still be there
-            found = [str(path) for path in self.home.glob(".cache/hwnas/**/*")] + [
-                str(pid) for pid in parents() if working_folder(pid).startswith(str(self.home))
-            ]
+            found = [*map(str, self.home.glob(".cache/hwnas/**/*")), *map(str, self.processes())]
             if not found:
                 break
             time.sleep(0.05)
@@ -298,7 +304,7 @@ def test_a_job_resumes_after_a_silent_connection(host: Host, folder: Path, monke
 
     def on_run(done: int) -> None:
         if done in (60, 700):
-            (new if done == 700 else old).update(p for p in parents() if b"onnxruntime_cpu.py" in command_of(p))
+            (new if done == 700 else old).update(host.profilers())
         stop(done)
 
     with connect(host.spec, folder) as connection:
