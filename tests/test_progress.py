@@ -1,4 +1,4 @@
-"""Progress in a log: few lines, the time left from where this use of a stage began."""
+"""Progress in a log: few lines, each with the time left, estimated from this run's own part of the stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hwnas import progress as module
 from hwnas.progress import Progress
 
 
-def test_a_log_gets_a_line_now_and_then_with_the_time_left(
+def test_a_log_gets_few_lines_with_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [0.0]

@@ -1,6 +1,4 @@
-"""The documentation: every block of every page does what it says, and the site is whole, works from disk and asks for
-nothing.
-"""
+"""Every block of every documentation page does what the page says; the site is complete and works from disk."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def times(page: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What a shell begins with; ``IMAGES`` is a folder of digits."""
+    """Yield the variables of the shell at the start; ``IMAGES`` is a folder of digits."""
     folder = tmp_path_factory.mktemp("warm")
     with warm_hwnas(folder) as found:
         done = shell(f'python "{ROOT}/tests/support/stand_ins/images.py" images 16', folder, found)
@@ -44,7 +42,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 
 @pytest.fixture(scope="module")
 def measured(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small table of this machine."""
+    """Profile this machine and return the path of the small table."""
     folder = tmp_path_factory.mktemp("measured")
     sizes = "--channels 4 --cells 1 --input 3x16x16 --rounds 24 --fit-networks 2 --report-networks 2"
     done = shell(f"hwnas profile {sizes} --accept-noise --out table.json", folder, variables)
@@ -58,7 +56,7 @@ def measured(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     [pytest.param(page, marks=pytest.mark.alone if times(page) else ()) for page in PAGES],
     ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
-def test_the_page_does_what_it_says(
+def test_a_page_does_what_it_says(
     page: Path, tmp_path: Path, variables: dict[str, str], request: pytest.FixtureRequest
 ) -> None:
     folder = tmp_path / "folder"
@@ -101,13 +99,13 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
         ("```python\nassert False\n```\n", "exit code 1"),
         ('```python title="a.py"\nx = 1\n```\n', "no command uses it"),
         ("<!-- as tested\n1 => 2\n-->\n```sh\ntrue\n```\n", "'1' is to be replaced"),
-        ("<!-- as tested\nskip\n-->\n```sh\ntrue\n```\n", "no rule of a test"),
+        ("<!-- as tested\nskip\n-->\n```sh\ntrue\n```\n", "unknown rule"),
         ("<!-- as tested\nnumbers vary\n-->\n", "without a block"),
         ("<!-- setup\nls\n-->\n", "looks like a set-up"),
         ("<!-- set-up\nfalse\n-->\n", "exit code 1"),
     ],
 )
-def test_nothing_escapes(reader: Reader, tmp_path: Path, text: str, word: str) -> None:
+def test_pages_that_break_a_rule_are_refused(reader: Reader, tmp_path: Path, text: str, word: str) -> None:
     with pytest.raises(PageError, match=word):
         reader.read(write(tmp_path, text))
 
@@ -118,7 +116,7 @@ def test_yaml_and_json_are_parsed(reader: Reader, tmp_path: Path) -> None:
             reader.read(write(tmp_path, text))
 
 
-def test_a_page_is_done_in_order_by_one_shell(reader: Reader, tmp_path: Path) -> None:
+def test_blocks_run_in_order_in_one_shell(reader: Reader, tmp_path: Path) -> None:
     reader.read(
         write(
             tmp_path,
@@ -134,7 +132,7 @@ def test_a_page_is_done_in_order_by_one_shell(reader: Reader, tmp_path: Path) ->
     assert (tmp_path / "folder/done").exists()
 
 
-def test_what_stands_for_what(reader: Reader) -> None:
+def test_shown_output_matches_printed_output(reader: Reader) -> None:
     table = ["a     b", "────  ──", "x  1.5 ms"]
     assert agrees(["a b", "─ ─", "x 1.5 ms"], table, False)
     assert not agrees(["a b", "─ ─", "x 1.6 ms"], table, False)
@@ -150,7 +148,7 @@ def test_what_stands_for_what(reader: Reader) -> None:
 
 
 def test_all_blocks_of_the_pages_are_found() -> None:
-    """By hand, without a parser: whatever line begins a fence."""
+    """Count the lines that begin with a fence, without a parser."""
     for page in PAGES:
         lines = [line.strip() for line in page.read_text(encoding="utf-8").splitlines()]
         blocks: list[Block] = [block for block in blocks_of(page) if block.language != "set-up"]
@@ -181,7 +179,7 @@ def test_the_site_has_every_page_and_no_hidden_comment(site: Path) -> None:
 @pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_site_in_a_browser(site: Path, tmp_path: Path, width: int) -> None:
-    """It opens from disk, fits the window, throws nothing, and asks for nothing but its own files."""
+    """The site opens from disk, fits the window, throws no error and requests only its own files."""
     program = find_chromium()
     assert program
     with Chromium(program, tmp_path / "profile") as browser:

@@ -1,4 +1,4 @@
-"""The pages about search methods: generated ones as the code is now, and the one by hand, whose example is run."""
+"""The generated pages of search methods are up to date; the example of the written one runs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ register_builtin()
 BLOCKS = dict(re.findall(r"```(\w+)[^\n]*\n(.*?)```", PAGE, re.DOTALL))
 
 
-def test_the_pages_are_those_of_the_code() -> None:
+def test_the_pages_are_up_to_date() -> None:
     assert method_pages.out_of_date(method_pages.pages()) == [], "run python -m tools.method_pages"
     assert {f"{method}.md" for method in METHODS} < {file.name for file in method_pages.FOLDER.iterdir()}
 
 
-def test_a_changed_a_missing_and_a_left_over_page_are_named(
+def test_changed_missing_and_stale_pages_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(method_pages, "FOLDER", tmp_path)
@@ -64,7 +64,7 @@ def test_every_link_leads_to_a_file() -> None:
             assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
-def test_settings_are_those_that_bases_give() -> None:
+def test_settings_include_those_of_base_recipes() -> None:
     """DrNAS as published, for NAS-Bench-201 and for CIFAR-10 in the DARTS space (the third column is ours)."""
     text = method_pages.pages()["drnas.md"]
     rows = {name: values.split(" | ") for name, values in re.findall(r"^\| `([\w.]+)` \| (.+) \|$", text, re.MULTILINE)}
@@ -83,7 +83,7 @@ def spread(mean: float, std: float | None) -> dict[str, float | None]:
 
 
 def summary() -> dict[str, Any]:
-    """What a benchmark of one method on one data set leaves, in the form of hwnas.benchmark.benchmark."""
+    """Return the summary of a benchmark of one method on one data set."""
     reference = {"accuracy": {"cifar10": spread(87.06, 12.5)}, "regret": {"cifar10": spread(7.31, 12.5)}}
     method = {
         "method": "gdas",
@@ -108,7 +108,7 @@ def summary() -> dict[str, Any]:
     }
 
 
-def test_what_was_measured_is_shown_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_measured_results_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method_pages, "SUMMARY", tmp_path / "summary.json")
     unmeasured = "Nothing has been measured yet"
     assert all(unmeasured in text for text in method_pages.pages().values())
@@ -126,7 +126,7 @@ def test_what_was_measured_is_shown_and_nothing_else(tmp_path: Path, monkeypatch
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The page's files in a folder of their own, which is the current one; what they register is forgotten again."""
+    """Write the files of the page to a new current folder; remove their registrations afterwards."""
     monkeypatch.setitem(CHOICES, "regulariser", dict(CHOICES["regulariser"]))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "beta_darts.py").write_text(BLOCKS["python"])
@@ -142,7 +142,7 @@ def make_search(recipe: str, changes: dict[str, Any]) -> Search:
 
 
 def logits_after_a_step(recipe: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits before and after a step of plain SGD of rate 1, halfway through the epochs."""
+    """Return the logits before and after a step of SGD of rate 1, halfway through the epochs."""
     changes = {
         "epochs": 3,
         "batch_size": 8,
@@ -160,7 +160,7 @@ def logits_after_a_step(recipe: str) -> tuple[np.ndarray, np.ndarray]:
     return before, search.targets[0].logits["cell"].detach().numpy()
 
 
-def test_the_examples_regulariser_is_in_the_logits_gradient(example: Path) -> None:
+def test_the_gradient_of_the_logits_contains_the_examples_regulariser(example: Path) -> None:
     load_plugin(example / "beta_darts.py")
     before, plain = logits_after_a_step("nasbench201/darts")
     same, regularised = logits_after_a_step("beta_darts.yaml")
@@ -170,7 +170,7 @@ def test_the_examples_regulariser_is_in_the_logits_gradient(example: Path) -> No
     np.testing.assert_allclose(plain - regularised, slope, rtol=1e-4, atol=1e-5)
 
 
-def test_what_the_page_names_is_there() -> None:
+def test_names_on_the_page_exist() -> None:
     search = make_search("short/darts", {})
     owners = {"step": search.current_step, "target": search.targets[0], "scorer": search.evaluator}
     for owner, name in set(re.findall(rf"`({'|'.join(owners)})\.(\w+)", PAGE)):

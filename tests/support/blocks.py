@@ -1,6 +1,6 @@
-"""The code blocks of a Markdown page, and running them as a reader does: in order, in one folder, by one shell.
+"""Parse the code blocks of a Markdown page and run them as a reader does: in order, in one folder, with one shell.
 
-docs/reference/pages.md says how a page is written; this file is what it describes.
+docs/reference/pages.md describes the rules of a page that are implemented here.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ NOISY_ATTEMPTS = 3  # a machine that is too noisy to time anything may be quiete
 
 
 class PageError(AssertionError):
-    """What is wrong with a page, and where."""
+    """A page breaks a rule or does not do what it says; the message begins with file and line."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A code block, or the set-up in a comment (language ``set-up``), and how the test runs it."""
+    """A code block, or the set-up in a comment (language ``set-up``), with the rules under which it is run."""
 
     place: str
     language: str
@@ -48,13 +48,13 @@ class Block:
     exit_codes: tuple[int, ...] = (0,)
 
     def shortened(self, command: str) -> str:
-        """A command with the replacements that stand in it."""
+        """Return a command after the replacements of the block."""
         for old, new in self.replaced:
             command = command.replace(old, new)
         return command
 
     def steps(self) -> Iterator[tuple[str, list[str] | None]]:
-        """Commands with what they print, which is None where the page does not show it."""
+        """Yield every command with the lines of output that the page shows, or None if it shows none."""
         if self.language in ("sh", "set-up"):
             yield self.text, None
             return
@@ -74,57 +74,57 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Every code block of a page, in order. Raises PageError for one that no rule covers."""
+    """Return the code blocks of a page in order. Raises PageError for a block that no rule covers."""
     blocks: list[Block] = []
-    told = ""  # what a comment says of the block that follows it
+    rules_text = ""  # the rules that a comment gives for the next block
     for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
         place = f"{page.relative_to(ROOT)}:{token.map[0] + 1}" if token.map else str(page)
         if token.type == "html_block" and (found := HIDDEN.fullmatch(token.content.strip())):
             if found[1] == "set-up":
                 blocks.append(Block(place, "set-up", found[2]))
             else:
-                told = found[2]
+                rules_text = found[2]
         elif token.type == "html_block" and re.match(r"<!-- (set|as)", token.content):
-            raise PageError(f"{place}: a comment that looks like a set-up, but is not written like one")
+            raise PageError(f"{place}: a comment that looks like a set-up, but is not spelled like one")
         elif token.type == "code_block":
             raise PageError(f"{place}: an indented block; put it between fences that name its language")
         elif token.type == "fence":
-            blocks.append(_block(place, token.info, token.content, told))
-            told = ""
-    if told:
-        raise PageError(f"{page.relative_to(ROOT)}: 'as tested' without a block behind it")
+            blocks.append(_block(place, token.info, token.content, rules_text))
+            rules_text = ""
+    if rules_text:
+        raise PageError(f"{page.relative_to(ROOT)}: 'as tested' without a block after it")
     return blocks
 
 
-def _block(place: str, info: str, text: str, told: str) -> Block:
+def _block(place: str, info: str, text: str, rules_text: str) -> Block:
     found = re.fullmatch(r'(\w+)(?: title="([\w./-]+)")?', info.strip())
     if not found or found[1] not in LANGUAGES:
         raise PageError(f'{place}: the fence says {info!r}, not one of {", ".join(LANGUAGES)} (title="FILE")')
-    rules = told.splitlines()
+    rules = rules_text.splitlines()
     replaced = tuple((old, new) for old, mark, new in (rule.partition(" => ") for rule in rules) if mark)
     if missing := [old for old, _ in replaced if old not in text]:
-        raise PageError(f"{place}: {missing[0]!r} is to be replaced, but does not stand there")
+        raise PageError(f"{place}: {missing[0]!r} is to be replaced, but the block does not contain it")
     if unknown := [rule for rule in rules if " => " not in rule and rule not in (NUMBERS_VARY, MAY_BREAK)]:
-        raise PageError(f"{place}: no rule of a test: {unknown[0]!r}")
+        raise PageError(f"{place}: unknown rule: {unknown[0]!r}")
     codes = (0, 1) if MAY_BREAK in rules else (0,)
     return Block(place, found[1], text, found[2] or "", replaced, NUMBERS_VARY in rules, codes)
 
 
 @dataclass
 class Reader:
-    """Somebody who does what a page says, in ``folder``; ``state`` holds the shell's variables between blocks.
+    """Follow a page in ``folder``. The file ``state`` keeps the shell's variables from block to block.
 
-    ``variables`` are those that the shell begins with.
+    ``variables`` are the environment variables at the start.
     """
 
     folder: Path
     state: Path
     variables: dict[str, str]
-    written: dict[str, str] = field(default_factory=dict)  # new files by name, and where they stand
+    written: dict[str, str] = field(default_factory=dict)  # files that the page creates, with the line of the block
     said: list[str] = field(default_factory=list)  # all commands
 
     def read(self, page: Path) -> None:
-        """Do all of a page. Raises PageError at the first block that does not do what it says."""
+        """Run all blocks of a page. Raises PageError at the first block that does not do what it says."""
         for block in blocks_of(page):
             self._do(block)
         for name, place in self.written.items():
@@ -147,7 +147,7 @@ class Reader:
             if not file.exists():
                 self.written[block.title.replace("-", "_")] = block.place
             file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a", encoding="utf-8") as opened:  # what a page adds to a file stands at its end
+            with file.open("a", encoding="utf-8") as opened:  # a second block with the same title continues the file
                 opened.write(block.text)
         elif block.language == "python":
             (self.folder / ".block.py").write_text(block.text, encoding="utf-8")
@@ -163,7 +163,7 @@ class Reader:
                     )
 
     def _run(self, block: Block, command: str) -> str:
-        """What a command prints on standard output."""
+        """Run a command and return its standard output."""
         keep = f"trap 'declare -px > {shlex.quote(str(self.state))}' EXIT\n"
         load = f"[ ! -e {shlex.quote(str(self.state))} ] || . {shlex.quote(str(self.state))}\n"
         done = shell(load + keep + command, self.folder, self.variables)
@@ -190,9 +190,9 @@ def shell(command: str, folder: Path, variables: dict[str, str]) -> subprocess.C
 
 @contextmanager
 def warm_hwnas(folder: Path) -> Iterator[dict[str, str]]:
-    """Variables with which the shell finds the hwnas and the Python of these tests, and the checkout, ``CHECKOUT``.
+    """Yield the variables with which the shell finds hwnas and Python of these tests, and the checkout, ``CHECKOUT``.
 
-    hwnas is a process that does one command after another without importing everything anew.
+    One process, which has imported hwnas already, forks for every command.
     """
     place, here = folder / "warm", ROOT / "tests/support/stand_ins/warm"
     path = os.pathsep.join([str(here), str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -216,10 +216,10 @@ def looks_like_commands(text: str) -> bool:
 
 
 def agrees(shown: list[str], printed: list[str], numbers_vary: bool) -> bool:
-    """Whether a page shows what was printed: … stands for anything, in a line or in place of lines.
+    """Return whether a page shows what was printed: … matches anything within a line, or any lines.
 
-    Columns are as wide as what is in them, so spaces and rules are compared as one each. Where numbers vary, any number
-    is like any other, and so is any architecture.
+    The width of columns depends on their content, so runs of spaces and of ─ are compared as one character. If numbers
+    vary, all numbers are equal, and so are all architectures.
     """
     pattern = ""
     for line in (normal(line, numbers_vary) for line in shown):

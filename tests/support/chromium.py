@@ -23,7 +23,7 @@ def find_chromium() -> str | None:
 
 
 class Chromium:
-    """Use it as a context. ``events`` are what the page reported: console lines, errors, requests."""
+    """A browser, used as a context manager. ``events`` are the page's console lines, errors and requests."""
 
     def __init__(self, program: str, profile: Path) -> None:
         to_browser, self._write = os.pipe()
@@ -93,7 +93,7 @@ class Chromium:
         return message
 
     def open(self, page: Path, width: int, height: int = 900, media: dict[str, str] | None = None) -> None:
-        """Load a page from disk in a window of that size, and wait until it has loaded."""
+        """Load a page from disk in a window of this size and wait until it has loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": k, "value": v} for k, v in (media or {}).items()])
         self.events.clear()
@@ -107,7 +107,7 @@ class Chromium:
         return result["result"].get("value")
 
     def middle(self, selector: str) -> tuple[float, float]:
-        """Where in the window the middle of an element is, once it has been brought there."""
+        """Scroll an element into view and return the position of its centre in the window."""
         x, y = self.evaluate(
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
@@ -117,7 +117,7 @@ class Chromium:
 
     def hover(self, selector: str) -> None:
         x, y = self.middle(selector)
-        # The scroll that brought it there is told to the page with the next frame.
+        # The page learns of the scroll with the next frame.
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
@@ -135,12 +135,12 @@ class Chromium:
             )  # fmt: skip
 
     def screenshot(self, file: Path) -> None:
-        """Of the whole page."""
+        """Save a picture of the whole page."""
         image = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(image["data"]))
 
     def complaints(self) -> list[dict[str, Any]]:
-        """Errors that the page threw or the console shows, and what the browser holds against the page."""
+        """Return exceptions of the page, lines in its console and entries in the browser's log."""
         self.evaluate("new Promise(done => setTimeout(done, 50))")
         return [
             event for event in self.events
@@ -148,7 +148,7 @@ class Chromium:
         ]  # fmt: skip
 
     def requests(self) -> list[str]:
-        """Addresses that were asked for, the page's own file apart."""
+        """Return the requested addresses except that of the page itself."""
         return [
             event["params"]["request"]["url"] for event in self.events
             if event.get("method") == "Network.requestWillBeSent" and event["params"].get("type") != "Document"

@@ -20,7 +20,7 @@ CIFAR = NB201.setting("cifar")
 
 
 def made_up_device(seed: int, dead_edges_are_free: bool = False, usual: tuple[float, ...] = (2, 5, 15, 3)) -> Array:
-    """Edge costs [F] in ms: each operation costs about the same on all edges, in relations that vary by device."""
+    """Return edge costs [F] in ms. An operation costs about the same on all edges; their ratios vary by device."""
     generator = np.random.default_rng(seed)
     ops = np.array(usual) * generator.lognormal(0, 0.25, size=4) / 10
     cost = ops * generator.lognormal(0, 0.1, size=(6, 4))

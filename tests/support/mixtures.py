@@ -21,7 +21,7 @@ ODD = {
 def step_of(
     net: nn.Module, weights: dict[str, Tensor], drop: bool, size: tuple[int, int] = (15, 17)
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss of a batch and the gradient of the mixture's weights; those of the parameters stay in the network."""
+    """Return the loss of a batch and the gradient of the mixture's weights. Parameters keep theirs in ``grad``."""
     images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     mine = {kind: w.clone().requires_grad_() for kind, w in weights.items()}
     dropping = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if drop else None

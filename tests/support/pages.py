@@ -28,7 +28,7 @@ def report(run: Run, *folders: Path, out: Path) -> dict[str, Any]:
 
 
 class Page(HTMLParser):
-    """The tags of a page with their attributes, and its text."""
+    """A parsed page: its tags with their attributes, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ Files = dict[str, bytes]
 
 
 def files_in(folder: Path) -> Files:
-    """Every file below, hidden ones too."""
+    """Return the content of every file below a folder by its path, hidden files included."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
@@ -29,21 +29,21 @@ def record_of(folder: Path, name: str = "cpu") -> dict[str, Any]:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    """Give the shelf's one record other contents, in the index too."""
+    """Change fields of the shelf's only record, in the index too."""
     record = record_of(folder) | changes
     (folder / "records" / "cpu.json").write_text(json.dumps(record))
     (folder / "index.json").write_text(json.dumps({"format": "hwnas-shelf", "version": 1, "records": [record]}))
 
 
 def rehash(folder: Path, data: bytes) -> None:
-    """Put any bytes in the table's place, with a record that states them as they are."""
+    """Replace the table with other bytes and correct size and hash in the record."""
     digest = hashlib.sha256(data).hexdigest()
     (folder / "tables" / f"{digest}.json").write_bytes(data)
     rewrite(folder, file_sha256=digest, file_bytes=len(data))
 
 
 def refuses_pull(run: Run, address: object, tmp_path: Path, *words: str) -> None:
-    """One clear line, and nothing is written anywhere."""
+    """Check that a pull ends with one error line and writes nothing."""
     before = files_in(tmp_path)
     assert_one_clear_line(run("table", "pull", "cpu", address, "--out", tmp_path / "got" / "cpu.json"), *words)
     assert files_in(tmp_path) == before
@@ -66,7 +66,7 @@ for pair in sys.argv[2:]:
 
 
 def push_at_once(address: str, *lots: list[str]) -> list[list[str]]:
-    """One process a lot of ``file=name``, let go at the same moment; what each said of its pushes."""
+    """Start one process for each list of ``file=name`` at the same moment; return what each printed of its pushes."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PUSHER, address, *lot],

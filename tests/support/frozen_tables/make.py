@@ -1,5 +1,5 @@
-"""How v1.json and v2.json were made: once, by the writer of their time. They never change: a table that was written
-must be read for ever. A new version of the format gets a file of its own beside them.
+"""Write v1.json and v2.json. They were written once, by the code of their time, and never change, because every table
+that was ever written must remain readable. A new version of the format gets a file of its own.
 
     python tests/support/frozen_tables/make.py FOLDER
 """

@@ -1,4 +1,4 @@
-"""Somebody's images: ``python images.py FOLDER SIZE`` writes handwritten digits as FOLDER/{train,test}/CLASS/*.png."""
+"""Write handwritten digits as FOLDER/{train,test}/CLASS/*.png: ``python images.py FOLDER SIZE``."""
 
 from __future__ import annotations
 
