@@ -14,18 +14,18 @@ from hwnas.recipe import Compute
 CPU = torch.device("cpu")
 
 
-def choose_device(asked: Compute) -> torch.device:
+def choose_device(requested: Compute) -> torch.device:
     """Return the device for a recipe's ``compute``; ``auto`` is a GPU where torch can use one.
 
     Each of several processes gets its own GPU. Raises HwnasError for cuda where there is none.
     """
     available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
+    if requested == "cuda" and not available:
         raise HwnasError(
             "torch can use no CUDA GPU here",
             "leave out --compute, or install a driver and a torch that is built for it",
         )
-    return torch.device("cuda", torch.cuda.current_device()) if available and asked != "cpu" else CPU
+    return torch.device("cuda", torch.cuda.current_device()) if available and requested != "cpu" else CPU
 
 
 def describe(device: torch.device) -> str:

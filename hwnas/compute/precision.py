@@ -30,17 +30,17 @@ def bfloat16_flag(cpu_info: Path = CPU_INFO) -> str | None:
     return next((flag for flag in BFLOAT16_FLAGS if flag in flags), None)
 
 
-def choose_precision(asked: Precision, device: torch.device = CPU) -> tuple[str, str]:
+def choose_precision(requested: Precision, device: torch.device = CPU) -> tuple[str, str]:
     """Return float32, tf32 or bfloat16 for a recipe's ``precision``, and the reason.
 
     ``auto`` is bfloat16 where the device multiplies it. Raises HwnasError for tf32 on a CPU: it is how GPUs multiply
     float32 faster, with 10 bits of the fraction.
     """
     on_gpu = device.type == "cuda"
-    if asked == "tf32" and not on_gpu:
+    if requested == "tf32" and not on_gpu:
         raise HwnasError("precision tf32 needs a GPU", "use float32, bfloat16 or auto")
-    if asked != "auto":
-        return asked, "as asked"
+    if requested != "auto":
+        return requested, "as requested"
     if on_gpu:
         known = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "the GPU multiplies it") if known else ("float32", "the GPU does not multiply bfloat16")

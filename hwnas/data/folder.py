@@ -144,12 +144,12 @@ def _fit(spec: str, options: dict[str, str], first: Path, repeat_grey: bool) -> 
     return Fit(height, width)
 
 
-def _streamed(spec: str, asked: str | None, train: int, validation: int, fit: Fit, progress: Progress) -> bool:
+def _streamed(spec: str, requested: str | None, train: int, validation: int, fit: Fit, progress: Progress) -> bool:
     """Return True, and log it, if the images are streamed: decoded on access instead of kept in memory."""
     size, memory = (train + validation) * 3 * fit.height * fit.width, memory_bytes()
-    if asked == "no" or (asked is None and size <= SHARE_OF_MEMORY * memory):
+    if requested == "no" or (requested is None and size <= SHARE_OF_MEMORY * memory):
         return False
-    why = "as requested" if asked else f"in memory they would take {size / 1e9:.3g} of {memory / 1e9:.3g} GB"
+    why = "as requested" if requested else f"in memory they would take {size / 1e9:.3g} of {memory / 1e9:.3g} GB"
     sampled = f"; mean and standard deviation are computed from {SAMPLED:,} training images" if train > SAMPLED else ""
     progress.log(f"{spec}: images are decoded when needed ({why}){sampled}")
     return True

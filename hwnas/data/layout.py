@@ -47,7 +47,7 @@ class Listing:
 
 
 def find_splits(root: Path) -> tuple[dict[SplitName, Path], LeftOut]:
-    """Return the folders of the splits in ``root``, and what is left out beside them.
+    """Return the folders of the splits in ``root``, and what is left out.
 
     Without folders of splits, ``root`` itself is the train split. Raises HwnasError for two folders of one split, and
     for other splits without a train split.
@@ -89,7 +89,7 @@ def list_images(folder: Path, expected: tuple[str, ...] | None = None) -> Listin
 
 
 def _holds_folders(folder: Path) -> bool:
-    """Return True for a folder that holds folders and no images; a folder ``train`` may hold images beside them."""
+    """Return True for a folder that holds folders and no images; a folder ``train`` may hold images, too."""
     folders, images = _read_folder(folder, LeftOut())
     return bool(folders) and (not images or folder.name == "train")
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from hwnas.cost.build import build_metrics
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.runs.folder import MANIFEST, METRICS, SUMMARY, table_file
+from hwnas.runs.folder import MANIFEST, SUMMARY, table_file
+from hwnas.runs.records import read_epochs, read_summary
 from hwnas.runs.schema import DeviceTiming, Manifest, Summary, SummaryRow
 from hwnas.runs.sizes import read_sizes
-from hwnas.search.epoch_row import EpochRow
+from hwnas.search.epoch_row import METRICS, EpochRow
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
 from hwnas.spaces.space_copy import space_of_run
 from hwnas.tables.io import read_table
@@ -90,10 +89,10 @@ def read_run(folder: Path) -> RunContent:
             raise HwnasError(f"{folder} holds no finished search: it has no {name}", fix)
     raw = read_json(folder / MANIFEST, fix)
     manifest = validate(Manifest, raw, folder / MANIFEST, fix)
-    summary = validate(Summary, read_json(folder / SUMMARY, fix), folder / SUMMARY, fix)
+    summary = read_summary(folder, fix)
     space = space_of_run(raw, manifest.space, folder)
     sized = read_sizes(space, manifest.setting, folder / MANIFEST, fix)
-    epochs = _read_epochs(folder / METRICS, manifest, space, fix)
+    epochs = _read_epochs(folder, manifest, space, fix)
     stopped = all(epoch.stopped for epoch in epochs[-len(summary.targets) :])
     targets = []
     for row in summary.targets:
@@ -123,30 +122,17 @@ def _read_tables(folder: Path, manifest: Manifest, targets: list[Target], fix: s
     return tables
 
 
-def _read_epochs(path: Path, manifest: Manifest, space: SearchSpace, fix: str) -> list[EpochRow]:
-    """Read ``metrics.jsonl``; rows of older runs get the id of their target."""
+def _read_epochs(folder: Path, manifest: Manifest, space: SearchSpace, fix: str) -> list[EpochRow]:
+    """Read ``metrics.jsonl``, whose probabilities must be of ``space``; rows of older runs get their target's id."""
     shapes = {kind: (len(cell.edges), len(space.operations)) for kind, cell in space.cells.items()}
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        raise HwnasError(f"{path} does not exist", fix) from None
     epochs = []
-    for number, line in enumerate(lines, start=1):
-        source = f"line {number} of {path}"
-        epoch = validate(EpochRow, _parse_line(line, source, fix), source, fix)
+    for number, epoch in enumerate(read_epochs(folder, fix), start=1):
         if epoch.probabilities is not None:
             found = {kind: (len(p), *{len(row) for row in p}) for kind, p in epoch.probabilities.items()}
             if found != shapes:
+                source = f"line {number} of {folder / METRICS}"
                 raise HwnasError(f"{source} has probabilities that are not of space {space.name}", fix)
         if not epoch.target:
             epoch = epoch.model_copy(update={"target": manifest.target_id(epoch.device, epoch.budget)})
         epochs.append(epoch)
     return epochs
-
-
-def _parse_line(line: bytes, source: str, fix: str) -> Any:
-    """Parse a row; NaN and infinities, which a diverged search writes, become None."""
-    try:
-        return json.loads(line, parse_constant=lambda _: None)
-    except (ValueError, RecursionError) as error:
-        raise HwnasError(f"{source} is cut off or no JSON ({error})", fix) from None

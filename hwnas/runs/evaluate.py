@@ -66,7 +66,7 @@ def _evaluate(network: SavedNetwork, data: ImageData, split: str) -> EvaluationR
 
 
 def _functions(network: SavedNetwork) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Return a function images -> scores for each of RUNTIME_NAMES that the network is there for."""
+    """Return a function images -> scores for each of RUNTIME_NAMES in which the network exists."""
     functions: dict[str, Callable[[Tensor], Tensor]] = {"onnx": onnx_network(network.onnx_file())}
     if network.onnx_file(INT8).exists():
         functions["int8"] = onnx_network(network.onnx_file(INT8))

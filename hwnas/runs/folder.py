@@ -9,7 +9,6 @@ from hwnas.budgets.text import names_devices
 
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
-METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.pt"
 PROFILE = "profile"
 PICTURES = ("targets.png", "search.png")

@@ -6,18 +6,16 @@ DIR/search.png    E[C] / B and lambda over the epochs, a line for each target an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.files import read_json
 from hwnas.plotting import can_draw, colours_and_dashes, colours_and_markers, save, style, without_frame
-from hwnas.runs.folder import METRICS, PICTURES, SUMMARY
-from hwnas.runs.schema import Summary, SummaryRow
-from hwnas.search.epoch_row import EpochRow, Number
-from hwnas.validation import validate
+from hwnas.runs.folder import PICTURES
+from hwnas.runs.records import read_epochs, read_summary
+from hwnas.runs.schema import SummaryRow
+from hwnas.search.epoch_row import METRICS, EpochRow, Number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,15 +90,11 @@ def draw_run(folder: Path, log: Callable[[str], None] = lambda line: None) -> No
     """
     if not can_draw(log):
         return
-    file, fix = folder / SUMMARY, f"search again with --out {folder}"
-    summary = validate(Summary, read_json(file, fix), file, fix)
+    fix = f"search again with --out {folder}"
     targets_file, search_file = (folder / name for name in PICTURES)
-    draw_targets(networks_by_device(summary.targets), targets_file)
-    metrics = folder / METRICS
-    if metrics.exists():
-        lines = metrics.read_text(encoding="utf-8").splitlines()
-        rows = [validate(EpochRow, json.loads(line), metrics, fix) for line in lines]
-        draw_search(limit_histories(rows), search_file)
+    draw_targets(networks_by_device(read_summary(folder, fix).targets), targets_file)
+    if (folder / METRICS).exists():
+        draw_search(limit_histories(read_epochs(folder, fix)), search_file)
 
 
 def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], out: Path) -> None:

@@ -13,16 +13,15 @@ from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
-from hwnas.files import read_json
 from hwnas.runs.derived import SavedNetwork
-from hwnas.runs.folder import CHECKPOINT, MANIFEST, table_file
+from hwnas.runs.folder import CHECKPOINT, table_file
 from hwnas.runs.read import read_networks
+from hwnas.runs.records import read_manifest
 from hwnas.runs.schema import Manifest
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.training.checkpoint import Checkpoint
-from hwnas.validation import validate
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabili
         raise HwnasError(f"{folder} is a search for several devices ({names})", "name the folder of one network in it")
     run, sized = networks[0].folder.parent, networks[0].sized
     fix = f"run the search again: 'hwnas search --out {run}'"
-    manifest = validate(Manifest, read_json(run / MANIFEST, fix), run / MANIFEST, fix)
+    manifest = read_manifest(run, fix)
     targets = _read_targets(networks, run, manifest, fix)
     costs: Mapping[str, CostFunction]
     if by_device or joint:

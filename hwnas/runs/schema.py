@@ -12,7 +12,7 @@ Accuracies are shares from 0 to 1, latencies are in milliseconds.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -47,7 +47,7 @@ class SearchInputs(Record):
     """Everything that decides what a search computes; ``Manifest.digest`` is the hash of this.
 
     ``tables`` are the hashes of the latency tables by device name, ``plugin`` the hash of the user's Python file,
-    ``space_definition`` the hash and the place of a user's own space.
+    ``space_definition`` the hash and the location of a user's own space.
     """
 
     space: str
@@ -107,7 +107,7 @@ class TrainingResult(Record):
     recipe: str
     settings: dict[str, Any]
     epochs: int
-    exported: str
+    exported: Literal["last", "best"]
     best_epoch: int
     stopped: str
 

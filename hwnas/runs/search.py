@@ -20,11 +20,12 @@ from hwnas.runs.folder import PROFILE, SUMMARY, table_file
 from hwnas.runs.manifest import describe_run, write_manifest
 from hwnas.runs.plots import draw_run
 from hwnas.runs.read import fit_to_data
+from hwnas.runs.records import read_summary
 from hwnas.runs.request import SearchRequest, build_objectives
 from hwnas.runs.schema import Manifest, Summary, SummaryRow
 from hwnas.runs.select import select_architecture
 from hwnas.runs.verify import verify_run
-from hwnas.runs.write import read_summary, write_network
+from hwnas.runs.write import write_network
 from hwnas.search.methods import register_builtin
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
@@ -120,4 +121,4 @@ def _summarise(
     draw_run(folder, progress.log)
     if request.verify:
         verify_run(folder, None, progress)
-    return read_summary(folder).targets
+    return read_summary(folder, f"search again with --out {folder}").targets

@@ -92,7 +92,7 @@ class _Candidates:
         return {metric: bound for metric, bound in self.target.budget.limits.items() if metric in self.table_of}
 
     def propose(self, bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
-        """Return what the method prefers within the target's limits, with ``bounds`` in place of those on latency."""
+        """Return the method's choice within the target's limits, with ``bounds`` in place of those on latency."""
         search, costs = self.search, self.target.objective.costs
         within = dict(self.target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
         found = search.propose(self.target, within, excluded)

@@ -22,24 +22,23 @@ from hwnas.export.network import (
     save_weights,
 )
 from hwnas.export.quantize import quantize_network
-from hwnas.files import read_json, sha256_of_file, write_json
+from hwnas.files import sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.runs.derived import DerivedNetwork
 from hwnas.runs.folder import ARCHITECTURE, QUANTIZATION, SUMMARY, WEIGHTS
 from hwnas.runs.plots import draw_run
+from hwnas.runs.records import read_summary
 from hwnas.runs.schema import (
     ArchitectureFile,
     Int8Result,
     Limits,
     NetworkRow,
     Parity,
-    Summary,
     SummaryRow,
     TimedNetwork,
 )
 from hwnas.runtimes.int8 import INT8
 from hwnas.runtimes.registry import RUNTIMES
-from hwnas.validation import validate
 
 Costs = Mapping[str, float]
 
@@ -176,7 +175,7 @@ def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork], log: Ca
     file = run / SUMMARY
     if not file.exists():
         return
-    summary = read_summary(run)
+    summary = read_summary(run, f"search again with --out {run}")
     changes = {(row.device, row.budget): row.to_json() for row in rows}
     targets = [
         SummaryRow.model_validate(target.to_json() | changes.get((target.device, target.budget), {}))
@@ -184,10 +183,3 @@ def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork], log: Ca
     ]
     write_json(file, summary.model_copy(update={"targets": targets}).to_json())
     draw_run(run, log)
-
-
-def read_summary(run: Path) -> Summary:
-    """Read ``summary.json``. Raises HwnasError when it is missing or incomplete."""
-    file = run / SUMMARY
-    fix = f"search again with --out {run}"
-    return validate(Summary, read_json(file, fix), file, fix)

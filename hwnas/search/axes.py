@@ -80,7 +80,7 @@ class LearningStep(Protocol):
         """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images."""
 
     def penalty(self, target: TargetState, draw: Draw) -> Tensor:
-        """Return what the logits' loss has besides the task: budgets, resources and regulariser."""
+        """Return the logits' loss without the task: budgets, resources and regulariser."""
 
     def loss(self, target: TargetState) -> tuple[Tensor, BatchResult]:
         """Return task plus penalty on the weights' batch, and the batch's result."""
@@ -89,7 +89,7 @@ class LearningStep(Protocol):
         """Return the task's loss on the weights' batch."""
 
     def logits_loss(self, target: TargetState, frozen: bool = True) -> tuple[Tensor, Tensor]:
-        """Return task and penalty on the logits' batch; ``frozen``: no gradient of the weights will be asked for."""
+        """Return task and penalty on the logits' batch; ``frozen``: no gradient of the weights will be computed."""
 
     def weights_step(self, target: TargetState) -> BatchResult:
         """Take one step of the weights with a draw of the target's distribution."""

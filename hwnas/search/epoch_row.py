@@ -7,6 +7,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from hwnas.budgets.text import names_devices
 from hwnas.validation import Record
 
+METRICS = "metrics.jsonl"
 Number = float | None  # NaN, which a diverged search writes, is read as None
 
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hwnas.files import append_lines
-from hwnas.search.epoch_row import EpochRow
+from hwnas.progress import OnProgress
+from hwnas.search.epoch_row import METRICS, EpochRow
 from hwnas.search.search import Search
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.step_profile import StepProfile
-
-OnProgress = Callable[[str, int, int], None]  # stage, steps done, steps in all
-METRICS = "metrics.jsonl"
 
 
 def run_to_end(
@@ -26,8 +24,8 @@ def run_to_end(
 ) -> None:
     """Take all remaining steps of a search, from the checkpoint in ``folder`` if there is one.
 
-    ``metrics.jsonl`` gets a line an epoch and target, which ``on_row`` gets as well. Of several processes rank 0 alone
-    reads and writes. ``profile`` measures some steps and changes nothing.
+    ``metrics.jsonl`` gets a line an epoch and target, which ``on_row`` gets as well. With several processes only rank
+    0 reads and writes. ``profile`` measures some steps and changes nothing.
     """
     checkpoint, writes = Checkpoint(folder / "checkpoint.pt", digest), search.processes.is_rank_zero
     resume(search, checkpoint, search.processes)

@@ -85,7 +85,7 @@ class Step:
         """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images.
 
         ``generator`` gives the random numbers of drop path, which only the weights' batches use. ``frozen`` says that
-        no gradient of the supernet's weights will be asked for. Each of several processes runs its share of the batch;
+        no gradient of the supernet's weights will be computed. Each of several processes runs its share of the batch;
         the value of the loss is the whole batch's, its gradient the share's.
         """
         batches = self.batches[subset]

@@ -67,11 +67,11 @@ class SupernetState:
         return images.to(self.weights.parameters[0].dtype).contiguous(memory_format=self.layout)
 
     def scores(self, images: Tensor, running: Running, drop: DropPath | None, frozen: bool) -> Tensor:
-        """Return the class scores of a batch; ``frozen``: no gradient of the weights will be asked for."""
+        """Return the class scores of a batch; ``frozen``: no gradient of the weights will be computed."""
         return self.passes(images, *running, drop, frozen).to(images.dtype)
 
     def own_gradient(self, gradient: Tensor) -> Tensor:
-        """Return a gradient in memory of its own: recorded passes write all theirs into the same place."""
+        """Return a gradient in memory of its own: recorded passes write into the same memory each time."""
         return gradient.clone() if self.passes.enabled else gradient
 
     def widen(self, partial_channels: int, generator: torch.Generator) -> None:

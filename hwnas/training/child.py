@@ -20,6 +20,7 @@ from hwnas.files import sha256_of, write_text
 from hwnas.networks.auxiliary import auxiliary_head
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.drop_path import DropPath, drop_path
+from hwnas.progress import OnProgress
 from hwnas.training.augment import cutout
 from hwnas.training.batches import Batches, EpochSums, set_up_numerics
 from hwnas.training.checkpoint import Checkpoint, resume
@@ -30,7 +31,6 @@ from hwnas.training.recipe import Training
 from hwnas.training.training_row import TrainingRow
 
 HISTORY = "training.jsonl"
-OnProgress = Callable[[str, int, int], None]  # stage, steps done, steps in all
 OnEpoch = Callable[[TrainingRow], None]
 Weights = dict[str, Tensor]
 
@@ -229,10 +229,10 @@ def train_child(
 ) -> Trained:
     """Train ``child`` in place; the test images are not read. ``start`` names the weights it starts from (a hash).
 
-    At the end ``child`` is on the CPU and holds the weights that the recipe keeps, last or best, averaged where it says
-    so. Checkpoints in ``folder`` let the same call resume after an interruption and end in the same weights. The
+    At the end ``child`` is on the CPU and holds the weights that the recipe keeps: last or best, averaged with ``ema``.
+    Checkpoints in ``folder`` let the same call resume after an interruption and end in the same weights. The
     folder's ``training.jsonl`` gets a line an epoch, which ``on_epoch`` gets as well; its ``loss`` includes label
-    smoothing and the auxiliary loss. Of several processes rank 0 alone reads and writes.
+    smoothing and the auxiliary loss. With several processes only rank 0 reads and writes.
 
     Raises HwnasError where the checkpoint is damaged or of another training, or the loss is not finite.
     """

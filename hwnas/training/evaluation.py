@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwnas.data import ImageData, Split
-from hwnas.files import atomic_path
 from hwnas.training.processes import SINGLE_PROCESS, Processes
 
 RECALIBRATION_BATCHES = 20
@@ -99,17 +95,3 @@ def calibration_error(scores: NDArray[np.float32], targets: NDArray[np.int64], b
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(scores))
-
-
-def write_confusion(path: Path, labels: Sequence[str], rows: Sequence[dict[str, Any]], runtimes: Sequence[str]) -> None:
-    """Write confusion matrices as CSV: one line a network, runtime and true class, one column a predicted class.
-
-    A row may lack some of the ``runtimes``.
-    """
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["device", "budget", "runtime", "class", *labels])
-        for row in rows:
-            for runtime in (name for name in runtimes if f"{name}_confusion" in row):
-                for label, counts in zip(labels, row[f"{runtime}_confusion"], strict=True):
-                    writer.writerow([row["device"], row["budget"], runtime, label, *counts])

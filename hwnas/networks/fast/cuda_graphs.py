@@ -38,7 +38,7 @@ class GraphReplay:
         drop: DropPath | None,
         frozen: bool,
     ) -> Tensor:
-        """Return the scores of a batch. With ``frozen`` no gradient of the supernet's weights may be asked for."""
+        """Return the scores of a batch. With ``frozen`` no gradient of the supernet's weights may be computed."""
         if self.enabled and not instances:
             mixture = {kind: mixed.on(images.device) for kind, mixed in mixture.items()}
             key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())

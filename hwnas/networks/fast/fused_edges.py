@@ -118,8 +118,8 @@ def _output(columns: list[Layers], x: Tensor, first_outputs: dict[str, Tensor], 
                 first_outputs[name] = layer(x)
             x = first_outputs[name]
         else:
-            behind_norm = isinstance(layer, nn.ReLU) and isinstance(columns[depth - 1][0], nn.BatchNorm2d)
-            x = F.relu_(x) if behind_norm else layer(x)  # norms do not need their output for the gradient
+            after_norm = isinstance(layer, nn.ReLU) and isinstance(columns[depth - 1][0], nn.BatchNorm2d)
+            x = F.relu_(x) if after_norm else layer(x)  # norms do not need their output for the gradient
     return x
 
 
@@ -131,9 +131,9 @@ def _convolved(column: Sequence[Any], x: Tensor, groups: int) -> Tensor:
     return F.conv2d(x, weight, None, first.stride, first.padding, first.dilation, groups)
 
 
-def _dilated(conv: DilatedDepthwise, x: Tensor, first_outputs: dict[str, Tensor], behind: str) -> Tensor:
-    """Apply a dilated convolution to x, the output of layer ``behind``; convolutions that read x share its grids."""
-    name = f"grids {conv.stride} {conv.dilation} {behind}"
+def _dilated(conv: DilatedDepthwise, x: Tensor, first_outputs: dict[str, Tensor], before: str) -> Tensor:
+    """Apply a dilated convolution to x, the output of layer ``before``; convolutions that read x share its grids."""
+    name = f"grids {conv.stride} {conv.dilation} {before}"
     grids = first_outputs[name] if name in first_outputs else conv.grids(x)
     if grids is None:
         return conv(x)

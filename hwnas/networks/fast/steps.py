@@ -28,7 +28,7 @@ class FirstOutputs:
 
 @dataclass(frozen=True)
 class Steps:
-    """A module as its ``first`` layer if that has no parameters, the layers behind, and the batch norm at its end.
+    """A module as its ``first`` layer if that has no parameters, the layers after it, and the batch norm at its end.
 
     ``blocks`` is the whole module if the kernels can run all of its layers, ``layers`` if edges can be fused; modules
     of one ``kind`` differ only in their parameters.

@@ -48,7 +48,7 @@ class GradientSource:
 def through_norm(
     weight: Tensor | float, mean: Tensor, rstd: Tensor, slope: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a, b and c of the gradient before a batch norm weighted by ``weight``, from ``slopes`` behind it."""
+    """Return a, b and c of the gradient before a batch norm weighted by ``weight``, from the ``slopes`` after it."""
     a = weight * rstd
     b = -a * rstd * rstd * slope[..., 1, :] / count
     return a, b, -a * slope[..., 0, :] / count - b * mean

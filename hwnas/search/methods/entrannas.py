@@ -63,7 +63,7 @@ class EngineTransit:
     on_host: ClassVar[bool] = True
 
     def __call__(self, supernet: Supernet, distribution: Distribution, draw: Draw) -> Running:
-        transit, places = {}, {}
+        transit, engines = {}, {}
         log_probability = distribution.log_probability()
         for kind, weights in draw.mixture.items():
             active = draw.support[kind] if draw.support else self._strongest(distribution, kind, log_probability[kind])
@@ -71,8 +71,8 @@ class EngineTransit:
             parts = [i for i, p in enumerate(supernet.network.parts) if isinstance(p, CellInstance) and p.kind == kind]
             number = min(self.engines, len(parts))
             for n in range(number):
-                places[parts[(2 * n + 1) * len(parts) // (2 * number)]] = mixed_of(distribution, draw, kind)
-        return transit, places
+                engines[parts[(2 * n + 1) * len(parts) // (2 * number)]] = mixed_of(distribution, draw, kind)
+        return transit, engines
 
     def _strongest(self, distribution: Distribution, kind: str, logs: NDArray[np.float64]) -> list[list[int]]:
         """Return the derived operation of every edge, as in DARTS."""
