@@ -36,7 +36,7 @@ class NaiveSupernet(nn.Module):
         instances: Mapping[int, Mixed] | None = None,
         drop: DropPath | None = None,
     ) -> Tensor:
-        """Of ``mixture`` and ``instances`` only the weights count."""
+        """Run the supernet; only the weights of each ``Mixed`` are used."""
         values = {-1: x.contiguous()}
         for index, (part, module) in enumerate(zip(self.network.parts, self.supernet.parts, strict=True)):
             inputs = [values[source] for source in part.inputs]

@@ -1,7 +1,7 @@
-"""What mkdocs does beside its own: pages from outside docs/, the command line's reference, links for both places.
+"""Hooks of mkdocs: pages from outside docs/, the reference of the command line, and links that work on disk and site.
 
-On disk a page's links lead to files of the checkout. On the site they lead to the pages made of them; what is no page,
-such as a source file, stays a name.
+On disk a page's links lead to files of the checkout. On the site they lead to the pages made from these files; a link to
+any other file, such as a source file, becomes plain text.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
         text, target, anchor = found.groups()
         file = Path(os.path.normpath(here / target))
         if not file.is_relative_to(ROOT) or not file.exists():
-            return found[0]  # which the strict build names
+            return found[0]  # the strict build reports it
         source = file.relative_to(ROOT).as_posix()
         site = OUTSIDE.get(source, source.removeprefix("docs/") if source.startswith("docs/") else None)
         if site is None or not files.get_file_from_path(site):
@@ -57,7 +57,7 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
 
 def command_line() -> str:
-    """Every command with its options, as ``typer utils docs`` writes them."""
+    """Return every command with its options, as ``typer utils docs`` writes them."""
     import typer
     from typer.cli import get_docs_for_click
 
@@ -70,7 +70,7 @@ def command_line() -> str:
 
 
 def summarise(command: Any) -> None:
-    """Let every command's first paragraph be its summary, which otherwise is cut off."""
+    """Set every command's summary to its whole first paragraph, which otherwise is cut off."""
     for inner in getattr(command, "commands", {}).values():
         inner.short_help = (inner.help or "").partition("\n\n")[0]
         summarise(inner)

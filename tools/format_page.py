@@ -1,7 +1,7 @@
-"""The format as other programs read it: its JSON Schema, and the rows that the page about it (FORMAT.md) must have.
+"""Generate the JSON Schema of latency tables, and the types that the field tables of FORMAT.md must state.
 
-Both come from the models in schema.py. After a change there, ``python -m tools.format_page`` writes the schema
-anew, and a test names the rows of the page that no longer fit.
+Both come from the models in hwnas/tables/schema.py. After a change there run ``python -m tools.format_page``, which
+writes the schema; a test names the rows of the page that no longer match.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from hwnas.tables.schema import SCHEMA_FILE, LatencyTable
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a table's file, the hash included."""
+    """Return the JSON Schema (draft 2020-12) of a table's file, including its hash."""
     schema = LatencyTable.model_json_schema()
     schema["properties"]["sha256"] = {"title": "Sha256", "type": "string", "pattern": "^[0-9a-f]{64}$"}
-    # What has a default in Python must stand in the file all the same, where the reader asks for it.
+    # The reader requires these fields although the models have defaults for them.
     schema["required"] = ["format", "version", *schema["required"], "sha256"]
     schema["if"] = {"properties": {"version": {"const": 1}}}
     schema["then"] = {"properties": {"edge_costs": {"maxProperties": 0}}}
@@ -28,7 +28,7 @@ def schema_text() -> str:
 
 
 def field_rows() -> dict[str, dict[str, str]]:
-    """How the page words the type of every field of every model: ``{"Entry": {"op": "text ≤ 200"}}``."""
+    """Return the type of every field of every model in words: ``{"Entry": {"op": "text ≤ 200"}}``."""
     schema = json_schema()
     models = {"LatencyTable": schema, **schema["$defs"]}
     rows: dict[str, dict[str, str]] = {}
@@ -41,7 +41,7 @@ def field_rows() -> dict[str, dict[str, str]]:
 
 
 def type_words(field: dict[str, Any]) -> str:
-    """What a field may hold, in words: ``integer ≥ 1``, ``list ≤ 100000 of Entry``."""
+    """Return the type of a field in words: ``integer ≥ 1``, ``list ≤ 100000 of Entry``."""
     if "$ref" in field:
         return field["$ref"].rsplit("/", 1)[1]
     if "anyOf" in field:
@@ -63,7 +63,7 @@ def type_words(field: dict[str, Any]) -> str:
 
 
 def default_words(field: dict[str, Any]) -> str:
-    """A default as JSON writes it."""
+    """Return the default of a field as JSON."""
     return json.dumps(field["default"])
 
 

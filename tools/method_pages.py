@@ -1,7 +1,7 @@
-"""The pages in docs/methods, one a method, and their index: from docstrings, recipes and what a benchmark has measured.
+"""Generate the pages in docs/methods, one for each method, and their index.
 
-After a change in any of them, ``python -m tools.method_pages`` writes the pages anew; with ``--check`` it names
-those out of date and ends with exit code 1. They are of the checkout: the wheel has none.
+The sources are docstrings, recipes and the results of a benchmark. After a change in any of them run
+``python -m tools.method_pages``; with ``--check`` it names the outdated pages and exits with 1. The wheel has no pages.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ RECIPES = ("nasbench201", "darts", "short")
 BY_HAND = {"adding-a-method.md"}
 MADE = "Written by `python -m tools.method_pages`; do not edit."
 INDENTED = re.compile(r"^ {4}.*\n(?:\n* {4}.*\n)*", re.MULTILINE)
-# What makes methods of the same choices different.
+# Settings that distinguish methods with the same choices.
 BESIDES = ("partial_channels", "stages", "shared_features", "without")
 
 
 def pages() -> dict[str, str]:
-    """The text of every generated page by its file name."""
+    """Return the text of every generated page by its file name."""
     register_builtin()
     measured = read_json(SUMMARY, "remove it") if SUMMARY.exists() else None
     texts = {f"{method}.md": method_page(method, measured) for method in METHODS}
@@ -48,7 +48,7 @@ def pages() -> dict[str, str]:
 
 
 def out_of_date(wanted: Mapping[str, str]) -> list[str]:
-    """The names of pages that are missing, differ from those wanted, or are not wanted."""
+    """Return the names of pages that are missing, differ from those wanted, or are not wanted."""
     there = {file.name: file.read_text(encoding="utf-8") for file in FOLDER.glob("*.md") if file.name not in BY_HAND}
     return sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
 
@@ -63,10 +63,10 @@ def method_page(method: str, measured: Mapping[str, Any] | None) -> str:
         markdown(module_of(method)),
         f"Code: [`{_file_of(module_of(method))}`](../../{_file_of(module_of(method))}).",
         "## Choices",
-        "What its recipes compose ([all there are](README.md#choices)):",
+        "The recipes compose these choices ([all choices](README.md#choices)):",
         *_choices(recipes.values()),
         "## Recipes",
-        "What a recipe leaves out has its default (`hwnas/recipe.py`). `short` is for an hour at most on a few cores.",
+        "Settings that a recipe leaves out have their default (`hwnas/recipe.py`). `short` is for up to an hour on a few cores.",
         _settings(recipes),
         "\n".join(_remarks(method)),
         "## How to run it",
@@ -88,11 +88,11 @@ def index_page(measured: Mapping[str, Any] | None) -> str:
     return joined(
         "# Search methods",
         MADE,
-        "A method is a recipe that composes named choices on one search (`hwnas/search/search.py`); these are "
-        "composed as for NAS-Bench-201 (`configs/search/nasbench201`).",
-        table(["method", "paper", *axes, "besides", "what it is"], rows),
-        "`hwnas search --method NAME` takes the recipe that fits space and images; each page says which. Whatever the "
-        "method, the network that is taken in the end is within its budget. [How to add a method](adding-a-method.md).",
+        "A method is a recipe that composes named choices for one search loop (`hwnas/search/search.py`). The table "
+        "lists the recipes for NAS-Bench-201 (`configs/search/nasbench201`).",
+        table(["method", "paper", *axes, "other settings", "title"], rows),
+        "`hwnas search --method NAME` selects the recipe for the space and the images; each page names it. With every "
+        "method the final network is within its budget. [How to add a method](adding-a-method.md).",
         "## Choices",
         *_all_choices(),
         "## Measured",
@@ -100,17 +100,17 @@ def index_page(measured: Mapping[str, Any] | None) -> str:
     )
 
 
-# What the pages are made of.
+# Parts of the pages.
 
 
 def markdown(documented: ModuleType | Callable[..., Any]) -> str:
-    """A docstring as Markdown: its indented blocks stand between fences; ``x`` becomes `x`."""
+    """Return a docstring as Markdown: indented blocks get fences; ``x`` becomes `x`."""
     text = (inspect.getdoc(documented) or "").replace("``", "`")
     return INDENTED.sub(lambda found: fenced("text", dedent(found[0]).rstrip("\n")) + "\n", text + "\n").rstrip("\n")
 
 
 def _title(module: ModuleType) -> tuple[str, str]:
-    """What the first line of a method's docstring says, and the paper that it names."""
+    """Return the title in the first line of a method's docstring, and the paper that it names."""
     first = markdown(module).splitlines()[0].rstrip(".")
     found = re.search(r" \(([^()]+ \d{4})\)", first)
     return (first.replace(found[0], "", 1), found[1]) if found else (first, "-")
@@ -121,7 +121,7 @@ def _file_of(module: ModuleType) -> str:
 
 
 def _choices(recipes: Iterable[Recipe]) -> Iterator[str]:
-    """Every choice of these recipes with what its class says of it and of its options."""
+    """Yield every choice of these recipes with its docstring, and its options."""
     recipes = list(recipes)
     for axis, known in CHOICES.items():
         named = dict.fromkeys(choice.name for recipe in recipes if (choice := getattr(recipe, axis)))
@@ -131,7 +131,7 @@ def _choices(recipes: Iterable[Recipe]) -> Iterator[str]:
 
 
 def _all_choices() -> Iterator[str]:
-    """Every choice that comes with hwnas, by its axis; not those of a plugin."""
+    """Yield every choice that comes with hwnas, by its axis; not those of plugins."""
     for axis, meaning in re.findall(r"^(\w+)  +(.+)$", markdown(choices), re.MULTILINE):
         yield f"**{axis}**: {meaning}"
         known = {
@@ -145,7 +145,7 @@ def _first_sentence(choice: Callable[..., Any]) -> str:
 
 
 def options_of(choice: Callable[..., Any]) -> dict[str, str]:
-    """What a choice's options may be, in words: ``{"engines": "integer ≥ 1, by default 1"}``."""
+    """Return the types of a choice's options in words: ``{"engines": "integer ≥ 1, by default 1"}``."""
     if not is_pydantic_dataclass(choice):  # type: ignore[arg-type]
         return {}
     fields = TypeAdapter(choice).json_schema().get("properties", {})
@@ -153,7 +153,7 @@ def options_of(choice: Callable[..., Any]) -> dict[str, str]:
 
 
 def _settings(recipes: Mapping[str, Recipe]) -> str:
-    """The recipes side by side: the choices, and every setting that one of them gives."""
+    """Return a table with a column for each recipe: the choices, and every setting that one of them gives."""
     whole = {folder: _flat(recipe.model_dump(exclude={"method"})) for folder, recipe in recipes.items()}
     given = {name for recipe in recipes.values() for name in _flat(_set(recipe))}
     given |= {name for values in whole.values() for name in CHOICES if values[name] != "-"}
@@ -168,12 +168,12 @@ def _recipe(name: str) -> Recipe:
 
 
 def _set(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says itself, or by its base."""
+    """Return the settings that a recipe or its base gives."""
     return recipe.model_dump(exclude_unset=True, exclude={"method"})
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names; a choice is one setting."""
+    """Return nested settings by dotted names; a choice is one setting."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if name in CHOICES:
@@ -186,7 +186,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _remarks(method: str) -> Iterator[str]:
-    """What every recipe of a method says of itself in its head."""
+    """Yield the leading comment of every recipe of a method."""
     for name in sorted(known_recipes(), key=lambda name: ("/" not in name, name)):
         if _recipe(name).method == method:
             file = f"configs/search/{name}.yaml"
@@ -211,7 +211,7 @@ def _how_to_run(method: str) -> list[str]:
 
 
 def _as_tested(method: str) -> list[str]:
-    """How a test of the pages runs the search (docs/reference/pages.md): on few images, for an epoch."""
+    """Return the comments that make the pages' test search on few images, for one epoch (docs/reference/pages.md)."""
     data = f'"imagefolder:$IMAGES?train=64&validation=20&test=20" --recipe short/{method}'
     return [
         '<!-- set-up\ncp "$CHECKOUT/tests/support/stand_ins/phone.json" cpu.json\n-->',
@@ -220,16 +220,16 @@ def _as_tested(method: str) -> list[str]:
 
 
 def _measured(measured: Mapping[str, Any] | None, method: str | None = None) -> list[str]:
-    """The benchmark's row of a method, or of all, and its references."""
+    """Return the benchmark's row of a method, or of all methods, and the reference rows."""
     chosen = [row for row in measured["methods"] if method in (None, row["method"])] if measured else []
     if measured is None or not chosen:
         return ["Nothing has been measured yet (`hwnas benchmark nasbench201`)."]
     threads = sorted({number for row in chosen for number in row["threads"]})
     return [
-        f"`hwnas benchmark nasbench201`: {summary_title(measured)}. Accuracies are those of the cells when others had "
-        "trained them in full, looked up when the searches had ended; regret is the best cell's accuracy minus that, "
-        f"in percentage points. Processor threads a search: {', '.join(map(str, threads))}; finished on "
-        f"{measured['finished']}. What to make of it: [benchmarks](../../benchmarks/README.md).",
+        f"`hwnas benchmark nasbench201`: {summary_title(measured)}. The accuracies are the published ones of the "
+        "fully trained cells, looked up after the searches had ended; regret is the best cell's accuracy minus that of "
+        f"the cell found, in percentage points. Processor threads a search: {', '.join(map(str, threads))}; finished on "
+        f"{measured['finished']}. Interpretation: [benchmarks](../../benchmarks/README.md).",
         table(*summary_table({**measured, "methods": chosen})),
         f"{FOOTNOTE[0].upper()}{FOOTNOTE[1:]}.",
     ]
@@ -239,14 +239,14 @@ def _measured(measured: Mapping[str, Any] | None, method: str | None = None) -> 
 
 
 def choice_words(choice: Choice | None) -> str:
-    """``reinforce, samples 20, every 8``; of a choice that is not made, a dash."""
+    """Return a choice as ``reinforce, samples 20, every 8``; a dash for None."""
     if choice is None:
         return "-"
     return ", ".join([choice.name, *(f"{name} {value_words(value)}" for name, value in choice.options.items())])
 
 
 def value_words(value: Any) -> str:
-    """A setting as a recipe writes it."""
+    """Return a setting as a recipe writes it."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -279,7 +279,7 @@ def joined(*blocks: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.method_pages", description="Write docs/methods.")
-    parser.add_argument("--check", action="store_true", help="name the pages out of date instead")
+    parser.add_argument("--check", action="store_true", help="name the outdated pages instead of writing them")
     check = parser.parse_args(arguments).check
     texts = pages()
     stale = out_of_date(texts)
