@@ -6,10 +6,10 @@
 Random architectures that the table has never seen are exported as a user would export them (for torch: flattened by
 torch.fx, so that layers are timed and not the Python of containers around them), timed in shuffled rounds in several
 processes, and compared with what the table predicts. The noise floor is the difference between two halves of the same
-measurements, below which no prediction can be assessed. The machine's speed varies, so errors are reported three times:
-as timed, and after division by the machine's speed, which is estimated from the reference model, whose latency the table
-records (it fits into a core's own cache), or from ten of the networks that the table's correction was fitted on (they do
-not fit), timed again among the others.
+measurements, below which no prediction can be assessed. The machine's speed varies, so errors are reported three
+times: as timed, and after division by the machine's speed, which is estimated from the reference model, whose latency
+the table records (it fits into a core's own cache), or from ten of the networks that the table's correction was fitted
+on (they do not fit), timed again among the others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hooks of mkdocs: pages from outside docs/, the reference of the command line, and links that work on disk and site.
 
-On disk a page's links lead to files of the checkout. On the site they lead to the pages made from these files; a link to
-any other file, such as a source file, becomes plain text.
+On disk a page's links lead to files of the checkout. On the site they lead to the pages made from these files; a link
+to any other file, such as a source file, becomes plain text.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ def method_page(method: str, measured: Mapping[str, Any] | None) -> str:
         "The recipes compose these choices ([all choices](README.md#choices)):",
         *_choices(recipes.values()),
         "## Recipes",
-        "Settings that a recipe leaves out have their default (`hwnas/recipe.py`). `short` is for up to an hour on a few cores.",
+        "Settings that a recipe leaves out have their default (`hwnas/recipe.py`). `short` is for up to an hour on a "
+        "few cores.",
         _settings(recipes),
         "\n".join(_remarks(method)),
         "## How to run it",
@@ -227,9 +228,10 @@ def _measured(measured: Mapping[str, Any] | None, method: str | None = None) -> 
     threads = sorted({number for row in chosen for number in row["threads"]})
     return [
         f"`hwnas benchmark nasbench201`: {summary_title(measured)}. The accuracies are the published ones of the "
-        "fully trained cells, looked up after the searches had ended; regret is the best cell's accuracy minus that of "
-        f"the cell found, in percentage points. Processor threads a search: {', '.join(map(str, threads))}; finished on "
-        f"{measured['finished']}. Interpretation: [benchmarks](../../benchmarks/README.md).",
+        "fully trained cells, looked up after the searches had ended; regret is the best cell's accuracy minus that "
+        "of the cell found, in percentage points. "
+        f"Processor threads a search: {', '.join(map(str, threads))}; finished on {measured['finished']}. "
+        "Interpretation: [benchmarks](../../benchmarks/README.md).",
         table(*summary_table({**measured, "methods": chosen})),
         f"{FOOTNOTE[0].upper()}{FOOTNOTE[1:]}.",
     ]
