@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from hwnas import __version__
 from hwnas.budgets.budget import Budget, parse_budget, preview
+from hwnas.compute.device import available_cores
 from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
@@ -134,15 +134,10 @@ def read_recipes(plan: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:
     return recipes
 
 
-def available_cores() -> int:
-    """Count the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _write_manifest(
     folder: Path, settings: dict[str, Any], table: LatencyTable | None, threads: int, machine: dict[str, Any]
 ) -> int:
-    """Write a search's manifest and table, or check the manifest that is there.
+    """Write a search's manifest and table, or check an existing manifest.
 
     Returns the number of threads, which a resumed search keeps.
     """

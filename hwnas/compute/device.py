@@ -5,6 +5,8 @@ Networks are timed on the device that they are for, by hwnas.profiling.
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor, nn
 
@@ -22,10 +24,15 @@ def choose_device(requested: Compute) -> torch.device:
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
         raise HwnasError(
-            "torch can use no CUDA GPU here",
+            "torch finds no CUDA GPU on this machine",
             "leave out --compute, or install a driver and a torch that is built for it",
         )
     return torch.device("cuda", torch.cuda.current_device()) if available and requested != "cpu" else CPU
+
+
+def available_cores() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(device: torch.device) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hwnas.compute.device import available_cores
 from hwnas.data.files import ImageFiles
 from hwnas.data.imagenet import ImagenetAugmentation, to_pillow
 from hwnas.errors import HwnasError
@@ -68,13 +68,12 @@ def decode_ahead(decoder: Decoder, jobs: Iterable[Job], max_workers: int = MAX_W
     With 0 workers this process decodes them. Raises HwnasError for an image that cannot be decoded, or if a worker
     ends.
     """
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # A generator of its own: by default DataLoader would draw from torch's global one.
     loader: DataLoader[Any] = DataLoader(
         decoder,  # type: ignore[arg-type]  # maps jobs to batches
         batch_size=None,
         sampler=jobs,
-        num_workers=min(processors, MAX_WORKERS, max_workers),
+        num_workers=min(available_cores(), MAX_WORKERS, max_workers),
         collate_fn=_unchanged,
         generator=torch.Generator(),
     )

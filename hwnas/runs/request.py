@@ -68,7 +68,9 @@ def describe_budget(budget: Budget, previews: Mapping[str, Preview]) -> str:
     number = f"{round(share * total):,} of {total:,}" if spread.exact else f"about {share:.1%} of all"
     peaks = [m for m in budget.limits if isinstance(previews[m].model, PeakModel)]
     note = (
-        f"; {', '.join(peaks)} is no sum over edges: it is not in the loss, derivation alone keeps it" if peaks else ""
+        f"; {', '.join(peaks)} is not a sum over edges and not in the loss; only derivation enforces it"
+        if peaks
+        else ""
     )
     return (
         f"budget {budget.text}: {budget.describe()}; {number} architectures keep it "

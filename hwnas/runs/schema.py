@@ -4,7 +4,7 @@ Writers set the fields that they know; ``to_json`` writes these and no others. R
 in which fields may be missing, and keep fields of newer ones. The rows of ``metrics.jsonl`` are
 hwnas.search.epoch_row.EpochRow, those of ``training.jsonl`` hwnas.training.training_row.TrainingRow.
 
-After a change here run ``python -m tools.run_folder_page``, which writes the JSON Schema and its page anew.
+After a change here run ``python -m tools.run_folder_page``, which writes the JSON Schema and its page.
 
 Accuracies are shares from 0 to 1, latencies are in milliseconds.
 """
@@ -115,7 +115,7 @@ class TrainingResult(Record):
 class Derivation(Record):
     """A row of ``derivations.json``: an architecture that was derived and, with ``--verify``, timed.
 
-    ``value`` is what the method gives for it. For a budget that names devices, ``bound_ms``, ``predicted_ms`` and
+    ``value`` is the method's value of it. For a budget that names devices, ``bound_ms``, ``predicted_ms`` and
     ``measured_ms`` are written once for each device, as ``bound_ms@phone``. ``taken`` marks the exported one.
     """
 

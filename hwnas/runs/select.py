@@ -59,7 +59,7 @@ def select_architecture(
         taken = attempts.index(best_of(attempts, budget_ms))
     else:
         candidate = candidates.propose(budget_ms, ())
-        assert candidate is not None  # a budget that nothing meets was refused before the search
+        assert candidate is not None  # an impossible budget was refused before the search
         attempts, taken = [Attempt(candidate, budget_ms, {})], 0
     rows = [candidates.describe(attempt, number == taken) for number, attempt in enumerate(attempts)]
     write_json(file, [row.to_json() for row in rows])

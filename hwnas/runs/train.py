@@ -32,18 +32,18 @@ from hwnas.training.training_row import TrainingRow
 
 @dataclass(frozen=True)
 class _Job:
-    """A network to train: what was searched, and what its training makes of it."""
+    """A training: the saved network, and the network that the training writes."""
 
     saved: SavedNetwork
     new: DerivedNetwork
 
     @property
     def no_claim(self) -> str:
-        """Why the new network claims no budget; empty where it does."""
+        """The reason why the new network claims no budget; empty where it does."""
         if self.new.claims_budget:
             return ""
         size = describe_sizes(self.new.sized.setting)
-        return f"{size} is not the size that was searched, which alone the run's tables predict: no budget is claimed"
+        return f"{size} is not the searched size, and the run's tables predict no other: no budget is claimed"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _derive(network: SavedNetwork, name: str, recipe: Training, data: ImageData)
     if recipe.start == "weights" and not same_sizes:
         raise HwnasError(
             f"the weights in {network.folder} are of {describe_sizes(network.sized.setting)}; "
-            f"what is to be trained is of {describe_sizes(sized.setting)}",
+            f"the network to train is of {describe_sizes(sized.setting)}",
             f"add --from-scratch, or keep the data of the search and its sizes with --setting {AS_SEARCHED}",
         )
     folder = network.folder
@@ -181,7 +181,7 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, recipe: Training, data
         "training": training,
     }
     weights = {file: trained.weights[name] for name, file in WEIGHTS.items()}
-    (result.checkpoint / HISTORY).replace(new.folder / HISTORY)  # until now the history of the old network is kept
+    (result.checkpoint / HISTORY).replace(new.folder / HISTORY)  # replaces the history of the old network
     row = write_network(result.child, new, new.cost_models(), data, fields, weights)
     shutil.rmtree(result.checkpoint)
     return row.model_copy(update={"no_claim": job.no_claim}) if job.no_claim else row

@@ -2,7 +2,7 @@
 
 ``runs`` is an Execution, ``learning`` a Learning, ``regulariser`` a Regulariser, ``selection`` a Selection;
 ``distribution``, whose choices are torch modules, is the abstract class hwnas.search.distribution.Distribution. The
-search calls nothing but what these types declare, and asks them for their capabilities instead of testing for a choice.
+search calls only the members that these types declare, and reads their capabilities instead of testing for a choice.
 """
 
 from __future__ import annotations

@@ -144,8 +144,8 @@ class EdgeLogits(Distribution):
         """Keep the ``keep`` likeliest candidates of every edge in the search; the logits of the others become 0."""
         with torch.no_grad():
             for kind, values in self.scores().items():
-                kept = torch.zeros_like(self.allowed(kind)).scatter_(1, values.topk(keep, dim=1).indices, True)
-                self.allowed(kind).logical_and_(kept)
+                likeliest = torch.zeros_like(self.allowed(kind)).scatter_(1, values.topk(keep, dim=1).indices, True)
+                self.allowed(kind).logical_and_(likeliest)
                 self.logits[kind].masked_fill_(~self.allowed(kind), 0.0)
 
 
@@ -171,7 +171,7 @@ class Categorical(EdgeLogits):
 
 
 def gumbel_like(values: Tensor, context: DrawContext) -> Tensor:
-    """G = -log(-log U) of a tensor's shape and type."""
+    """Return Gumbel noise, -log(-log U), of a tensor's shape, type and device."""
     uniform = torch.rand(values.shape, generator=context.generator).clamp_(1e-9, 1 - 1e-7)
     return to_device(-torch.log(-torch.log(uniform)).to(values.dtype), values.device)
 
@@ -183,9 +183,9 @@ def one_hot(chosen: Tensor, like: Tensor) -> Tensor:
 def uniform_choice(
     space: SearchSpace, inputs_per_node: int | None, generator: torch.Generator, without: Sequence[str] = ()
 ) -> dict[str, Tensor]:
-    """An architecture at random, as operation numbers [E] of every cell kind: each with the same probability.
+    """Draw an architecture uniformly, as operation indices [E] of every cell kind.
 
-    With ``inputs_per_node`` just so many edges into every node are other than ``none``, which ones at random, too.
+    With ``inputs_per_node`` exactly this number of edges into every node, drawn at random, is other than ``none``.
     """
     operations = [o for o, op in enumerate(space.operations) if op not in without]
     real = [o for o in operations if space.operations[o] != NONE]
@@ -198,13 +198,13 @@ def uniform_choice(
         chosen[kind] = torch.full((len(cell.edges),), space.operations.index(NONE))
         for node in cell.inner_nodes:
             into = torch.tensor(cell.edges_into(node))
-            kept = into[torch.randperm(len(into), generator=generator)[:inputs_per_node]]
-            picks = torch.randint(len(real), (len(kept),), generator=generator)
-            chosen[kind][kept] = torch.tensor(real)[picks]
+            used = into[torch.randperm(len(into), generator=generator)[:inputs_per_node]]
+            picks = torch.randint(len(real), (len(used),), generator=generator)
+            chosen[kind][used] = torch.tensor(real)[picks]
     return chosen
 
 
 def entropy(probabilities: Mapping[str, Tensor]) -> float:
-    """Mean entropy of an edge's distribution, in nats."""
+    """Return the mean entropy of an edge's distribution, in nats."""
     rows: Any = torch.cat([p.detach() for p in probabilities.values()])
     return float(-(rows * rows.clamp_min(1e-30).log()).sum(dim=-1).mean())

@@ -25,7 +25,7 @@ from hwnas.training.evaluation import accuracy
 from hwnas.training.processes import Processes
 
 VALIDATION_IMAGES = 2000  # evaluated after every epoch: the first of the validation split
-LEAST_ACCURACY = 1e-6  # of which a logarithm is taken
+LEAST_ACCURACY = 1e-6  # the least accuracy whose logarithm is taken
 DECIMALS = 6  # of the probabilities in an epoch's row
 
 

@@ -64,7 +64,7 @@ class ResourcePenalty:
         terms = []
         for metric, edges in self.edges.items():
             for kind in edges:
-                cost = edges[kind] = edges[kind].to(shares[kind].device)  # moved once, kept there
+                cost = edges[kind] = edges[kind].to(shares[kind].device)  # moved to the device once
                 used = (shares[kind].double() * cost).sum(dim=-1)
                 if self.form == "log":
                     terms.append(used.clamp(min=1).log().sum() / len(self.resources))

@@ -37,7 +37,7 @@ class Schedule:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages of a progressive search; one that keeps everything where the recipe names none."""
+        """The stages of a progressive search; a single one with all operations where the recipe names none."""
         whole = Stage(share=1, partial_channels=self.recipe.partial_channels, operations=ALL_OPERATIONS)
         return self.recipe.stages or (whole,)
 

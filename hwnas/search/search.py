@@ -108,7 +108,7 @@ class Search:
         shared = self.schedule, self.position, self.supernet_state
         self.current_step = Step(sized.space, recipe, *shared, self.batches, runs, regulariser, processes)
         self.evaluator = Evaluator(sized.space, recipe, self.data, *shared, self.selection, processes)
-        for target in self.targets:  # raises for a budget that no architecture keeps, before any training
+        for target in self.targets:  # raises for an impossible budget, before any training
             self.evaluator.current_best(target)
             if recipe.most_skips is not None:
                 target.remember_distribution()
@@ -177,7 +177,7 @@ class Search:
     def choose(self, target: TargetState) -> Architecture:
         """Return the final architecture of a target, always within its budget."""
         found = self.propose(target, target.limits)
-        assert found is not None  # a budget that nothing keeps was refused before the search
+        assert found is not None  # an impossible budget was refused before the search
         return found[0]
 
     def validate(self, architecture: Architecture) -> float:
@@ -215,7 +215,7 @@ class Search:
 
 
 def training_batches(data: ImageData, recipe: Recipe, processes: Processes) -> dict[str, Batches]:
-    """Return the batches that train weights and logits: of all training images, or each of a subset of their own."""
+    """Return the batches that train weights and logits: all training images for both, or a separate subset for each."""
     subsets: list[torch.Tensor | None] = [None, None]
     if recipe.logits_share:
         shares = (1 - recipe.logits_share, recipe.logits_share)

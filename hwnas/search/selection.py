@@ -89,7 +89,7 @@ def architecture_of(scorer: Scorer, draw: Draw) -> Architecture:
 
 
 def within(scorer: Scorer, architecture: Architecture, limits: Limits) -> bool:
-    """True for an architecture that keeps the limits and the recipe's number of inputs a node."""
+    """Return True for an architecture within the limits and with the recipe's number of inputs a node."""
     choices = encode(scorer.space, [architecture])
     return bool(follows_rules(scorer.space, choices, scorer.recipe.inputs_per_node)[0]) and all(
         model.predict(architecture) <= bound for model, bound in limits.values()

@@ -118,7 +118,7 @@ class Step:
     def loss(self, target: TargetState) -> tuple[Tensor, BatchResult]:
         """Return task plus penalty on the weights' batch, and the batch's result.
 
-        Exactly what single-level learning back-propagates; a test compares its gradient with finite differences.
+        Single-level learning back-propagates exactly this loss; a test compares its gradient with finite differences.
         """
         context = self.draw_context(Purpose.WEIGHTS_DRAW)
         draw = self.draw(target, Purpose.WEIGHTS_DRAW, context)

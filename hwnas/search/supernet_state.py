@@ -22,7 +22,7 @@ from hwnas.training.processes import Processes
 
 
 class SupernetState:
-    """A supernet on its device, and all that belongs to exactly this supernet: a wider one replaces it whole.
+    """A supernet on its device, its optimiser and its recorded passes; a wider supernet replaces all of them.
 
     ``replays`` says whether forward passes are recorded as CUDA graphs.
     """

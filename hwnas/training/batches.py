@@ -79,7 +79,7 @@ class EpochSums:
         self.count += 1
 
     def require_finite(self, step: int, fix: str) -> None:
-        """Raise HwnasError where a loss was infinite or no number."""
+        """Raise HwnasError where a loss was infinite or NaN."""
         if not math.isfinite(self.loss):
             raise HwnasError(f"the loss became {float(self.loss)} at step {step}", fix)
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from hwnas.benchmark.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_accuracy
 from hwnas.benchmark.cost_meter import CostMeter
-from hwnas.benchmark.plan import available_cores
 from hwnas.benchmark.worker import collapse, cost_models
+from hwnas.compute.device import available_cores
 from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
@@ -163,7 +163,7 @@ def test_a_table_that_lost_or_gained_rows_is_refused(lines: list[str], tmp_path:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.integers(min_value=0), value=st.integers(1, 255), truncate=st.booleans())
 @example(where=0, value=1, truncate=True)
-def test_a_damaged_gzip_file_is_refused_or_says_the_same(
+def test_a_damaged_gzip_file_is_refused_or_read_the_same(
     published: AccuracyTable, tmp_path: Path, where: int, value: int, truncate: bool
 ) -> None:
     """A flipped byte of the header, such as the time, may change nothing; no byte may change a number."""
@@ -210,7 +210,7 @@ def write_nats(path: Path, values: dict[str, np.ndarray], cells: list[str], epoc
 
 @pytest.mark.slow
 @needs_accuracies
-def test_nats_bench_says_the_same(published: AccuracyTable, tmp_path: Path) -> None:
+def test_nats_bench_gives_the_same_accuracies(published: AccuracyTable, tmp_path: Path) -> None:
     """The published numbers, put into a benchmark of nats_bench and read back through it."""
     cells = [SPACE.format(decode(SPACE, choice)) for choice in every_choice(SPACE)]
     order = np.random.default_rng(0).permutation(len(cells))
@@ -224,7 +224,7 @@ def test_nats_bench_says_the_same(published: AccuracyTable, tmp_path: Path) -> N
 
 
 @needs_accuracies
-def test_what_is_no_whole_benchmark_of_nats_bench_is_refused(published: AccuracyTable, tmp_path: Path) -> None:
+def test_incomplete_files_of_nats_bench_are_refused(published: AccuracyTable, tmp_path: Path) -> None:
     cells = [SPACE.format(decode(SPACE, choice)) for choice in every_choice(SPACE)[:3]]
     write_nats(tmp_path / "three.pickle.pbz2", dict(published.values), cells)
     write_nats(tmp_path / "short.pickle.pbz2", dict(published.values), cells, epochs=12)
@@ -523,7 +523,7 @@ def test_methods_are_compared(run: Run, tmp_path: Path, published: AccuracyTable
 
 @pytest.mark.slow
 @needs_accuracies
-def test_what_does_not_fit_is_refused_before_any_search(run: Run, tmp_path: Path, table_file: Path) -> None:
+def test_inputs_that_do_not_fit_are_refused_before_any_search(run: Run, tmp_path: Path, table_file: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "half.csv.gz").write_bytes(PUBLISHED.read_bytes()[:50_000])
     refusals: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
@@ -546,7 +546,7 @@ def test_what_does_not_fit_is_refused_before_any_search(run: Run, tmp_path: Path
 
 @needs_accuracies
 @pytest.mark.end_to_end
-def test_a_search_that_fails_says_which_and_why(run: Run, tmp_path: Path, watched: Path) -> None:
+def test_the_error_of_a_failed_search_names_it_and_the_reason(run: Run, tmp_path: Path, watched: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(watched / "out", out)
     (out / "snas/seed1/searched.json").unlink()

@@ -39,7 +39,7 @@ METHODS = [
     *(f"darts/{name}" for name in ("darts", "drnas-progressive", "pc-darts")),  # what NAS-Bench-201's have nothing of
 ]
 STEPS = 2
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch can use no CUDA GPU here")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU on this machine")
 
 
 @pytest.fixture

@@ -603,7 +603,7 @@ def test_search_keeps_peak_memory_and_says_how(run: Run, table_file: Path, tmp_p
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 2)
     result = run("search", "--table", table_file, *small, "--child-epochs", 0, *budgets, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "derivation alone keeps it" in result.output
+    assert "only derivation enforces it" in result.output
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [set(line["lambda"]) for line in lines[:2]] == [set(), {"latency_ms", MEMORY_ACCESS}]
     targets = {

@@ -175,7 +175,7 @@ def test_class_means_of_deep_greyscale_images(
         assert mean == pytest.approx(centre / 257, abs=0.5)  # 46.7, 136.2 and 225.7
 
 
-def test_a_search_on_greyscale_images_of_16_bits_asks_for_grey_repeat(
+def test_a_search_on_greyscale_images_of_16_bits_requires_grey_repeat(
     run: Run, tmp_path: Path, table_file: Path
 ) -> None:
     for label in ("cat", "dog"):
@@ -211,7 +211,7 @@ def save_every_8_bit_kind(folder: Path) -> None:
         frames[0].save(folder / f"frames.{suffix}", save_all=True, append_images=frames[1:], **options)
 
 
-def test_every_8_bit_kind_is_what_pillow_converts_to_rgb(tmp_path: Path) -> None:
+def test_every_8_bit_kind_is_converted_to_rgb_as_by_pillow(tmp_path: Path) -> None:
     save_every_8_bit_kind(tmp_path / "cat")
     write_images(tmp_path, 20, side=16, classes=("dog",))
     loaded: list[dict[bytes, Tensor]] = []

@@ -15,7 +15,7 @@ TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bf
 
 
 def usable(x: Tensor) -> bool:
-    """Return whether the kernels are available and take this tensor."""
+    """Return whether the kernels are available and support this tensor."""
     return x.device.type == "cpu" and x.dtype in TYPES and kernels().library is not None
 
 

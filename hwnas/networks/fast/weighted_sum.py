@@ -3,7 +3,7 @@
     y = sum over terms k of w[k] * factor[k] * norm_k(z[k])
 
 The z of a term is a tensor (with a norm or without), or the output of a chain of ReLUs, depthwise and pointwise
-convolutions. A batch norm without learnable parameters takes no pass of its own: it is a scale and a shift per channel,
+convolutions. A batch norm without learnable parameters needs no separate pass: it is a scale and a shift per channel,
 applied in the sum that follows or in the ReLU of the next block. Average pooling is linear, so the sum of all pooled
 terms is pooled once. Only the z are saved for the gradient; values inside a block are computed again.
 """

@@ -64,7 +64,7 @@ class Unrolled:
     def _gradients(self, step: LearningStep, target: TargetState) -> None:
         weights: list[Tensor] = [p for p in step.weights.parameters if p.requires_grad]
         settings = step.recipe.weights
-        kept = [w.detach().clone() for w in weights]
+        originals = [w.detach().clone() for w in weights]
         rate = step.weights.optimizer.param_groups[0]["lr"]
         slopes = step.gradients(step.weights_loss(target).task, weights)
         state = step.weights.optimizer.state
@@ -81,11 +81,11 @@ class Unrolled:
         sides = []
         for sign in (1.0, -1.0):
             with torch.no_grad():
-                for w, start, a in zip(weights, kept, ahead, strict=True):
+                for w, start, a in zip(weights, originals, ahead, strict=True):
                     w.copy_(start + sign * distance * a)
             sides.append(step.gradients(step.weights_loss(target).task, target.parameters))
         with torch.no_grad():
-            for w, start in zip(weights, kept, strict=True):
+            for w, start in zip(weights, originals, strict=True):
                 w.copy_(start)
             for parameter, d, plus, minus in zip(target.parameters, direct, *sides, strict=True):
                 parameter.grad = d - rate * (plus - minus) / (2 * distance)

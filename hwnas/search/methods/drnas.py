@@ -48,8 +48,8 @@ class DirichletEdges(EdgeLogits):
         return Draw(mixture)
 
     def probabilities(self) -> dict[str, Tensor]:
-        kept = {kind: beta * self.allowed(kind) for kind, beta in self.concentration().items()}
-        return {kind: beta / beta.sum(dim=-1, keepdim=True) for kind, beta in kept.items()}
+        masked = {kind: beta * self.allowed(kind) for kind, beta in self.concentration().items()}
+        return {kind: beta / beta.sum(dim=-1, keepdim=True) for kind, beta in masked.items()}
 
 
 @register("regulariser", "dirichlet_kl")
