@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,14 +16,18 @@ from hwnas.cli.options import (
     Layers,
     OtherData,
     SettingName,
-    api_arguments,
     parse_input,
 )
 from hwnas.cli.output import show_json, show_table
 from hwnas.cli.results import name_of
 from hwnas.errors import HwnasError
 
-QUANTIZE_ONLY = ("calibration_images", "data", "device")
+if TYPE_CHECKING:
+    from hwnas.api.networks import ExportedNetwork
+
+CalibrationImages = Annotated[
+    int | None, typer.Option(min=1, help="Training images to calibrate with; default: 200, or all if fewer.")
+]
 
 
 @command(app, "export", "hwnas export --space darts --architecture DARTS_V2 --out darts_v2.onnx")
@@ -35,9 +38,7 @@ def export_command(
     quantize: Annotated[
         str | None, typer.Option(help="int8: write network_int8.onnx next to each network.onnx of the run.")
     ] = None,
-    calibration_images: Annotated[
-        int | None, typer.Option(min=1, help="Training images to calibrate with; default: 200, or all if fewer.")
-    ] = None,
+    calibration_images: CalibrationImages = None,
     data: OtherData = None,
     device: Annotated[
         str | None, typer.Option(help="Device to time the quantised networks on; default: that of the table.")
@@ -63,26 +64,36 @@ def export_command(
 
     Quantised networks are compared with those in single precision, in accuracy and latency: BUDGET/quantization.json.
     """
-    given = api_arguments(locals(), "folder", "as_json")
+    quantization = {"calibration_images": calibration_images, "data": data, "device": device}
+    sizes = {"setting": setting, "channels": channels, "layers": layers, "input": input_shape, "classes": classes}
     if folder:
-        _refuse(given, ("quantize", *QUANTIZE_ONLY), f"{folder} is a run with its own networks")
-        _quantize(folder, quantize, {name: given[name] for name in QUANTIZE_ONLY}, as_json)
+        of_export = {"architecture": architecture, "out": out, "space": space, **sizes, "seed": seed}
+        _refuse(of_export, f"{folder} is a run with its own networks")
+        _quantize(folder, quantize, quantization, as_json)
         return
     reason = "without a run there are no images to quantise with" if quantize else "no run is named"
-    _refuse(given, tuple(given.keys() - {"quantize", *QUANTIZE_ONLY}), reason)
+    _refuse({"quantize": quantize, **quantization}, reason)
     if not architecture or not out:
-        advice = "give --architecture and --out, or the folder of a run and --quantize int8"
-        raise HwnasError("nothing to export", advice)
-    sizes = {"setting": setting, "channels": channels, "layers": layers, "classes": classes}
-    _export(
-        architecture, out, space or "nasbench201", as_json, **sizes, input_shape=parse_input(input_shape), seed=seed
-    )
-
-
-def _export(architecture: str, out: Path, space: str, as_json: bool, **options: Any) -> None:
+        raise HwnasError(
+            "nothing to export", "give --architecture and --out, or the folder of a run and --quantize int8"
+        )
     from hwnas import api
 
-    exported = api.export(architecture, out, space, **options | {"seed": options["seed"] or 0})
+    exported = api.export(
+        architecture,
+        out,
+        space or "nasbench201",
+        setting=setting,
+        channels=channels,
+        layers=layers,
+        input_shape=parse_input(input_shape),
+        classes=classes,
+        seed=seed or 0,
+    )
+    _show_export(exported, out, as_json)
+
+
+def _show_export(exported: ExportedNetwork, out: Path, as_json: bool) -> None:
     details = {"space": exported.sized.space.name, "architecture": exported.architecture, "weights": exported.weights}
     if as_json:
         show_json({"onnx": str(out), **details, "opset": exported.opset})
@@ -90,12 +101,11 @@ def _export(architecture: str, out: Path, space: str, as_json: bool, **options: 
         print(f"{out}: {exported.sized.setting.describe()}, random weights, opset {exported.opset}, dynamic batch")
 
 
-def _refuse(given: dict[str, Any], allowed: Collection[str], reason: str) -> None:
-    """Raise HwnasError when an option that is not allowed was given."""
-    for name, value in given.items():
-        if value is not None and name not in allowed:
-            option = {"input_shape": "input"}.get(name, name.replace("_", "-"))
-            raise HwnasError(f"--{option} cannot be given: {reason}", "see hwnas export --help")
+def _refuse(options: dict[str, Any], reason: str) -> None:
+    """Raise HwnasError when one of the options, which are not allowed here, was given."""
+    for name, value in options.items():
+        if value is not None:
+            raise HwnasError(f"--{name.replace('_', '-')} cannot be given: {reason}", "see hwnas export --help")
 
 
 def _quantize(folder: Path, precision: str | None, options: dict[str, Any], as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -63,8 +63,3 @@ def parse_input(text: str | None) -> tuple[int, int, int] | None:
         raise HwnasError(f"cannot read input shape {text!r}", "write CHANNELSxHEIGHTxWIDTH, such as 3x32x32")
     channels, height, width = map(int, sizes)
     return channels, height, width
-
-
-def api_arguments(given: dict[str, Any], *own: str) -> dict[str, Any]:
-    """Return the parameters of a command but its ``own``: arguments of the API function with the same names."""
-    return {name: value for name, value in given.items() if name not in own}

@@ -17,7 +17,6 @@ from hwnas.cli.options import (
     PrecisionName,
     SettingName,
     TableSpace,
-    api_arguments,
 )
 from hwnas.cli.output import open_tables, show_json
 from hwnas.cli.results import show_results
@@ -56,6 +55,8 @@ FixedLambda = Annotated[
     float | None, typer.Option("--lambda", min=0, help="Fix the weight of the penalty, as in the papers.")
 ]
 
+ProfileSteps = Annotated[bool, typer.Option("--profile", help="Profile a few search steps; traces in OUT/profile.")]
+
 
 @command(
     app,
@@ -85,22 +86,42 @@ def search_command(
     kernels: Kernels = None,
     fixed_lambda: FixedLambda = None,
     verify: Annotated[bool, typer.Option(help="Time the networks; derive again when one is over its budget.")] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Profile a few search steps; traces in OUT/profile.")
-    ] = False,
+    profile: ProfileSteps = False,
     as_json: AsJson = False,
 ) -> None:
     """Search architectures within budgets, train them, and export them to ONNX.
 
     Several processes can share the images of every step: `torchrun --nproc-per-node 2 -m hwnas search …`.
     """
-    options = api_arguments(locals(), "table", "out", "budget", "profile", "as_json")
     from hwnas import api
     from hwnas.progress import Progress
 
-    tables, budgets = open_tables(table), budget or ["moderate"]
+    tables = open_tables(table)
     with Progress() as progress:
-        rows = api.search(tables, out, budgets, **options, profile_steps=profile, progress=progress)
+        rows = api.search(
+            tables,
+            out,
+            budget or ["moderate"],
+            space=space,
+            data=data,
+            method=method,
+            recipe=recipe,
+            plugin=plugin,
+            setting=setting,
+            channels=channels,
+            layers=layers,
+            epochs=epochs,
+            child_epochs=child_epochs,
+            batch_size=batch_size,
+            seed=seed,
+            compute=compute,
+            precision=precision,
+            kernels=kernels,
+            fixed_lambda=fixed_lambda,
+            verify=verify,
+            profile_steps=profile,
+            progress=progress,
+        )
     _finish(rows, out, as_json)
 
 

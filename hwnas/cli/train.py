@@ -8,33 +8,38 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.app import app, command
-from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder, api_arguments
+from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder
 from hwnas.cli.output import show_json
 from hwnas.cli.results import name_of
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import NetworkRow
 
+RecipeName = Annotated[
+    str, typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file.")
+]
+FromScratch = Annotated[
+    bool | None,
+    typer.Option(
+        "--from-scratch/--from-supernet",
+        help="Start from random weights or from those of the run; default: as in the recipe.",
+    ),
+]
+TrainingSetting = Annotated[
+    str | None,
+    typer.Option(
+        "--setting", help="Named sizes of the space, such as imagenet-mobile; as-searched keeps those of the run."
+    ),
+]
+
 
 @command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", resumes=True, distributed=True)
 def train_command(
     folder: RunFolder,
-    recipe: Annotated[
-        str,
-        typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file."),
-    ] = "quick",
+    recipe: RecipeName = "quick",
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the schedules are scaled to them.")] = None,
-    from_scratch: Annotated[
-        bool | None,
-        typer.Option(
-            "--from-scratch/--from-supernet",
-            help="Start from random weights or from those of the run; default: as in the recipe.",
-        ),
-    ] = None,
-    setting: Annotated[
-        str | None,
-        typer.Option(help="Named sizes of the space, such as imagenet-mobile; as-searched keeps those of the run."),
-    ] = None,
+    from_scratch: FromScratch = None,
+    setting: TrainingSetting = None,
     channels: Channels = None,
     layers: Layers = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
@@ -57,12 +62,29 @@ def train_command(
     A network of other sizes than the search gets a folder of its own and claims no budget. Several processes can share
     the images of every step: `torchrun --nproc-per-node 2 -m hwnas train …`.
     """
-    options = api_arguments(locals(), "folder", "recipe", "as_json")
     from hwnas import api
     from hwnas.progress import Progress
 
     with Progress() as progress:
-        rows = api.train(folder, recipe, **options, progress=progress)
+        rows = api.train(
+            folder,
+            recipe,
+            data=data,
+            epochs=epochs,
+            from_scratch=from_scratch,
+            setting=setting,
+            channels=channels,
+            layers=layers,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            compute=compute,
+            precision=precision,
+            ema=ema,
+            keep=keep,
+            patience=patience,
+            seed=seed,
+            progress=progress,
+        )
     if as_json:
         show_json({"targets": rows})
     else:
