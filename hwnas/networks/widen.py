@@ -57,9 +57,8 @@ def _origins(
     for (name, module), wider_module in zip(candidate.named_modules(), wider.modules(), strict=True):
         prefix = f"{name}." if name else ""
         if isinstance(module, nn.Conv2d):
-            depthwise = (
-                isinstance(wider_module, nn.Conv2d) and wider_module.groups > 1
-            )  # a single channel shows it in the wider one only
+            # A depthwise convolution of a single channel has one group; only the wider one has more.
+            depthwise = isinstance(wider_module, nn.Conv2d) and wider_module.groups > 1
             incoming = torch.arange(1) if depthwise else grown(module.in_channels)
             result[f"{prefix}weight"] = (grown(module.out_channels), incoming)
         elif isinstance(module, nn.BatchNorm2d):

@@ -74,7 +74,7 @@ class Resumable(Protocol):
 
 
 def resume(run: Resumable, checkpoint: Checkpoint, processes: Processes) -> bool:
-    """Load the saved state into ``run``, in all processes from rank 0; return False on ranks that found none."""
+    """Load the state that rank 0 reads into ``run``, in all processes; return True on rank 0 if there was one."""
     saved = checkpoint.load() if processes.is_rank_zero else None
     if saved:
         run.load_state(saved)
