@@ -597,8 +597,8 @@ def test_preview_of_peak_memory_is_exact_where_all_are_known_else_has_error_bars
 
 
 @pytest.mark.end_to_end
-def test_search_keeps_peak_memory_and_says_how(run: Run, table_file: Path, tmp_path: Path) -> None:
-    """One target with peak memory alone, one with other limits beside it; the real child is measured."""
+def test_search_keeps_peak_memory_and_logs_how(run: Run, table_file: Path, tmp_path: Path) -> None:
+    """One target with peak memory alone, one with other limits, too; the real child is measured."""
     budgets = ("--budget", "70%-peak-memory", "--budget", "mild,80%-peak-memory,90%-memory-access")
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 2)
     result = run("search", "--table", table_file, *small, "--child-epochs", 0, *budgets, "--out", tmp_path / "run")
