@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from hwnas import __version__
+from hwnas.calibration.accuracy import held_out_accuracy
 from hwnas.calibration.design_matrix import design_matrix, grids, is_live
 from hwnas.calibration.regression import DEGREES_OF_FREEDOM, Posterior, Prior, fit_posterior
 from hwnas.cost.metric import MACS, PARAMS
@@ -124,19 +124,7 @@ def _left_out(
         predicted[out] = design[out] @ (kept.mean if kept else prior.mean)
         on_progress("predicting networks left out", fold + 1, int(folds.max()) + 1)
     whole = latency_ms > BROKEN * np.median(latency_ms)  # decided by the readings alone: a bad prediction must count
-    predicted, latency_ms = predicted[whole], latency_ms[whole]
-    error = predicted / latency_ms - 1
-    tau = float(kendalltau(predicted, latency_ms).statistic)
-    return Additivity(
-        networks=len(error),
-        mape=float(100 * np.mean(np.abs(error))),
-        within_5_percent=float(np.mean(np.abs(error) <= 0.05)),
-        within_10_percent=float(np.mean(np.abs(error) <= 0.1)),
-        kendall_tau=tau if np.isfinite(tau) else None,
-        worst=float(100 * np.max(np.abs(error))),
-        bias=float(100 * np.mean(error)),
-        floor=None,
-    )
+    return held_out_accuracy(predicted[whole], latency_ms[whole], floor=None)
 
 
 def _edge_costs(sized: SizedSpace, posterior: Posterior, prior: Prior, measurements: int) -> EdgeCosts:

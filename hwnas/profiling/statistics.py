@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.calibration.accuracy import held_out_accuracy
 from hwnas.profiling.names import SENTINEL_NAME, is_network
 from hwnas.profiling.protocol import JobValues, Run
 from hwnas.tables.schema import Additivity
@@ -164,22 +165,10 @@ def report(predicted_ms: Array, process_times_ms: Sequence[Array]) -> Additivity
 
     The floor compares the median over even processes with that over odd ones of the same network.
     """
-    from scipy.stats import kendalltau
-
     measured = np.array([np.nanmedian(times) for times in process_times_ms])
-    error = predicted_ms / measured - 1
     halves = np.array([_halves(times) for times in process_times_ms])
-    tau = float(kendalltau(predicted_ms, measured).statistic)
-    return Additivity(
-        networks=len(measured),
-        mape=float(100 * np.mean(np.abs(error))),
-        within_5_percent=float(np.mean(np.abs(error) <= 0.05)),
-        within_10_percent=float(np.mean(np.abs(error) <= 0.10)),
-        kendall_tau=tau if np.isfinite(tau) else None,
-        worst=float(100 * np.max(np.abs(error))),
-        bias=float(100 * np.mean(error)),
-        floor=None if np.isnan(halves).all() else float(100 * np.nanmean(np.abs(halves))),
-    )
+    floor = None if np.isnan(halves).all() else float(100 * np.nanmean(np.abs(halves)))
+    return held_out_accuracy(predicted_ms, measured, floor)
 
 
 def _halves(times_ms: Array) -> float:

@@ -68,10 +68,10 @@ def pull(name: str, address: str, trusted: list[TrustedKey], out: Path | None = 
         return Pulled(file, record, table, "already there", remark, index_remark)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        placed = transport.write_file(file, data, replace=force)
+        written = transport.write_file(file, data, replace=force)
     except OSError as error:
         raise unwritable(file.parent, error) from error
-    if not placed:
+    if not written:
         raise _occupied(file)
     return Pulled(file, record, table, "pulled", remark, index_remark)
 

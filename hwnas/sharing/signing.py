@@ -207,13 +207,13 @@ def check_trust(record: Record, trusted: list[TrustedKey]) -> str:
             if key
             else (f"{record.name} is unsigned: its origin cannot be verified")
         )
-    places = printable(", ".join(dict.fromkeys(known.source for known in trusted)))[:300]
+    sources = printable(", ".join(dict.fromkeys(known.source for known in trusted)))[:300]
     if key is None:
         raise HwnasError(
-            f"{record.name} is unsigned, and you only trust tables signed with certain keys ({places})",
+            f"{record.name} is unsigned, and you only trust tables signed with certain keys ({sources})",
             "ask its maker to push it with --key, or remove the trusted keys",
         )
     raise HwnasError(
-        f"{record.name} is signed by {shown}, which is not one of the keys you trust ({places})",
+        f"{record.name} is signed by {shown}, which is not one of the keys you trust ({sources})",
         f"if you know whose key it is: --trust {shown}",
     )

@@ -257,8 +257,8 @@ def _as_hwnas_error(registry: TableRegistry, writing: bool = False) -> Iterator[
 def unreachable(shown: str, error: Exception, writing: bool = False) -> HwnasError:
     """Return a one-line error that says why a registry cannot be read or written, and the fix."""
     kind = type(error).__name__
-    said = error.strerror if isinstance(error, OSError) and error.strerror else f"{kind}: {error}".removesuffix(": ")
-    text = without_password(printable(" ".join(said.split()))[:200])
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{kind}: {error}".removesuffix(": ")
+    text = without_password(printable(" ".join(reason.split()))[:200])
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         fix = (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), or FSSPEC_S3_ANON=true to read a "

@@ -41,5 +41,5 @@ def require_same_definition(manifest: Mapping[str, Any], space: SearchSpace, run
     if manifest.get("space") == space.name and space.origin and recorded != space.origin.sha256:
         raise HwnasError(
             f"{run} is a run of space {space.name}@{str(recorded)[:12]}, but {space.spec} now defines {space.key}",
-            "undo the change, or search anew with another --out",
+            "undo the change, or search again with another --out",
         )

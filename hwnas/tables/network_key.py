@@ -58,9 +58,9 @@ def choose_network(
     made_for = [network for network in networks_of(table, asked) if asked in (None, network.space)]
     if asked:
         require_same_space(table, asked)
-    said = {key: value for key, value in changes.items() if value is not None}
+    given = {key: value for key, value in changes.items() if value is not None}
     if not setting_name and made_for:
-        fitting = [n for n in made_for if all(getattr(n.setting, key) == value for key, value in said.items())]
+        fitting = [n for n in made_for if all(getattr(n.setting, key) == value for key, value in given.items())]
         if len(fitting) == 1:
             return fitting[0]
         usual = [network for network in fitting if network == SizedSpace.named(network.space)]

@@ -40,20 +40,20 @@ def read_hw_nas_bench(text: str, name: str) -> ParsedFile:
 
 def hw_nas_bench_key(key: str) -> tuple[Block, int, int]:
     """Return block, height and width of a key of HW-NAS-Bench. Raises ValueError for another key."""
-    place = f"_H{N}_W{N}_Cin{N}_Cout{N}"
-    if found := re.fullmatch(f"ConvNorm{place}_kernel{N}_stride{N}_group{N}", key):
+    size = f"_H{N}_W{N}_Cin{N}_Cout{N}"
+    if found := re.fullmatch(f"ConvNorm{size}_kernel{N}_stride{N}_group{N}", key):
         height, width, channels, out, kernel, stride, groups = map(int, found.groups())
         _check_groups(groups, channels, out)
         return blocks.conv(channels, out, kernel, stride, "bn_relu", groups), height, width
-    if found := re.fullmatch(f"ConvBlock{place}_exp{N}_kernel{N}_stride{N}_group{N}", key):
+    if found := re.fullmatch(f"ConvBlock{size}_exp{N}_kernel{N}_stride{N}_group{N}", key):
         height, width, channels, out, expand, kernel, stride, groups = map(int, found.groups())
         _check_groups(groups, channels, out)
         adds = stride == 1 and channels == out
         return blocks.inverted_residual(channels, out, kernel, stride, expand, adds, groups), height, width
-    if found := re.fullmatch(f"Skip{place}_stride{N}", key):
+    if found := re.fullmatch(f"Skip{size}_stride{N}", key):
         height, width, channels, out, stride = map(int, found.groups())
         return blocks.skip(channels, out, stride), height, width
-    if found := re.fullmatch(f"AvgP{place}_kernel{N}_stride{N}", key):
+    if found := re.fullmatch(f"AvgP{size}_kernel{N}_stride{N}", key):
         height, width, channels, out, kernel, _ = map(int, found.groups())
         if channels != out or {height, width} != {kernel}:
             raise ValueError("not an average over the whole image")

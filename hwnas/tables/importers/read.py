@@ -19,9 +19,9 @@ from hwnas.tables.importers.table import (
     CHOOSE_FORMAT,
     Imported,
     Stated,
-    check_said,
     check_understood,
     make_table,
+    require_facts,
     table_columns,
 )
 from hwnas.tables.schema import NOT_KNOWN, Entry
@@ -64,7 +64,7 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
         entries.setdefault(entry.workload.key, entry)
     check_understood(path, chosen, list(entries.values()), parsed.refused)
     whole = replace(stated, unit=unit, precision=stated.precision or parsed.precision)
-    check_said(whole, path)
+    require_facts(whole, path)
     protocol = {
         "version": 0,
         "statistic": "mean" if chosen in IN_MILLISECONDS else NOT_KNOWN,

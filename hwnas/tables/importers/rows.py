@@ -21,9 +21,9 @@ from hwnas.tables.importers.table import (
     CHOOSE_FORMAT,
     Imported,
     Stated,
-    check_said,
     check_understood,
     make_table,
+    require_facts,
     table_columns,
 )
 from hwnas.tables.schema import NOT_KNOWN, Entry
@@ -72,9 +72,9 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
                 refused[f"row {number}"] = f"a second {entry.workload.key}"
             entries.setdefault(entry.workload.key, entry)
     check_understood(path, "csv", list(entries.values()), refused)
-    said = _said(path, rows, heading)
-    _check_not_said_twice(path, said, stated)
-    columns, protocol = _whole_table(path, said, stated)
+    facts = _table_facts(path, rows, heading)
+    _refuse_facts_given_twice(path, facts, stated)
+    columns, protocol = _whole_table(path, facts, stated)
     known = {*COLUMNS, *TABLE_COLUMNS}
     unknown = Counter(name for row in rows for name, value in row.items() if name and name not in known and value)
     return Imported(make_table(columns, list(entries.values()), protocol), "csv", refused, unknown=dict(unknown))
@@ -92,9 +92,9 @@ def _entry(row: Mapping[Any, Any]) -> Entry:
     )
 
 
-def _said(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequence[str]) -> dict[str, str]:
+def _table_facts(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequence[str]) -> dict[str, str]:
     """Return the values of the table columns. Raises HwnasError when rows differ, which are then of several tables."""
-    said = {}
+    facts = {}
     for name in heading:
         if name not in TABLE_COLUMNS:
             continue
@@ -104,40 +104,40 @@ def _said(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequence[str])
                 f"{path} holds rows of several tables: {name} is {one[:60]!r} and {others[0][:60]!r}",
                 "import one table at a time",
             )
-        said[name] = one
-    return said
+        facts[name] = one
+    return facts
 
 
-def _check_not_said_twice(path: Path, said: Mapping[str, str], stated: Stated) -> None:
-    twice = [option for column, option in OPTIONS.items() if said.get(column) and getattr(stated, option) is not None]
+def _refuse_facts_given_twice(path: Path, facts: Mapping[str, str], stated: Stated) -> None:
+    twice = [option for column, option in OPTIONS.items() if facts.get(column) and getattr(stated, option) is not None]
     twice += ["unit"] if stated.unit else []  # the column names give the unit
     if twice:
         options = ", ".join(f"--{option.replace('_', '-')}" for option in twice)
         raise HwnasError(f"{path} already gives {options}", "leave it out")
 
 
-def _whole_table(path: Path, said: Mapping[str, str], stated: Stated) -> tuple[dict[str, Any], dict[str, Any]]:
+def _whole_table(path: Path, facts: Mapping[str, str], stated: Stated) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the table's columns and protocol: from the file, else from the user."""
-    whole = {option: said.get(column) or getattr(stated, option) for column, option in OPTIONS.items()}
+    whole = {option: facts.get(column) or getattr(stated, option) for column, option in OPTIONS.items()}
     numbers = {name: _whole_number(whole[name]) for name in ("threads", "batch") if whole[name] is not None}
     both: dict[str, Any] = {**whole, **numbers, "unit": "ms"}
     together = replace(stated, **both)
-    check_said(together, path)
+    require_facts(together, path)
     columns = table_columns(together, path, "csv")
     for column in ("device_model", "device_os", "device_fingerprint", "provenance"):
-        columns[column] = said.get(column) or columns[column]
+        columns[column] = facts.get(column) or columns[column]
     for column in ("device_cores", "device_memory_bytes"):
-        columns[column] = _whole_number(said.get(column) or 0)
-    columns["sentinel_ms"] = _sentinel(said.get("sentinel_ms"))
-    if options := said.get("runtime_options"):
+        columns[column] = _whole_number(facts.get(column) or 0)
+    columns["sentinel_ms"] = _sentinel(facts.get("sentinel_ms"))
+    if options := facts.get("runtime_options"):
         columns["runtime_options"] = parse_json(options.encode(), f"{path}, column runtime_options", CHOOSE_FORMAT)
-    if origin := said.get("table_sha256"):
+    if origin := facts.get("table_sha256"):
         columns["source"] += f", table {origin[:12]}"
     return columns, {
-        "version": _whole_number(said.get("protocol_version") or 0),
-        "statistic": said.get("protocol_statistic") or NOT_KNOWN,
+        "version": _whole_number(facts.get("protocol_version") or 0),
+        "statistic": facts.get("protocol_statistic") or NOT_KNOWN,
         "date": together.date or NOT_KNOWN,
-        "tool_version": said.get("protocol_tool_version") or __version__,
+        "tool_version": facts.get("protocol_tool_version") or __version__,
     }
 
 

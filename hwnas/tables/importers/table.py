@@ -15,7 +15,7 @@ from hwnas.tables.schema import NOT_KNOWN, Device, Entry, LatencyTable, Protocol
 from hwnas.validation import first_problem
 
 IMPORTED = "imported from"
-MUST_BE_SAID = ("device_name", "runtime", "threads", "batch", "unit")
+REQUIRED_FACTS = ("device_name", "runtime", "threads", "batch", "unit")
 CHOOSE_FORMAT = "give its format: --format proxyless, ofa, hw-nas-bench, fbnet or csv"
 
 
@@ -55,10 +55,10 @@ def is_imported(table: LatencyTable) -> bool:
     return table.source.startswith(IMPORTED) or table.protocol.version == 0
 
 
-def check_said(stated: Stated, path: Path) -> None:
+def require_facts(stated: Stated, path: Path) -> None:
     """Raise HwnasError that names every missing option."""
-    said = asdict(stated)
-    lacking = [f"--{name.replace('_', '-')}" for name in MUST_BE_SAID if said[name] is None]
+    facts = asdict(stated)
+    lacking = [f"--{name.replace('_', '-')}" for name in REQUIRED_FACTS if facts[name] is None]
     if lacking:
         raise HwnasError(f"{path} does not describe its device and runtime", f"give {', '.join(lacking)}")
 
