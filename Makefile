@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# What --device browser runs, beside the virtual environment: onnxruntime-web from npm, Chromium where apt has it.
+# The programs that --device browser needs: onnxruntime-web from npm, Chromium where apt has it.
 browser: node_modules/onnxruntime-web
 	command -v chromium || command -v google-chrome || \
 	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq --yes install --no-install-recommends chromium; }

@@ -5,14 +5,15 @@
 
 Both files (.csv or .csv.gz) have a column `arch` of NAS-Bench-201 architectures; the first a column `cifar10` (test
 accuracy, %), the second one a device (measured latency, ms). Each device gets a table fitted to 900 random networks'
-latencies, as `hwnas table fit` does, and is asked for mild, moderate and aggressive: the 75th, 50th and 25th percentile
-of the latencies that its table predicts. What is chosen is judged by the measured latency, and its accuracy against the
-best architecture that truly keeps the budget. Readings under 5 % of a device's median are broken and left out.
+latencies, as `hwnas table fit` does, and is asked for mild, moderate and aggressive: the 75th, 50th and 25th
+percentile of the latencies that its table predicts. The chosen architecture is evaluated by its measured latency, and
+its accuracy is compared with that of the best architecture within the budget as measured. Readings under 5 % of a
+device's median are treated as broken and left out.
 
-It is an oracle study: there is no supernet. What stands for the search are logits made from the published accuracies:
-around the most accurate architecture that the table predicts to be within the bound, an operation's logit is the
-accuracy (in points) with that one edge changed, less a point (a mean-field distribution at its mode). Only derivation,
-tables, error bars and the closed loop are put to the test.
+It is an oracle study: there is no supernet. Logits made from the published accuracies replace the search: around the
+most accurate architecture that the table predicts to be within the bound, an operation's logit is the accuracy (in
+points) with that one edge changed, less a point (a mean-field distribution at its mode). Only derivation, tables,
+error bars and the closed loop are tested.
 
 closed_loop             hwnas.budgets.closed_loop with at most 5 looked-up measurements; for every bound that it
                         tries, the logits are those of a search under that bound, and what a candidate is worth is its

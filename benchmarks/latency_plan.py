@@ -3,8 +3,8 @@
 
     python benchmarks/latency_plan.py --device cpu --out result.json
 
-For every space and setting: what --plan says, what the profile with its report of 70 networks then takes, and a table
-with the least number of networks. Seconds of the whole command, Python's start included.
+For every space and setting: the forecast of --plan, the time of the profile with its 70 networks, and the time of a
+table with the least number of networks, in seconds of the whole command, including the start of Python.
 """
 
 from __future__ import annotations

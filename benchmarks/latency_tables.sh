@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Latency tables of this machine and how far they are off, judged by latency_accuracy.py on networks they never saw.
+# Latency tables of this machine and their error, measured by latency_accuracy.py on networks that no fit has used.
 #
 #   benchmarks/latency_tables.sh NAME RESULTS DEVICE...
 #
 # NAME names the machine: a device such as cpu+openvino gets latency_tables/NAME-openvino.json with the networks of
-# nasbench201 and of the darts search setting. RESULTS gets a JSON for each, and the log. DARTS_NETWORKS=40 judges on
+# nasbench201 and of the darts search setting. RESULTS gets a JSON for each, and the log. DARTS_NETWORKS=40 uses
 # fewer networks of darts, where they are slow.
 set -euo pipefail
 name=$1 results=$2

@@ -3,9 +3,9 @@
 
     python benchmarks/latency_under_load.py --out result.json
 
-In every scenario programs that only compute run beside `hwnas profile --space nasbench201`. Either it refuses, saying
-that the machine is too noisy, or its table is judged on networks timed after the load has ended, by
-latency_accuracy.py: an error of more than twice the target of 3 % would be a bad table published in silence.
+In every scenario, programs that only compute run at the same time as `hwnas profile --space nasbench201`. Either the
+command refuses because the machine is too noisy, or latency_accuracy.py measures the error of its table on networks
+timed after the load has ended. An error of more than twice the target of 3 % counts as a bad table made silently.
 """
 
 from __future__ import annotations

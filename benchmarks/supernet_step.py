@@ -5,10 +5,10 @@
 
 A step is what the method does with one batch (weights and, where they take turns, logits), past its warm-up, on random
 images in memory. The naive one is the same method's step with the supernet of benchmarks.naive_mixture in float32.
-Each runs in a process of its own, whose peak memory is told, torch included (on a GPU: that of its tensors), and they
-take turns, so that their ratio is of one machine in one state. ``input_share`` is the part of a step that making its
-batch of images takes. With ``--profile`` the result says, of a last turn of each, to which part of a step and to which
-of torch's operators the time went (``profile``).
+Each runs in a process of its own, whose peak memory is reported, torch included (on a GPU: that of its tensors). They
+take turns, so that their ratio is of one machine in one state. ``input_share`` is the share of a step spent on its
+batch of images. With ``--profile`` the result has the time of each part of a step and of torch's operators, from one
+further turn of each (``profile``).
 """
 
 from __future__ import annotations

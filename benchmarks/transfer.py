@@ -5,9 +5,9 @@
 
 LATENCIES.csv.gz has a column `arch` with all NAS-Bench-201 architectures and one column a device (ms). Nine devices are
 the pool; their tables are fitted on all their latencies. New devices are the others and, left out of the pool in turn,
-each of the nine. `hwnas table design` says which networks to measure, `hwnas table fit --prior` makes the table, and
-its predictions are compared with the latencies of all architectures. What could be chosen was
-chosen by leaving out devices of the pool; the figures of the four others were seen, and nothing was chosen by them.
+each of the nine. `hwnas table design` selects the networks to measure, `hwnas table fit --prior` makes the table, and
+its predictions are compared with the latencies of all architectures. Settings were chosen by leaving out devices of the
+pool. The results of the four others were seen, but no setting was chosen by them.
 """
 
 from __future__ import annotations
