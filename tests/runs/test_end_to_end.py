@@ -13,7 +13,7 @@ import pytest
 
 from hwnas.tables.io import read_table
 from support.command import Run, hwnas_process, profile
-from support.noise import assert_timing
+from support.noise import assert_timing, skip_for_noise
 from support.paths import SHARED
 
 
@@ -70,19 +70,13 @@ def test_search_on_cifar10_images_keeps_three_budgets(run: Run, tmp_path: Path) 
     profile(run, "--channels", 8, "--cells", 1, *quick, "--out", table)
     budgets = ("--budget", "mild", "--budget", "moderate", "--budget", "aggressive")
     sizes = ("--channels", 8, "--cells", 1, "--recipe", "snas-short", "--epochs", 2, "--child-epochs", 1)
-    result = run(
-        "search",
-        "--table",
-        table,
-        "--data",
-        f"imagefolder:{images}",
-        *sizes,
-        *budgets,
-        "--verify",
-        "--out",
-        out,
-        "--json",
-    )
+    command = ("--table", table, "--data", f"imagefolder:{images}", *sizes, *budgets, "--verify", "--out", out)
+    for _ in range(3):  # the same command resumes: after a noisy attempt only the networks are timed again
+        result = run("search", *command, "--json")
+        if "too noisy" not in result.output:
+            break
+    else:
+        skip_for_noise(result.output)
     assert result.exit_code in (0, 1), result.output
     targets = json.loads(result.stdout)["targets"]
     for target in targets:
