@@ -76,7 +76,7 @@ def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, t
     assert row["predicted_ms"] <= PREVIEWS["nasbench201"]["latency_ms"].percentile(25)
     assert json.loads((out / "manifest.json").read_text())["recipe"]["method"] == method
     if method in POOL:
-        assert_one_clear_line(run("derive", out), f"method {method}", "judged")
+        assert_one_clear_line(run("derive", out), f"method {method}", "by score, not by probability")
     else:
         derived = json.loads(run("derive", out, "--json").stdout)["targets"]
         assert derived[0]["architectures"][0]["architecture"] == row["architecture"]
