@@ -113,7 +113,7 @@ def test_a_run_is_not_read_with_a_changed_plugin(run: Run, folder: Path, monkeyp
 def comparable_table(run: Run) -> Path:
     """Profile both spaces until sums of the plug-in's entries err at most twice as much as the built-in operations'.
 
-    Returns the file of the plug-in's table. On a noisy machine the test is skipped; a missed aim is an expected failure.
+    Returns the file of the plug-in's table. A noisy machine skips the test; a missed aim is an expected failure.
     """
     floors: list[float] = []
     tables: list[LatencyTable] = []
