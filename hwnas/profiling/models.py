@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Chain(nn.Module):
     """One operation after another, as in a network. All operations get the same further inputs.
 
-    ``first`` runs once before them: after a convolution a runtime keeps tensors in the layout of a network.
+    ``first`` runs once before them: after a convolution a runtime keeps tensors in the layout of a network. Without it a
+    residual block's addition is not fused, as its one operand, the model's input, is in another layout.
     """
 
     def __init__(self, operations: list[nn.Module], first: nn.Module) -> None:
@@ -72,7 +73,7 @@ class Repeated:
         if not self.chained:
             return Parallel(operations, num_inputs(w))
         ahead = Workload(PREPROCESS, w.in_channels, w.in_channels, w.height, w.width)
-        return Chain(operations, build(ahead if operation_of(w).pools else None))
+        return Chain(operations, build(ahead if keeps_layout(w) else None))
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         w = self.workload
@@ -101,6 +102,15 @@ def is_chainable(workload: Workload) -> bool:
     """Return whether the operation's output can be its next input."""
     same_shape = workload.stride == 1 and workload.in_channels == workload.out_channels
     return same_shape and operation_of(workload).chainable
+
+
+def keeps_layout(workload: Workload) -> bool:
+    """Return whether the output's memory layout may follow the input's: after pooling, say, or adding the input.
+
+    A convolution writes its runtime's own layout. Elementwise operations take the same time in each.
+    """
+    operation = operation_of(workload)
+    return not operation.elementwise and operation.ends_with[-1:] != ("conv",)
 
 
 def repetitions(workload: Workload) -> tuple[int, int]:
