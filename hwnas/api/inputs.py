@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.errors import HwnasError
+from hwnas.spaces.space import IMAGE_SIZES
 
 if TYPE_CHECKING:
     from hwnas.spaces import SearchSpace, SizedSpace
@@ -29,7 +30,9 @@ def get_space(name: str) -> SearchSpace:
 
 
 def read_table(path: Path | str) -> LatencyTable:
-    """Read and check a latency table. Its ``noise_warning`` is not empty when the measurements are unreliable.
+    """Read and check a latency table: a file, or ``shipped:NAME`` for one that comes with hwnas.
+
+    Its ``noise_warning`` is not empty when the measurements are unreliable.
 
     Raises HwnasError, naming the file and the field, when the table is missing, invalid, incomplete or was changed
     after it was written.
@@ -44,6 +47,7 @@ def read_tables(tables: Tables) -> dict[str, LatencyTable]:
 
     A single table that is not a file gets the name ``table``. Raises HwnasError when two files have the same name.
     """
+    from hwnas.tables.io import table_name
     from hwnas.tables.schema import LatencyTable
 
     if isinstance(tables, Mapping):
@@ -51,7 +55,7 @@ def read_tables(tables: Tables) -> dict[str, LatencyTable]:
     listed = [tables] if isinstance(tables, LatencyTable | Path | str) else list(tables)
     found: dict[str, LatencyTable] = {}
     for table in listed:
-        name = "table" if isinstance(table, LatencyTable) else Path(table).stem
+        name = "table" if isinstance(table, LatencyTable) else table_name(Path(table))
         if name in found:
             raise HwnasError(f"two tables have the name {name!r}", "give a mapping from names to tables")
         found[name] = table if isinstance(table, LatencyTable) else read_table(table)
@@ -81,8 +85,13 @@ def size_changes(
 ) -> dict[str, int | None]:
     """Return the changed fields of a setting."""
     changes = {"channels": channels, "depth": layers, "classes": classes}
-    image = zip(("image_channels", "height", "width"), input_shape, strict=True) if input_shape else ()
+    image = zip(IMAGE_SIZES[:3], input_shape, strict=True) if input_shape else ()
     return {**changes, **dict(image)}
+
+
+def image_sizes(changes: Mapping[str, int | None]) -> frozenset[str]:
+    """Return the names of the changed fields that are about images: their shape and the number of classes."""
+    return frozenset(name for name in IMAGE_SIZES if changes.get(name) is not None)
 
 
 def as_list(texts: str | Sequence[str]) -> list[str]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.inputs import as_list, read_tables, size_changes
+from hwnas.api.inputs import as_list, image_sizes, read_tables, size_changes
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
+from hwnas.tables.network_key import common_network
 
 if TYPE_CHECKING:
     from hwnas.api.inputs import InputShape, Space, Tables
@@ -39,7 +40,6 @@ def preview(
     Raises HwnasError when a table lacks workloads of the space, and for a budget that is invalid or cannot be met.
     """
     from hwnas.budgets.space_preview import preview_space
-    from hwnas.tables.network_key import common_network
 
     opened = read_tables(tables)
     sized = common_network(opened, space, setting, **size_changes(channels, layers, input_shape, classes))
@@ -53,12 +53,18 @@ def search(
     *,
     space: Space | None = None,
     data: str = "digits",
+    target_data: str | None = None,
     method: str | None = None,
     recipe: str | None = None,
     plugin: Path | str | None = None,
     setting: str | None = None,
     channels: int | None = None,
     layers: int | None = None,
+    input_shape: InputShape | None = None,
+    classes: int | None = None,
+    search_setting: str | None = None,
+    search_channels: int | None = None,
+    search_layers: int | None = None,
     epochs: int | None = None,
     child_epochs: int | None = None,
     batch_size: int | None = None,
@@ -71,38 +77,39 @@ def search(
     profile_steps: bool = False,
     progress: Progress | None = None,
 ) -> list[SummaryRow]:
-    """Search architectures within budgets, train them, export them to ``out``, and return one row for each target.
+    """Search architectures within budgets, train and export them to ``out``, and return one row for each target.
 
-    Every budget (``mild``, ``moderate``, ``4.5ms``, ``60%``, ``300M-macs``, limits joined by commas) gives one target
-    for each table; a budget that names tables (``4ms@phone,3ms@cpu``) gives one network for these devices. ``space``
-    and ``setting`` are those of the tables by default.
+    Budgets (``4.5ms``, ``60%``, ``4ms@phone,3ms@cpu``) are about the target network, that of the tables as ``space``
+    to ``classes`` change it. ``search_setting`` to ``search_layers`` are the sizes of the search network, by default
+    the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
+    images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
+    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. ``verify`` times the networks and derives again
+    when one is over its budget. An interrupted call resumes when it is repeated.
 
-    ``data`` are the images. ``method`` is a search method, ``snas`` by default, and ``recipe`` a name in
-    ``configs/search`` or a YAML file, by default that of the method; ``epochs``, ``child_epochs``, ``batch_size``,
-    ``seed``, ``compute``, ``precision``, ``kernels`` and ``fixed_lambda`` change it. ``plugin`` is a Python file of the
-    user that registers choices of the recipe. ``verify`` times the networks and derives again when one is over its
-    budget. ``profile_steps`` writes where the time of some search steps goes to ``out/profile``. An interrupted call
-    resumes when it is repeated.
-
-    Raises HwnasError, before any training, when tables, space, data, budgets and recipe do not fit together, no
-    architecture keeps a budget, or ``out`` holds another run.
+    Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
     """
-    from hwnas.runs.request import SearchRequest
+    from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
-    from hwnas.search.plugin import load_plugin
-    from hwnas.tables.network_key import common_network
 
-    opened, file = read_tables(tables), None if plugin is None else Path(plugin)
-    if file:
-        load_plugin(file)
-    sized = common_network(opened, space, setting, channels=channels, depth=layers)
+    opened, file = read_tables(tables), _load_plugin(plugin)
+    sizes = size_changes(channels, layers, input_shape, classes)
+    target = common_network(opened, space, setting, **sizes)
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
-    changes |= {"compute": compute, "precision": precision, "kernels": kernels}
-    if fixed_lambda is not None:
-        changes |= {"penalty.mode": "fixed", "penalty.weight": fixed_lambda}
-    settings = _recipe(method, recipe, sized.space, data, changes)
-    request = SearchRequest(sized, opened, data, as_list(budgets), settings, verify, file)
+    changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
+    settings = _recipe(method, recipe, target.space, data, changes)
+    small, fixed = SearchSizes(search_setting, search_channels, search_layers), image_sizes(sizes)
+    request = SearchRequest(target, opened, data, as_list(budgets), settings, verify, file, target_data, fixed, small)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
+
+
+def _load_plugin(plugin: Path | str | None) -> Path | None:
+    """Run the user's file, which registers choices of recipes, or operations."""
+    if plugin is None:
+        return None
+    from hwnas.search.plugin import load_plugin
+
+    load_plugin(Path(plugin))
+    return Path(plugin)
 
 
 def _recipe(method: str | None, recipe: str | None, space: SearchSpace, data: str, changes: dict[str, Any]) -> Recipe:
@@ -111,7 +118,8 @@ def _recipe(method: str | None, recipe: str | None, space: SearchSpace, data: st
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     name = recipe or recipe_of(method or "snas", NASBENCH201.name if space.origin else space.name, data)
-    settings = read_recipe(name, changes)
+    fixed = {} if changes["penalty.weight"] is None else {"penalty.mode": "fixed"}
+    settings = read_recipe(name, changes | fixed)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
     return settings

@@ -26,6 +26,30 @@ Layers = Annotated[
 ]
 InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
+TargetData = Annotated[
+    str | None,
+    typer.Option(
+        "--target-data", help="Images of the target network, which trains on them later; default: --data if they fit."
+    ),
+]
+SearchSetting = Annotated[
+    str | None,
+    typer.Option(
+        "--search-setting",
+        help="Named sizes of the search network; default: the target's, or the space's own if the target is larger.",
+    ),
+]
+SearchChannels = Annotated[
+    int | None, typer.Option("--search-channels", help="Number of channels of the search network's first cells.")
+]
+SearchLayers = Annotated[
+    int | None,
+    typer.Option(
+        "--search-layers",
+        "--search-cells",
+        help="Number of cells of the search network; its images are those of --data (NAME?size=N resizes them).",
+    ),
+]
 ArchitectureText = Annotated[
     str, typer.Option("--architecture", help="An architecture in the space's notation, or a name such as DARTS_V2.")
 ]

@@ -26,7 +26,9 @@ def open_table(path: Path) -> LatencyTable:
 
 def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:
     """Read the tables of several devices by file name. Raises HwnasError when two files have the same name."""
-    tables = {path.stem: open_table(path) for path in paths}
+    from hwnas.tables.io import table_name
+
+    tables = {table_name(path): open_table(path) for path in paths}
     if len(tables) != len(paths):
         raise HwnasError("two tables have the same file name", "give each --table a file name of its own")
     return tables

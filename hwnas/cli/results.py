@@ -23,11 +23,14 @@ class TargetRow(Protocol):
 
 
 def show_results(rows: Sequence[SummaryRow]) -> None:
-    """Print the targets of a run: their limits, costs and accuracies, then their architectures and files."""
+    """Print the targets of a run: their limits, costs and accuracies, then their architectures and files.
+
+    Where the search trained proxies, their accuracies are shown as such, and the sizes of both networks.
+    """
     from hwnas.budgets.budget import format_amount
     from hwnas.cost.metric import Metric
 
-    shown = []
+    shown, proxies = [], any(row.proxy for row in rows)
     for row, timing in ((each, timing) for each in rows for timing in each.timings):
         measured = "-"
         if timing.measured_ms is not None:
@@ -41,19 +44,32 @@ def show_results(rows: Sequence[SummaryRow]) -> None:
                 measured,
                 f"{row.macs / 1e6:.2f} M",
                 f"{row.params / 1e6:.4f} M",
-                f"{row.validation_accuracy_before_training:.1%}",
-                f"{row.validation_accuracy:.1%}",
-                f"{row.accuracy:.1%}",
+                *_accuracies(row, proxies),
             ]
         )
     columns = ["budget", "limit", "predicted", "measured", "MACs", "params"]
-    columns += ["val. before training", "val. after", "test accuracy"]
+    if proxies:
+        columns += ["proxy val.", "proxy test", "test accuracy"]
+    else:
+        columns += ["val. before training", "val. after", "test accuracy"]
     show_table("", columns, shown)
     for row in rows:
         print(f"{name_of(row, rows)}: {row.architecture}  {row.onnx}")
         if row.int8:
             file = Path(row.onnx).with_name(row.int8.onnx)
-            print(f"{name_of(row, rows)}: in int8, test accuracy {row.int8.test_accuracy:.1%}  {file}")
+            print(f"{name_of(row, rows)}: in int8, {_test_accuracy(row.int8.test_accuracy)}  {file}")
+
+
+def _accuracies(row: SummaryRow, proxies: bool) -> list[str]:
+    """Return the accuracies of a network, or of its proxy and then its own."""
+    own = "untrained" if row.accuracy is None else f"{row.accuracy:.1%}"
+    if not proxies:
+        return [f"{row.validation_accuracy_before_training:.1%}", f"{row.validation_accuracy:.1%}", own]
+    return [*([f"{row.proxy.validation_accuracy:.1%}", f"{row.proxy.accuracy:.1%}"] if row.proxy else "--"), own]
+
+
+def _test_accuracy(accuracy: float | None) -> str:
+    return "untrained" if accuracy is None else f"test accuracy {accuracy:.1%}"
 
 
 def name_of(row: TargetRow, rows: Sequence[TargetRow]) -> str:

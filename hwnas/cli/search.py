@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +11,19 @@ from hwnas.cli.app import app, command
 from hwnas.cli.options import (
     AsJson,
     Channels,
+    Classes,
     ComputeName,
     DataSpec,
+    InputShape,
     Layers,
     PrecisionName,
+    SearchChannels,
+    SearchLayers,
+    SearchSetting,
     SettingName,
     TableSpace,
+    TargetData,
+    parse_input,
 )
 from hwnas.cli.output import open_tables, show_json
 from hwnas.cli.results import show_results
@@ -26,7 +33,10 @@ if TYPE_CHECKING:
 
 Tables = Annotated[
     list[Path],
-    typer.Option("--table", help="A latency table; repeat it for more devices. Each gets every budget without @NAME."),
+    typer.Option(
+        "--table",
+        help="A latency table, or shipped:NAME; repeat it for more devices. Each gets every budget without @.",
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="The folder of the run; repeat the command to resume.")]
 Budgets = Annotated[
@@ -71,12 +81,18 @@ def search_command(
     budget: Budgets = None,
     space: TableSpace = None,
     data: DataSpec = "digits",
+    target_data: TargetData = None,
     method: Method = None,
     recipe: RecipeName = None,
     plugin: Plugin = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
+    search_setting: SearchSetting = None,
+    search_channels: SearchChannels = None,
+    search_layers: SearchLayers = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the search.")] = None,
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of training each network.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
@@ -91,38 +107,33 @@ def search_command(
 ) -> None:
     """Search architectures within budgets, train them, and export them to ONNX.
 
+    Budgets are about the target network, that of the table. A larger one is searched with a smaller network and
+    exported untrained: `hwnas train` trains it.
+
     Several processes can share the images of every step: `torchrun --nproc-per-node 2 -m hwnas search …`.
     """
     from hwnas import api
     from hwnas.progress import Progress
 
-    tables = open_tables(table)
+    tables, shape = open_tables(table), parse_input(input_shape)
+    inputs: Any = {"space": space, "data": data, "target_data": target_data, "verify": verify}
+    target: Any = {"setting": setting, "channels": channels, "layers": layers, "input_shape": shape, "classes": classes}
+    small = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
+    rules = {"method": method, "recipe": recipe, "plugin": plugin, "fixed_lambda": fixed_lambda}
+    counts = {"epochs": epochs, "child_epochs": child_epochs, "batch_size": batch_size, "seed": seed}
+    computing = {"compute": compute, "precision": precision, "kernels": kernels, "profile_steps": profile}
+    settings: Any = {**inputs, **target, **small, **rules, **counts, **computing}
     with Progress() as progress:
-        rows = api.search(
-            tables,
-            out,
-            budget or ["moderate"],
-            space=space,
-            data=data,
-            method=method,
-            recipe=recipe,
-            plugin=plugin,
-            setting=setting,
-            channels=channels,
-            layers=layers,
-            epochs=epochs,
-            child_epochs=child_epochs,
-            batch_size=batch_size,
-            seed=seed,
-            compute=compute,
-            precision=precision,
-            kernels=kernels,
-            fixed_lambda=fixed_lambda,
-            verify=verify,
-            profile_steps=profile,
-            progress=progress,
-        )
+        rows = api.search(tables, out, budget or ["moderate"], **settings, progress=progress)
     _finish(rows, out, as_json)
+
+
+def _following(rows: list[SummaryRow], out: Path) -> str:
+    """Return the command that follows a search."""
+    if all(row.trained for row in rows):
+        return f"verify {out}"
+    no_images = any(row.parity and row.parity.random_images for row in rows)
+    return f"train {out}" + " --data DATA" * no_images
 
 
 def _finish(rows: list[SummaryRow], out: Path, as_json: bool) -> None:
@@ -131,6 +142,6 @@ def _finish(rows: list[SummaryRow], out: Path, as_json: bool) -> None:
         show_json({"targets": rows})
     else:
         show_results(rows)
-        print(f"next: hwnas verify {out}")
+        print(f"next: hwnas {_following(rows, out)}")
     if any(row.kept is False for row in rows):
         raise typer.Exit(1)

@@ -30,9 +30,12 @@ def space_count(
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
+    input_shape: InputShape = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Count the parameters, multiply-accumulates and memory of an architecture's network exactly."""
+    from hwnas.api import size_changes
     from hwnas.cost.memory import memory_access_model
     from hwnas.cost.peak import peak_model
     from hwnas.networks.child import ChildNetwork
@@ -41,7 +44,8 @@ def space_count(
 
     chosen = get_space(space)
     name = setting or chosen.evaluation_setting(architecture)
-    sized = SizedSpace.named(chosen, name, channels=channels, depth=layers)
+    changes = size_changes(channels, layers, parse_input(input_shape), classes)
+    sized = SizedSpace.named(chosen, name, **changes)
     parsed = chosen.parse(architecture)
     counts = count_network(ChildNetwork(sized, parsed))
     memory_access, peak = (round(m(sized).predict(parsed)) for m in (memory_access_model, peak_model))

@@ -34,8 +34,9 @@ def table_show(
         plot_table(content, plot)
     if html:
         from hwnas.report.page import write_table_page
+        from hwnas.tables.io import table_name
 
-        write_table_page(content, table.stem, html)
+        write_table_page(content, table_name(table), html)
     if as_json:
         show_json({**content.content(), "sha256": content.sha256})
         return

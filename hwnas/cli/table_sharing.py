@@ -103,11 +103,15 @@ def table_list(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the tables that come with hwnas, those on your own shelf, and those on the given shelves."""
+    """List the tables that come with hwnas, those on your own shelf, and those on the given shelves.
+
+    A table serves every command about its target networks: the searched space at these sizes, on its device.
+    """
     from hwnas.files import shipped
     from hwnas.sharing.listing import list_tables
     from hwnas.sharing.pull import user_registry
     from hwnas.sharing.transport import without_password
+    from hwnas.tables.io import SHIPPED
 
     own = user_registry()
     places = [
@@ -129,7 +133,10 @@ def table_list(
             problem = error.problem
         shown.append({"shelf": where, "error": problem, "tables": [_as_json(table) for table in listed]})
         if not as_json and not problem:
-            _show(f"{title}: {where}" if title else where, listed)
+            with_hwnas = address == str(shipped("latency_tables"))
+            _show(f"{title}: {where}" if title else where, listed, SHIPPED * with_hwnas)
+            if with_hwnas:
+                print(f"to use one: hwnas search --table {SHIPPED}NAME --budget moderate --data DATA --out runs/a\n")
     if as_json:
         show_json({"shelves": shown})
     for other in failed[:-1]:
@@ -167,14 +174,15 @@ def _as_json(table: Listed) -> dict[str, Any]:
     }
 
 
-def _show(title: str, listed: list[Listed]) -> None:
+def _show(title: str, listed: list[Listed], before_name: str) -> None:
     from hwnas.sharing.page import describe_runtime
+    from hwnas.tables.network_key import describe_key
     from hwnas.text import printable
 
     if not listed:
         print(f"{printable(title)}: no tables\n")
         return
-    columns = ["name", "device", "runtime", "networks", "provenance", "date", "mean error, tau"]
+    columns = ["name", "device", "runtime", "target networks", "provenance", "date", "mean error, tau"]
     rows = []
     for table in listed:
         if what := table.description:
@@ -187,10 +195,10 @@ def _show(title: str, listed: list[Listed]) -> None:
             noisy = ["made on a noisy machine"] if what.noisy else []
             cells = [
                 *(
-                    table.name,
+                    before_name + table.name,
                     what.device,
                     describe_runtime(what),
-                    ", ".join(what.networks),
+                    "; ".join(map(describe_key, what.networks)),
                     what.provenance,
                     what.date[:10],
                 ),

@@ -10,10 +10,10 @@ import typer
 from hwnas.cli.app import app, command
 from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder
 from hwnas.cli.output import show_json
-from hwnas.cli.results import name_of
+from hwnas.cli.results import name_of, name_on
 
 if TYPE_CHECKING:
-    from hwnas.runs.schema import NetworkRow
+    from hwnas.runs.schema import DeviceTiming, NetworkRow
 
 RecipeName = Annotated[
     str, typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file.")
@@ -28,7 +28,8 @@ FromScratch = Annotated[
 TrainingSetting = Annotated[
     str | None,
     typer.Option(
-        "--setting", help="Named sizes of the space, such as imagenet-mobile; as-searched keeps those of the run."
+        "--setting",
+        help="Named sizes of the space, such as imagenet-mobile; as-searched keeps those of the target network.",
     ),
 ]
 
@@ -59,8 +60,10 @@ def train_command(
 ) -> None:
     """Train the networks of a run and export them again, from their weights or from scratch as in the papers.
 
-    A network of other sizes than the search gets a folder of its own and claims no budget. Several processes can share
-    the images of every step: `torchrun --nproc-per-node 2 -m hwnas train …`.
+    A target network that the search left untrained is trained from scratch, timed on this machine if that is its
+    device, and compared with its budget: exit code 1 when it breaks it. A network of other sizes gets a folder of its
+    own and claims no budget. Several processes can share the images of every step:
+    `torchrun --nproc-per-node 2 -m hwnas train …`.
     """
     from hwnas import api
     from hwnas.progress import Progress
@@ -89,6 +92,15 @@ def train_command(
         show_json({"targets": rows})
     else:
         _show_training(rows, folder)
+    if any(timing.kept is False for row in rows for timing in _timings(row)):
+        raise typer.Exit(1)
+
+
+def _timings(row: NetworkRow) -> list[DeviceTiming]:
+    """Return the latencies of a network that claims a budget."""
+    from hwnas.runs.schema import SummaryRow
+
+    return row.timings if isinstance(row, SummaryRow) else []
 
 
 def _show_training(rows: list[NetworkRow], folder: Path) -> None:
@@ -101,5 +113,15 @@ def _show_training(rows: list[NetworkRow], folder: Path) -> None:
             f"validation {r.validation_accuracy_before_training:.1%} -> {r.validation_accuracy:.1%}, "
             f"test {r.accuracy:.1%}{claim}; {r.onnx}"
         )
+        for timing in _timings(r):
+            if timing.measured_ms is not None:
+                limit = "" if timing.budget_ms is None else f", limit {timing.budget_ms:.4g} ms"
+                print(
+                    f"{name_on(r, timing.device, rows)}: {timing.measured_ms:.4g} ± {timing.measured_error_ms:.2g} ms "
+                    f"measured, {timing.predicted_ms:.4g} ms predicted{limit}: "
+                    f"{'keeps' if timing.kept else 'BREAKS'} its budget"
+                )
     other_sizes = [Path(r.onnx).parent for r in rows if r.no_claim]
-    print(f"next: hwnas evaluate {other_sizes[0]} --latency" if other_sizes else f"next: hwnas verify {folder}")
+    timed = all(timing.measured_ms is not None for row in rows for timing in _timings(row))
+    following = f"{'evaluate' if timed else 'verify'} {folder}"
+    print(f"next: hwnas {f'evaluate {other_sizes[0]} --latency' if other_sizes else following}")

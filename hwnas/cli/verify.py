@@ -39,7 +39,7 @@ def _show_timings(rows: list[DeviceTiming]) -> None:
     columns = ["budget", "limit", "predicted", "measured", "unscaled", "kept"]
     shown = [
         [
-            name_on(r, r.device, rows),
+            name_on(r, r.device, rows) + " (untrained)" * (not r.trained),
             f"{r.budget_ms:.4g} ms" if r.budget_ms else "-",
             f"{r.predicted_ms:.4g} ms",
             f"{r.measured_ms:.4g} ± {r.measured_error_ms:.2g} ms",

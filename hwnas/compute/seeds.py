@@ -33,6 +33,8 @@ class Purpose(IntEnum):
     CHILD_DROP_PATH = 11  # by step
     CHILD_WEIGHTS = 12  # a child's initial weights, where it starts from scratch
     AUXILIARY_HEAD = 13  # the auxiliary head's initial weights
+    UNTRAINED_WEIGHTS = 14  # the weights of a target network that is exported before it is trained
+    RANDOM_IMAGES = 15  # pixels of images that stand in where none are known
 
 
 @unique

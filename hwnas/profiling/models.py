@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Chain(nn.Module):
     """One operation after another, as in a network. All operations get the same further inputs.
 
-    ``first`` runs once before them: after a convolution a runtime keeps tensors in the layout of a network. Without it a
-    residual block's addition is not fused, as its one operand, the model's input, is in another layout.
+    ``first`` runs once before them: after a convolution a runtime keeps tensors in the layout of a network. Without it
+    a residual block's addition is not fused, as its one operand, the model's input, is in another layout.
     """
 
     def __init__(self, operations: list[nn.Module], first: nn.Module) -> None:

@@ -68,12 +68,15 @@ def png_of(svg: str) -> bytes:
     return png
 
 
-def pareto(networks: Rows, front: Rows, colours: Mapping[str, str], title: str, width: int, height: int) -> str:
+def pareto(
+    networks: Rows, front: Rows, colours: Mapping[str, str], title: str, y_title: str, size: tuple[int, int]
+) -> str:
     """Plot networks by ``latency_ms`` and ``accuracy`` with their ``budget_ms``, and the Pareto front as steps.
 
-    ``label`` names a network, ``href`` links to its section of the page, ``tip`` is its tooltip.
+    ``label`` names a network, ``href`` links to its section of the page, ``tip`` is its tooltip. ``size`` is width and
+    height in pixels.
     """
-    data = Data()
+    data, (width, height) = Data(), size
     x = alt.X(
         "latency_ms:Q",
         title="latency, ms",
@@ -82,7 +85,7 @@ def pareto(networks: Rows, front: Rows, colours: Mapping[str, str], title: str, 
     )
     y = alt.Y(
         "accuracy:Q",
-        title="test accuracy of the ONNX file",
+        title=y_title,
         scale=alt.Scale(zero=False, padding=14),
         axis=alt.Axis(format=".1%", tickCount=6),
     )

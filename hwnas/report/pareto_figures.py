@@ -12,7 +12,7 @@ from hwnas.report.run_content import RunContent, Target
 from hwnas.report.run_section import RunSection
 from hwnas.report.target_section import TargetSection
 from hwnas.report.theme import colours
-from hwnas.runs.plots import PlottedNetwork, pareto_front
+from hwnas.runs.plots import PROXY_ACCURACY, PlottedNetwork, comparable_accuracies, pareto_front
 from hwnas.runs.schema import DeviceTiming
 
 WIDE, NARROW = (640, 330), (262, 270)  # pixels
@@ -25,22 +25,28 @@ class _Panel(NamedTuple):
     device: str
     description: str
     data: str
+    accuracy: str
 
 
 def pareto_figures(runs: Sequence[RunContent], sections: Sequence[RunSection]) -> list[Figure]:
-    """Return one figure for each device and data set."""
+    """Return one figure for each device, data set and kind of accuracy."""
     panels: dict[_Panel, list[dict[str, Any]]] = {}
     for run, section in zip(runs, sections, strict=True):
-        for target, shown, name in zip(run.targets, section.targets, target_labels(run), strict=True):
+        what, accuracies = comparable_accuracies(run.summary.targets)
+        data = run.manifest.data if what == PROXY_ACCURACY else run.target_data
+        labels = target_labels(run)
+        for target, shown, name, accuracy in zip(run.targets, section.targets, labels, accuracies, strict=True):
             label = f"{run.name}, {name}" if len(runs) > 1 else name
             for timing in target.timings:
-                panel = _Panel(timing.device, run.tables[timing.device].describe(), run.manifest.data)
-                panels.setdefault(panel, []).append(_point(label, target, shown, timing))
+                panel = _Panel(timing.device, run.tables[timing.device].describe(), data, what)
+                point = _point(label, target, shown, timing, accuracy)
+                point["tip"] += "; the accuracy is that of its proxy" * (what == PROXY_ACCURACY)
+                panels.setdefault(panel, []).append(point)
     return [_figure(number, panel, rows) for number, (panel, rows) in enumerate(panels.items(), start=1)]
 
 
-def _point(label: str, target: Target, shown: TargetSection, timing: DeviceTiming) -> dict[str, Any]:
-    measured, ms, accuracy = timing.measured_ms is not None, timing.latency_ms, target.row.accuracy
+def _point(label: str, target: Target, shown: TargetSection, timing: DeviceTiming, accuracy: float) -> dict[str, Any]:
+    measured, ms = timing.measured_ms is not None, timing.latency_ms
     error = timing.measured_error_ms if measured else None
     correct = f"{accuracy:.2%} of the test images right"
     return {
@@ -64,7 +70,7 @@ def _figure(number: int, panel: _Panel, rows: Sequence[dict[str, Any]]) -> Figur
         for row in rows
     ]
     front = [{"latency_ms": n.latency_ms, "accuracy": n.accuracy} for n in pareto_front(networks)]
-    wide, narrow = (pareto(rows, front, names, panel.device, width, height) for width, height in (WIDE, NARROW))
+    wide, narrow = (pareto(rows, front, names, panel.device, panel.accuracy, size) for size in (WIDE, NARROW))
     caption = (
         f"Networks on {panel.device} ({panel.description}), images of {panel.data}. Filled: measured, with the "
         "measurement's error; hollow: predicted. Dashed: budgets. Grey: the Pareto front of these networks."

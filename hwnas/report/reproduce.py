@@ -30,6 +30,7 @@ def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
         ("--channels", [str(setting.channels)]),
         ("--layers", [str(setting.depth)]),
         ("--table", [f"{folder}/{prefix}tables/{device}.json" for device in run.tables]),
+        *_search_network(run),
         ("--data", [manifest.data]),
         ("--budget", manifest.budgets),
         ("--method", [manifest.recipe.method]),
@@ -40,6 +41,24 @@ def commands(run: RunContent, folder: str, prefix: str) -> list[str]:
     words = ["hwnas", "search", *(f"{name}={value}" for name, values in options for value in values)]
     lines = [shlex.join([*words, *["--verify"] * manifest.verify])]
     return [*lines, *(shlex.join(["hwnas", word, f"runs/{run.name}-again"]) for word in ("verify", "report"))]
+
+
+def _search_network(run: RunContent) -> list[tuple[str, Sequence[str]]]:
+    """Return the options of a search whose target network has other sizes or images than its search network."""
+    if not run.has_proxies:
+        return []
+    target, search = run.sized.setting, run.search_sized.setting
+    options: list[tuple[str, Sequence[str]]] = [
+        ("--input", [f"{target.image_channels}x{target.height}x{target.width}"]),
+        ("--classes", [str(target.classes)]),
+        ("--target-data", [run.manifest.target_data] if run.manifest.target_data else []),
+        ("--search-channels", [str(search.channels)]),
+        ("--search-layers", [str(search.depth)]),
+    ]
+    named = named_setting(run.search_sized)
+    same_blocks = run.space.settings[named].stem, run.space.settings[named].pool_norm
+    # No setting has the blocks of a search network with the stem of its target: the default gives it again.
+    return [*options, ("--search-setting", [named] if same_blocks == (search.stem, search.pool_norm) else [])]
 
 
 def _own_file(run: RunContent) -> str | None:

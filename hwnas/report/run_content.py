@@ -52,11 +52,15 @@ class Target:
 
 @dataclass(frozen=True)
 class RunContent:
-    """The content of a run's folder; ``tables`` are by device name."""
+    """The content of a run's folder; ``tables`` are by device name.
+
+    ``sized`` is the target network, ``search_sized`` the search network.
+    """
 
     folder: Path
     name: str
     sized: SizedSpace
+    search_sized: SizedSpace
     manifest: Manifest
     summary: Summary
     tables: Mapping[str, LatencyTable]
@@ -65,6 +69,16 @@ class RunContent:
     @property
     def space(self) -> SearchSpace:
         return self.sized.space
+
+    @property
+    def has_proxies(self) -> bool:
+        """True where the networks that the search trained are not those that ship."""
+        return any(row.proxy for row in self.summary.targets)
+
+    @property
+    def target_data(self) -> str:
+        """The images of the target networks."""
+        return self.manifest.target_data or self.manifest.data
 
     @cached_property
     def edge_costs(self) -> dict[str, dict[str, Array]]:
@@ -92,6 +106,7 @@ def read_run(folder: Path) -> RunContent:
     summary = read_summary(folder, fix)
     space = space_of_run(raw, manifest.space, folder)
     sized = read_sizes(space, manifest.setting, folder / MANIFEST, fix)
+    search_sized = read_sizes(space, manifest.search_setting or manifest.setting, folder / MANIFEST, fix)
     epochs = _read_epochs(folder, manifest, space, fix)
     stopped = all(epoch.stopped for epoch in epochs[-len(summary.targets) :])
     targets = []
@@ -107,7 +122,8 @@ def read_run(folder: Path) -> RunContent:
             )
         targets.append(Target(target, row, row.timings, space.parse(row.architecture), own))
     tables = _read_tables(folder, manifest, targets, fix)
-    return RunContent(folder, folder.resolve().name, sized, manifest, summary, tables, tuple(targets))
+    name = folder.resolve().name
+    return RunContent(folder, name, sized, search_sized, manifest, summary, tables, tuple(targets))
 
 
 def _read_tables(folder: Path, manifest: Manifest, targets: list[Target], fix: str) -> dict[str, LatencyTable]:

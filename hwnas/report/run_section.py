@@ -14,6 +14,7 @@ from hwnas.report.table_section import TableSection, table_figures, table_sectio
 from hwnas.report.target_section import CellStyle, TargetSection, target_section
 from hwnas.report.theme import GREY, colours
 from hwnas.report.verification_section import verification_figure, verification_rows
+from hwnas.runs.sizes import describe_sizes
 from hwnas.spaces import NONE
 
 
@@ -85,10 +86,21 @@ def _settings(run: RunContent) -> list[tuple[str, str]]:
     budgets = [f"{label}: {limits_text(target)}" for target, label in zip(run.targets, target_labels(run), strict=True)]
     edges = f"{run.space.num_edges} edges, {len(run.space.operations)} operations"
     search = f"{recipe.method}, {recipe.epochs} epochs, seed {recipe.seed}"
+    space = f"{run.space.name}: {edges}"
+    sizes = [("space", f"{space}; {run.sized.setting.describe()}")]
+    data = [("data", f"{manifest.data} (fingerprint {manifest.data_fingerprint})")]
+    if run.has_proxies:
+        sizes = [
+            ("space", space),
+            ("target network", f"{describe_sizes(run.sized.setting)}; the budgets are about it"),
+            ("search network", f"{describe_sizes(run.search_sized.setting)}; the search trained it"),
+        ]
+    if manifest.target_data:
+        data.append(("target data", f"{manifest.target_data} (fingerprint {manifest.target_data_fingerprint})"))
     return [
         ("device" + "s" * (len(run.tables) > 1), "; ".join(f"{d}: {t.describe()}" for d, t in run.tables.items())),
         ("budgets", "; ".join(budgets)),
-        ("data", f"{manifest.data} (fingerprint {manifest.data_fingerprint})"),
-        ("space", f"{run.space.name}: {edges}; {run.sized.setting.describe()}"),
+        *data,
+        *sizes,
         ("search", f"{search}; finished {run.summary.finished}"),
     ]

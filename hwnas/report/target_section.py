@@ -13,6 +13,7 @@ from hwnas.report.figure import Figure
 from hwnas.report.labels import latencies_text, limits_text
 from hwnas.report.run_content import RunContent, Target
 from hwnas.report.search_charts import probability_figure
+from hwnas.runs.schema import ProxyResult, SummaryRow
 from hwnas.spaces import NONE
 
 VERDICTS = {True: "keeps its budget as timed", False: "breaks its budget as timed", None: "not timed"}
@@ -59,13 +60,14 @@ def target_section(
     ]
     devices = [timing.device for timing in target.timings]
     id_, row = f"{run_id}t{number}", target.row
-    return TargetSection(id_, label, row.architecture, VERDICTS[target.kept], _facts(run, target), devices, cells)
+    verdict = VERDICTS[target.kept] + ", untrained" * (not row.trained)
+    return TargetSection(id_, label, row.architecture, verdict, _facts(run, target), devices, cells)
 
 
 def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
     row, joint = target.row, len(target.timings) > 1
     facts = [
-        ("test accuracy", f"{row.accuracy:.2%}"),
+        ("test accuracy", "untrained" if row.accuracy is None else f"{row.accuracy:.2%}"),
         ("latency", latencies_text(target)),
         *[
             ("predicted", f"{timing.predicted_ms:.4g} ms" + f" on {timing.device}" * joint)
@@ -75,19 +77,25 @@ def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
         ("limits", limits_text(target)),
         ("MACs", f"{row.macs:,} ({run.space.macs_convention} convention)"),
         ("parameters", f"{row.params:,}"),
-        (
-            "validation",
-            f"{row.validation_accuracy_before_training:.1%} before training, {row.validation_accuracy:.1%} "
-            f"after {row.child_epochs} epochs of training",
-        ),
+        *([("validation", _validation_text(row))] if row.trained else []),
     ]
+    if row.proxy:
+        facts.append(("proxy", f"test accuracy {row.proxy.accuracy:.2%}; validation {_validation_text(row.proxy)}"))
     if target.stopped:
         facts.append(("logits stopped", target.stopped))
     if row.parity:
-        parity = f"same class on {row.parity.same_class:.0%} of {row.parity.images} images"
+        images = f"{row.parity.images}{' random' * row.parity.random_images} images"
+        parity = f"same class on {row.parity.same_class:.0%} of {images}"
         difference = f"greatest difference of a score {row.parity.greatest_difference:.2g}"
         facts.append(("ONNX against torch", f"{parity}, {difference}"))
     return facts
+
+
+def _validation_text(row: SummaryRow | ProxyResult) -> str:
+    return (
+        f"{row.validation_accuracy_before_training:.1%} before training, {row.validation_accuracy:.1%} "
+        f"after {row.child_epochs} epochs of training"
+    )
 
 
 def _cell_section(

@@ -24,8 +24,8 @@ class DerivedNetwork:
     """A network that was derived for a target.
 
     ``tables`` and ``table_files`` (paths in the run) are by device name; there are several where the budget names
-    devices. ``claims_budget`` is false for a network of other sizes than the searched ones, whose latency the tables
-    cannot predict.
+    devices. ``claims_budget`` is false for a network of other sizes than the target network, whose latency the tables
+    cannot predict. ``trained`` is false for a target network with random weights.
     """
 
     id: str
@@ -36,6 +36,7 @@ class DerivedNetwork:
     architecture: Architecture
     budget: Budget
     claims_budget: bool = field(default=True, kw_only=True)
+    trained: bool = field(default=True, kw_only=True)
 
     def onnx_file(self, precision: str = FLOAT32) -> Path:
         return self.folder / NETWORK_FILES[precision]

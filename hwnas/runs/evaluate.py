@@ -16,7 +16,7 @@ from hwnas.export.timing import require_its_device, spec_of
 from hwnas.files import atomic_path
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
-from hwnas.runs.read import load_images, read_networks, read_tables
+from hwnas.runs.read import load_images, read_networks, read_tables, require_trained
 from hwnas.runs.schema import EvaluationRow, Measurement, RuntimeScores
 from hwnas.runs.verify import measurement, time_saved
 from hwnas.runtimes.int8 import INT8
@@ -33,10 +33,13 @@ def evaluate_run(
 
     Networks in int8 are evaluated where there are any. With ``latency`` the networks are also timed on the run's
     devices. ``confusion`` is a CSV file to write the confusion matrices to.
+
+    Raises HwnasError for an unknown split, an untrained network, and images that do not fit the networks.
     """
     if split not in SPLITS:
         raise HwnasError(f"unknown split {split!r}", "use train, validation or test")
     networks = read_networks(folder)
+    require_trained(networks)
     if latency:
         for table in read_tables(networks).values():
             require_its_device(table)

@@ -16,6 +16,7 @@ PICTURES = ("targets.png", "search.png")
 ARCHITECTURE = "architecture.json"
 DERIVATIONS = "derivations.json"
 VERIFICATION = "verification.json"
+PROXY = "proxy"  # the folder of the network of the search's sizes, where the target network has others
 QUANTIZATION = "quantization.json"
 WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}  # by the name that recipes give the weights
 

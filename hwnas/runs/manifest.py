@@ -11,7 +11,6 @@ from typing import Any
 from hwnas import __version__
 from hwnas.compute.device import CPU, choose_device, describe
 from hwnas.compute.precision import choose_precision
-from hwnas.data import ImageData
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json, write_text
 from hwnas.networks.fast.kernels import kernels
@@ -19,7 +18,8 @@ from hwnas.recipe import Recipe
 from hwnas.runs.folder import MANIFEST, table_file
 from hwnas.runs.request import SearchRequest
 from hwnas.runs.schema import Manifest
-from hwnas.spaces import SearchSpace, SizedSpace
+from hwnas.runs.two_networks import TwoNetworks
+from hwnas.spaces import SearchSpace
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import today
@@ -28,13 +28,15 @@ from hwnas.training.processes import Processes
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
 
 
-def describe_run(request: SearchRequest, sized: SizedSpace, data: ImageData, processes: Processes) -> Manifest:
+def describe_run(request: SearchRequest, networks: TwoNetworks, processes: Processes) -> Manifest:
     """Return the manifest of a search; its digest is the hash of everything that decides what the search computes."""
+    sized, data = networks.target_sized, networks.data
     inputs: dict[str, Any] = {
         "space": sized.space.name,
         **definition_as_json(sized.space),
         "setting": asdict(sized.setting),
         "tables": {device: table.sha256 for device, table in request.tables.items()},
+        **_describe_search_network(request, networks),
         "data": request.data_spec,
         "data_fingerprint": data.fingerprint,
         "budgets": request.budgets,
@@ -50,6 +52,17 @@ def describe_run(request: SearchRequest, sized: SizedSpace, data: ImageData, pro
         started=today(),
         computed=_describe_compute(request.recipe, processes),
     )
+
+
+def _describe_search_network(request: SearchRequest, networks: TwoNetworks) -> dict[str, Any]:
+    """Return what differs between both networks; nothing where they are equal, as in older runs."""
+    found: dict[str, Any] = {}
+    if networks.search_sized != networks.target_sized:
+        found["search_setting"] = asdict(networks.search_sized.setting)
+    if request.target_data_spec and networks.target_data:
+        found["target_data"] = request.target_data_spec
+        found["target_data_fingerprint"] = networks.target_data.fingerprint
+    return found
 
 
 def write_manifest(request: SearchRequest, space: SearchSpace, manifest: Manifest, folder: Path) -> None:

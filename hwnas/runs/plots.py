@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#999999"
+OWN_ACCURACY = "test accuracy of the ONNX file"
+PROXY_ACCURACY = "test accuracy of the proxy, a network of the search's sizes"
 Look = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class PlottedNetwork:
-    """One network on one device; ``latency_ms`` is measured or else predicted, ``accuracy`` that of the test split."""
+    """One network on one device; ``latency_ms`` is measured or else predicted, ``accuracy`` on the test split."""
 
     budget: str
     latency_ms: float
@@ -45,13 +47,20 @@ class LimitHistory:
     multiplier: tuple[Number, ...]
 
 
+def comparable_accuracies(rows: Sequence[SummaryRow]) -> tuple[str, list[float]]:
+    """Return the networks' test accuracies and their name: those of the proxies as long as a network is untrained."""
+    proxies = [row.proxy.accuracy for row in rows if row.proxy]
+    own = [row.accuracy for row in rows if row.accuracy is not None]
+    return (OWN_ACCURACY, own) if len(own) == len(rows) else (PROXY_ACCURACY, proxies)
+
+
 def networks_by_device(rows: Sequence[SummaryRow]) -> dict[str, list[PlottedNetwork]]:
     """Return the networks of each device; a network for several devices is in the list of each."""
     panels: dict[str, list[PlottedNetwork]] = {}
-    for row in rows:
+    for row, accuracy in zip(rows, comparable_accuracies(rows)[1], strict=True):
         for timing in row.timings:
             measured = timing.measured_ms is not None
-            network = PlottedNetwork(row.budget, timing.latency_ms, measured, timing.budget_ms, row.accuracy)
+            network = PlottedNetwork(row.budget, timing.latency_ms, measured, timing.budget_ms, accuracy)
             panels.setdefault(timing.device, []).append(network)
     return panels
 
@@ -92,13 +101,17 @@ def draw_run(folder: Path, log: Callable[[str], None] = lambda line: None) -> No
         return
     fix = f"search again with --out {folder}"
     targets_file, search_file = (folder / name for name in PICTURES)
-    draw_targets(networks_by_device(read_summary(folder, fix).targets), targets_file)
+    rows = read_summary(folder, fix).targets
+    draw_targets(networks_by_device(rows), comparable_accuracies(rows)[0], targets_file)
     if (folder / METRICS).exists():
         draw_search(limit_histories(read_epochs(folder, fix)), search_file)
 
 
-def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], out: Path) -> None:
-    """Draw a panel for each device. Networks of the same budget have the same colour in all panels."""
+def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], accuracy: str, out: Path) -> None:
+    """Draw a panel for each device; ``accuracy`` names what is drawn upwards.
+
+    Networks of the same budget have the same colour in all panels.
+    """
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(network.budget for networks in panels.values() for network in networks))
@@ -108,7 +121,7 @@ def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], out: Path) -> N
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, (device, networks) in zip(axes, panels.items(), strict=True):
             _draw_panel(axis, device, networks, looks)
-        axes[0].set_ylabel("test accuracy of the ONNX file")
+        axes[0].set_ylabel(accuracy)
         for name, (colour, marker) in looks.items():
             axes[0].plot([], [], marker, color=colour, label=f"{name}: network, and its budget dashed")
         axes[0].plot([], [], color=GREY, label="Pareto front of these networks")

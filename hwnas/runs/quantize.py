@@ -16,7 +16,7 @@ from hwnas.files import write_json
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.folder import QUANTIZATION
-from hwnas.runs.read import load_images, read_networks, read_tables
+from hwnas.runs.read import load_images, read_networks, read_tables, require_trained
 from hwnas.runs.schema import QuantizationRow, QuantizedTiming
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.runtimes.int8 import FLOAT32, INT8, SETTINGS
@@ -34,10 +34,11 @@ def quantize_run(
     Both networks are evaluated with ONNX Runtime and timed in interleaved rounds, on the devices of the tables or on
     that of ``spec``. The ranges of the activations come from ``images`` training images, by default 200 or all.
 
-    Raises HwnasError when a device is not this machine, its runtime is not ONNX Runtime, or there are fewer training
-    images than ``images``.
+    Raises HwnasError when a network is untrained, a device is not this machine, its runtime is not ONNX Runtime, or
+    there are fewer training images than ``images``.
     """
     networks = read_networks(folder)
+    require_trained(networks)
     tables = read_tables(networks)
     specs = {device: spec or spec_of(table) for device, table in tables.items()}
     for device, device_spec in specs.items():

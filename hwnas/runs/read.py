@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,29 +60,42 @@ def _read_network(folder: Path, run: Path, manifest: Mapping[str, Any]) -> Saved
         architecture=space.parse(content.architecture),
         budget=Budget(content.budget.text, content.budget.limits),
         claims_budget=content.claims_budget,
+        trained=content.trained,
         run=run,
         weights=folder / WEIGHTS[content.exported_weights],
         content=content,
     )
 
 
-def read_tables(networks: list[SavedNetwork]) -> dict[str, LatencyTable]:
+def read_tables(networks: Sequence[SavedNetwork]) -> dict[str, LatencyTable]:
     """Return the latency tables of some networks by device name."""
     return {device: table for network in networks for device, table in network.tables.items()}
 
 
-def load_images(networks: list[SavedNetwork], spec: str | None, progress: Progress) -> ImageData:
-    """Load the images of the search, or those that ``spec`` names.
+def require_trained(networks: Sequence[SavedNetwork]) -> None:
+    """Raise HwnasError where a network is the untrained target network of a search."""
+    if network := next((network for network in networks if not network.trained), None):
+        data = "" if network.content.data else " --data DATA"
+        raise HwnasError(
+            f"the network in {network.folder} is untrained: its weights are random",
+            f"train it with 'hwnas train {network.folder}{data}'",
+        )
 
-    Raises HwnasError when their shape or number of classes is not that of the networks.
+
+def load_images(networks: Sequence[SavedNetwork], spec: str | None, progress: Progress) -> ImageData:
+    """Load the images of the networks, or those that ``spec`` names.
+
+    Raises HwnasError when no images are known, and when their shape or number of classes is not that of the networks.
     """
-    data = load_data(spec or networks[0].content.data, progress)
-    sized = networks[0].sized
+    sized, known = networks[0].sized, spec or networks[0].content.data
+    if not known:
+        raise HwnasError(f"the run knows no images for its networks: {sized.setting.describe()}", "give --data")
+    data = load_data(known, progress)
     if fit_to_data(sized, data) != sized:
         raise HwnasError(
             f"the images of {data.name} are {data.shape} with {len(data.labels)} classes, "
             f"the networks take {sized.setting.describe()}",
-            "give the data of the search",
+            "give the data of the network",
         )
     return data
 

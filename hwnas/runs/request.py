@@ -19,28 +19,44 @@ from hwnas.tables.schema import LatencyTable
 
 
 @dataclass(frozen=True)
+class SearchSizes:
+    """The sizes of the search network that the user asked for: a named setting, channels and depth; None for usual."""
+
+    setting: str | None = None
+    channels: int | None = None
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
 class SearchRequest:
-    """The inputs of a search: a space at one size, latency tables by device name, images, budgets and a recipe.
+    """The inputs of a search: the target network, latency tables by device name, images, budgets and a recipe.
+
+    ``target_sized`` is the network of the tables, with the sizes that the user changed; ``fixed_sizes`` are the fields
+    of its setting about images that the user gave, which images do not change (hwnas.runs.two_networks).
+    ``target_data_spec`` names the images of the target network where they are not those of the search.
 
     A budget that names devices gives one target for these; every other budget gives one target for each device.
     ``plugin`` is the user's Python file that registered choices of the recipe.
     """
 
-    sized: SizedSpace
+    target_sized: SizedSpace
     tables: Mapping[str, LatencyTable]
     data_spec: str
     budgets: list[str]
     recipe: Recipe
     verify: bool
     plugin: Path | None = None
+    target_data_spec: str | None = None
+    fixed_sizes: frozenset[str] = frozenset()
+    search_sizes: SearchSizes = SearchSizes()
 
 
-def build_objectives(request: SearchRequest, sized: SizedSpace) -> tuple[list[Objective], list[str]]:
-    """Return an objective for every target of a run, and a line that describes each budget.
+def build_objectives(request: SearchRequest, target_sized: SizedSpace) -> tuple[list[Objective], list[str]]:
+    """Return an objective on the target network for every target of a run, and a line that describes each budget.
 
     Raises HwnasError for a budget that cannot be read or met, and when two budgets would share a folder.
     """
-    models = {device: build_metrics(table, sized) for device, table in request.tables.items()}
+    models = {device: build_metrics(table, target_sized) for device, table in request.tables.items()}
     previews = {device: preview(costs) for device, costs in models.items()}
     joint_previews = preview(joint_models(models)) if any(map(names_devices, request.budgets)) else {}
     objectives, lines = [], []
@@ -50,7 +66,7 @@ def build_objectives(request: SearchRequest, sized: SizedSpace) -> tuple[list[Ob
         budget = parse_budget(text, spreads)
         costs = joint_models({device: models[device] for device in devices}) if joint else models[devices[0]]
         target = target_id(request.tables, devices[0], text)
-        objectives.append(Objective(", ".join(devices), budget, costs, target))
+        objectives.append(Objective(", ".join(devices), budget, costs, target, target_sized))
         prefix = f"{devices[0]}, " if len(request.tables) > 1 and not joint else ""
         lines.append(prefix + describe_budget(budget, spreads))
     ids = [objective.target for objective in objectives]

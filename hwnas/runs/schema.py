@@ -46,16 +46,21 @@ class SearchRecipe(Record):
 class SearchInputs(Record):
     """Everything that decides what a search computes; ``Manifest.digest`` is the hash of this.
 
-    ``tables`` are the hashes of the latency tables by device name, ``plugin`` the hash of the user's Python file,
-    ``space_definition`` the hash and the location of a user's own space.
+    ``setting`` are the sizes of the target network, ``search_setting`` those of the search network where they differ.
+    ``data`` are the images of the search, ``target_data`` those of ``--target-data``. ``tables`` are the hashes of the
+    latency tables by device name, ``plugin`` the hash of the user's Python file, ``space_definition`` the hash and the
+    location of a user's own space.
     """
 
     space: str
     space_definition: dict[str, Any] | None = None
     setting: dict[str, Any]
+    search_setting: dict[str, Any] | None = None
     tables: dict[str, str] = Field(min_length=1)
     data: str
     data_fingerprint: str
+    target_data: str | None = None
+    target_data_fingerprint: str | None = None
     budgets: list[str]
     recipe: SearchRecipe
     verify: bool
@@ -85,20 +90,39 @@ class Limits(Record):
 
 
 class Parity(Record):
-    """ONNX Runtime compared with torch on ``images`` real images."""
+    """ONNX Runtime compared with torch on ``images`` images: real ones, unless ``random_images`` is true."""
 
     images: int
     greatest_difference: FiniteFloat
     greatest_score: FiniteFloat | None = None
     same_class: Accuracy
+    random_images: bool = False
 
 
 class Int8Result(Record):
-    """The quantised network of a search for an int8 table: its file in the target's folder, its accuracies."""
+    """The quantised network of a search for an int8 table: its file in the target's folder, its accuracies.
+
+    They are None for an untrained network.
+    """
 
     onnx: str
+    validation_accuracy: Accuracy | None
+    test_accuracy: Accuracy | None
+
+
+class ProxyResult(Record):
+    """The proxy of a target network: the same cells in a network of the search network's sizes, ``setting``.
+
+    It is trained on the images ``data`` of the search, from the supernet's weights. ``accuracy`` is that on the test
+    split. Its weights and training history are in the folder ``proxy`` of the target.
+    """
+
+    setting: dict[str, Any]
+    data: str
+    accuracy: Accuracy
     validation_accuracy: Accuracy
-    test_accuracy: Accuracy
+    validation_accuracy_before_training: Accuracy
+    child_epochs: int
 
 
 class TrainingResult(Record):
@@ -135,11 +159,13 @@ class Timing(Record):
 
     ``measured_ms`` is in the machine's state when the table was measured, ``measured_raw_ms`` as timed now.
     ``kept`` is false when a limit is broken, by more than the measurement error where it is a limit on latency.
+    ``trained`` is false where the network has random weights, on which latency does not depend.
     """
 
     target: str = ""
     device: str
     budget: str = ""
+    trained: bool = True
     budget_ms: Milliseconds | None = None
     predicted_ms: Milliseconds | None = None
     measured_ms: Milliseconds | None = None
@@ -193,7 +219,9 @@ class Verification(TimedNetwork):
 class NetworkRow(Record):
     """A network that was exported: its costs, accuracies and files.
 
-    ``no_claim`` is the reason why no budget is claimed, for a network of other sizes than the searched ones.
+    ``no_claim`` is the reason why no budget is claimed, for a network of other sizes than the target network.
+    ``trained`` is false for a target network with random weights: its accuracies are None, and only those of its
+    ``proxy`` are known.
     """
 
     target: str = ""
@@ -204,16 +232,26 @@ class NetworkRow(Record):
     params: int
     memory_access_bytes: int | None = None
     peak_activation_bytes: int | None = None
-    accuracy: Accuracy
+    trained: bool = True
+    accuracy: Accuracy | None
     parity: Parity | None = None
     onnx: str = ""
     int8: Int8Result | None = None
-    validation_accuracy: Accuracy
-    validation_accuracy_before_training: Accuracy
+    validation_accuracy: Accuracy | None
+    validation_accuracy_before_training: Accuracy | None
     child_epochs: int
+    proxy: ProxyResult | None = None
     derivations: list[Derivation] = Field(default_factory=list)
     training: TrainingResult | None = None
     no_claim: str = ""
+
+    @model_validator(mode="after")
+    def _check_accuracy(self) -> NetworkRow:
+        if self.trained and self.accuracy is None:
+            raise ValueError("accuracy is missing")
+        if not self.trained and self.proxy is None:
+            raise ValueError("proxy is missing")
+        return self
 
 
 class SummaryRow(NetworkRow, TimedNetwork):
@@ -237,7 +275,8 @@ class ArchitectureFile(Record):
     """``architecture.json``: everything needed to build, evaluate and time an exported network again.
 
     ``table`` and ``table_sha256`` are replaced by ``tables`` and ``tables_sha256``, by device name, where the budget
-    names devices.
+    names devices. ``trained`` is false for a target network with random weights; ``data`` are its images, None where
+    none are known.
     """
 
     target: str = ""
@@ -246,6 +285,7 @@ class ArchitectureFile(Record):
     architecture: str
     budget: Limits
     claims_budget: bool = True
+    trained: bool = True
     costs: dict[str, FiniteFloat] = Field(default_factory=dict)
     macs_convention: str = ""
     device: str = ""
@@ -253,13 +293,14 @@ class ArchitectureFile(Record):
     table_sha256: str | None = None
     tables: dict[str, str] | None = None
     tables_sha256: dict[str, str] | None = None
-    data: str
+    data: str | None
     parity: Parity | None = None
     test_accuracy: Accuracy | None = None
     int8: Int8Result | None = None
     validation_accuracy: Accuracy | None = None
     validation_accuracy_before_training: Accuracy | None = None
     child_epochs: int = 0
+    proxy: ProxyResult | None = None
     training: TrainingResult | None = None
 
     @model_validator(mode="after")

@@ -7,34 +7,27 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from hwnas.data import ImageData, load_data
+from hwnas.data import load_data
 from hwnas.export.timing import require_its_device
 from hwnas.files import write_json
 from hwnas.progress import Progress
-from hwnas.runs.derived import DerivedNetwork
-from hwnas.runs.folder import PROFILE, SUMMARY, table_file
+from hwnas.runs.finish import Finish
+from hwnas.runs.folder import PROFILE, SUMMARY
 from hwnas.runs.manifest import describe_run, write_manifest
 from hwnas.runs.plots import draw_run
-from hwnas.runs.read import fit_to_data
 from hwnas.runs.records import read_summary
 from hwnas.runs.request import SearchRequest, build_objectives
 from hwnas.runs.schema import Manifest, Summary, SummaryRow
-from hwnas.runs.select import select_architecture
+from hwnas.runs.two_networks import TwoNetworks, choose_networks
 from hwnas.runs.verify import verify_run
-from hwnas.runs.write import write_network
 from hwnas.search.methods import register_builtin
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
-from hwnas.search.target import TargetState
 from hwnas.tables.schema import today
-from hwnas.training.child import train_child
-from hwnas.training.evaluation import accuracy, recalibrate
 from hwnas.training.processes import leave_group, process_group
-from hwnas.training.recipe import training_of
 from hwnas.training.step_profile import StepProfile
 
 
@@ -52,12 +45,12 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
         for table in request.tables.values():
             require_its_device(table)
     with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
-        data = load_data(request.data_spec, progress)
-    sized = fit_to_data(request.sized, data)
-    objectives, described = build_objectives(request, sized)
-    manifest = describe_run(request, sized, data, processes)
+        networks = _load(request, progress)
+    objectives, described = build_objectives(request, networks.target_sized)
+    manifest = describe_run(request, networks, processes)
     if processes.is_rank_zero:
-        write_manifest(request, sized.space, manifest, folder)
+        write_manifest(request, networks.target_sized.space, manifest, folder)
+    described[:0] = networks.describe()
     computed = manifest.computed
     described.append(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
     for line in described:
@@ -65,7 +58,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
 
     torch.manual_seed(request.recipe.seed)
     register_builtin()
-    search = Search(sized, objectives, data, request.recipe, processes, progress.log)
+    search = Search(networks.search_sized, objectives, networks.data, request.recipe, processes, progress.log)
     many = len(request.tables) > 1
     with StepProfile(folder / PROFILE, progress.log, processes.is_rank_zero) if profile else nullcontext() as profiler:
         digest = manifest.digest
@@ -77,39 +70,16 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
             return []
         search.evaluator.processes = leave_group()
     search.data.stop_decoding()
-    rows = [_finish(request, search, target, data, folder, progress) for target in search.targets]
-    return _summarise(request, manifest, rows, folder, progress)
+    finish = Finish(request, networks, search, folder, progress)
+    return _summarise(request, manifest, [finish(target) for target in search.targets], folder, progress)
 
 
-def _finish(
-    request: SearchRequest, search: Search, target: TargetState, data: ImageData, folder: Path, progress: Progress
-) -> SummaryRow:
-    """Select one target's architecture, train the network from the supernet's weights, and export it."""
-    recipe, objective = request.recipe, target.objective
-    target_folder = folder / objective.target
-    architecture, attempts = select_architecture(
-        search, target, request.tables, request.verify, target_folder, progress
-    )
-    child = search.supernet.child(architecture)
-    child.to(search.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recalibrate(child, search.data, recipe.batch_size, recipe.seed)
-    before = accuracy(child, search.data, search.data.validation)
-    training = training_of(recipe.child, recipe.seed, recipe.compute)
-    start = f"{search.space.format(architecture, all_edges=True)} after step {search.step}"
-    history = train_child(child, search.data, training, target_folder, start, progress).history
-    result: dict[str, Any] = {
-        "validation_accuracy_before_training": before,
-        "validation_accuracy": history[-1].validation_accuracy if history else before,
-        "child_epochs": len(history),
-        "derivations": attempts,
-    }
-    devices = target.budget.devices or [objective.device]
-    tables = {device: table for device, table in request.tables.items() if device in devices}
-    files = {device: table_file(request.tables, device) for device in tables}
-    derived = DerivedNetwork(objective.target, target_folder, files, tables, search.sized, architecture, target.budget)
-    row = write_network(child, derived, objective.costs, data, result)
-    assert isinstance(row, SummaryRow)  # a searched network claims its budget
-    return row
+def _load(request: SearchRequest, progress: Progress) -> TwoNetworks:
+    """Load the images of both networks, and choose the networks."""
+    data, target_data = load_data(request.data_spec, progress), None
+    if request.target_data_spec:
+        target_data = load_data(request.target_data_spec, progress)
+    return choose_networks(request, data, target_data)
 
 
 def _summarise(

@@ -18,7 +18,9 @@ from hwnas.files import read_json, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.folder import DERIVATIONS
+from hwnas.runs.request import SearchRequest
 from hwnas.runs.schema import Derivation
+from hwnas.runs.two_networks import TwoNetworks, images_for
 from hwnas.runtimes.int8 import INT8
 from hwnas.search.search import Search
 from hwnas.search.target import TargetState
@@ -34,26 +36,26 @@ STEP = 0.5
 def select_architecture(
     search: Search,
     target: TargetState,
-    tables: Mapping[str, LatencyTable],
-    verify: bool,
+    request: SearchRequest,
+    networks: TwoNetworks,
     folder: Path,
     progress: Progress,
 ) -> tuple[Architecture, list[Derivation]]:
     """Select the architecture that the method prefers within the target's budget.
 
-    With ``verify``, candidates are timed on the target's devices until one meets the budget
-    (hwnas.budgets.closed_loop); they are not trained, because latency does not depend on the weights. ``tables`` are by
-    device name. Also returns one row for every attempt, and writes these to ``derivations.json`` in ``folder``; an
-    interrupted run reads them from there.
+    If the request verifies, target networks of candidates are timed on the target's devices until one meets the budget
+    (hwnas.budgets.closed_loop); they are not trained, because latency does not depend on the weights. Also returns one
+    row for every attempt, and writes these to ``derivations.json`` in ``folder``; an interrupted run reads them from
+    there.
     """
     space, file = search.space, folder / DERIVATIONS
     if file.exists():
         fix = f"remove {file}"
         rows = [validate(Derivation, row, file, fix) for row in read_json(file, fix)]
         return space.parse(next(row for row in rows if row.taken).architecture), rows
-    candidates = _Candidates(search, target, tables, folder, progress)
+    candidates = _Candidates(search, target, request.tables, networks, folder, progress)
     budget_ms = candidates.budget_ms
-    if verify and budget_ms:
+    if request.verify and budget_ms:
         step = 0.0 if space.num_architectures <= ENUMERABLE else STEP
         attempts = close_loop(candidates.propose, candidates.measure, budget_ms, step, candidates.log)
         taken = attempts.index(best_of(attempts, budget_ms))
@@ -76,6 +78,7 @@ class _Candidates:
     search: Search
     target: TargetState
     tables: Mapping[str, LatencyTable]
+    networks: TwoNetworks
     folder: Path
     progress: Progress
 
@@ -101,18 +104,20 @@ class _Candidates:
         architecture, value = found
         choices = encode(search.space, [architecture])
         predicted = {metric: costs[metric].predict(architecture) for metric in self.table_of}
-        scales = {metric: error_scales(self.table_of[metric], search.sized, choices) for metric in bounds}
+        sized = self.networks.target_sized
+        scales = {metric: error_scales(self.table_of[metric], sized, choices) for metric in bounds}
         known = {metric: float(scale[0]) for metric, scale in scales.items() if scale is not None}
         return Candidate(architecture, value, predicted, known if len(known) == len(scales) else None)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Time a candidate with random weights on every device that has a limit."""
-        sized = self.search.sized
+        sized = self.networks.target_sized
         child = ChildNetwork(sized, candidate.architecture, prune=True)
         text = sized.space.format(candidate.architecture, all_edges=True)
+        data = images_for(sized, self.networks.target_data)
         return {
             metric: _time_child(
-                child, text, self.table_of[metric], sized.key, self.folder, self.search.data, self.progress
+                child, text, self.table_of[metric], sized.key, self.folder, data, self.progress
             ).latency_ms
             for metric in self.budget_ms
         }

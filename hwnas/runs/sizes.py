@@ -1,4 +1,4 @@
-"""Read the sizes of a network from the JSON of a run or a benchmark. Imports no torch."""
+"""Describe the sizes of a network, and read them from the JSON of a run or a benchmark. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any
 
 from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace, Setting, SizedSpace
+
+
+def describe_sizes(setting: Setting) -> str:
+    """Return a text that differs for any two settings that differ."""
+    norm = ", batch norm after pooling" * setting.pool_norm
+    return f"{setting.describe()}, {setting.stem} stem{norm}"
+
+
+def describe_images(setting: Setting) -> str:
+    """Return the shape of a network's images and the number of classes, for people."""
+    return f"{setting.image_channels}x{setting.height}x{setting.width} with {setting.classes} classes"
 
 
 def read_sizes(space: SearchSpace, setting: Mapping[str, Any], source: Path, fix: str) -> SizedSpace:

@@ -1,4 +1,8 @@
-"""Train the networks of a finished search: further, or from scratch as the papers do, also at other sizes."""
+"""Train the networks of a finished search: further, or from scratch as the papers do, also at other sizes.
+
+A search whose target network is larger than its search network leaves that untrained; a training replaces it, and the
+trained network claims the budget.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,8 +26,10 @@ from hwnas.runs.derived import DerivedNetwork, SavedNetwork
 from hwnas.runs.folder import WEIGHTS
 from hwnas.runs.read import fit_to_data, read_networks
 from hwnas.runs.schema import NetworkRow, TrainingResult
+from hwnas.runs.sizes import describe_images, describe_sizes
+from hwnas.runs.time_trained import time_trained
 from hwnas.runs.write import update_summary, write_network
-from hwnas.spaces import Setting, SizedSpace
+from hwnas.spaces import SizedSpace
 from hwnas.training.child import HISTORY, Trained, best_of, train_child
 from hwnas.training.evaluation import accuracy
 from hwnas.training.processes import Processes, leave_group, process_group
@@ -32,10 +39,11 @@ from hwnas.training.training_row import TrainingRow
 
 @dataclass(frozen=True)
 class _Job:
-    """A training: the saved network, and the network that the training writes."""
+    """A training by ``recipe``: the saved network, and the network that the training writes."""
 
     saved: SavedNetwork
     new: DerivedNetwork
+    recipe: Training
 
     @property
     def no_claim(self) -> str:
@@ -43,7 +51,7 @@ class _Job:
         if self.new.claims_budget:
             return ""
         size = describe_sizes(self.new.sized.setting)
-        return f"{size} is not the searched size, and the run's tables predict no other: no budget is claimed"
+        return f"{size} is not the target network's size, and the run's tables predict no other: no budget is claimed"
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,10 @@ class _TrainedNetwork:
 def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, progress: Progress) -> list[NetworkRow]:
     """Train the network of every target by the recipe called ``name``, and write its files; return one row for each.
 
-    A network of the searched sizes replaces the old one. A network of other sizes claims no budget, because the run's
-    tables cannot predict it, and gets its own folder in that of the target. Raises HwnasError when the recipe starts
-    from weights and these are of other sizes.
+    A network of the target network's sizes replaces the old one; in a run of two networks it is also timed, where its
+    devices are this machine. A network of other sizes claims no budget, because the run's tables cannot predict it, and
+    gets its own folder in that of the target. An untrained network starts from scratch. Raises HwnasError when the
+    recipe starts from weights and these are of other sizes, and when the images do not fit an untrained network.
 
     Several processes (hwnas.training.processes) train each network together; only rank 0 writes files and returns rows.
     """
@@ -73,30 +82,50 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     recipe = recipe.model_copy(update={"precision": precision})
     networks = read_networks(folder)
     with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
-        data = load_data(data_spec or networks[0].content.data, progress)
-    jobs = [_Job(network, _derive(network, name, recipe, data)) for network in networks]
+        data = load_data(data_spec or _known_data(networks), progress)
+    jobs = [_plan(network, name, recipe, data) for network in networks]
     progress.log(f"recipe {name}: {recipe.epochs} epochs in {precision} ({reason})")
     _warn(jobs, recipe, data, progress)
     data = data.on(device)
-    results = [_train(job, recipe, data, progress, processes) for job in jobs]
+    results = [_train(job, data, progress, processes) for job in jobs]
     if not processes.is_rank_zero:
         return []
     if not processes.is_single:
         leave_group()
     # Files are written after all trainings, so that a resumed call trains no network twice.
-    rows = [_write(job, result, name, recipe, data) for job, result in zip(jobs, results, strict=True)]
+    rows = [_write(job, result, name, data) for job, result in zip(jobs, results, strict=True)]
     update_summary(networks[0].run, [row for row in rows if not row.no_claim], progress.log)
-    return rows
+    proxies = [job.new.folder for job in jobs if job.saved.content.proxy and job.new.claims_budget]
+    return time_trained(rows, proxies, progress)
 
 
-def _derive(network: SavedNetwork, name: str, recipe: Training, data: ImageData) -> DerivedNetwork:
-    """Return the network that a recipe makes of a saved one. Raises HwnasError when its weights do not fit."""
-    named = network.sized
+def _known_data(networks: Sequence[SavedNetwork]) -> str:
+    """Return the images of the networks. Raises HwnasError where the search was given none that fit."""
+    if spec := networks[0].content.data:
+        return spec
+    raise HwnasError(
+        f"no images are known for the target network: it takes {describe_images(networks[0].sized.setting)}",
+        "give some with --data",
+    )
+
+
+def _plan(network: SavedNetwork, name: str, recipe: Training, data: ImageData) -> _Job:
+    """Return the training of a saved network by a recipe. Raises HwnasError when its weights or images do not fit."""
+    asked = network.sized
     if recipe.setting != AS_SEARCHED:
-        named = SizedSpace.named(named.space, recipe.setting)
+        asked = SizedSpace.named(asked.space, recipe.setting)
     changes = {key: value for key in ("channels", "depth") if (value := getattr(recipe, key)) is not None}
-    sized = fit_to_data(named.resized(**changes), data)
+    asked = asked.resized(**changes)
+    sized = fit_to_data(asked, data)
     same_sizes = sized == network.sized
+    if not network.trained:
+        if asked == network.sized and not same_sizes:
+            raise HwnasError(
+                f"the images of {data.name} are {describe_images(sized.setting)}, "
+                f"the target network takes {describe_images(asked.setting)}",
+                "give images that fit with --data",
+            )
+        recipe = recipe.model_copy(update={"start": "scratch"})
     if recipe.start == "weights" and not same_sizes:
         raise HwnasError(
             f"the weights in {network.folder} are of {describe_sizes(network.sized.setting)}; "
@@ -107,7 +136,7 @@ def _derive(network: SavedNetwork, name: str, recipe: Training, data: ImageData)
     if not same_sizes:
         searched = network.folder if network.claims_budget else network.folder.parent
         folder = searched / f"{Path(name).stem}-{sized.setting.channels}x{sized.setting.depth}"
-    return DerivedNetwork(
+    new = DerivedNetwork(
         network.id,
         folder,
         network.table_files,
@@ -117,16 +146,13 @@ def _derive(network: SavedNetwork, name: str, recipe: Training, data: ImageData)
         network.budget,
         claims_budget=network.claims_budget and same_sizes,
     )
-
-
-def describe_sizes(setting: Setting) -> str:
-    """Return a text that differs for any two settings that differ."""
-    norm = ", batch norm after pooling" * setting.pool_norm
-    return f"{setting.describe()}, {setting.stem} stem{norm}"
+    return _Job(network, new, recipe)
 
 
 def _warn(jobs: Sequence[_Job], recipe: Training, data: ImageData, progress: Progress) -> None:
-    """Log an average of weights that is too slow for the number of steps, and networks that claim no budget."""
+    """Log an average of weights that is too slow for the number of steps, networks that start from scratch although
+    the recipe starts from weights, and networks that claim no budget.
+    """
     steps = recipe.epochs * data.steps_per_epoch(recipe.batch_size)
     if recipe.ema is not None and steps * (1 - recipe.ema) < 1:
         progress.log(
@@ -134,12 +160,14 @@ def _warn(jobs: Sequence[_Job], recipe: Training, data: ImageData, progress: Pro
             f"but there are {steps:,}: it stays close to the first weights"
         )
     for job in jobs:
+        if job.recipe.start != recipe.start:
+            progress.log(f"{job.saved.budget.text}: the network is untrained, so it starts from scratch")
         if job.no_claim:
             progress.log(f"{job.saved.budget.text}: {job.no_claim}")
 
 
-def _train(job: _Job, recipe: Training, data: ImageData, progress: Progress, processes: Processes) -> _TrainedNetwork:
-    saved, new = job.saved, job.new
+def _train(job: _Job, data: ImageData, progress: Progress, processes: Processes) -> _TrainedNetwork:
+    saved, new, recipe = job.saved, job.new, job.recipe
     if recipe.start == "weights":
         child, start = saved.child(), sha256_of_file(saved.weights)
     else:
@@ -162,9 +190,9 @@ def _train(job: _Job, recipe: Training, data: ImageData, progress: Progress, pro
     return _TrainedNetwork(child, trained, before, checkpoint)
 
 
-def _write(job: _Job, result: _TrainedNetwork, name: str, recipe: Training, data: ImageData) -> NetworkRow:
+def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> NetworkRow:
     """Write a trained network into its folder and remove its checkpoint."""
-    trained, new = result.trained, job.new
+    trained, new, recipe = result.trained, job.new, job.recipe
     epochs_before = job.saved.content.child_epochs if recipe.start == "weights" else 0
     training = TrainingResult(
         recipe=name,
@@ -174,12 +202,15 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, recipe: Training, data
         best_epoch=best_of(trained.history).epoch,
         stopped=trained.stopped,
     )
-    fields = {
+    fields: dict[str, Any] = {
+        "trained": True,
         "validation_accuracy_before_training": result.accuracy_before,
         "validation_accuracy": trained.row(recipe.keep).validation_accuracy,
         "child_epochs": len(trained.history) + epochs_before,
         "training": training,
     }
+    if job.saved.content.proxy and new.claims_budget:
+        fields["proxy"] = job.saved.content.proxy
     weights = {file: trained.weights[name] for name, file in WEIGHTS.items()}
     (result.checkpoint / HISTORY).replace(new.folder / HISTORY)  # replaces the history of the old network
     row = write_network(result.child, new, new.cost_models(), data, fields, weights)

@@ -30,7 +30,7 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
     networks = read_networks(folder)
     if other := next((network for network in networks if not network.claims_budget), None):
         raise HwnasError(
-            f"the network in {other.folder} is not of the size that was searched: it claims no budget",
+            f"the network in {other.folder} has other sizes than the target network: it claims no budget",
             f"time it with 'hwnas evaluate {other.folder} --latency'",
         )
     tables = read_tables(networks)
@@ -43,8 +43,18 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
     if spec is None:
         for table in tables.values():
             require_its_device(table)
+    return [row for result in verify_networks(networks, spec, progress) for row in result.timings]
+
+
+def verify_networks(
+    networks: Sequence[SavedNetwork], spec: DeviceSpec | None, progress: Progress
+) -> list[TimedNetwork]:
+    """Time networks of one run that claim a budget on all their devices, or on that of ``spec``; write the results.
+
+    Returns one result for each network.
+    """
     rows: list[DeviceTiming] = []
-    for device, table in tables.items():
+    for device, table in read_tables(networks).items():
         on_device = [network for network in networks if device in network.tables]
         rows += _verify(on_device, device, spec or spec_of(table), progress)
     results = [_combine(network, rows) for network in networks]
@@ -52,7 +62,7 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
         verification = Verification.model_validate(result.to_json() | {"date": today()})
         write_json(network.folder / VERIFICATION, verification.to_json())
     update_summary(networks[0].run, results, progress.log)
-    return [row for result in results for row in result.timings]
+    return results
 
 
 def _verify(networks: Sequence[SavedNetwork], device: str, spec: DeviceSpec, progress: Progress) -> list[DeviceTiming]:
@@ -73,6 +83,7 @@ def _compare(network: SavedNetwork, device: str, measured: Measured, spec: Devic
             "target": network.id,
             "device": device,
             "budget": network.budget.text,
+            **_untrained(network),
             **predicted_latency(network, device, costs),
             **measurement(device, measured).to_json(),
             "kept": kept,
@@ -86,13 +97,18 @@ def _combine(network: SavedNetwork, rows: Sequence[DeviceTiming]) -> TimedNetwor
     own = [row for row in rows if row.target == network.id and row.device in network.tables]
     if not network.joint:
         return TimedNetwork.model_validate(own[0].to_json())
-    return TimedNetwork(
+    result = TimedNetwork(
         target=network.id,
         device=network.device,
         budget=network.budget.text,
         kept=all(row.kept for row in own),
         devices=own,
     )
+    return result.model_copy(update=_untrained(network))
+
+
+def _untrained(network: SavedNetwork) -> dict[str, bool]:
+    return {} if network.trained else {"trained": False}
 
 
 def time_saved(

@@ -37,6 +37,7 @@ from hwnas.runs.schema import (
     SummaryRow,
     TimedNetwork,
 )
+from hwnas.runs.two_networks import images_for
 from hwnas.runtimes.int8 import INT8
 from hwnas.runtimes.registry import RUNTIMES
 
@@ -47,41 +48,47 @@ def write_network(
     child: ChildNetwork,
     derived: DerivedNetwork,
     models: Mapping[str, CostFunction],
-    data: ImageData,
+    data: ImageData | None,
     training: Mapping[str, Any],
     weights: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> NetworkRow:
     """Write a network's ONNX files, weights and ``architecture.json``; return its row, a SummaryRow if it claims a
     budget.
 
+    ``data`` are the network's images; None where none are known, as may be for an untrained network, which random
+    images then compare with torch. An untrained network has no accuracy.
+
     ``training`` are the fields of the row and the file about the derivation and training of the network. ``weights``
     are state dicts by file name; without them those of ``child`` are written. A table for int8 asks for a network in
     int8, too. The int8 network of an earlier ``network.onnx`` is removed.
     """
     costs = {metric: model.predict(derived.architecture) for metric, model in models.items()}
+    images = images_for(derived.sized, data)
     onnx_file = derived.onnx_file()
     before = sha256_of_file(onnx_file) if onnx_file.exists() else None
     _write_onnx(child, derived, costs, data)
-    parity = Parity(**asdict(check_parity(child, onnx_file, data)))
+    parity = Parity(**asdict(check_parity(child, onnx_file, images)), **({} if data else {"random_images": True}))
     results: dict[str, Any] = {"parity": parity, **training}
-    test_accuracy = onnx_accuracy(onnx_file, data, data.test)
+    test_accuracy = onnx_accuracy(onnx_file, images, images.test) if derived.trained else None
     if before and sha256_of_file(onnx_file) != before:
         for stale in (derived.onnx_file(INT8), derived.folder / QUANTIZATION):
             stale.unlink(missing_ok=True)
     if any(table.runtime.precision == INT8 for table in derived.tables.values()):
-        results["int8"] = _write_int8(derived, data)
+        results["int8"] = _write_int8(derived, images)
     # The weights come last: until they are written, an interrupted training resumes from the old ones.
     for name, state in (weights or {WEIGHTS["last"]: child.state_dict()}).items():
         save_weights(state, derived.folder / name)
+    if not derived.trained:
+        results["trained"] = False
     described = _describe(derived, costs, data, test_accuracy, results)
     write_json(derived.folder / ARCHITECTURE, described.to_json())
     return _row(derived, costs, test_accuracy, results)
 
 
-def _write_onnx(child: ChildNetwork, derived: DerivedNetwork, costs: Costs, data: ImageData) -> None:
+def _write_onnx(child: ChildNetwork, derived: DerivedNetwork, costs: Costs, data: ImageData | None) -> None:
     """Write the network and its cells, and the files of the runtimes that have a format of their own."""
     file, folder = derived.onnx_file(), derived.folder
-    export_network(child, file, _metadata(derived, costs) | data_metadata(data))
+    export_network(child, file, _metadata(derived, costs) | (data_metadata(data) if data else {}))
     for device, table in derived.tables.items():
         runtime = RUNTIMES.get(table.runtime.name)
         if runtime and runtime.convert and runtime.suffix == file.suffix:
@@ -94,6 +101,8 @@ def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:
     space = derived.sized.space
     text = space.format(derived.architecture, all_edges=True)
     metadata = {"space": space.name, "architecture": text, "version": __version__}
+    if not derived.trained:
+        metadata["weights"] = "untrained"
     if not derived.claims_budget:
         return metadata
     metadata["budget"] = derived.budget.text
@@ -109,12 +118,18 @@ def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:
 def _write_int8(derived: DerivedNetwork, data: ImageData) -> Int8Result:
     file = derived.onnx_file(INT8)
     quantize_network(derived.onnx_file(), file, data)
+    if not derived.trained:
+        return Int8Result(onnx=file.name, validation_accuracy=None, test_accuracy=None)
     validation, test = (onnx_accuracy(file, data, split) for split in (data.validation, data.test))
     return Int8Result(onnx=file.name, validation_accuracy=validation, test_accuracy=test)
 
 
 def _describe(
-    derived: DerivedNetwork, costs: Costs, data: ImageData, test_accuracy: float, results: Mapping[str, Any]
+    derived: DerivedNetwork,
+    costs: Costs,
+    data: ImageData | None,
+    test_accuracy: float | None,
+    results: Mapping[str, Any],
 ) -> ArchitectureFile:
     space, budget = derived.sized.space, derived.budget
     hashes = {device: table.sha256 for device, table in derived.tables.items()}
@@ -132,13 +147,13 @@ def _describe(
         macs_convention=space.macs_convention,
         device=derived.device,
         **tables,
-        data=data.name,
+        data=data.name if data else None,
         test_accuracy=test_accuracy,
         **{name: value for name, value in results.items() if name != "derivations"},
     )
 
 
-def _row(derived: DerivedNetwork, costs: Costs, test_accuracy: float, results: Mapping[str, Any]) -> NetworkRow:
+def _row(derived: DerivedNetwork, costs: Costs, test_accuracy: float | None, results: Mapping[str, Any]) -> NetworkRow:
     row: dict[str, Any] = {
         "target": derived.id,
         "device": derived.device,

@@ -59,6 +59,8 @@ CHECKPOINT_LISTS = {
 class Search:
     """A search over a sized space for several objectives at once; ``log`` gets messages for the user.
 
+    ``sized`` is the search network, which is trained. The objectives' costs may be of another network of the space.
+
     State is weights, distributions, optimisers and multipliers: random numbers follow from the step
     (hwnas.compute.seeds), so a resumed search takes exactly the steps that an uninterrupted one takes.
 

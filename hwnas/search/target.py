@@ -56,7 +56,7 @@ class TargetState:
         start = recipe.penalty.weight if weighs_limits else 0.0
         self.multipliers = torch.full((len(objective.penalised),), start, dtype=torch.float64, device=device)
         self.expected = {m: ExpectedCost(model) for m, model in objective.costs.items() if isinstance(model, CostModel)}
-        self.resources = resource_penalty(recipe.penalty, sized, objective.costs)
+        self.resources = resource_penalty(recipe.penalty, objective.target_sized or sized, objective.costs)
         self.parameters: list[nn.Parameter] = list(self.distribution.parameters())
         self.optimizer = ParameterOptimizer(recipe.logits, self.parameters, processes) if self.parameters else None
         self.sums = EpochSums()
@@ -153,7 +153,7 @@ def require_capabilities(distribution: Distribution, recipe: Recipe) -> None:
 
 
 def resource_penalty(penalty: Penalty, sized: SizedSpace, costs: Mapping[str, CostFunction]) -> ResourcePenalty | None:
-    """Build the SNAS paper's penalty; None where the recipe asks for none."""
+    """Build the SNAS paper's penalty; None where the recipe asks for none. ``costs`` are those of the network."""
     if penalty.form == "relative":
         return None
     instances = {kind: len(sized.network.cell_instances(kind)) for kind in sized.space.cells}

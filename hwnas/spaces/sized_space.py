@@ -38,7 +38,7 @@ class SizedSpace:
         if any(min(w.height, w.width) < w.stride for w in network.workloads()):
             raise HwnasError(
                 f"a {self.setting.height}x{self.setting.width} image is too small for space {self.space.name}",
-                "give larger images, for instance with ?size=32 after the data's name",
+                "give larger images, with ?size=32 after the data's name or with --input",
             )
         return network
 

@@ -78,6 +78,9 @@ class Cell:
         )
 
 
+IMAGE_SIZES = ("image_channels", "height", "width", "classes")  # the fields of a setting that images decide
+
+
 @dataclass(frozen=True)
 class Setting:
     """The sizes of a network. The same cells form a small search network and a large target network.
@@ -99,6 +102,11 @@ class Setting:
         for name in ("channels", "depth", "image_channels", "height", "width", "classes"):
             if getattr(self, name) < 1:
                 raise HwnasError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    @property
+    def images(self) -> tuple[int, int, int, int]:
+        """The sizes that images decide: channels, height, width, classes."""
+        return self.image_channels, self.height, self.width, self.classes
 
     def describe(self) -> str:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,44 @@ from typing import Any
 from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
-from hwnas.files import canonical_json, parse_json, read_json, sha256_of, write_text
+from hwnas.files import canonical_json, parse_json, read_json, sha256_of, shipped, write_text
 from hwnas.tables.schema import FORMAT, VERSIONS, LatencyTable
 from hwnas.validation import first_problem
 
+SHIPPED = "shipped:"  # before the name of a table that comes with hwnas
 MAX_BYTES = 64 << 20
 REMEASURE = "measure one with 'hwnas profile --device cpu --space nasbench201 --out {}'"
 
 
+def table_file(path: Path) -> Path:
+    """Return the file of a table; ``shipped:NAME`` names one that comes with hwnas.
+
+    Raises HwnasError where none of that name does.
+    """
+    if not str(path).startswith(SHIPPED):
+        return path
+    name, folder = str(path).removeprefix(SHIPPED), shipped("latency_tables")
+    names = sorted(file.stem for file in folder.glob("*.json"))
+    if name not in names:
+        alike = difflib.get_close_matches(name, names)
+        close = f" (there are {', '.join(alike)})" if alike else ""
+        raise HwnasError(f"no table called {name!r} comes with hwnas{close}", "see all with 'hwnas table list'")
+    return folder / f"{name}.json"
+
+
+def table_name(path: Path) -> str:
+    """Return the name that a table gives its device: that of its file without the suffix."""
+    return str(path).removeprefix(SHIPPED) if str(path).startswith(SHIPPED) else path.stem
+
+
 def read_table(path: Path) -> LatencyTable:
-    """Read and check a table.
+    """Read and check a table: a file, or ``shipped:NAME``.
 
     Raises HwnasError, naming the file and the field, when it is missing, invalid (NaN and negative latencies included),
     of a version that this hwnas does not read, or was changed after it was written.
     """
-    fix = REMEASURE.format(path)
-    return check_table_content(read_json(path, fix, MAX_BYTES), str(path), fix)
+    file, fix = table_file(path), REMEASURE.format(path)
+    return check_table_content(read_json(file, fix, MAX_BYTES), str(path), fix)
 
 
 def parse_table(data: bytes, name: str, fix: str) -> LatencyTable:

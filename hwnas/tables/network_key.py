@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from hwnas.errors import HwnasError
 from hwnas.spaces import SPACES, SearchSpace, Setting, SizedSpace, get_space
+from hwnas.spaces.space import IMAGE_SIZES
 from hwnas.tables.schema import LatencyTable
 
 # The names that SizedSpace.key writes.
@@ -29,6 +30,16 @@ def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[Siz
             setting = replace(setting, stem="imagenet" if found[9] else "cifar", pool_norm=bool(found[10]))
             result.append(SizedSpace(space, setting))
     return result
+
+
+def describe_key(key: str) -> str:
+    """Return the name of a network in tables for people: "nasbench201 16x5, 3x32x32 input, 10 classes"."""
+    found = KEY.fullmatch(key)
+    if not found:
+        return key
+    channels, depth, *image, classes = found.groups()[2:8]
+    others = [text for text, group in (("imagenet stem", found[9]), ("batch norm after pooling", found[10])) if group]
+    return ", ".join([f"{found[1]} {channels}x{depth}", f"{'x'.join(image)} input", f"{classes} classes", *others])
 
 
 def _keys(table: LatencyTable) -> list[re.Match[str]]:
@@ -60,7 +71,10 @@ def choose_network(
         require_same_space(table, asked)
     given = {key: value for key, value in changes.items() if value is not None}
     if not setting_name and made_for:
-        fitting = [n for n in made_for if all(getattr(n.setting, key) == value for key, value in given.items())]
+        fitting = _fitting(made_for, given)
+        if not fitting:  # the images may differ from those of the table
+            sizes = {key: value for key, value in given.items() if key not in IMAGE_SIZES}
+            fitting = list(dict.fromkeys(network.resized(**given) for network in _fitting(made_for, sizes)))
         if len(fitting) == 1:
             return fitting[0]
         usual = [network for network in fitting if network == SizedSpace.named(network.space)]
@@ -78,6 +92,11 @@ def choose_network(
     spaces = {network.space.name for network in made_for}
     chosen = asked or get_space(spaces.pop() if len(spaces) == 1 else "nasbench201")
     return SizedSpace.named(chosen, setting_name, **changes)
+
+
+def _fitting(networks: list[SizedSpace], sizes: Mapping[str, int]) -> list[SizedSpace]:
+    """Return the networks whose setting has the given sizes."""
+    return [n for n in networks if all(getattr(n.setting, key) == value for key, value in sizes.items())]
 
 
 def common_network(

@@ -20,7 +20,7 @@ from hwnas.budgets.budget import parse_budget
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
-from hwnas.runs.request import SearchRequest
+from hwnas.runs.request import SearchRequest, SearchSizes
 from hwnas.runs.search import run_search
 from hwnas.runs.train import train_run
 from hwnas.search.methods import METHODS
@@ -105,10 +105,17 @@ def trained(run: Path) -> list[dict[str, Any]]:
 
 
 def request_for(table: Path) -> SearchRequest:
+    """Return a search whose search network is smaller than its target network."""
     recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     return SearchRequest(
-        SizedSpace(space, sizes), {"table": read_table(table)}, "digits?size=16", ["moderate"], recipe, verify=False
+        SizedSpace(space, sizes),
+        {"table": read_table(table)},
+        "digits?size=16",
+        ["moderate"],
+        recipe,
+        verify=False,
+        search_sizes=SearchSizes(channels=3),
     )
 
 
@@ -223,7 +230,7 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-SHORT_SEARCH = (*SMALL_SEARCH, "--epochs", 2, "--child-epochs", 0, "--batch-size", 99)
+SHORT_SEARCH = (*SMALL_SEARCH, "--search-channels", 3, "--epochs", 2, "--child-epochs", 0, "--batch-size", 99)
 
 
 @pytest.mark.end_to_end

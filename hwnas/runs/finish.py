@@ -1,0 +1,119 @@
+"""Finish a search: select each target's architecture, train its network of the search's sizes, export what ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwnas.compute.seeds import Purpose, seed_of
+from hwnas.export.network import save_weights
+from hwnas.networks.child import ChildNetwork
+from hwnas.progress import Progress
+from hwnas.runs.derived import DerivedNetwork
+from hwnas.runs.folder import PROXY, SUMMARY, WEIGHTS, table_file
+from hwnas.runs.records import read_summary
+from hwnas.runs.request import SearchRequest
+from hwnas.runs.schema import ProxyResult, SummaryRow
+from hwnas.runs.select import select_architecture
+from hwnas.runs.two_networks import TwoNetworks
+from hwnas.runs.write import write_network
+from hwnas.search.search import Search
+from hwnas.search.target import TargetState
+from hwnas.spaces import Architecture
+from hwnas.training.child import train_child
+from hwnas.training.evaluation import accuracy, recalibrate
+from hwnas.training.recipe import training_of
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Finish the targets of a search in ``folder``, the folder of the run.
+
+    Where both networks are equal, the network that ships has the supernet's weights, trained further. Where they are
+    not, that network is the proxy, and the target network is exported untrained (``hwnas train`` trains it).
+    """
+
+    request: SearchRequest
+    networks: TwoNetworks
+    search: Search
+    folder: Path
+    progress: Progress
+
+    def __call__(self, target: TargetState) -> SummaryRow:
+        """Select a target's architecture, train and export; return its row."""
+        objective, networks = target.objective, self.networks
+        folder = self.folder / objective.target
+        if networks.proxy and (trained := self._trained_row(objective.target)):
+            return trained
+        architecture, attempts = select_architecture(self.search, target, self.request, networks, folder, self.progress)
+        child, result = self._train(architecture, folder / PROXY if networks.proxy else folder)
+        if networks.proxy:
+            proxy = self._save_proxy(child, result, folder / PROXY)
+            child = self._untrained(architecture)
+            untrained = dict.fromkeys(("validation_accuracy", "validation_accuracy_before_training"))
+            result = {**untrained, "child_epochs": 0, "proxy": proxy}
+        result["derivations"] = attempts
+        derived = self._derived(target, architecture)
+        row = write_network(child, derived, objective.costs, networks.target_data, result)
+        assert isinstance(row, SummaryRow)  # the target network claims its budget
+        return row
+
+    def _trained_row(self, target: str) -> SummaryRow | None:
+        """Return the row of a target network that ``hwnas train`` has trained since, which must not be replaced."""
+        if not (self.folder / SUMMARY).exists():
+            return None
+        rows = read_summary(self.folder, f"search again with --out {self.folder}").targets
+        return next((row for row in rows if row.target == target and row.trained), None)
+
+    def _train(self, architecture: Architecture, folder: Path) -> tuple[ChildNetwork, dict[str, Any]]:
+        """Train the network of the search's sizes from the supernet's weights; also return the fields of its result."""
+        search, recipe = self.search, self.request.recipe
+        child = search.supernet.child(architecture)
+        child.to(search.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        recalibrate(child, search.data, recipe.batch_size, recipe.seed)
+        before = accuracy(child, search.data, search.data.validation)
+        training = training_of(recipe.child, recipe.seed, recipe.compute)
+        start = f"{search.space.format(architecture, all_edges=True)} after step {search.step}"
+        history = train_child(child, search.data, training, folder, start, self.progress).history
+        return child, {
+            "validation_accuracy_before_training": before,
+            "validation_accuracy": history[-1].validation_accuracy if history else before,
+            "child_epochs": len(history),
+        }
+
+    def _save_proxy(self, child: ChildNetwork, result: Mapping[str, Any], folder: Path) -> ProxyResult:
+        """Write the weights of a proxy network; return its accuracies."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(child.state_dict(), folder / WEIGHTS["last"])
+        data, setting = self.networks.data, self.networks.search_sized.setting
+        return ProxyResult(setting=asdict(setting), data=data.name, accuracy=accuracy(child, data, data.test), **result)
+
+    def _untrained(self, architecture: Architecture) -> ChildNetwork:
+        """Build a target network with random weights, its batch statistics those of its own images if there are any."""
+        recipe, networks = self.request.recipe, self.networks
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(recipe.seed, Purpose.UNTRAINED_WEIGHTS))
+            child = ChildNetwork(networks.target_sized, architecture, prune=True)
+        if networks.target_data:
+            recalibrate(child, networks.target_data, recipe.batch_size, recipe.seed)
+            networks.target_data.stop_decoding()
+        return child.eval()
+
+    def _derived(self, target: TargetState, architecture: Architecture) -> DerivedNetwork:
+        request, objective = self.request, target.objective
+        devices = target.budget.devices or [objective.device]
+        tables = {device: table for device, table in request.tables.items() if device in devices}
+        return DerivedNetwork(
+            objective.target,
+            self.folder / objective.target,
+            {device: table_file(request.tables, device) for device in tables},
+            tables,
+            self.networks.target_sized,
+            architecture,
+            target.budget,
+            trained=not self.networks.proxy,
+        )
