@@ -203,14 +203,13 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> Ne
         stopped=trained.stopped,
     )
     fields: dict[str, Any] = {
-        "trained": True,
         "validation_accuracy_before_training": result.accuracy_before,
         "validation_accuracy": trained.row(recipe.keep).validation_accuracy,
         "child_epochs": len(trained.history) + epochs_before,
         "training": training,
     }
     if job.saved.content.proxy and new.claims_budget:
-        fields["proxy"] = job.saved.content.proxy
+        fields |= {"trained": True, "proxy": job.saved.content.proxy}
     weights = {file: trained.weights[name] for name, file in WEIGHTS.items()}
     (result.checkpoint / HISTORY).replace(new.folder / HISTORY)  # replaces the history of the old network
     row = write_network(result.child, new, new.cost_models(), data, fields, weights)
