@@ -1,7 +1,8 @@
-"""Write files atomically, read JSON with clear errors, hash content, find the files that the wheel contains."""
+"""Write files atomically, read text and JSON with clear errors, hash content, find the files in the wheel."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -13,6 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import HwnasError
+
+MAX_BYTES = 64 << 20
+# UTF-32 is first: its mark begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextmanager
@@ -52,28 +62,58 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, fix: str, max_bytes: int = 64 << 20) -> Any:
-    """Parse a JSON file of at most ``max_bytes``; NaN, infinities and duplicate keys are invalid.
-
-    Raises HwnasError, with ``fix`` as the advice, when the file is missing, too large or invalid.
-    """
+def read_bytes(path: Path, fix: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read a file. Raises HwnasError, with ``fix`` as the advice, when it is missing, unreadable or larger."""
     try:
         if path.stat().st_size > max_bytes:
-            raise HwnasError(f"{path} is larger than {max_bytes >> 20} MiB", fix)
-        data = path.read_bytes()
+            raise HwnasError(f"{path} is larger than {_size(max_bytes)}", fix)
+        return path.read_bytes()
     except FileNotFoundError:
         raise HwnasError(f"{path} does not exist", fix) from None
     except OSError as error:
         raise HwnasError(f"cannot read {path}: {error.strerror}", fix) from error
-    return parse_json(data, str(path), fix)
+
+
+def _size(number: int) -> str:
+    return f"{number >> 20} MiB" if number >= 1 << 20 else f"{number >> 10} KiB"
+
+
+def read_text(path: Path, fix: str, max_bytes: int = MAX_BYTES) -> str:
+    """Read a text file as ``decode_text`` does. Raises HwnasError as ``read_bytes`` and ``decode_text`` do."""
+    return decode_text(read_bytes(path, fix, max_bytes), str(path), fix)
+
+
+def decode_text(data: bytes, name: str, fix: str) -> str:
+    """Decode text in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark; a mark is left out.
+
+    ``name`` names the text in errors. Raises HwnasError, with ``fix`` as the advice, for other bytes and where a
+    quarter of the text is NUL, as in UTF-16 without a mark.
+    """
+    encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8-sig")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig" or b"\0" in data:
+            raise HwnasError(f"{name} is not a text file", fix) from None
+        line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
+        problem = f"{name} is not a text file in UTF-8: line {line} holds the byte 0x{byte:02x}"
+        raise HwnasError(problem, f"save it as UTF-8, or {fix}" if fix else "save it as UTF-8") from None
+    if 4 * text.count("\0") > len(text):
+        raise HwnasError(f"{name} is not a text file, or is UTF-16 without a byte-order mark", "save it as UTF-8")
+    return text
+
+
+def read_json(path: Path, fix: str, max_bytes: int = MAX_BYTES) -> Any:
+    """Parse a JSON file of at most ``max_bytes``; NaN, infinities and duplicate keys are invalid.
+
+    Raises HwnasError, with ``fix`` as the advice, when the file is missing, too large or invalid.
+    """
+    return parse_json(read_bytes(path, fix, max_bytes), str(path), fix)
 
 
 def parse_json(data: bytes, name: str, fix: str) -> Any:
     """Parse JSON text; ``name`` names it in errors. Raises HwnasError as ``read_json`` does."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise HwnasError(f"{name} is not a text file", fix) from None
+    text = decode_text(data, name, fix)
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
     except (ValueError, RecursionError) as error:

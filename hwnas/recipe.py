@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hwnas.errors import HwnasError
-from hwnas.files import shipped
+from hwnas.files import decode_text, shipped
 from hwnas.validation import first_problem
 
 
@@ -234,7 +234,7 @@ def _read(folder: str, name: str, derived: tuple[str, ...]) -> dict[str, Any]:
     if name in derived:
         raise HwnasError(f"recipe {name} is its own base", "name another base")
     try:
-        content = yaml.safe_load(_path(folder, name).read_text(encoding="utf-8"))
+        content = yaml.safe_load(decode_text(_path(folder, name).read_bytes(), f"recipe {name}", ""))
     except OSError:
         raise HwnasError(f"unknown recipe {name!r}", f"use one of {known}, or the path of a YAML file") from None
     except yaml.YAMLError as error:

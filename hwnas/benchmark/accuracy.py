@@ -8,12 +8,8 @@ makes that choice explicit.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.model import Array
+from hwnas.csv_files import read_csv
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.imports import require_extra
@@ -32,7 +29,6 @@ from hwnas.spaces.nasbench201 import NASBENCH201
 NATS = "nats:"
 NATS_DATA_SETS = {"cifar10": "cifar10", "cifar100": "cifar100", "imagenet16_120": "ImageNet16-120"}
 NATS_EPOCHS = "200"
-MOST_BYTES = 64 << 20
 FORM = "give a CSV file with the columns arch and a data set each, one row a cell"
 
 
@@ -72,63 +68,43 @@ def read_accuracy(source: str) -> AccuracyTable:
     cells, and numbers that are not percentages.
     """
     if source.startswith(NATS):
-        return _table("nats_bench's benchmark", NATS_DATA_SETS, _nats_rows(Path(source.removeprefix(NATS))))
-    path = Path(source)
-    try:
-        rows = list(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
-    except csv.Error as error:
-        raise HwnasError(f"{path} is not a CSV file ({error})", FORM) from None
-    header = rows[0] if rows else []
-    data_sets = header[1:]
-    if header[:1] != ["arch"] or not data_sets or len(set(data_sets)) < len(data_sets):
-        raise HwnasError(f"{path} does not begin with the columns arch and a data set each", FORM)
+        found = _nats_rows(Path(source.removeprefix(NATS)))
+        return _table("nats_bench's benchmark", NATS_DATA_SETS, enumerate(found, start=1))
+    file = read_csv(Path(source), FORM)
+    data_sets = file.headings[1:]
+    if file.columns[:1] not in (("arch",), ("architecture",)) or not data_sets:
+        raise HwnasError(f"{source} does not begin with the columns arch and a data set each", FORM)
     if strange := next((name for name in data_sets if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name)), None):
-        raise HwnasError(f"{path} has a column {strange[:80]!r}, which is not a valid data set name", FORM)
-    return _table(str(path), data_sets, rows[1:])
+        raise HwnasError(f"{source} has a column {strange[:80]!r}, which is not a valid data set name", FORM)
+    return _table(source, data_sets, ((row.line, [cell.strip() for cell in row.cells]) for row in file.rows))
 
 
-def _text(path: Path) -> str:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise HwnasError(f"{path} is truncated or not a gzip file ({error})", FORM) from None
-    except OSError as error:
-        raise HwnasError(f"cannot read {path}: {error.strerror}", FORM) from None
-    if len(data) > MOST_BYTES:
-        raise HwnasError(f"{path} holds more than {MOST_BYTES >> 20} MiB", FORM)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise HwnasError(f"{path} is not a text file", FORM) from None
-
-
-def _table(name: str, data_sets: Iterable[str], rows: Iterable[Sequence[str]]) -> AccuracyTable:
-    """Check rows of an architecture and one number a data set; every cell must appear exactly once."""
+def _table(name: str, data_sets: Iterable[str], rows: Iterable[tuple[int, Sequence[str]]]) -> AccuracyTable:
+    """Check (line, row) with rows of an architecture and one number a data set; every cell must appear exactly once."""
     choices = every_choice(NASBENCH201)
     cells = [NASBENCH201.format(decode(NASBENCH201, choice)) for choice in choices]
     index_of = {cell: index for index, cell in enumerate(cells)}
     names = list(data_sets)
     values = np.full((len(cells), len(names)), np.nan)
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows:
         if len(row) != 1 + len(names):
-            raise HwnasError(f"{name}: row {number} has {len(row)} columns, not {1 + len(names)}", FORM)
-        index = index_of.get(row[0])
+            raise HwnasError(f"{name}, line {line}: it has {len(row)} columns, not {1 + len(names)}", FORM)
+        index = index_of.get("".join(row[0].split()))
         if index is None:
-            raise HwnasError(f"{name}: row {number}: {row[0][:120]!r} is not a NAS-Bench-201 cell", FORM)
+            raise HwnasError(f"{name}, line {line}: {row[0][:120]!r} is not a NAS-Bench-201 cell", FORM)
         if not np.isnan(values[index, 0]):
-            raise HwnasError(f"{name}: row {number}: cell {row[0]} appears twice", FORM)
-        values[index] = [_percentage(name, number, text) for text in row[1:]]
+            raise HwnasError(f"{name}, line {line}: cell {row[0]} appears twice", FORM)
+        values[index] = [_percentage(name, line, text) for text in row[1:]]
     missing = np.flatnonzero(np.isnan(values[:, 0]))
     if len(missing):
         raise HwnasError(f"{name} lacks {len(missing):,} of {len(cells):,} cells, such as {cells[missing[0]]}", FORM)
     return AccuracyTable({data_set: values[:, column].copy() for column, data_set in enumerate(names)})
 
 
-def _percentage(name: str, number: int, text: str) -> float:
+def _percentage(name: str, line: int, text: str) -> float:
     value = float(text) if re.fullmatch(r"\d+(\.\d*)?(e[+-]?\d+)?", text, re.ASCII) else math.nan
     if not 0 <= value <= 100:  # rejects NaN too
-        raise HwnasError(f"{name}: row {number}: {text[:40]!r} is not a percentage from 0 to 100", FORM)
+        raise HwnasError(f"{name}, line {line}: {text[:40]!r} is not a percentage from 0 to 100", FORM)
     return value
 
 

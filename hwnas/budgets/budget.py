@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from hwnas.budgets.derive import Limits, cheapest
 from hwnas.budgets.infeasible import conflicting_limits
-from hwnas.budgets.text import split_device
+from hwnas.budgets.text import NUMBER, absolute_limit, refuse_decimal_comma, split_device
 from hwnas.cost.build import CostFunction
-from hwnas.cost.metric import BYTE_UNITS, BYTES, LATENCY, METRICS, Metric
+from hwnas.cost.metric import LATENCY, METRICS, Metric
 from hwnas.cost.model import Array
 from hwnas.cost.peak import PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, every_choice
+from hwnas.units import without_micro_signs
 
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
 SAMPLES = 20_000
 PEAK_SAMPLES = 2_000  # the first of them: a peak takes a millisecond
-PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 FORMS = (
     "use mild, moderate, aggressive, 4.5ms, 800us, 60%, 60%-macs, 300M-macs, 2.5M-params, 40MB-memory-access or "
     "2MB-peak-memory; join several with a comma; 4.5ms@NAME where one network is for several devices"
@@ -43,7 +43,8 @@ class Budget:
 
     @property
     def name(self) -> str:
-        return re.sub(r"[^\w.-]", "", self.text.replace("%", "pct").replace(",", "_").replace("@", "-on-"))
+        text = without_micro_signs(self.text).replace("%", "pct").replace(",", "_").replace("@", "-on-")
+        return re.sub(r"[^\w.-]", "", text)
 
     @property
     def devices(self) -> list[str]:
@@ -148,6 +149,7 @@ def parse_budget(text: str, previews: Mapping[str, Preview]) -> Budget:
     Raises HwnasError for an unknown unit or device, for a device that is missing or does not matter, and for limits
     that no architecture of the space meets.
     """
+    refuse_decimal_comma(text)
     limits: dict[str, float] = {}
     for part in text.split(","):
         metric, bound = _limit(part.strip(), previews)
@@ -205,24 +207,19 @@ def binding_limit(previews: Mapping[str, Preview], budget: Budget) -> tuple[str,
 
 
 def _limit(text: str, previews: Mapping[str, Preview]) -> tuple[str, float]:
-    """Read one limit: the name of its metric, and the bound in the metric's unit."""
+    """Return the name of the metric that a limit is on, and the bound in the metric's unit."""
     amount, device = split_device(text)
-    by_option = {metric.option: metric for metric in METRICS.values()}
-    in_bytes = {option: metric for option, metric in by_option.items() if metric.unit == BYTES}
-    by_unit = {unit: metric for metric in METRICS.values() if metric.unit != BYTES for unit in metric.units}
-    number = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*"
-    if found := re.fullmatch(rf"({'|'.join(NAMED)}|\d+(?:\.\d+)?%)(?:-({'|'.join(by_option)}))?", amount):
-        metric = _on_device(text, by_option[found[2] or LATENCY.option], device, previews)
+    by_option = {metric.option.lower(): metric for metric in METRICS.values()}
+    if found := re.fullmatch(rf"(?:({'|'.join(NAMED)})|{NUMBER}%)(?:\s*-\s*({'|'.join(by_option)}))?", amount, re.I):
+        metric = _on_device(text, by_option[(found[3] or LATENCY.option).lower()], device, previews)
         spread = previews[metric]
-        if found[1] in NAMED:
-            return metric, spread.percentile(NAMED[found[1]])
-        return metric, float(found[1][:-1]) / 100 * spread.greatest
-    if found := re.fullmatch(rf"{number}({'|'.join(BYTE_UNITS)})[- ]({'|'.join(in_bytes)})", amount):
-        return _on_device(text, in_bytes[found[3]], device, previews), float(found[1]) * BYTE_UNITS[found[2]]
-    if found := re.fullmatch(rf"{number}([kKMGB]?)[- ]?({'|'.join(by_unit)})", amount):
-        metric = _on_device(text, by_unit[found[3]], device, previews)
-        return metric, float(found[1]) * PREFIXES[found[2]] * by_unit[found[3]].units[found[3]]
-    raise HwnasError(f"cannot read budget {text!r}", FORMS)
+        if found[1]:
+            return metric, spread.percentile(NAMED[found[1].lower()])
+        return metric, float(found[2]) / 100 * spread.greatest
+    limit = absolute_limit(amount)
+    if limit is None:
+        raise HwnasError(f"cannot read budget {text!r}", FORMS)
+    return _on_device(text, limit[0], device, previews), limit[1]
 
 
 def _on_device(text: str, metric: Metric, device: str | None, previews: Mapping[str, Preview]) -> str:

@@ -1,8 +1,7 @@
-"""Read measured end-to-end latencies from a CSV file: one architecture and its milliseconds a line."""
+"""Read measured end-to-end latencies from a CSV file: one architecture and its latency a line."""
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
@@ -10,55 +9,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.model import Array
+from hwnas.csv_files import COMMA_NUMBER, read_csv
 from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace
 from hwnas.spaces.encoding import encode
+from hwnas.spaces.listing import architecture_column
+from hwnas.tables.latency_column import latency_column, require_unit
+from hwnas.units import MILLISECONDS
 
-COLUMNS = ("architecture", "latency_ms")
 LEAST = 3  # measurements that a fit needs
-MAX_BYTES = 64 << 20
 FIX = "write a CSV file with the columns architecture,latency_ms"
 
 
 def read_measurements(path: Path, space: SearchSpace) -> tuple[NDArray[np.intp], Array]:
     """Read architectures [N, edges of all cells] and their latencies [N] in ms. An architecture may occur repeatedly.
 
+    The columns are ``architecture`` and ``latency_ms``, or ``latency_us``, ``latency_s``.
+
     Raises HwnasError that names the line for anything but architectures of the space and positive numbers.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise HwnasError(f"{path} is larger than {MAX_BYTES >> 20} MiB", FIX)
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                found = ", ".join(reader.fieldnames or ())[:200] or "nothing"
-                raise HwnasError(f"{path} lacks the columns {' and '.join(COLUMNS)} (it has {found})", FIX)
-            lines = [(reader.line_num, row[COLUMNS[0]], row[COLUMNS[1]]) for row in reader]
-    except FileNotFoundError:
-        raise HwnasError(f"{path} does not exist", FIX) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise HwnasError(f"{path} is not a CSV file ({error})", FIX) from None
-    except OSError as error:
-        raise HwnasError(f"cannot read {path}: {error.strerror}", FIX) from error
+    file = read_csv(path, FIX)
+    written, latencies = architecture_column(file.columns), latency_column(file)
+    if not (written and latencies):
+        lacking = " and ".join([*([] if written else ["architecture"]), *([] if latencies else ["latency_ms"])])
+        advice = "" if written else ", or import a table of layers with 'hwnas table import'"
+        raise HwnasError(f"{path} lacks the columns {lacking} (it has {file.describe()})", f"{FIX}{advice}")
+    factor = MILLISECONDS[require_unit(file, *latencies)]
     architectures, latency_ms = [], []
-    for number, written, text in lines:
+    for row in file.rows:
         try:
-            architectures.append(space.parse(written or ""))
-            latency_ms.append(_positive(text))
+            record = file.record(row)
+            architectures.append(space.parse(record[written]))
+            latency_ms.append(_positive(record[latencies[0]]) * factor)
         except HwnasError as error:
-            raise HwnasError(f"{path}, line {number}: {error.problem}", error.fix) from None
-    if len(lines) < LEAST:
-        raise HwnasError(f"{path} holds {len(lines)} measurements, fewer than {LEAST}", "measure more networks")
+            raise HwnasError(f"{path}, line {row.line}: {error.problem}", error.fix) from None
+        except ValueError as error:
+            raise HwnasError(f"{path}, line {row.line}: {error}", FIX) from None
+    if len(file.rows) < LEAST:
+        raise HwnasError(f"{path} holds {len(file.rows)} measurements, fewer than {LEAST}", "measure more networks")
     return encode(space, architectures), np.array(latency_ms)
 
 
-def _positive(text: str | None) -> float:
+def _positive(text: str) -> float:
+    if COMMA_NUMBER.fullmatch(text):
+        raise HwnasError(f"{text!r} has a comma", "write a point for a decimal comma, and nothing between thousands")
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise HwnasError(
-            f"{str(text)[:50]!r} is not a latency in milliseconds", "leave out networks that were not measured"
-        )
+        raise HwnasError(f"{text[:50]!r} is not a latency", "leave out networks that were not measured")
     return value

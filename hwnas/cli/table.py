@@ -10,7 +10,6 @@ import typer
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, TableSpace, parse_input
 from hwnas.cli.output import open_table, show_json, show_table
-from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.spaces import SizedSpace
@@ -115,7 +114,7 @@ def _show_edge_costs(table: LatencyTable) -> None:
 @command(table_app, "predict", "hwnas table predict cpu.json --architectures cells.txt")
 def table_predict(
     table: Annotated[Path, typer.Argument(help="A latency table.")],
-    architectures: Annotated[Path, typer.Option(help="A text file with one architecture on each line.")],
+    architectures: Annotated[Path, typer.Option(help="A file with one architecture on each line, or a CSV file.")],
     space: TableSpace = None,
     setting: SettingName = None,
     channels: Channels = None,
@@ -135,33 +134,25 @@ def table_predict(
     content = open_table(table)
     changes = size_changes(channels, layers, parse_input(input_shape), classes)
     sized = choose_network(content, space, setting, **changes)
-    rows = _predictions(content, sized, _read_lines(architectures))
+    rows = _predictions(content, sized, architectures)
     if as_json:
         show_json(rows)
     else:
         _show_predictions(sized, rows)
 
 
-def _read_lines(file: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise HwnasError(f"{file} is not a text file") from None
-    if not lines:
-        raise HwnasError(f"{file} holds no architecture", "write one on each line")
-    return lines
-
-
-def _predictions(table: LatencyTable, sized: SizedSpace, architectures: list[str]) -> list[dict[str, Any]]:
+def _predictions(table: LatencyTable, sized: SizedSpace, file: Path) -> list[dict[str, Any]]:
     """Return one row for each architecture, as ``--json`` prints it."""
     from hwnas.calibration.intervals import LEVEL, half_intervals
     from hwnas.calibration.residual import fit_residual
     from hwnas.cost.build import build_metrics
     from hwnas.cost.metric import LATENCY, Metric
     from hwnas.spaces.encoding import encode
+    from hwnas.spaces.listing import read_architectures
 
     models, space = build_metrics(table, sized), sized.space
-    choices = encode(space, [space.parse(text) for text in architectures])
+    architectures = read_architectures(file, space)
+    choices = encode(space, [architecture for _, architecture in architectures])
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
     residual = fit_residual(table, sized).predict_many(choices) if sized.key in table.networks else None
     interval = half_intervals(table, sized, choices)
@@ -178,7 +169,7 @@ def _predictions(table: LatencyTable, sized: SizedSpace, architectures: list[str
             **{metric.name: metric.exact(float(costs[metric.name][i])) for metric in others},
             **({} if residual is None else {LATENCY.derived("residual_latency").name: float(residual[i])}),
         }
-        for i, text in enumerate(architectures)
+        for i, (text, _) in enumerate(architectures)
     ]
 
 

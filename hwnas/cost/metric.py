@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hwnas.errors import HwnasError
+from hwnas.units import MILLISECONDS
 
 BYTES = "bytes"
-BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+BYTE_UNITS = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ def byte_unit(value: float) -> str:
     return next((unit for unit in ("GB", "MB", "kB") if value >= BYTE_UNITS[unit]), "B")
 
 
-LATENCY = Metric(
-    "latency", "ms", measured=True, short="latency", label="predicted latency", units={"us": 1e-3, "ms": 1.0, "s": 1e3}
-)
+LATENCY = Metric("latency", "ms", measured=True, short="latency", label="predicted latency", units=MILLISECONDS)
 MACS = Metric("macs", short="macs", label="multiply-accumulates", units={"macs": 1.0})
 PARAMS = Metric("params", short="params", label="parameters", units={"params": 1.0})
 MEMORY_ACCESS = Metric("memory_access", BYTES, short="memory-access", label="memory access", units=BYTE_UNITS)

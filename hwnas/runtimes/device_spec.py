@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from hwnas.errors import HwnasError
-from hwnas.files import shipped
+from hwnas.files import decode_text, shipped
 from hwnas.runtimes.int8 import FLOAT32
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.runtimes.runtime import Rewrite, Runtime
@@ -101,10 +101,10 @@ def _spec_in(file: Path) -> str:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(decode_text(file.read_bytes(), f"device file {file}", FORMS))
     except OSError as error:
         raise HwnasError(f"cannot read device file {file}: {error.strerror}", FORMS) from error
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except yaml.YAMLError:
         raise HwnasError(f"device file {file} is not valid YAML", FORMS) from None
     if not isinstance(content, dict) or not isinstance(content.get("device"), str):
         raise HwnasError(f"device file {file} has no line 'device: …'", FORMS)

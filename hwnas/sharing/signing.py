@@ -178,7 +178,7 @@ def _read_public(text: str, source: str) -> bytes:
     fix = "give the .pub file that 'hwnas table keygen' wrote, or the line in it"
     if not Path(text).is_file():
         raise HwnasError(f"{text[:200]!r} ({source}) is neither a public key nor a file", fix)
-    line = _read_small(Path(text), fix).decode("utf-8", errors="replace").strip()
+    line = _read_small(Path(text), fix).decode("utf-8-sig", errors="replace").strip()
     if key := _decode(line, KEY_BYTES):
         return key
     raise HwnasError(f"{text} does not hold a public key", fix)

@@ -6,11 +6,11 @@ four nodes, whose concatenation is its output. Edges that leave the inputs of a 
 
 from __future__ import annotations
 
-import ast
-
 from hwnas.errors import HwnasError
 from hwnas.spaces.build import NetworkBuilder, add_stem
+from hwnas.spaces.genotype import KINDS, WrittenCell, read_genotype
 from hwnas.spaces.space import NONE, Cell, Network, SearchSpace, Setting
+from hwnas.text import shorten
 
 OPERATIONS = (
     NONE,
@@ -28,7 +28,6 @@ CELL = Cell(
     edges=tuple((source, target) for target in range(2, 6) for source in range(target)),
     outputs=(2, 3, 4, 5),
 )
-KINDS = ("normal", "reduce")
 INPUTS_PER_NODE = 2  # of the top-2 form
 
 # Published cells, as facts to test against and to name on the command line.
@@ -57,49 +56,36 @@ SNAS_MODERATE = (
 
 
 def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
-    """Parse ``Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...)``.
+    """Parse ``Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...)`` or another form of it.
 
-    A cell is a list of (operation, input) pairs: two for each node, or one for every edge. Raises HwnasError for
-    anything else. The text is parsed, never evaluated.
+    A cell is a list of (operation, input) pairs: two for each node, or one for every edge; hwnas.spaces.genotype lists
+    the forms. Raises HwnasError for anything else. The text is parsed, never evaluated.
     """
-    fields = _genotype_fields(text)
-    cells = []
-    for kind in KINDS:
-        concat = fields.get(f"{kind}_concat", list(CELL.outputs))
-        if sorted(concat) != list(CELL.outputs):
-            raise HwnasError(
-                f"{kind}_concat must be nodes 2 to 5, not {concat}", "only that cell output is in the space"
-            )
-        cells.append(_parse_cell(kind, fields[kind]))
-    return tuple(cells)
+    return tuple(_parse_cell(kind, cell) for kind, cell in _written_cells(text).items())
 
 
-def _genotype_fields(text: str) -> dict[str, list]:
-    shape = "write it like \"Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])\" or name one: DARTS_V2"
-    shown = text if len(text) < 80 else text[:77] + "..."
+def _written_cells(text: str) -> dict[str, WrittenCell]:
     try:
-        call = ast.parse(text, mode="eval").body
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Genotype"):
-            raise ValueError("it does not start with Genotype(")
-        fields = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
-        for kind in KINDS:
-            fields[kind] = [(str(op), int(source)) for op, source in fields[kind]]
-    except KeyError as error:
-        raise HwnasError(f"genotype without its {error.args[0]} cell: {shown!r}", shape) from None
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise HwnasError(f"not a DARTS genotype: {shown!r} ({error})", shape) from None
-    return fields
+        return read_genotype(text)
+    except ValueError as error:
+        raise HwnasError(
+            f"not a DARTS genotype: {shorten(' '.join(text.split()), 80)!r}: {error}",
+            "write it like \"Genotype(normal=[('sep_conv_3x3', 0), ...], reduce=[...])\" or name one: DARTS_V2",
+        ) from None
 
 
-def _literal(node: ast.expr) -> list:
-    """Return the list that a literal or ``range(2, 6)`` describes."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
-        bounds = [int(ast.literal_eval(argument)) for argument in node.args]
-        return list(range(*bounds))[:16]
-    return list(ast.literal_eval(node))
-
-
-def _parse_cell(kind: str, pairs: list[tuple[str, int]]) -> tuple[str, ...]:
+def _parse_cell(kind: str, written: WrittenCell) -> tuple[str, ...]:
+    concat, pairs, nodes = written.concat, written.pairs, written.nodes
+    if concat is not None and sorted(concat) != list(CELL.outputs):
+        raise HwnasError(
+            f"{kind}_concat must be nodes 2 to 5, not {list(concat)}", "only that cell output is in the space"
+        )
+    inputs = tuple(len(CELL.edges_into(node)) for node in CELL.inner_nodes)
+    if nodes not in (None, (INPUTS_PER_NODE,) * CELL.num_nodes, inputs):
+        raise HwnasError(
+            f"the {kind} cell has nodes with {', '.join(map(str, nodes or ()))} inputs",
+            f"give {CELL.num_nodes} nodes with two inputs each, or with all {', '.join(map(str, inputs))}",
+        )
     if len(pairs) == INPUTS_PER_NODE * CELL.num_nodes:
         targets = [node for node in CELL.inner_nodes for _ in range(INPUTS_PER_NODE)]
     elif len(pairs) == len(CELL.edges):
@@ -133,7 +119,8 @@ def evaluation_setting(text: str) -> str:
 
     DARTS trains the top-2 form with bare pooling, SNAS the all-edges form with a batch norm after every pooling.
     """
-    return "snas-cifar" if any(len(_genotype_fields(text)[kind]) == len(CELL.edges) for kind in KINDS) else "cifar"
+    cells = _written_cells(text).values()
+    return "snas-cifar" if any(len(cell.pairs) == len(CELL.edges) for cell in cells) else "cifar"
 
 
 def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = False) -> str:

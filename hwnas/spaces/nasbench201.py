@@ -6,10 +6,12 @@ Network: stem, three stages of cells, residual blocks of stride 2 between them, 
 from __future__ import annotations
 
 from hwnas.errors import HwnasError
+from hwnas.literals import closing_bracket, parse_literal
 from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION
-from hwnas.spaces.notation import format_cell, read_cell
+from hwnas.spaces.notation import find_written, format_cell, read_cell
 from hwnas.spaces.space import NONE, Cell, SearchSpace, Setting
+from hwnas.text import shorten
 
 OPERATIONS = (NONE, "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 CELL = Cell(
@@ -32,16 +34,25 @@ EXAMPLE = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_
 
 
 def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
-    """Parse ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``. Raises HwnasError for any other text."""
-    operations = read_cell(CELL, text)
+    """Parse ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``, also within a log line, or its lists of (operation, node) pairs.
+
+    Raises HwnasError for any other text.
+    """
+    operations = read_cell(CELL, find_written(("cell",), _of_lists(text) or text))
     if operations is None:
-        raise _malformed(text)
+        raise HwnasError(f"not a NAS-Bench-201 architecture: {shorten(text, 120)!r}", f"write it like '{EXAMPLE}'")
     return (operations,)
 
 
-def _malformed(text: str) -> HwnasError:
-    shown = text if len(text) < 120 else text[:117] + "..."
-    return HwnasError(f"not a NAS-Bench-201 architecture: {shown!r}", f"write it like '{EXAMPLE}'")
+def _of_lists(text: str) -> str | None:
+    """Return the notation for ``[(('op', 0),), (('op', 0), ('op', 1)), …]``, a list of pairs a node, or None."""
+    start = text.find("[")
+    end = closing_bracket(text, start) if start >= 0 and "~" not in text else None
+    try:
+        nodes = parse_literal(text[start : end + 1]) if end else []
+        return "+".join("|" + "".join(f"{op}~{source}|" for op, source in node) for node in nodes) or None
+    except (TypeError, ValueError):
+        return None
 
 
 def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:

@@ -281,7 +281,8 @@ class SearchSpace:
         return self.published_setting(self._written_out(text))
 
     def _written_out(self, text: str) -> str:
-        return self.published.get(text.strip(), text.strip())
+        name = text.strip().strip("'\"`").upper()
+        return next((written for known, written in self.published.items() if known.upper() == name), text.strip())
 
     def format(self, architecture: Architecture, all_edges: bool = False) -> str:
         """Return the architecture in the space's notation: the shorter form, if there is one, unless ``all_edges``."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hwnas.errors import HwnasError
-from hwnas.files import sha256_of
+from hwnas.files import decode_text, sha256_of
 from hwnas.imports import IMPORT_PATH, import_object
 from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION, SKIP
@@ -282,12 +282,10 @@ def read_space(path: Path, builtin: tuple[str, ...]) -> SearchSpace:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise HwnasError(f"space {path} is larger than {MAX_BYTES >> 10} KiB", HOW)
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except OSError as error:
         raise HwnasError(f"cannot read space {path}: {error.strerror}", HOW) from None
-    except UnicodeDecodeError:
-        raise HwnasError(f"space {path} is not a text file", HOW) from None
-    space = parse_space(str(path), text)
+    space = parse_space(str(path), decode_text(data, f"space {path}", HOW))
     if space.name in builtin:
         raise HwnasError(f"space {path}: name: {space.name} is a built-in space", "use another name")
     return space

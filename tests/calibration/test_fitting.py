@@ -379,7 +379,7 @@ def test_from_a_design_to_a_prediction_with_error_bars(run: Run, tmp_path: Path)
         (f"architecture,latency_ms\n{CELLS[0]},-1\n", "line 2: .*-1"),
         (f"architecture,latency_ms\n{CELLS[0]},1\n{CELLS[1]}\n", "line 3: "),
         (f"architecture,latency_ms\n{CELLS[0]},1\n{CELLS[1]},2\n", "2 measurements, fewer than 3"),
-        (b"\xff\xfe", "not a CSV file"),
+        (b"\xff\xfe\x00", "not a text file"),
         (None, "does not exist"),
     ],
 )

@@ -290,7 +290,7 @@ def changed(path: str, value: Any, content: dict = OWN) -> dict:
         ("a: " + "9" * 5000, ["not valid YAML"]),
         ("!!python/object/apply:os.getcwd []", ["not valid YAML"]),
         ("x: 1\n" * 20_000, ["larger than"]),
-        ("\x00", ["not valid YAML"]),
+        ("\x00", ["not a text file"]),
     ],
 )
 def test_invalid_files_give_one_line_with_file_and_field(

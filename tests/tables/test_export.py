@@ -48,7 +48,7 @@ def test_edge_costs_have_one_row_for_each_edge_and_operation(run: Run, tmp_path:
     back = import_table(tmp_path / "both.csv", "csv", Stated())
     assert by_key(back.table) == by_key(V1)
     assert len(back.refused) == 30
-    assert "covariance" in back.refused["row 5"]
+    assert "covariance" in back.refused["line 6"]
 
 
 @pytest.mark.parametrize(

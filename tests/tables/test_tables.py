@@ -103,7 +103,12 @@ def test_predict_prints_one_row_for_each_architecture(run: Run, table_file: Path
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("", "no architecture"), ("warp~0", "warp~0"), (b"\xff\xfe", "not a text file"), (None, "cells")],
+    [
+        ("", "no architecture"),
+        ("warp~0", "cells.txt, line 1: .*warp~0"),
+        (b"\xff\xfe\x00", "not a text file"),
+        (None, "cells"),
+    ],
 )
 def test_predict_refuses_bad_architecture_files(
     run: Run, table_file: Path, tmp_path: Path, content: str | bytes | None, words: str

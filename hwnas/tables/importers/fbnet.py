@@ -1,30 +1,39 @@
 """Read tables of FBNet's space: those of HW-NAS-Bench, dumped as JSON, and those of NNI.
 
-* HW-NAS-Bench: ``key: number`` with keys such as ``ConvBlock_H56_W56_Cin24_Cout32_exp3_kernel5_stride2_group1``.
-* NNI: one object on each line, as JSON or a Python literal, or columns under a heading: ``{'op_name': 'mb_k3_e2_res',
-  'op_data_shape': (width, height, in, out, stride), 'op_dtype': 'float', 'op_latency': 1.2}``.
+* HW-NAS-Bench: ``key: number`` with keys such as ``ConvBlock_H56_W56_Cin24_Cout32_exp3_kernel5_stride2_group1``, as
+  JSON or in two columns of a CSV file.
+* NNI: objects ``{'op_name': 'mb_k3_e2_res', 'op_data_shape': (width, height, in, out, stride), 'op_dtype': 'float',
+  'op_latency': 1.2}``, as JSON or Python literals, each on a line or over several, alone or in a list; or columns under
+  a heading.
 """
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hwnas.csv_files import CsvFile, heading_of, parse_csv
 from hwnas.errors import HwnasError
 from hwnas.files import parse_json
+from hwnas.literals import closing_bracket, parse_literal
 from hwnas.tables.importers import blocks
 from hwnas.tables.importers.blocks import Block
+from hwnas.tables.importers.keyed_csv import read_keyed_csv
 from hwnas.tables.importers.parsed import N, ParsedFile
 from hwnas.tables.importers.table import CHOOSE_FORMAT
-
-LONGEST_LINE = 10_000
+from hwnas.tables.schema import NOT_KNOWN
 
 
 def read_hw_nas_bench(text: str, name: str) -> ParsedFile:
-    content = parse_json(text.encode(), name, CHOOSE_FORMAT)
+    """Read a table of HW-NAS-Bench's keys. Raises HwnasError for several tables in one file."""
+    rows = read_keyed_csv(text, name)
+    if rows:
+        parsed = ParsedFile(refused=dict(rows.refused), unit=rows.unit, statistic=rows.statistic or NOT_KNOWN)
+        content: Any = rows.latencies
+        parsed.unknown.update(column for others in rows.others.values() for column in others)
+    else:
+        parsed, content = ParsedFile(), parse_json(text.encode(), name, CHOOSE_FORMAT)
     if not isinstance(content, dict):
         raise HwnasError(f"{name} is not an object of keys and numbers", CHOOSE_FORMAT)
     if content and all(isinstance(value, dict) for value in content.values()):
@@ -32,7 +41,6 @@ def read_hw_nas_bench(text: str, name: str) -> ParsedFile:
         raise HwnasError(
             f"{name} holds several tables ({listed[:200]})", "write the one of your device's latency into a file alone"
         )
-    parsed = ParsedFile()
     for key, value in content.items():
         parsed.add(key, lambda key=key: hw_nas_bench_key(key), value)  # type: ignore[misc]
     return parsed
@@ -99,31 +107,78 @@ def _dtype(value: object) -> str:
 
 
 def _fbnet_records(text: str, name: str, parsed: ParsedFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (name, record) for every record; a line that is not a record goes to ``parsed.refused``."""
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if text.lstrip().startswith("["):
-        content = parse_json(text.encode(), name, CHOOSE_FORMAT)
-        if not all(isinstance(record, dict) for record in content):
-            raise _by_layer_number(name)
-        yield from ((f"record {number}", record) for number, record in enumerate(content, 1))
+    """Yield (name, record) for every record; what is not a record goes to ``parsed.refused``."""
+    if {"op_name", "op_latency"} <= set(heading_of(text)):
+        yield from _in_columns(parse_csv(text, name, CHOOSE_FORMAT), parsed)
         return
-    heading = lines[0][1].split() if lines else []
+    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    heading = lines[0][1] if lines else []
     if {"op_name", "op_latency"} <= set(heading):
-        for number, line in lines[1:]:
-            words = line.split()
+        for number, words in lines[1:]:
             if len(words) == len(heading):
                 yield f"line {number}", dict(zip(heading, words, strict=True))
             else:
                 parsed.refused[f"line {number}"] = f"it has {len(words)} columns, the heading {len(heading)}"
         return
-    if heading and all(_is_number(word) for _, line in lines[1:] for word in line.split()) and len(lines) > 1:
-        raise _by_layer_number(name)
-    for number, line in lines:
-        record = _literal(line)
-        if isinstance(record, dict):
-            yield f"line {number}", record
-        else:
-            parsed.refused[f"line {number}"] = "it is not an object"
+    if "{" not in text:
+        if text.lstrip().startswith("["):
+            parse_json(text.encode(), name, CHOOSE_FORMAT)
+            raise _by_layer_number(name)
+        if len(lines) > 1 and all(_is_number(word) for _, words in lines[1:] for word in words):
+            raise _by_layer_number(name)
+    number = 0
+    for line, part in _objects(text):
+        records = list(_records_of(_literal(part))) if part.startswith("{") else []
+        if not records:
+            parsed.refused[f"line {line}"] = "it is not an object"
+        for record in records:
+            number += 1
+            yield f"record {number} (line {line})", record
+
+
+def _in_columns(file: CsvFile, parsed: ParsedFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    for row in file.rows:
+        try:
+            yield f"line {row.line}", {column: cell for column, cell in file.record(row).items() if column}
+        except ValueError as error:
+            parsed.refused[f"line {row.line}"] = str(error)
+
+
+def _objects(text: str) -> Iterator[tuple[int, str]]:
+    """Yield every outermost ``{…}`` of a text, and every other line but a list's brackets and commas.
+
+    Each comes with its first line's number. Behind a bracket that is not closed, lines are taken one by one.
+    """
+    position, line = 0, 1
+    while (start := text.find("{", position)) >= 0 and (end := closing_bracket(text, start)) is not None:
+        between = text[position:start]
+        yield from _lines(between, line)
+        line += between.count("\n")
+        yield line, text[start : end + 1]
+        line += text.count("\n", start, end)
+        position = end + 1
+    yield from _lines(text[position:], line)
+
+
+def _lines(text: str, first: int) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.split("\n"), first):
+        if line.strip(" \t\r,[]"):
+            yield number, line.strip()
+
+
+def _records_of(value: object) -> Iterator[dict[str, Any]]:
+    """Yield the records in a parsed object: itself, its columns' rows, or the records in a list that it holds."""
+    if not isinstance(value, dict):
+        return
+    columns = {str(key): list(c.values()) if isinstance(c, dict) else c for key, c in value.items()}
+    if "op_name" not in columns:
+        for inner in columns.values():
+            for item in inner if isinstance(inner, list) else ():
+                yield from _records_of(item)
+    elif all(isinstance(column, list) for column in columns.values()) and len(set(map(len, columns.values()))) == 1:
+        yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    else:
+        yield value
 
 
 def _by_layer_number(name: str) -> HwnasError:
@@ -133,16 +188,11 @@ def _by_layer_number(name: str) -> HwnasError:
     )
 
 
-def _literal(line: str) -> object:
-    if len(line) > LONGEST_LINE:
-        return None
+def _literal(text: str) -> object:
+    """Return the value of a JSON or Python literal, or None for another text."""
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(line)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return parse_literal(text)
+    except ValueError:
         return None
 
 

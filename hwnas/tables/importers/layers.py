@@ -1,4 +1,4 @@
-"""Read tables of ProxylessNAS and once-for-all (MobileNetV3), YAML or JSON: ``key: {mean, var, count}``.
+"""Read tables of ProxylessNAS and once-for-all (MobileNetV3), YAML or JSON: ``key: {mean, var, count}``, or CSV.
 
 A key is ``expanded_conv-input:56x56x24-output:28x28x32-expand:3-kernel:5-stride:2-idskip:0`` (height, width, channels;
 in once-for-all followed by ``-se:1-hs:1``, where ``expand`` is the number of channels in the middle), or begins with
@@ -15,8 +15,10 @@ from hwnas.errors import HwnasError
 from hwnas.files import parse_json
 from hwnas.tables.importers import blocks
 from hwnas.tables.importers.blocks import Block
+from hwnas.tables.importers.keyed_csv import KeyedCsv, read_keyed_csv
 from hwnas.tables.importers.parsed import N, ParsedFile
 from hwnas.tables.importers.table import CHOOSE_FORMAT
+from hwnas.tables.schema import NOT_KNOWN
 
 SHAPE = f"{N}x{N}x{N}"
 # They describe the scatter of readings within one process, not the error of another run.
@@ -24,16 +26,36 @@ NOT_USED = ("count", "var", "std")
 
 
 def read_layers(text: str, name: str, read_key: Callable[[str], tuple[Block, int, int]]) -> ParsedFile:
-    """Read a table of ``key: {mean, …}``; ``read_key`` parses a key."""
-    parsed = ParsedFile()
+    """Read a table of ``key: {mean, …}``, in milliseconds, or of ``key: latency``, or a CSV file of keys.
+
+    ``read_key`` parses a key.
+    """
+    if rows := read_keyed_csv(text, name):
+        return _of_rows(rows, read_key)
+    parsed = ParsedFile(usual_unit="ms", statistic="mean")  # both projects take their means as milliseconds
     for key, value in _mapping(text, name).items():
-        if not isinstance(value, Mapping) or "mean" not in value:
+        if isinstance(value, Mapping) and "mean" in value:
+            parsed.add(key, lambda key=key: read_key(key), value["mean"])  # type: ignore[misc]
+            _count_fields(parsed, value)
+        elif isinstance(value, str | int | float):  # another program wrote it, in a unit of its own
+            parsed.add(key, lambda key=key: read_key(key), value)  # type: ignore[misc]
+            parsed.usual_unit, parsed.statistic = None, NOT_KNOWN
+        else:
             parsed.refused[key] = "it has no mean"
-            continue
-        parsed.add(key, lambda key=key: read_key(key), value["mean"])  # type: ignore[misc]
-        for other in set(value) - {"mean"}:
-            (parsed.unused if other in NOT_USED else parsed.unknown)[str(other)] += 1
     return parsed
+
+
+def _of_rows(rows: KeyedCsv, read_key: Callable[[str], tuple[Block, int, int]]) -> ParsedFile:
+    parsed = ParsedFile(refused=dict(rows.refused), unit=rows.unit, statistic=rows.statistic or NOT_KNOWN)
+    for key, latency in rows.latencies.items():
+        parsed.add(key, lambda key=key: read_key(key), latency)  # type: ignore[misc]
+        _count_fields(parsed, rows.others[key])
+    return parsed
+
+
+def _count_fields(parsed: ParsedFile, fields: Iterable[Any]) -> None:
+    for other in set(fields) - {"mean"}:
+        (parsed.unused if other in NOT_USED else parsed.unknown)[str(other)] += 1
 
 
 def proxyless_key(key: str) -> tuple[Block, int, int]:

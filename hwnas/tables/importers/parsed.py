@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hwnas.tables.importers.blocks import Block
+from hwnas.tables.schema import NOT_KNOWN
 
 N = r"(\d{1,6})"  # a size in a key
 
@@ -28,7 +29,8 @@ class ParsedFile:
     """A parsed file. ``refused`` is {line: reason}.
 
     ``unused`` counts the lines with a known field that our tables do not have, ``unknown`` those with an unknown field.
-    ``precision`` is the data type that the file states.
+    ``precision`` is the data type that the file states, ``unit`` that of its latencies, and ``usual_unit`` the one that
+    the project's own files have. ``statistic`` says what its latencies are of the readings.
     """
 
     lines: list[ParsedLine] = field(default_factory=list)
@@ -36,6 +38,9 @@ class ParsedFile:
     unused: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     precision: str | None = None
+    unit: str | None = None
+    usual_unit: str | None = None
+    statistic: str = NOT_KNOWN
 
     def add(self, line: str, understand: Callable[[], tuple[Block, int, int]], latency: object) -> None:
         """Add a line, or the reason why it is refused: a ValueError of ``understand`` or a bad number."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from hwnas import __version__
+from hwnas.csv_files import heading_of
 from hwnas.errors import HwnasError
+from hwnas.files import decode_text, read_bytes
+from hwnas.spaces.listing import COLUMNS as ARCHITECTURE_COLUMNS
 from hwnas.tables.importers.blocks import count_layers
 from hwnas.tables.importers.fbnet import read_fbnet, read_hw_nas_bench
 from hwnas.tables.importers.layers import ofa_key, proxyless_key, read_layers
 from hwnas.tables.importers.parsed import ParsedFile, ParsedLine
+from hwnas.tables.importers.rows import REQUIRED as ENTRY_COLUMNS
 from hwnas.tables.importers.rows import import_csv
 from hwnas.tables.importers.table import (
     CHOOSE_FORMAT,
@@ -24,13 +27,12 @@ from hwnas.tables.importers.table import (
     require_facts,
     table_columns,
 )
+from hwnas.tables.latency_column import NAME
 from hwnas.tables.schema import NOT_KNOWN, Entry
+from hwnas.text import shorten
+from hwnas.units import MILLISECONDS, time_unit
 
 FORMATS = ("proxyless", "ofa", "hw-nas-bench", "fbnet", "csv")
-UNITS_MS = {"ms": 1.0, "us": 1e-3, "s": 1e3}
-# Both projects take their means as milliseconds. Files of the other formats do not give a unit.
-IN_MILLISECONDS = ("proxyless", "ofa")
-MAX_BYTES = 64 << 20
 PICKLES = (".pkl", ".pickle", ".npy", ".npz", ".pt", ".pth")
 
 
@@ -44,8 +46,8 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
         raise HwnasError(f"unknown format {format_name!r}", f"use one of {', '.join(FORMATS)}")
     text = _text(path)
     chosen = _format_of(text, format_name, str(path))
-    if stated.unit not in (None, *UNITS_MS):
-        raise HwnasError(f"unknown unit {stated.unit!r}", f"use one of {', '.join(UNITS_MS)}")
+    if stated.unit is not None:
+        stated = replace(stated, unit=_unit(stated.unit))
     if chosen == "csv":
         return import_csv(path, text, stated)
     readers: dict[str, Callable[[], ParsedFile]] = {
@@ -55,10 +57,12 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
         "fbnet": lambda: read_fbnet(text, str(path), stated.precision),
     }
     parsed = readers[chosen]()
-    unit = stated.unit or ("ms" if chosen in IN_MILLISECONDS else None)
+    if parsed.unit and stated.unit:
+        raise HwnasError(f"{path} already gives --unit", "leave it out")
+    unit = parsed.unit or stated.unit or parsed.usual_unit
     entries: dict[str, Entry] = {}
     for found in parsed.lines:
-        entry = _entry(found, UNITS_MS[unit or "ms"])
+        entry = _entry(found, MILLISECONDS[unit or "ms"])
         if entry.workload.key in entries:
             parsed.refused[found.line] = f"a second {entry.workload.key}"
         entries.setdefault(entry.workload.key, entry)
@@ -67,12 +71,19 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
     require_facts(whole, path)
     protocol = {
         "version": 0,
-        "statistic": "mean" if chosen in IN_MILLISECONDS else NOT_KNOWN,
+        "statistic": parsed.statistic,
         "date": stated.date or NOT_KNOWN,
         "tool_version": __version__,
     }
     table = make_table(table_columns(whole, path, chosen), list(entries.values()), protocol)
     return Imported(table, chosen, parsed.refused, dict(parsed.unused), dict(parsed.unknown))
+
+
+def _unit(text: str) -> str:
+    unit = time_unit(text)
+    if unit is None:
+        raise HwnasError(f"unknown unit {text!r}", f"use one of {', '.join(MILLISECONDS)}")
+    return unit
 
 
 def _entry(found: ParsedLine, unit_ms: float) -> Entry:
@@ -104,16 +115,32 @@ def _format_of(text: str, format_name: str | None, name: str) -> str:
     """
     recognised = recognise(text)
     if format_name is None and len(recognised) != 1:
+        if not recognised and len(columns := heading_of(text)) > 1:
+            raise _unknown_columns(name, columns)
         raise HwnasError(f"the format of {name} cannot be detected", CHOOSE_FORMAT)
     if format_name and recognised and format_name not in recognised:
         raise HwnasError(f"{name} is of the format {recognised[0]}, not {format_name}", "leave out --format")
     return format_name or recognised[0]
 
 
+def _unknown_columns(name: str, columns: tuple[str, ...]) -> HwnasError:
+    """Return the error for a text in columns that is of no known project."""
+    shown = shorten(", ".join(columns), 200)
+    if set(columns) & set(ARCHITECTURE_COLUMNS):
+        return HwnasError(
+            f"{name} has the columns {shown}: latencies of whole networks, not of layers",
+            "use 'hwnas table fit --measurements FILE'",
+        )
+    return HwnasError(
+        f"the format of {name} cannot be detected: it has the columns {shown}, and no keys of a known project",
+        f"write the columns {', '.join(ENTRY_COLUMNS)}, or keys of ProxylessNAS, once-for-all or HW-NAS-Bench with a "
+        "column latency_ms",
+    )
+
+
 def recognise(text: str) -> list[str]:
     """Return the formats that a text can have."""
-    heading = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()[:10_000]
-    columns = set(next(csv.reader([heading]), []))
+    columns = set(heading_of(text))
     blocks = re.findall(r"expanded_conv-input:[\dx]+-output:[\dx]+-expand:[^\s\"']*", text)
     gated = [block for block in blocks if "-se:" in block]
     signs = {
@@ -121,27 +148,17 @@ def recognise(text: str) -> list[str]:
         "ofa": gated,
         "hw-nas-bench": re.search(r"(ConvNorm|ConvBlock|Skip|AvgP)_H\d+_W\d+_Cin\d+_Cout\d+_", text),
         "fbnet": re.search(r"\bop_data_shape\b", text),
-        "csv": {"op", "latency_ms"} <= columns,
     }
-    return [format_name for format_name, sign in signs.items() if sign]
+    found = [format_name for format_name, sign in signs.items() if sign]
+    return found or ["csv"] * ("op" in columns and any(map(NAME.fullmatch, columns)))
 
 
 def _text(path: Path) -> str:
     """Read a text file. Raises HwnasError when it is missing, too large, binary, or a pickle, which can run code."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise HwnasError(f"{path} is larger than {MAX_BYTES >> 20} MiB", "import a part of it at a time")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise HwnasError(f"{path} does not exist", "name the file to import") from None
-    except OSError as error:
-        raise HwnasError(f"cannot read {path}: {error.strerror}", "name the file to import") from error
+    data = read_bytes(path, "name the file to import, or a part of it")
     if path.suffix in PICKLES or data[:1] == b"\x80" or data[1:6] == b"NUMPY":
         raise HwnasError(
             f"{path} is a pickle, or may contain one: reading it can run any code",
             "if you trust it, write its keys and numbers as JSON and import that",
         )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise HwnasError(f"{path} is not a text file", CHOOSE_FORMAT) from None
+    return decode_text(data, str(path), CHOOSE_FORMAT)

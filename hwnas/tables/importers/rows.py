@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from hwnas import __version__
+from hwnas.csv_files import parse_csv
 from hwnas.errors import HwnasError
 from hwnas.files import parse_json
 from hwnas.tables.export import COLUMNS, ENTRY_FIELDS, TABLE_COLUMNS
@@ -26,10 +25,13 @@ from hwnas.tables.importers.table import (
     require_facts,
     table_columns,
 )
+from hwnas.tables.latency_column import latency_column, require_unit
 from hwnas.tables.schema import NOT_KNOWN, Entry
+from hwnas.units import MILLISECONDS
 from hwnas.validation import first_problem
 
 OPTIONAL = ("error_ms", "p10_ms", "p90_ms", "samples")
+REQUIRED = tuple(name for name in ENTRY_FIELDS if name not in OPTIONAL)
 # {column: option with the same meaning}
 OPTIONS = {
     "device_name": "device_name",
@@ -51,39 +53,49 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
     Raises HwnasError when the text is not CSV, lacks a column that entries need, has no entry or entries of several
     tables, and when a fact about the table is given neither by it nor by ``stated``, or by both.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows, heading = list(reader), list(reader.fieldnames or [])
-    except csv.Error as error:
-        raise HwnasError(f"{path} is not valid CSV ({error})", CHOOSE_FORMAT) from None
-    if lacking := [name for name in ENTRY_FIELDS if name not in heading and name not in OPTIONAL]:
-        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)}", CHOOSE_FORMAT)
+    file = parse_csv(text, str(path), CHOOSE_FORMAT)
+    latency = latency_column(file)
+    factor = MILLISECONDS[require_unit(file, *latency)] if latency else 1.0
+    have = {*file.columns, *(["latency_ms"] if latency else [])}
+    if lacking := [name for name in REQUIRED if name not in have]:
+        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)} (it has {file.describe()})", CHOOSE_FORMAT)
     refused: dict[str, str] = {}
     entries: dict[str, Entry] = {}
-    for number, row in enumerate(rows, 1):
+    rows = []
+    for row in file.rows:
+        where = f"line {row.line}"
         try:
-            entry = _entry(row)
+            record = file.record(row)
+            if "table_sha256" in record:  # an export, which quotes text with the spaces that it has
+                record = dict(zip(file.columns, row.cells, strict=True))
+            rows.append(record)
+            entry = _entry(_in_milliseconds(record, latency[0], factor) if latency else record)
         except ValidationError as error:
-            refused[f"row {number}"] = first_problem(error, "entries")
+            refused[where] = first_problem(error, "entries")
         except ValueError as error:
-            refused[f"row {number}"] = str(error)
+            refused[where] = str(error)
         else:
             if entry.workload.key in entries:
-                refused[f"row {number}"] = f"a second {entry.workload.key}"
+                refused[where] = f"a second {entry.workload.key}"
             entries.setdefault(entry.workload.key, entry)
     check_understood(path, "csv", list(entries.values()), refused)
-    facts = _table_facts(path, rows, heading)
+    facts = _table_facts(path, rows, file.columns)
     _refuse_facts_given_twice(path, facts, stated)
     columns, protocol = _whole_table(path, facts, stated)
-    known = {*COLUMNS, *TABLE_COLUMNS}
+    known = {*COLUMNS, *TABLE_COLUMNS, latency[0] if latency else ""}
     unknown = Counter(name for row in rows for name, value in row.items() if name and name not in known and value)
     return Imported(make_table(columns, list(entries.values()), protocol), "csv", refused, unknown=dict(unknown))
 
 
-def _entry(row: Mapping[Any, Any]) -> Entry:
+def _in_milliseconds(record: Mapping[str, str], column: str, factor: float) -> dict[str, Any]:
+    """Return a record with its latency in ``latency_ms``; ``column`` has it in a unit of ``factor`` milliseconds."""
+    if column == "latency_ms":
+        return dict(record)
+    return {**record, "latency_ms": as_latency(record[column]) * factor}
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
     """Return the entry of a row. Raises ValueError (pydantic's is a subclass) when it is invalid."""
-    if None in row or None in row.values():
-        raise ValueError("it has more or fewer columns than the heading")
     if row.get("kind") not in (None, "", "entry"):
         raise ValueError("edge costs cannot be imported: the file does not have their covariance")
     given = {name: row[name] for name in ENTRY_FIELDS if name not in OPTIONAL or row.get(name)}
@@ -98,7 +110,7 @@ def _table_facts(path: Path, rows: Sequence[Mapping[str, Any]], heading: Sequenc
     for name in heading:
         if name not in TABLE_COLUMNS:
             continue
-        one, *others = dict.fromkeys(row[name] or "" for row in rows)
+        one, *others = dict.fromkeys(row[name] for row in rows)
         if others:
             raise HwnasError(
                 f"{path} holds rows of several tables: {name} is {one[:60]!r} and {others[0][:60]!r}",

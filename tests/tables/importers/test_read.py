@@ -97,6 +97,7 @@ BAD_FILES: dict[str, tuple[str, bytes | None, tuple[str, ...], str]] = {
         "not valid CSV",
     ),
     "a long name": ("lut.yaml", PROXYLESS.encode(), ("--device-name", "x" * 300), "device_name|name"),
+    "csv in other columns": ("t.csv", b"op,in_channels,latency\nrelu,1,1\n", (), "unit of its column 'latency'"),
     "another kind": ("lut.yaml", PROXYLESS.encode(), ("--device-kind", "fridge"), "kind"),
 }
 

@@ -61,10 +61,10 @@ def test_invalid_rows_are_refused_with_the_reason(tmp_path: Path) -> None:
     imported = import_table(rewritten(tmp_path / "t.csv", spoil), None, Stated())
     assert [e.op for e in imported.table.entries] == ["op0", "op5"]
     assert {line: why.split(":")[0] for line, why in imported.refused.items()} == {
-        "row 2": "latency_ms",
-        "row 3": "latency_ms",
-        "row 4": "a second op0-16-16-8x8-s1",
-        "row 5": "height",
+        "line 3": "latency_ms",
+        "line 4": "latency_ms",
+        "line 5": "a second op0-16-16-8x8-s1",
+        "line 6": "height",
     }
     assert imported.unknown == {"colour": 6}
 
