@@ -52,7 +52,8 @@ def absolute_limit(amount: str) -> tuple[Metric, float] | None:
     in_bytes = {metric.option.lower(): metric for metric in METRICS.values() if metric.unit == BYTES}
     if found := re.fullmatch(rf"{NUMBER}([a-z]+)\s*[- ]\s*({'|'.join(in_bytes)})", text, re.IGNORECASE):
         sizes = {unit.lower(): size for unit, size in BYTE_UNITS.items()}
-        size = sizes.get(found[2].lower())
+        mixed = found[2] not in BYTE_UNITS and not (found[2].islower() or found[2].isupper())  # Mb is a megabit
+        size = None if mixed else sizes.get(found[2].lower())
         return (in_bytes[found[3].lower()], float(found[1]) * size) if size else None
     others = [metric for metric in METRICS.values() if metric.unit != BYTES and metric != LATENCY]
     units = {unit: (metric, size) for metric in others for unit, size in metric.units.items()}

@@ -61,6 +61,7 @@ def test_amounts_are_read(text: str, metric: str, bound: float) -> None:
         "4 minutes",
         "40MB",
         "40M-memory-access",
+        "40Mb-memory-access",
         "4TB-memory-access",
         "1e-macs",
         "3M-flops",

@@ -31,6 +31,7 @@ from hwnas.units import MILLISECONDS
 from hwnas.validation import first_problem
 
 OPTIONAL = ("error_ms", "p10_ms", "p90_ms", "samples")
+ADD_COLUMNS = "add them: a row describes one layer, as in the files of 'hwnas table export'"
 REQUIRED = tuple(name for name in ENTRY_FIELDS if name not in OPTIONAL)
 # {column: option with the same meaning}
 OPTIONS = {
@@ -58,7 +59,7 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
     factor = MILLISECONDS[require_unit(file, *latency)] if latency else 1.0
     have = {*file.columns, *(["latency_ms"] if latency else [])}
     if lacking := [name for name in REQUIRED if name not in have]:
-        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)} (it has {file.describe()})", CHOOSE_FORMAT)
+        raise HwnasError(f"{path} lacks the columns {', '.join(lacking)} (it has {file.describe()})", ADD_COLUMNS)
     refused: dict[str, str] = {}
     entries: dict[str, Entry] = {}
     rows = []

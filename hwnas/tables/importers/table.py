@@ -16,6 +16,7 @@ from hwnas.validation import first_problem
 
 IMPORTED = "imported from"
 REQUIRED_FACTS = ("device_name", "runtime", "threads", "batch", "unit")
+KNOWN_LINES = "FORMAT.md, 'Tables of other projects', lists the lines of each format"
 CHOOSE_FORMAT = "give its format: --format proxyless, ofa, hw-nas-bench, fbnet or csv"
 
 
@@ -67,7 +68,7 @@ def check_understood(path: Path, format_name: str, entries: Sequence[Entry], ref
     """Raise HwnasError, with the reason for the first line, when there are no entries."""
     if not entries:
         line, why = next(iter(refused.items()), ("it", "it is empty"))
-        raise HwnasError(f"nothing in {path} is understood as {format_name}: {line[:120]}: {why}", CHOOSE_FORMAT)
+        raise HwnasError(f"nothing in {path} is understood as {format_name}: {line[:120]}: {why}", KNOWN_LINES)
 
 
 def table_columns(stated: Stated, path: Path, format_name: str) -> dict[str, Any]:
