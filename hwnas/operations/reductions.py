@@ -31,7 +31,7 @@ class FactorizedReduce(nn.Module):
 
     def shifted(self, x: Tensor) -> Tensor:
         """Return the odd half's input: x without its first row and column. Odd sides are padded."""
-        bottom, right = x.shape[2] % 2, x.shape[3] % 2
+        bottom, right = (int(side) % 2 for side in x.shape[2:])  # int: constants in an exported graph
         if self.training:  # a slice's gradient is not channels last; exported models have slices
             return nn.functional.pad(x, (-1, right, -1, bottom))
         shifted = x[:, :, 1:, 1:]

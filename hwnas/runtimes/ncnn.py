@@ -39,7 +39,7 @@ def convert_onnx(source: Path, path: Path) -> None:
     expected = session.run(None, given)
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder = Path(name)
-        (folder / "model.onnx").symlink_to(source.resolve())
+        _write_for_pnnx(source, folder / "model.onnx")
         _run_pnnx(pnnx.EXEC_PATH, folder, [x.shape for x in given.values()])
         graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
         graph.write_text(_fixed(graph.read_text(), [x.shape for x in given.values()]))
@@ -50,6 +50,24 @@ def convert_onnx(source: Path, path: Path) -> None:
         for file, target in ((weights, path.with_suffix(".bin")), (graph, path)):
             with atomic_path(target) as temporary:
                 temporary.write_bytes(file.read_bytes())
+
+
+def _write_for_pnnx(source: Path, path: Path) -> None:
+    """Write a copy whose averages round up in place of padding at the end alone, which pnnx does not know.
+
+    Both mean the same (hwnas.runtimes.onnx_pools).
+    """
+    import onnx
+
+    model = onnx.load(source)
+    for node in model.graph.node:
+        given = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "AveragePool" and "pads" in given:
+            pads = list(given["pads"].ints)
+            if not any(pads[:2]) and any(pads[2:]):
+                given["pads"].ints[:] = [0, 0, 0, 0]
+                node.attribute.append(onnx.helper.make_attribute("ceil_mode", 1))
+    onnx.save(model, path)
 
 
 def _run_pnnx(program: str, folder: Path, shapes: Sequence[Sequence[int]]) -> None:

@@ -9,9 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hwnas import __version__
 from hwnas.files import atomic_path
+from hwnas.runtimes.onnx_constants import fold_constants
+from hwnas.runtimes.onnx_pools import pad_explicitly
 
 OPSET = 18
+PRODUCER = "hwnas"  # OpenCV 4 counts the padding of all averages in files of "pytorch", whatever they say
 
 
 def write_onnx(
@@ -47,6 +51,9 @@ def write_onnx(
             dynamo=False,
         )
         model = onnx.load(temporary)
+        fold_constants(model)
+        pad_explicitly(model)
+        model.producer_name, model.producer_version = PRODUCER, __version__
         onnx.helper.set_model_props(model, dict(metadata or {}))
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, temporary)
