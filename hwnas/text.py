@@ -1,7 +1,8 @@
-"""Format text: names from untrusted files, labels of bounded length, numbers, tables."""
+"""Format text: names from untrusted files, words of shell commands, labels of bounded length, numbers, tables."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -13,6 +14,11 @@ def printable(text: str) -> str:
 def shorten(text: str, longest: int) -> str:
     """Return ``text`` with at most ``longest`` characters; a longer one ends in three dots."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def quoted(value: object) -> str:
+    """Return a path or other text as one word of a shell command, quoted where the shell needs it."""
+    return shlex.quote(str(value))
 
 
 def plural(count: int, noun: str) -> str:

@@ -11,6 +11,7 @@ from hwnas.cli.app import app, command
 from hwnas.cli.options import AsJson
 from hwnas.cli.output import show_json
 from hwnas.cli.results import show_results
+from hwnas.text import quoted
 
 
 @command(app, "demo", "hwnas demo --out runs/demo", resumes=True)
@@ -27,6 +28,7 @@ def demo_command(
         show_json({"targets": rows})
     else:
         show_results(rows)
-        print(f"made {out}/summary.json; next: hwnas table show {out}/table.json, or hwnas profile --help")
+        print(f"made {out / 'summary.json'}; hwnas profile --help says how to measure another device")
+        print(f"next: hwnas table show {quoted(out / 'table.json')}")
     if any(row.kept is False for row in rows):
         raise typer.Exit(1)

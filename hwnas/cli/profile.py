@@ -22,6 +22,7 @@ from hwnas.cli.options import (
     parse_input,
 )
 from hwnas.cli.output import show_json
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.tables.schema import LatencyTable
@@ -104,7 +105,7 @@ def _profile(out: Path, device: str, space: str, options: dict[str, Any], as_jso
     print(f"{out}: {len(table.entries)} workloads on {table.describe()}, {done}")
     sizes = {name: options[name] for name in ("setting", "channels", "layers", "input_shape", "classes")}
     _show_quality(table, api.sized_space(space, **sizes).key)
-    print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
+    print(f"next: hwnas search --space {quoted(space)} --table {quoted(out)} --budget moderate --out runs/first")
 
 
 def _show_quality(table: LatencyTable, network: str) -> None:

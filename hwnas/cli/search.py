@@ -27,6 +27,7 @@ from hwnas.cli.options import (
 )
 from hwnas.cli.output import open_tables, show_json
 from hwnas.cli.results import show_results
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import SummaryRow
@@ -131,9 +132,9 @@ def search_command(
 def _following(rows: list[SummaryRow], out: Path) -> str:
     """Return the command that follows a search."""
     if all(row.trained for row in rows):
-        return f"verify {out}"
+        return f"hwnas verify {quoted(out)}"
     no_images = any(row.parity and row.parity.random_images for row in rows)
-    return f"train {out}" + " --data DATA" * no_images
+    return f"hwnas train {quoted(out)}" + " --data DATA" * no_images
 
 
 def _finish(rows: list[SummaryRow], out: Path, as_json: bool) -> None:
@@ -142,6 +143,6 @@ def _finish(rows: list[SummaryRow], out: Path, as_json: bool) -> None:
         show_json({"targets": rows})
     else:
         show_results(rows)
-        print(f"next: hwnas {_following(rows, out)}")
+        print(f"next: {_following(rows, out)}")
     if any(row.kept is False for row in rows):
         raise typer.Exit(1)

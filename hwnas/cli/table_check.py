@@ -12,6 +12,7 @@ import typer
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, TableSpace, parse_input
 from hwnas.cli.output import open_table, show_json, show_table
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.profiling.check import Checked
@@ -169,7 +170,7 @@ def _show_timed(path: Path, timed: Checked) -> None:
     for problem in timed.problems:
         print(f"not as the table says: {problem}")
     print(
-        f"measure it again: rm {path}, then 'hwnas profile --out {path}' with its space and device"
+        f"measure it again: `rm {quoted(path)}`, then `hwnas profile --out {quoted(path)}` with its space and device"
         if timed.problems
         else f"the table describes this device: {len(timed.entries)} entries timed again"
     )

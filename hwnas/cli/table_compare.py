@@ -12,6 +12,7 @@ from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson
 from hwnas.cli.output import finite, open_table, show_json, show_table
 from hwnas.errors import HwnasError
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.tables.diff import TableDiff
@@ -112,4 +113,4 @@ def table_merge(
         print(note)
     held = " and ".join(str(len(table.entries)) for table in given.values())
     print(f"{out}: {len(merged.table.entries)} entries, from {held}")
-    print(f"next: hwnas table check {out}")
+    print(f"next: hwnas table check {quoted(out)}")

@@ -12,6 +12,7 @@ from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson
 from hwnas.cli.output import open_table, show_json
 from hwnas.errors import HwnasError
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.tables.importers import Imported
@@ -109,7 +110,7 @@ def _show_import(imported: Imported, out: str) -> None:
     if imported.refused:
         print(f"left out: {plural(len(imported.refused), 'line')}")
     print(f"{out}: {len(imported.table.entries)} entries, read as {imported.format}")
-    print(f"next: hwnas table check {out} --contents")
+    print(f"next: hwnas table check {quoted(out)} --contents")
 
 
 @command(table_app, "schema", "hwnas table schema > latency-table.schema.json")

@@ -13,6 +13,7 @@ from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, SpaceName, parse_input
 from hwnas.cli.output import show_json
 from hwnas.errors import HwnasError
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.calibration.fit import MeasurementOrigin
@@ -114,7 +115,7 @@ def _show_fit(table: LatencyTable, space: str, out: Path, as_json: bool) -> None
         + (f"; {excluded} measurements below 5 % of the median are excluded as broken" if excluded else "")
     )
     print(f"a single latency scatters by {100 * costs.scatter_share:.1f} % around the sum of edges")
-    print(f"next: hwnas search --space {space} --table {out} --budget moderate --out runs/first")
+    print(f"next: hwnas search --space {quoted(space)} --table {quoted(out)} --budget moderate --out runs/first")
 
 
 @command(table_app, "design", "hwnas table design --space nasbench201 --shelf shipped -n 10 --out phone.csv")
@@ -150,7 +151,8 @@ def table_design(
     if out:
         print(
             f"\n{out}: time these networks and fill in latency_ms\n"
-            f"next: hwnas table fit --space {space} --measurements {out} --prior {shelf} --out TABLE"
+            f"next: hwnas table fit --space {quoted(space)} --measurements {quoted(out)} "
+            f"--prior {quoted(shelf)} --out TABLE"
         )
 
 

@@ -12,6 +12,7 @@ from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson
 from hwnas.cli.output import show_json, show_table
 from hwnas.errors import HwnasError
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.sharing.listing import Listed
@@ -44,7 +45,7 @@ def table_push(
         return
     signed = f", signed by {record.signature.key}" if record.signature else ", unsigned"
     print(f"{record.name}: {done.state} on {done.registry}{signed}, sha256 {record.table_sha256}")
-    print(f"next: hwnas table pull {record.name} {done.registry}")
+    print(f"next: hwnas table pull {quoted(record.name)} {quoted(done.registry)}")
 
 
 @command(table_app, "pull", "hwnas table pull cpu s3://bucket/tables --out cpu.json")
@@ -75,7 +76,7 @@ def table_pull(
         show_json({"table": str(done.file), "state": done.state, **trusted, "record": record})
         return
     print(f"{done.file}: {done.state}; {done.table.provenance} on {printable(done.table.describe())}")
-    print(f"next: hwnas table show {done.file}")
+    print(f"next: hwnas table show {quoted(done.file)}")
 
 
 @command(table_app, "keygen", "hwnas table keygen signing.pem")
@@ -93,7 +94,7 @@ def table_keygen(
     print(f"{file}: the private key, keep it secret; {file}.pub: the public key, for others")
     print(f"public key: {public}")
     print(f"to trust it, copy {file.name}.pub to {keys_folder()}, or give --trust {public} to hwnas table pull")
-    print(f"next: hwnas table push cpu.json SHELF --key {file}")
+    print(f"next: hwnas table push cpu.json SHELF --key {quoted(file)}")
 
 
 @command(table_app, "list", "hwnas table list --shelf s3://bucket/tables")

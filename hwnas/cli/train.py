@@ -11,6 +11,7 @@ from hwnas.cli.app import app, command
 from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder
 from hwnas.cli.output import show_json
 from hwnas.cli.results import name_of, name_on
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import DeviceTiming, NetworkRow
@@ -123,5 +124,5 @@ def _show_training(rows: list[NetworkRow], folder: Path) -> None:
                 )
     other_sizes = [Path(r.onnx).parent for r in rows if r.no_claim]
     timed = all(timing.measured_ms is not None for row in rows for timing in _timings(row))
-    following = f"{'evaluate' if timed else 'verify'} {folder}"
-    print(f"next: hwnas {f'evaluate {other_sizes[0]} --latency' if other_sizes else following}")
+    following = f"hwnas evaluate {quoted(folder)}" if timed else f"hwnas verify {quoted(folder)}"
+    print(f"next: {f'hwnas evaluate {quoted(other_sizes[0])} --latency' if other_sizes else following}")

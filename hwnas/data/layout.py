@@ -13,7 +13,7 @@ from hwnas.data.decode import readable_suffixes
 from hwnas.data.split_names import SplitName, split_of
 from hwnas.data.summary import LeftOut, list_names
 from hwnas.errors import HwnasError
-from hwnas.text import printable, shorten
+from hwnas.text import printable, quoted, shorten
 
 PREFERRED = ("train", "validation", "valid", "val", "test")  # of several folders of one split the first of these
 WRAPPERS = ("images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png")  # folders in class folders
@@ -178,7 +178,7 @@ def _check_classes(
     if nested:
         raise HwnasError(
             f"image folder {folder}: {list_names(nested)} hold{'s' * (len(nested) == 1)} folders instead of images",
-            f"give the folder that holds the classes, such as imagefolder:{folder / nested[0]}, "
+            f"give the folder that holds the classes, such as --data {quoted(f'imagefolder:{folder / nested[0]}')}, "
             "or name the folders of splits train, validation and test",
         )
     if expected is not None:

@@ -21,6 +21,7 @@ from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.data.user_function import python_data
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
+from hwnas.text import quoted
 
 FORMS = (
     "use digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, "
@@ -120,7 +121,7 @@ def _cifar10(spec: str, folder: Path, options: dict[str, str]) -> ImageData:
         except (RuntimeError, OSError) as error:
             raise HwnasError(
                 f"CIFAR-10 is not in {folder} ({str(error).splitlines()[0]})",
-                f"download it with --data 'cifar10:{folder}?download=yes'",
+                f"download it with --data {quoted(f'cifar10:{folder}?download=yes')}",
             ) from error
 
     def split(data: Any, chosen: np.ndarray) -> Split:

@@ -24,6 +24,7 @@ from hwnas.spaces import Architecture, SizedSpace, Workload
 from hwnas.spaces.encoding import decode
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
+from hwnas.text import quoted
 
 LEAST_PROCESSES = 3  # processes that time all models …
 NETWORK_PROCESSES = 5  # … that time whole networks, which need not settle because a fit and a report use many …
@@ -104,7 +105,7 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
     try:
         table = read_table(out)
     except HwnasError as error:
-        raise HwnasError(error.problem, f"remove it (rm {out}) or write to another file with --out") from None
+        raise HwnasError(error.problem, f"remove it (`rm {quoted(out)}`) or write to another file with --out") from None
     spec, runtime = plan.spec, table.runtime
     here = (start.device.fingerprint, start.runtime, start.version, start.provider)
     there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider)

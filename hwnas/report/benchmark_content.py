@@ -27,6 +27,7 @@ from hwnas.spaces import Architecture, SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import Device, LatencyTable
+from hwnas.text import quoted
 from hwnas.validation import Record, validate
 
 ALL = "results.json"
@@ -215,7 +216,7 @@ def is_benchmark(folder: Path) -> bool:
 
 def read_benchmark(folder: Path) -> BenchmarkContent:
     """Read a benchmark. Raises HwnasError when it is not finished, or a file is damaged or of another benchmark."""
-    fix = f"make it with 'hwnas benchmark nasbench201 --out {folder}'"
+    fix = f"make it with `hwnas benchmark nasbench201 --out {quoted(folder)}`"
     if not (folder / "summary.json").is_file():
         raise HwnasError(f"{folder} holds a benchmark that has not ended: it has no summary.json", fix)
     raw = read_json(folder / "summary.json", fix)

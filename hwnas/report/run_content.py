@@ -21,6 +21,7 @@ from hwnas.spaces import Architecture, SearchSpace, SizedSpace
 from hwnas.spaces.space_copy import space_of_run
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
+from hwnas.text import quoted
 from hwnas.validation import validate
 
 
@@ -97,7 +98,7 @@ class RunContent:
 
 def read_run(folder: Path) -> RunContent:
     """Read a run of ``hwnas search``. Raises HwnasError when it is not finished, or a file is missing or damaged."""
-    fix = f"make it with 'hwnas search --out {folder}'"
+    fix = f"make it with `hwnas search --out {quoted(folder)}`"
     for name in (MANIFEST, SUMMARY):
         if not (folder / name).is_file():
             raise HwnasError(f"{folder} holds no finished search: it has no {name}", fix)

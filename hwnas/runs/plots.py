@@ -16,6 +16,7 @@ from hwnas.runs.folder import PICTURES
 from hwnas.runs.records import read_epochs, read_summary
 from hwnas.runs.schema import SummaryRow
 from hwnas.search.epoch_row import METRICS, EpochRow, Number
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +100,7 @@ def draw_run(folder: Path, log: Callable[[str], None] = lambda line: None) -> No
     """
     if not can_draw(log):
         return
-    fix = f"search again with --out {folder}"
+    fix = f"search again with --out {quoted(folder)}"
     targets_file, search_file = (folder / name for name in PICTURES)
     rows = read_summary(folder, fix).targets
     draw_targets(networks_by_device(rows), comparable_accuracies(rows)[0], targets_file)

@@ -21,6 +21,7 @@ from hwnas.runs.schema import Manifest
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
+from hwnas.text import quoted
 from hwnas.training.checkpoint import Checkpoint
 
 
@@ -62,7 +63,7 @@ def read_probabilities(folder: Path, by_device: bool = False) -> SearchProbabili
         names = ", ".join(dict.fromkeys(device for network in networks for device in network.tables))
         raise HwnasError(f"{folder} is a search for several devices ({names})", "name the folder of one network in it")
     run, sized = networks[0].folder.parent, networks[0].sized
-    fix = f"run the search again: 'hwnas search --out {run}'"
+    fix = f"run the search again: `hwnas search --out {quoted(run)}`"
     manifest = read_manifest(run, fix)
     targets = _read_targets(networks, run, manifest, fix)
     costs: Mapping[str, CostFunction]

@@ -27,6 +27,7 @@ from hwnas.search.methods import register_builtin
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
 from hwnas.tables.schema import today
+from hwnas.text import quoted
 from hwnas.training.processes import leave_group, process_group
 from hwnas.training.step_profile import StepProfile
 
@@ -91,4 +92,4 @@ def _summarise(
     draw_run(folder, progress.log)
     if request.verify:
         verify_run(folder, None, progress)
-    return read_summary(folder, f"search again with --out {folder}").targets
+    return read_summary(folder, f"search again with --out {quoted(folder)}").targets

@@ -40,6 +40,7 @@ from hwnas.runs.schema import (
 from hwnas.runs.two_networks import images_for
 from hwnas.runtimes.int8 import INT8
 from hwnas.runtimes.registry import RUNTIMES
+from hwnas.text import quoted
 
 Costs = Mapping[str, float]
 
@@ -190,7 +191,7 @@ def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork], log: Ca
     file = run / SUMMARY
     if not file.exists():
         return
-    summary = read_summary(run, f"search again with --out {run}")
+    summary = read_summary(run, f"search again with --out {quoted(run)}")
     changes = {(row.device, row.budget): row.to_json() for row in rows}
     targets = [
         SummaryRow.model_validate(target.to_json() | changes.get((target.device, target.budget), {}))

@@ -17,7 +17,7 @@ from hwnas.sharing.signing import TrustedKey, check_index, check_trust
 from hwnas.sharing.table_files import REPORT_DAMAGE, fetch_table, parse_table_file
 from hwnas.sharing.transport import TableRegistry, open_registry
 from hwnas.tables.schema import LatencyTable
-from hwnas.text import printable
+from hwnas.text import printable, quoted
 
 USER_REGISTRY = "HWNAS_SHELF"
 
@@ -82,7 +82,7 @@ def _find(index: Index, registry: TableRegistry, name: str, address: str) -> Rec
         return published[name]
     close = difflib.get_close_matches(name, published, n=5, cutoff=0.5)
     alike = f" (it has {', '.join(close)})" if close else ""
-    command = f"'hwnas table list --shelf {printable(transport.without_password(address))}'"
+    command = f"`hwnas table list --shelf {quoted(printable(transport.without_password(address)))}`"
     raise HwnasError(f"shelf {registry.shown} has no table named {name}{alike}", f"see all of them with {command}")
 
 

@@ -20,7 +20,7 @@ from hwnas.sharing.records import Record, check_name
 from hwnas.sharing.signing import sign, signer
 from hwnas.sharing.table_files import make_record
 from hwnas.sharing.transport import TableRegistry, open_registry
-from hwnas.tables.io import MAX_BYTES, REMEASURE
+from hwnas.tables.io import MAX_BYTES, measure_one
 from hwnas.text import printable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def push(
 
 
 def _read_file(file: Path) -> bytes:
-    fix = REMEASURE.format(file)
+    fix = measure_one(file)
     try:
         with file.open("rb") as opened:
             return transport.read_at_most(opened, MAX_BYTES + 1)

@@ -13,7 +13,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import canonical_json
 from hwnas.imports import require_extra
 from hwnas.sharing.records import Index, Record, Signature
-from hwnas.text import printable
+from hwnas.text import printable, quoted
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -82,7 +82,7 @@ def read_key(file: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    fix = f"make one with 'hwnas table keygen {file}'"
+    fix = f"make one with `hwnas table keygen {quoted(file)}`"
     try:
         key = load_pem_private_key(_read_small(file, fix), password=None)
     except TypeError:

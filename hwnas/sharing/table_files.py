@@ -10,7 +10,7 @@ from hwnas.sharing import records, transport
 from hwnas.sharing.index import table_path
 from hwnas.sharing.records import Record
 from hwnas.sharing.transport import TableRegistry
-from hwnas.tables.io import MAX_BYTES, REMEASURE, check_table_content
+from hwnas.tables.io import MAX_BYTES, check_table_content, measure_one
 from hwnas.tables.schema import LatencyTable, today
 from hwnas.text import printable
 
@@ -19,7 +19,7 @@ REPORT_DAMAGE = "do not use it, and tell the maintainer of the shelf"
 
 def make_record(data: bytes, name: str, where: str) -> Record:
     """Return the record of the table in ``data``. Raises HwnasError when the table is invalid or incomplete."""
-    table, stated = parse_table_file(data, where, REMEASURE.format(where))
+    table, stated = parse_table_file(data, where, measure_one(where))
     return Record(
         name=name,
         table_sha256=stated,

@@ -12,11 +12,16 @@ from pydantic import ValidationError
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json, parse_json, read_json, sha256_of, shipped, write_text
 from hwnas.tables.schema import FORMAT, VERSIONS, LatencyTable
+from hwnas.text import quoted
 from hwnas.validation import first_problem
 
 SHIPPED = "shipped:"  # before the name of a table that comes with hwnas
 MAX_BYTES = 64 << 20
-REMEASURE = "measure one with 'hwnas profile --device cpu --space nasbench201 --out {}'"
+
+
+def measure_one(out: object) -> str:
+    """Return advice with the command that writes a table to ``out``."""
+    return f"measure one with `hwnas profile --device cpu --space nasbench201 --out {quoted(out)}`"
 
 
 def table_file(path: Path) -> Path:
@@ -46,7 +51,7 @@ def read_table(path: Path) -> LatencyTable:
     Raises HwnasError, naming the file and the field, when it is missing, invalid (NaN and negative latencies included),
     of a version that this hwnas does not read, or was changed after it was written.
     """
-    file, fix = table_file(path), REMEASURE.format(path)
+    file, fix = table_file(path), measure_one(path)
     return check_table_content(read_json(file, fix, MAX_BYTES), str(path), fix)
 
 

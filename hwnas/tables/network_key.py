@@ -10,6 +10,7 @@ from hwnas.errors import HwnasError
 from hwnas.spaces import SPACES, SearchSpace, Setting, SizedSpace, get_space
 from hwnas.spaces.space import IMAGE_SIZES
 from hwnas.tables.schema import LatencyTable
+from hwnas.text import quoted
 
 # The names that SizedSpace.key writes.
 KEY = re.compile(r"([\w-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?")
@@ -123,10 +124,10 @@ def profile_command(sized: SizedSpace) -> str:
     """Return advice with the command that measures the missing workloads of a network."""
     space, setting, name = sized.space, sized.setting, named_setting(sized)
     base = space.settings[name]
-    options = f" --setting {name}" if name != space.search_setting else ""
+    options = f" --setting {quoted(name)}" if name != space.search_setting else ""
     for option, field in (("--channels", "channels"), ("--layers", "depth"), ("--classes", "classes")):
         if getattr(setting, field) != getattr(base, field):
             options += f" {option} {getattr(setting, field)}"
     if (setting.image_channels, setting.height, setting.width) != (base.image_channels, base.height, base.width):
         options += f" --input {setting.image_channels}x{setting.height}x{setting.width}"
-    return f"measure them with 'hwnas profile --space {space.spec}{options} --out TABLE'"
+    return f"measure them with `hwnas profile --space {quoted(space.spec)}{options} --out TABLE`"

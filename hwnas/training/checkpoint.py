@@ -12,6 +12,7 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
+from hwnas.text import quoted
 from hwnas.training.processes import Processes
 
 MOST_OVERHEAD = 0.05
@@ -41,7 +42,7 @@ class Checkpoint:
 
         Raises HwnasError where the file is damaged or belongs to a run with other settings.
         """
-        fix = f"remove it to start over: rm {self.path}"
+        fix = f"remove it to start over: rm {quoted(self.path)}"
         if not self.path.exists():
             return None
         try:

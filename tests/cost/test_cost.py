@@ -289,7 +289,7 @@ def test_correction_scales_what_is_predicted() -> None:
 def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, setting: Setting) -> None:
     """The suggested command, parsed as ``hwnas profile`` does, gives the network that was missing."""
     wanted = replace(setting, channels=24, classes=7, height=64, width=48)
-    words = shlex.split(profile_command(SizedSpace(space, wanted)).split("'")[1])
+    words = shlex.split(profile_command(SizedSpace(space, wanted)).split("`")[1])
     options = dict(zip(words[2::2], words[3::2], strict=True))
     image_channels, height, width = map(int, options["--input"].split("x"))
     depth = int(options["--layers"]) if "--layers" in options else None
