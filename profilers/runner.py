@@ -31,10 +31,12 @@ def serve(start, load, values=None, threads=None):
     if job.get("protocol") != PROTOCOL:
         sys.exit("this profiler has protocol {}, the job protocol {}".format(PROTOCOL, job.get("protocol")))
     values = values or timed_values
+    usable = available()
     processors = pin(job["threads"]) if job["pin"] and not threads else allowed()
     described = start(job)
     device = dict(machine(), **described.pop("device", {}))
-    state = {"processors": processors, "governor": governor(), "load": load_average(), "clock_ms": clock_ms()}
+    state = {"processors": processors, "available": usable, "governor": governor()}
+    state.update({"load": load_average(), "clock_ms": clock_ms()})
     emit(dict({"event": "start", "protocol": PROTOCOL, "device": device, "options": {}}, **dict(state, **described)))
     folder = os.path.dirname(os.path.abspath(sys.argv[1]))
     runners = threads() if threads else None
@@ -97,6 +99,32 @@ def clock_ms():
 
 def allowed():
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def available():
+    """Return the number of processors that this process may use at once, None if unknown."""
+    numbers = [len(allowed() or ()) or os.cpu_count(), quota()]
+    return min((max(1, int(number)) for number in numbers if number), default=None)
+
+
+def quota(root="/"):
+    """Return the processors' time that the control groups of this process allow in a unit of time, None if unlimited.
+
+    Version 2 has one file of both numbers, ``cpu.max``; version 1 a file for each in the folder of its controller.
+    """
+    limits = []
+    for line in read_text(root + "proc/self/cgroup").splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [root + "sys/fs/cgroup" + ("/cpu" if controllers else ""), *path.strip("/").split("/")]
+        for depth in range(1, len(parts) + 1):
+            group = "/".join(parts[:depth])
+            old = [read_text(group + "/cpu.cfs_quota_us"), read_text(group + "/cpu.cfs_period_us")]
+            numbers = (read_text(group + "/cpu.max") or " ".join(old)).split()
+            if len(numbers) == 2 and all(number.isdigit() for number in numbers):  # neither "max" nor -1: no limit
+                limits.append(int(numbers[0]) / int(numbers[1]))
+    return min(limits, default=None)
 
 
 def pin(threads):

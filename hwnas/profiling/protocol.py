@@ -18,6 +18,7 @@ from hwnas.files import sha256_of
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.tables.schema import Device
+from hwnas.text import plural
 
 PROTOCOL = 2
 SENTINEL_EVERY = 5
@@ -90,7 +91,10 @@ class JobValues:
         return sum(run.wall_ms + run.load_ms for run in self.runs)
 
     def add(self, line: str) -> None:
-        """Add an event that the profiler printed. Raises HwnasError for a line that breaks the protocol."""
+        """Add an event that the profiler printed.
+
+        Raises HwnasError for a line that breaks the protocol, and for a device with fewer processors than threads.
+        """
         try:
             event: dict[str, Any] = json.loads(line)
             if event["event"] == "start":
@@ -106,6 +110,13 @@ class JobValues:
 
     def _add_start(self, event: dict[str, Any]) -> None:
         start = _start(event)
+        available = event.get("available")
+        if available is not None and self.job.threads > int(available):
+            raise HwnasError(
+                f"{self.job.threads} threads are more than the {plural(int(available), 'processor')} "
+                f"that may be used on {start.device.name}",
+                f"give a device with threads={available} or fewer",
+            )
         self.start = self.start or start
         if (start.device, start.version) != (self.start.device, self.start.version):
             raise HwnasError("the device or its runtime has changed since this job began", "run the same command again")

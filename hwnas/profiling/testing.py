@@ -69,7 +69,7 @@ class ProfilerCase:
         assert all(start[key] for key in ("version", "provider"))
         assert {"name", "kind", "model", "cores", "memory_bytes", "os"} == set(start["device"])
         assert start["device"]["cores"] > 0
-        assert {"options", "processors", "governor", "load", "clock_ms"} <= set(start)
+        assert {"options", "processors", "available", "governor", "load", "clock_ms"} <= set(start)
 
     def test_runs_come_in_order_with_their_times(self, folder: Path) -> None:
         order = ["one", "many", "sum", "linear", "one", "sum"]

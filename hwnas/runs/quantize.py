@@ -13,6 +13,7 @@ from hwnas.export.network import onnx_accuracy
 from hwnas.export.quantize import CALIBRATION_IMAGES, quantize_network
 from hwnas.export.timing import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import write_json
+from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.folder import QUANTIZATION
@@ -48,6 +49,8 @@ def quantize_run(
             )
         if spec is None:
             require_its_device(tables[device])
+        else:
+            ask(spec)  # raises if it cannot be used, before networks are quantised
     data = load_images(networks, data_spec, progress)
     if images and images > len(data.train):
         raise HwnasError(f"there are only {len(data.train)} training images", "ask for fewer with --calibration-images")

@@ -20,6 +20,7 @@ from hwnas.spaces import SizedSpace
 from hwnas.spaces.space_copy import space_of_run
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
+from hwnas.text import quoted
 from hwnas.validation import validate
 
 FIX = "make one with 'hwnas search --out DIR'"
@@ -75,10 +76,10 @@ def read_tables(networks: Sequence[SavedNetwork]) -> dict[str, LatencyTable]:
 def require_trained(networks: Sequence[SavedNetwork]) -> None:
     """Raise HwnasError where a network is the untrained target network of a search."""
     if network := next((network for network in networks if not network.trained), None):
-        data = "" if network.content.data else " --data DATA"
+        options = "" if network.content.data else " --data DATA"
         raise HwnasError(
             f"the network in {network.folder} is untrained: its weights are random",
-            f"train it with 'hwnas train {network.folder}{data}'",
+            f"train it with `hwnas train {quoted(network.folder)}{options}`",
         )
 
 

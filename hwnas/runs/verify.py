@@ -10,6 +10,7 @@ from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import write_json
 from hwnas.networks.child import ChildNetwork
+from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.folder import VERIFICATION
@@ -19,6 +20,7 @@ from hwnas.runs.write import predicted_latency, update_summary
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.runtimes.int8 import INT8
 from hwnas.tables.schema import today
+from hwnas.text import quoted
 
 
 def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> list[DeviceTiming]:
@@ -31,7 +33,7 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
     if other := next((network for network in networks if not network.claims_budget), None):
         raise HwnasError(
             f"the network in {other.folder} has other sizes than the target network: it claims no budget",
-            f"time it with 'hwnas evaluate {other.folder} --latency'",
+            f"time it with `hwnas evaluate {quoted(other.folder)} --latency`",
         )
     tables = read_tables(networks)
     if spec and len(tables) > 1:
@@ -40,7 +42,9 @@ def verify_run(folder: Path, spec: DeviceSpec | None, progress: Progress) -> lis
             f"the run is for several devices ({', '.join(tables)})",
             "leave out --device" + ("" if joint else ", or verify the folder of one network"),
         )
-    if spec is None:
+    if spec:
+        ask(spec)  # raises if it cannot be used, before networks are converted for it
+    else:
         for table in tables.values():
             require_its_device(table)
     return [row for result in verify_networks(networks, spec, progress) for row in result.timings]
@@ -124,7 +128,7 @@ def time_saved(
     }
     for file in files.values():
         if isinstance(file, Path) and not file.exists():
-            make_int8 = f"make it with 'hwnas export {file.parent} --quantize int8'"
+            make_int8 = f"make it with `hwnas export {quoted(file.parent)} --quantize int8`"
             raise HwnasError(f"{file} does not exist", make_int8 if spec.precision == INT8 else "run the search again")
     measured = time_networks(files, spec, networks[0].tables[device], networks[0].sized.key, progress)
     return {network.folder: measured[network.folder.name] for network in networks}

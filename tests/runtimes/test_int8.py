@@ -220,6 +220,7 @@ def test_drawbacks_of_int8_are_reported() -> None:
         ((), ("already ONNX files", "--quantize int8")),
         (("--quantize", "int8", "--architecture", POOLS_ALONE), ("--architecture cannot be given",)),
         (("--quantize", "int8", "--device", "cpu+openvino"), ("made for ONNX Runtime", "--device cpu")),
+        (("--quantize", "int8", "--device", "cpu?threads=9999"), ("9999 threads are more than the", "or fewer")),
         (("--quantize", "int8"), ("made up, which is not this machine",)),
         (
             ("--quantize", "int8", "--device", "cpu", "--calibration-images", 5000),
@@ -256,6 +257,8 @@ def test_a_network_that_was_not_quantised_cannot_be_verified_in_int8(run: Run, s
     (searched / "90pct" / "network_int8.onnx").unlink(missing_ok=True)
     refused = run("verify", searched, "--device", INT8)
     assert_one_clear_line(refused, "network_int8.onnx does not exist", "hwnas export .*90pct --quantize int8")
+    refused = run("verify", searched, "--device", "cpu?threads=9999")
+    assert_one_clear_line(refused, "9999 threads are more than the", "threads=[0-9]+ or fewer")
 
 
 def test_tables_of_int8_and_float32_do_not_mix(run: Run, tmp_path: Path) -> None:
