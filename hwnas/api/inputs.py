@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hwnas.errors import HwnasError
 from hwnas.spaces.space import IMAGE_SIZES
+from hwnas.text import plural
 
 if TYPE_CHECKING:
     from hwnas.spaces import SearchSpace, SizedSpace
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     Tables = Table | Sequence[Table] | Mapping[str, Table]
     Space = SearchSpace | str
     InputShape = tuple[int, int, int]
+
+MOST_IMAGE_CHANNELS = 4  # grey, colour, colour with transparency
 
 
 def get_space(name: str) -> SearchSpace:
@@ -83,7 +86,9 @@ def sized_space(
 def size_changes(
     channels: int | None, layers: int | None, input_shape: InputShape | None, classes: int | None
 ) -> dict[str, int | None]:
-    """Return the changed fields of a setting."""
+    """Return the changed fields of a setting. Raises HwnasError for an input shape with the channels last."""
+    if input_shape:
+        _require_channels_first(input_shape)
     changes = {"channels": channels, "depth": layers, "classes": classes}
     image = zip(IMAGE_SIZES[:3], input_shape, strict=True) if input_shape else ()
     return {**changes, **dict(image)}
@@ -92,6 +97,17 @@ def size_changes(
 def image_sizes(changes: Mapping[str, int | None]) -> frozenset[str]:
     """Return the names of the changed fields that are about images: their shape and the number of classes."""
     return frozenset(name for name in IMAGE_SIZES if changes.get(name) is not None)
+
+
+def _require_channels_first(shape: InputShape) -> None:
+    """Raise HwnasError for a shape that is more likely (height, width, channels), such as (32, 32, 3)."""
+    channels, height, width = shape
+    if width <= MOST_IMAGE_CHANNELS < channels:
+        raise HwnasError(
+            f"input shape {channels}x{height}x{width} means {channels} channels of {height}x{width} pixels",
+            f"the channels come first: for {plural(width, 'channel')} of {channels}x{height} pixels "
+            f"write {width}x{channels}x{height}",
+        )
 
 
 def as_list(texts: str | Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ Layers = Annotated[
         "--layers", "--cells", help="Number of cells: in each stage (nasbench201, your own spaces) or in all (darts)."
     ),
 ]
-InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, such as 3x32x32.")]
+InputShape = Annotated[str | None, typer.Option("--input", help="Image shape, channels first: 3x32x32.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes.")]
 TargetData = Annotated[
     str | None,
@@ -79,11 +80,14 @@ PrecisionName = Annotated[
 
 
 def parse_input(text: str | None) -> tuple[int, int, int] | None:
-    """Parse an image shape: ``3x32x32`` is (channels, height, width)."""
+    """Parse an image shape: ``3x32x32`` is (channels, height, width). Raises HwnasError for another form."""
     if text is None:
         return None
-    sizes = text.split("x")
-    if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
+    written = text.strip().lower().replace("×", "x")
+    if re.fullmatch(r"\d{1,5}x\d{1,5}", written, re.ASCII):
+        fix = f"the channels come first: for {written} pixels write 3x{written} (colour) or 1x{written} (grey)"
+        raise HwnasError(f"input shape {text!r} lacks a size", fix)
+    if not re.fullmatch(r"\d{1,5}(x\d{1,5}){2}", written, re.ASCII):
         raise HwnasError(f"cannot read input shape {text!r}", "write CHANNELSxHEIGHTxWIDTH, such as 3x32x32")
-    channels, height, width = map(int, sizes)
+    channels, height, width = map(int, written.split("x"))
     return channels, height, width
