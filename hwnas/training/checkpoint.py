@@ -52,6 +52,7 @@ class Checkpoint:
             RuntimeError,
             OSError,
             EOFError,
+            IndexError,
             KeyError,
             TypeError,
             ValueError,

@@ -31,7 +31,8 @@ def test_a_profile_with_too_many_threads_is_refused(run: Run, tmp_path: Path, pl
 
 def test_a_check_with_too_many_threads_is_refused(run: Run, table_file: Path) -> None:
     table = read_table(table_file)
-    write_table(table_file, table.model_copy(update={"quality": table.quality.model_copy(update={"sentinel_ms": 1.0})}))
+    quality = table.quality.model_copy(update={"sentinel_ms": 1.0})
+    write_table(table_file, table.model_copy(update={"quality": quality, "provenance": "measured"}))
     refused = run("table", "check", table_file, "--device", "cpu?threads=9999", "--entries", 1)
     assert_one_clear_line(refused, TOO_MANY)
 
