@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from scipy.stats import t
+from scipy.special import stdtr
 
 from hwnas.calibration.intervals import ERROR_DEGREES
 from hwnas.spaces import Architecture
@@ -161,5 +161,5 @@ def _chance(candidate: Candidate, seen_ms: Bounds) -> float:
     chance = 1.0
     for metric, bound in seen_ms.items():
         margin, error = bound - candidate.predicted_ms[metric], candidate.error_ms[metric]
-        chance *= float(t.cdf(margin / error, ERROR_DEGREES)) if error else float(margin >= 0)
+        chance *= float(stdtr(ERROR_DEGREES, margin / error)) if error else float(margin >= 0)
     return chance

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from hwnas.calibration.design_matrix import design_matrix
 from hwnas.cost.metric import LATENCY
@@ -46,7 +46,7 @@ def half_intervals(
 def error_scales(table: LatencyTable, sized: SizedSpace, choices: NDArray[np.intp]) -> Array | None:
     """Return the scale [N] in ms of the t distribution that has the intervals of ``half_intervals``."""
     half = half_intervals(table, sized, choices)
-    return None if half is None else half / float(t.ppf(0.5 + LEVEL / 2, ERROR_DEGREES))
+    return None if half is None else half / float(stdtrit(ERROR_DEGREES, 0.5 + LEVEL / 2))
 
 
 def _of_edge_costs(found: EdgeCosts, design: Array, predicted: Array, level: float) -> Array:
@@ -56,5 +56,5 @@ def _of_edge_costs(found: EdgeCosts, design: Array, predicted: Array, level: flo
     covariance = triangle + triangle.T - np.diag(np.diag(triangle))
     variance = np.maximum(np.einsum("ij,ij->i", design @ covariance, design), 0.0)
     scale = np.hypot(found.scatter_ms, found.scatter_share * np.abs(predicted))
-    single = t.ppf(0.5 + level / 2, found.degrees_of_freedom) * scale
-    return np.asarray(np.hypot(single, norm.ppf(0.5 + level / 2) * np.sqrt(variance)))
+    single = stdtrit(found.degrees_of_freedom, 0.5 + level / 2) * scale
+    return np.asarray(np.hypot(single, ndtri(0.5 + level / 2) * np.sqrt(variance)))

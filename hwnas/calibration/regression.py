@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, lsq_linear
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 Array = NDArray[np.float64]
 
@@ -180,9 +180,9 @@ def _mixed_share(weights: Array, shares: Array) -> float:
     """Return the scale of the t distribution that has the 90 % interval of the mixture."""
 
     def outside(interval: float) -> float:
-        return float(weights @ t.cdf(interval / shares, DEGREES_OF_FREEDOM)) - 0.95
+        return float(weights @ stdtr(DEGREES_OF_FREEDOM, interval / shares)) - 0.95
 
-    usual = t.ppf(0.95, DEGREES_OF_FREEDOM)
+    usual = stdtrit(DEGREES_OF_FREEDOM, 0.95)
     return float(brentq(outside, 0.9 * usual * shares.min(), 1.1 * usual * shares.max()) / usual)
 
 

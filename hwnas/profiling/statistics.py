@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from hwnas.calibration.accuracy import held_out_accuracy
 from hwnas.profiling.names import SENTINEL_NAME, is_network
@@ -143,9 +144,7 @@ def half_interval(values: Array) -> float:
 
 def interval_factor(count: int) -> float:
     """Return the ratio of that half width to the standard deviation of so many values."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, count - 1) / np.sqrt(count))
+    return float(stdtrit(count - 1, 0.975) / np.sqrt(count))
 
 
 def slope(readings: Readings, few: str, many: str, copies: int) -> Estimate:
