@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from hwnas.cli import app
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from support.chromium import Chromium, find_chromium
-from support.command import Run
+from support.command import Run, invoke
 from support.tables import make_table
 
 
@@ -30,11 +28,7 @@ def table_file(tmp_path: Path) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``hwnas ARGUMENTS`` in this process."""
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
-
-    def call(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(a) for a in arguments])
-
-    return call
+    return invoke
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from hwnas.networks.count import count_network
 from hwnas.spaces import SPACES, Setting, SizedSpace
 from hwnas.spaces.encoding import decode, every_choice
 from hwnas.tables.io import read_table
-from support.command import Run, assert_one_clear_line, hwnas_process
+from support.benchmarks import search_here
+from support.command import Run, assert_one_clear_line, hwnas_process, python_process
 from support.paths import ROOT, SHARED
 
 SPACE = SPACES["nasbench201"]
@@ -372,7 +373,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "site" / "sitecustomize.py").write_text(HOOK.format(folder=str(folder / "logs")))
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", os.pathsep.join([str(folder / "site"), str(ROOT)]))
-        process = hwnas_process(*bench(folder / "out", *TWO_EPOCHS, accuracy=folder / "accuracies.csv.gz"))
+        process = python_process(
+            "-m", "hwnas", *bench(folder / "out", *TWO_EPOCHS, accuracy=folder / "accuracies.csv.gz")
+        )
     output = process.communicate()[0]
     assert process.returncode == 0, output
     return folder
@@ -446,9 +449,15 @@ def test_no_search_reads_the_accuracies(watched: Path) -> None:
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("budget", ["aggressive", "40%,70%-params"])
 def test_a_search_within_a_budget_keeps_it(
-    run: Run, tmp_path: Path, table_file: Path, published: AccuracyTable, budget: str
+    run: Run,
+    tmp_path: Path,
+    table_file: Path,
+    published: AccuracyTable,
+    budget: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And regret is against the best of the cells that keep it, found here one by one."""
+    search_here(monkeypatch)
     out = tmp_path / "out"
     result = run(
         *bench(out, "--seeds", "0", "--epochs", 1, "--jobs", 2, "--table", table_file, "--budget", budget, "--json")
@@ -481,8 +490,11 @@ def test_a_search_within_a_budget_keeps_it(
 
 @needs_accuracies
 @pytest.mark.end_to_end
-def test_methods_are_compared(run: Run, tmp_path: Path, published: AccuracyTable) -> None:
+def test_methods_are_compared(
+    run: Run, tmp_path: Path, published: AccuracyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two recipes under names of their own, two seeds of each; asked again, nothing is searched twice."""
+    search_here(monkeypatch)
     recipe = (shipped("configs") / "search" / "snas-short.yaml").read_text()
     (tmp_path / "usual.yaml").write_text(recipe)
     (tmp_path / "hasty.yaml").write_text(recipe.replace("lr: 0.05, lr_end: 0.02", "lr: 1.0, lr_end: 1.0"))

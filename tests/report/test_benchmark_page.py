@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from hwnas.cli import app
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
+from support.benchmarks import search_here
 from support.chromium import Chromium
 from support.command import Run, assert_one_clear_line
 from support.pages import EVIL, SCRIPT, Page, check_pictures, check_tame, needs_browser, report
@@ -41,7 +42,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     methods = ("--method", "snas", "--method", "drnas", "--recipe", "short/{method}", "--jobs", "2")
     budget = ("--table", str(place / "board.json"), "--budget", "60%,40k-params")
     arguments = ("benchmark", "nasbench201", "--accuracy", str(PUBLISHED), *small, *methods, *budget)
-    result = CliRunner().invoke(app, [*arguments, "--out", str(place / "bench")])
+    with pytest.MonkeyPatch.context() as patched:
+        search_here(patched)
+        result = CliRunner().invoke(app, [*arguments, "--out", str(place / "bench")])
     assert result.exit_code == 0, result.output
     return place / "bench"
 

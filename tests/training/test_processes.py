@@ -1,4 +1,4 @@
-"""Several processes reach the results of one. Run as a program, this file is one of these processes."""
+"""Several processes reach the results of one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,126 +17,29 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from hwnas.budgets.budget import parse_budget
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
-from hwnas.recipe import read_recipe
-from hwnas.runs.request import SearchRequest, SearchSizes
 from hwnas.runs.search import run_search
-from hwnas.runs.train import train_run
-from hwnas.search.methods import METHODS
-from hwnas.search.objective import Objective
-from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
-from hwnas.tables.io import read_table, write_table
-from hwnas.training.child import Trainer
-from hwnas.training.processes import SINGLE_PROCESS, Processes, join_process_group, process_group
-from hwnas.training.recipe import read_training
+from hwnas.tables.io import write_table
+from hwnas.training.processes import SINGLE_PROCESS, Processes
 from support.command import Run
-from support.paths import ROOT
-from support.searches import COSTS, FEW, PREVIEWS, SMALL_SEARCH, unlike
+from support.distributed import SEARCHES, a_child, do_share, request_for, searching, some_steps, trained
+from support.searches import SMALL_SEARCH, unlike
 from support.spaces import SMALL
 from support.tables import make_table
-from support.training import DATA, recipe_of, tiny_child
+from support.warm import WarmProcess, run_hwnas
 
-SEARCHES = [*(("nasbench201", method) for method in METHODS), ("darts", "entrannas-dst")]
-STEPS = 2
 STORES: list[TCPStore] = []
 
 
-def searching(space: str, method: str, processes: Processes) -> Search:
-    """Build a search in float64, where rounding errors are negligible, that trains everything from the start.
-
-    15 images are shared unevenly.
-    """
-    changes = {
-        "batch_size": 15,
-        "logits_warm_up": 0.0,
-        "penalty.warm_up": 0.0,
-        "drop_path": 0.2,
-        **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
-        **({"selection": {"name": "best_of", "samples": 2}} if method in ("enas", "random") else {}),
-        **({"selection": {"name": "evolution", "population": 3, "generations": 2}} if method == "single-path" else {}),
-    }
-    recipe = read_recipe(f"{'short' if space == 'nasbench201' else space}/{method}", changes)
-    goal = Objective("table", parse_budget("moderate", PREVIEWS[space]), COSTS[space])
-    search = Search(SizedSpace(SPACES[space], SMALL[space]), [goal], FEW, recipe, processes)
-    search.supernet.double()
-    search.targets[0].distribution.double()
-    return search
-
-
-def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
-    """Return the state after some steps, with the row of the epoch and the final architecture."""
-    search = searching(space, method, processes)
-    for _ in range(STEPS):
-        search.take_step()
-    state = {**search.state(), "sums": [dict(t.sums.state()) for t in search.targets]}
-    search.supernet.float()  # as the images that judge it are; the state stays as it was
-    (row,) = search.epoch_report()
-    return {**state, "row": row.to_json(), "chosen": search.space.format(search.choose(search.targets[0]))}
-
-
-def one_of_them(folder: Path, table: Path) -> None:
-    """Run one process of the test: some steps of every search, a child's training, and a whole search in a folder."""
-    with join_process_group():
-        processes = process_group()
-        states = {f"{space} {method}": some_steps(space, method, processes) for space, method in SEARCHES}
-        torch.save(states, folder / f"{processes.rank}.pt")
-        torch.save(a_child(processes), folder / f"child{processes.rank}.pt")
-        rows = run_search(request_for(table), folder / f"run{processes.rank}", Progress(quiet=True))
-        assert bool(rows) == processes.is_rank_zero
-        if processes.is_rank_zero:
-            shutil.copytree(folder / "run0", folder / "trained")
-        processes.total(0)  # the others wait
-        assert bool(trained(folder / "trained")) == processes.is_rank_zero
-
-
-def a_child(processes: Processes) -> dict[str, Any]:
-    """Return the state after one epoch of training a child with every option; 7 images are divided unevenly."""
-    trainer = Trainer(tiny_child(), DATA, recipe_of(batch_size=7, ema=0.7, **{"optimizer.lr": 1e-3}), processes)
-    while not trainer.history:
-        trainer.take_step()
-    return trainer.state()
-
-
-def trained(run: Path) -> list[dict[str, Any]]:
-    recipe = read_training("quick", {"epochs": 2, "batch_size": 99})
-    return train_run(run, "quick", recipe, None, Progress(quiet=True))
-
-
-def request_for(table: Path) -> SearchRequest:
-    """Return a search whose search network is smaller than its target network."""
-    recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
-    space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
-    return SearchRequest(
-        SizedSpace(space, sizes),
-        {"table": read_table(table)},
-        "digits?size=16",
-        ["moderate"],
-        recipe,
-        verify=False,
-        search_sizes=SearchSizes(channels=3),
-    )
-
-
-def started(*command: object, count: int = 2) -> list[subprocess.Popen[str]]:
-    """Start processes with torchrun's environment, whose store outlives them."""
+def started(work: Callable[..., None], *arguments: object) -> list[WarmProcess]:
+    """Start two processes with torchrun's environment, whose store outlives them."""
     STORES.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(STORES[-1].port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    environment = {**os.environ, **where, "PYTHONPATH": path, "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    return [
-        subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(count)
-    ]
+    environment = {**where, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
+    return [WarmProcess(work, *arguments, variables={**environment, **rank}) for rank in ranks]
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +47,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the results of two processes."""
     folder = tmp_path_factory.mktemp("together")
     write_table(folder / "table.json", make_table(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"])))
-    both = started(__file__, folder, folder / "table.json")
+    both = started(do_share, folder, folder / "table.json")
     outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     return folder
@@ -237,8 +141,8 @@ SHORT_SEARCH = (*SMALL_SEARCH, "--search-channels", 3, "--epochs", 2, "--child-e
 def test_a_failed_process_ends_all_and_the_search_resumes(run: Run, tmp_path: Path, alone: Path) -> None:
     """Kill one of torchrun's two processes, then interrupt one of two, then finish the search with a single process."""
     out = tmp_path / "run"
-    command = ("-m", "hwnas", "search", "--table", alone / "table.json", *SHORT_SEARCH, "--out", out)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *map(str, command)]
+    command = [str(word) for word in ("search", "--table", alone / "table.json", *SHORT_SEARCH, "--out", out)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hwnas", *command]
     launcher = subprocess.Popen(torchrun, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for(out / "checkpoint.pt", launcher)
     os.kill(worker_of(launcher.pid, rank=1), signal.SIGKILL)
@@ -248,7 +152,7 @@ def test_a_failed_process_ends_all_and_the_search_resumes(run: Run, tmp_path: Pa
     assert step_of(out) > 0
 
     before = (out / "checkpoint.pt").stat().st_mtime_ns
-    both = started(*command)
+    both = started(run_hwnas, *command)
     wait_for(out / "checkpoint.pt", both[0], newer_than=before)
     both[1].send_signal(signal.SIGINT)
     outputs = [both[1].communicate()[0], both[0].communicate()[0]]
@@ -257,7 +161,7 @@ def test_a_failed_process_ends_all_and_the_search_resumes(run: Run, tmp_path: Pa
     assert outputs[0] == "hwnas: interrupted; run the same command again to resume\n"
     assert step_of(out) < 20
 
-    result = run(*command[2:])
+    result = run(*command)
     assert result.exit_code == 0, result.output
     assert_alike(metrics_of(out), metrics_of(alone))
 
@@ -266,7 +170,7 @@ def step_of(folder: Path) -> int:
     return int(torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["step"])
 
 
-def wait_for(file: Path, process: subprocess.Popen[str], newer_than: int = 0) -> None:
+def wait_for(file: Path, process: subprocess.Popen[str] | WarmProcess, newer_than: int = 0) -> None:
     while process.poll() is None and not (file.exists() and file.stat().st_mtime_ns > newer_than):
         time.sleep(0.005)
     assert process.poll() is None, process.communicate()[0]
@@ -282,13 +186,13 @@ def worker_of(launcher: int, rank: int) -> int:
 
 @pytest.mark.end_to_end
 def test_an_error_of_all_processes_is_reported_once(table_file: Path) -> None:
-    both = started("-m", "hwnas", "table", "show", table_file)
+    both = started(run_hwnas, "table", "show", str(table_file))
     while all(process.poll() is None for process in both):
         time.sleep(0.05)
     first = next(process for process in both if process.poll() is not None)
     for other in both:
         if other is not first:
-            other.terminate()  # as torchrun does
+            other.send_signal(signal.SIGTERM)  # as torchrun does
     assert first.returncode == 2
     outputs = [process.communicate()[0] for process in both]
     assert "".join(outputs) == "hwnas: error: hwnas show runs in one process; start it without torchrun\n"
@@ -302,7 +206,3 @@ def test_a_batch_is_divided_evenly_and_completely() -> None:
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
     with pytest.raises(HwnasError, match="a batch of 15 images cannot be divided among 16 processes"):
         searching("nasbench201", "snas", Processes(0, 16))
-
-
-if __name__ == "__main__":
-    one_of_them(*map(Path, sys.argv[1:]))
