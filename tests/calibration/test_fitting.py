@@ -108,7 +108,7 @@ def test_known_costs_come_back_in_spite_of_broken_readings(dead_edges_are_free: 
     costs, choices = made_up_device(5, dead_edges_are_free), connected_choices(NB201, 600, seed=1)
     latency_ms = timed(costs, choices, 0.02)
     latency_ms[::20] = 0.003  # one in twenty is broken
-    table, everyone = fitted(choices, latency_ms), every_choice(NB201)
+    table, everyone = fitted(choices, latency_ms, report=True), every_choice(NB201)
     (report,) = table.quality.additivity.values()
     assert report.networks == 570  # a reading is broken by what it says, not by how badly it is predicted
     exact = design_matrix(NB201, everyone) @ costs
@@ -153,7 +153,7 @@ def test_the_report_is_of_networks_left_out() -> None:
     choices = connected_choices(NB201, 60)
     noise = np.random.default_rng(0).lognormal(0, 0.5, size=60)
     noise[7] *= 100  # no prediction comes near
-    (report,) = fitted(choices, noise).quality.additivity.values()
+    (report,) = fitted(choices, noise, report=True).quality.additivity.values()
     assert report.networks == 60
     assert abs(report.worst) > 90
     assert report.kendall_tau is not None

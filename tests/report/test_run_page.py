@@ -38,6 +38,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
     write_table(place / "board.json", make_table(SizedSpace(SPACE, SETTING)))
     small = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "3", "--child-epochs", "0")
+    small = (*small, "--batch-size", "256")
     budgets = ("--budget", "mild", "--budget", "60%,30k-params")
     arguments = ("search", "--table", str(place / "board.json"), *small, *budgets, "--out", str(place / "first"))
     result = CliRunner().invoke(app, arguments)
@@ -239,6 +240,7 @@ def test_a_network_for_two_devices_has_costs_and_a_point_on_both(run: Run, tmp_p
         write_table(tmp_path / f"{name}.json", make_table(SizedSpace(SPACE, SETTING), seed))
     tables = ("--table", tmp_path / "board.json", "--table", tmp_path / "phone.json")
     small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 1, "--child-epochs", 0)
+    small = (*small, "--batch-size", 256)
     both = "80%@board,90%@phone"
     result = run("search", *tables, *small, "--budget", "mild", "--budget", both, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output

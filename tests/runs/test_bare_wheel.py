@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.bare_environment import build_wheel, make_environment
+from support.noise import until_quiet
 
 EXTRAS = ("matplotlib", "altair", "pyarrow", "vl_convert", "cryptography", "aiohttp", "openvino", "ncnn", "pytest")
 
@@ -39,16 +40,15 @@ def test_the_bare_wheel_profiles_searches_and_verifies(tmp_path: Path) -> None:
     assert str(tmp_path / "environment") in run("-c", "import hwnas; print(hwnas.__file__)").stdout
 
     sizes = ("--channels", 4, "--cells", 1)
-    few = ("--rounds", 24, "--fit-networks", 3, "--report-networks", 3)
-    for _ in range(5):  # noise can leave an entry without a number, which the command refuses
-        output = hwnas("profile", "--accept-noise", *sizes, "--input", "3x16x16", *few, "--out", "t.json", codes=(0, 2))
-        if "too noisy" not in output:
-            break
+    few = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
+    profiled = ("profile", "--accept-noise", *sizes, "--input", "3x16x16", *few, "--out", "t.json")
+    until_quiet(lambda: hwnas(*profiled, codes=(0, 2)), str)
     short = ("--data", "digits?size=16", "--epochs", 1, "--child-epochs", 1)
     output = hwnas("search", "--table", "t.json", *sizes, *short, "--out", "run")
     assert output.count("pip install 'hwnas[report]'") == 1, output
     assert (work / "run/moderate/network.onnx").exists()
-    assert "measured" in hwnas("verify", "run", codes=(0, 1))  # 1: over the budget on this machine
+    # 1: over the budget on this machine; 2: the machine is noisy
+    assert "measured" in until_quiet(lambda: hwnas("verify", "run", codes=(0, 1, 2)), str)
     assert "darts" in hwnas("space", "show", "--space", "darts")
     hwnas("table", "push", "t.json", "shelf")
     assert "t: pushed" in hwnas("table", "push", "t.json", "shelf2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from hwnas.cost.model import build_cost_models
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
-from support.command import Run, assert_one_clear_line, hwnas_process, profile
+from support.command import Run, assert_one_clear_line, hwnas_process, profile, timed
 from support.noise import assert_timing
 from support.searches import RUN, SMALL_SEARCH, fingerprint
 from support.spaces import SMALL
@@ -53,7 +54,7 @@ def test_search_killed_again_and_again_ends_bit_identical(tmp_path: Path, table_
 def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_path: Path) -> None:
     table, out = tmp_path / "cpu.json", tmp_path / "run"
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    quick = ("--rounds", 24, "--fit-networks", 4, "--report-networks", 4)
+    quick = ("--rounds", 6, "--fit-networks", 4, "--report-networks", 4)
     profile(run, *sizes, *quick, "--out", table)
     arguments = ("search", "--table", table, *SMALL_SEARCH, "--epochs", 2, "--child-epochs", 3, "--budget", "90%")
     result = run(*arguments, "--out", out, "--json")
@@ -69,7 +70,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
     assert content["table_sha256"] == read_table(table).sha256
     assert content["costs"]["latency_ms"] <= content["budget"]["limits"]["latency_ms"]
 
-    verified = run("verify", out, "--json")
+    verified = timed(run, "verify", out, "--json")
     (measured,) = json.loads(verified.stdout)["targets"]
     assert verified.exit_code == (0 if measured["kept"] else 1)
     assert_timing(0.3 < measured["measured_ms"] / row["predicted_ms"] < 3, read_table(table))
@@ -84,7 +85,7 @@ def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_p
     # A budget that the network cannot keep, written into the finished run, is found broken.
     content["budget"]["limits"]["latency_ms"] = measured["measured_ms"] / 10
     (place / "architecture.json").write_text(json.dumps(content))
-    broken = run("verify", place)
+    broken = timed(run, "verify", place)
     assert broken.exit_code == 1
     assert "NO" in broken.stdout
 
@@ -130,8 +131,9 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.end_to_end
 def test_a_darts_search_writes_both_cells_and_counts_their_parameters(run: Run, tmp_path: Path) -> None:
-    write_table(tmp_path / "darts.json", make_table(SizedSpace(SPACES["darts"], SMALL["darts"])))
-    arguments = ("--space", "darts", "--data", "digits?size=16", "--channels", 4, "--layers", 3)
+    setting = replace(SMALL["darts"], height=8, width=8)
+    write_table(tmp_path / "darts.json", make_table(SizedSpace(SPACES["darts"], setting)))
+    arguments = ("--space", "darts", "--data", "digits?size=8", "--channels", 4, "--layers", 3)
     small = ("--recipe", "snas-short", "--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
     result = run("search", "--table", tmp_path / "darts.json", *arguments, *small, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output

@@ -29,7 +29,7 @@ from hwnas.runtimes.int8 import quantize_onnx, random_feeds
 from hwnas.spaces import SPACES, Setting, SizedSpace, Workload, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.merge import merge_tables
-from support.command import Run, assert_one_clear_line, profile
+from support.command import Run, assert_one_clear_line, profile, timed
 from support.tables import make_table
 
 DATA = load_data("digits?size=16")
@@ -165,7 +165,8 @@ def accuracy_of(file: Path, split: Split) -> float:
 @pytest.mark.slow
 def test_a_run_is_quantised_and_reports_accuracy_and_latency(run: Run, searched: Path) -> None:
     place = searched / "90pct"
-    shown = run("export", searched, "--quantize", "int8", "--device", "cpu", "--calibration-images", 100)
+    asked = ("--quantize", "int8", "--device", "cpu", "--calibration-images", 100)
+    shown = timed(run, "export", searched, *asked)
     assert shown.exit_code == 0, shown.output
     content = json.loads((place / "quantization.json").read_text())
     files = {"float32": place / "network.onnx", "int8": place / "network_int8.onnx"}
@@ -189,7 +190,7 @@ def test_a_run_is_quantised_and_reports_accuracy_and_latency(run: Run, searched:
     evaluated = json.loads(run("evaluate", searched, "--json").stdout)["targets"][0]
     assert evaluated["int8_accuracy"] == content["accuracy"]["test"]["int8"]
     first = files["int8"].read_bytes()
-    assert run("export", place, "--quantize", "int8", "--device", "cpu", "--calibration-images", 100).exit_code == 0
+    assert timed(run, "export", place, *asked).exit_code == 0
     assert files["int8"].read_bytes() == first
     # What belonged to the network before it was trained further does not stay beside the new one.
     assert run("train", searched, "--epochs", 1).exit_code == 0
@@ -277,7 +278,7 @@ def test_tables_of_int8_and_float32_do_not_mix(run: Run, tmp_path: Path) -> None
 def test_a_search_for_the_quantised_device_keeps_its_budget_there(run: Run, tmp_path: Path) -> None:
     table, out = tmp_path / "int8.json", tmp_path / "run"
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    quick = ("--rounds", 24, "--fit-networks", 4, "--report-networks", 4)
+    quick = ("--rounds", 6, "--fit-networks", 4, "--report-networks", 4)
     measured = profile(run, "--device", INT8, *sizes, *quick, "--out", table)
     assert measured.runtime.precision == "int8"
     assert "int8" in run("table", "show", table).stdout
@@ -287,7 +288,7 @@ def test_a_search_for_the_quantised_device_keeps_its_budget_there(run: Run, tmp_
 
     words = ("search", "--table", table, "--data", "digits?size=16", "--recipe", "snas-short", "--channels", 4)
     words += ("--cells", 1, "--epochs", 1, "--child-epochs", 2, "--budget", "90%", "--verify", "--out", out, "--json")
-    result = run(*words)
+    result = timed(run, *words)
     (row,) = json.loads(result.stdout)["targets"]
     assert result.exit_code == (0 if row["kept"] else 1), result.output
     assert row["timed_on"] == "cpu+onnxruntime?threads=1&batch=1&precision=int8"
@@ -303,7 +304,7 @@ def test_a_search_for_the_quantised_device_keeps_its_budget_there(run: Run, tmp_
         assert row["int8"][f"{name}_accuracy"] == pytest.approx(recomputed, abs=1.5 / len(split))
     assert read_table(out / "table.json").runtime.precision == "int8"
 
-    again = json.loads(run("verify", out, "--json").stdout)["targets"][0]
+    again = json.loads(timed(run, "verify", out, "--json").stdout)["targets"][0]
     assert again["timed_on"].endswith("precision=int8")
     (place / "network_int8.onnx").unlink()
     assert_one_clear_line(run("verify", out), "network_int8.onnx does not exist")

@@ -36,6 +36,11 @@ from support.spaces import SMALL
 from support.tables import make_table
 
 POOL = ("enas", "random", "single-path")  # these take one of the architectures they judged
+FEW_SCORED = {
+    "enas": "selection: {name: best_of, samples: 8}",
+    "random": "selection: {name: best_of, samples: 8}",
+    "single-path": "selection: {name: evolution, population: 4, generations: 2, parents: 2}",
+}
 
 
 @pytest.mark.slow
@@ -66,7 +71,11 @@ def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, t
     small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1)
     quick = ("--epochs", 2, "--child-epochs", 0, "--batch-size", 256, "--budget", "aggressive")
     out = tmp_path / "run"
-    base = ("search", "--table", table_file, *small, "--method", method)
+    recipe = ()
+    if method in POOL:  # to score few architectures
+        (tmp_path / "few.yaml").write_text(f"base: short/{method}\n{FEW_SCORED[method]}\n")
+        recipe = ("--recipe", tmp_path / "few.yaml")
+    base = ("search", "--table", table_file, *small, "--method", method, *recipe)
     result = run(*base, *quick, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["targets"]
@@ -97,7 +106,7 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
     folder = "short" if space == "nasbench201" else space
     changes = {
         "epochs": 4,
-        "batch_size": 32,
+        "batch_size": 32 if space == "nasbench201" else 8,
         **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
     }
 
@@ -267,6 +276,7 @@ def accuracies_at_the_end(recipe: str) -> tuple[float, float]:
     return whole, search.validate(search.choose(target))
 
 
+@pytest.mark.slow
 def test_a_child_keeps_the_supernet_accuracy_with_snas_and_not_with_darts() -> None:
     """Xie et al. (ICLR 2019, table 1) report 88.54 % -> 90.67 % for SNAS and 87.67 % -> 54.66 % for DARTS."""
     whole, child = accuracies_at_the_end("short/snas")
@@ -418,7 +428,7 @@ def with_plugin(run: Run, folder: Path, table: Path, plugin: str, weight: float 
     (folder / "own.py").write_text(plugin)
     fast = "logits: {lr: 0.1, lr_end: 0.1}\nlogits_warm_up: 0.0\n"
     (folder / "own.yaml").write_text(f"base: short/darts\n{fast}regulariser: {{name: sure, weight: {weight}}}\n")
-    small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--epochs", 2, "--batch-size", 64)
+    small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--epochs", 2, "--batch-size", 256)
     base = ("search", "--table", table, *small, "--child-epochs", 0, "--plugin", folder / "own.py")
     return lambda: run(*base, "--recipe", folder / "own.yaml", "--budget", "100%", "--out", folder / f"run{weight}")
 

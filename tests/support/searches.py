@@ -42,10 +42,10 @@ def make_search(
     return Search(SizedSpace(space, sizes), objectives, data or DATA, recipe)
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
+def fingerprint(folder: Path, *targets: str) -> dict[str, str]:
     """Return the hashes of all files of a search that must not depend on interruptions."""
     names = ["metrics.jsonl"]
-    for target in ("mild", "aggressive_80pct-params"):
+    for target in targets or ("mild", "aggressive_80pct-params"):
         names += [
             f"{target}/{n}" for n in ("architecture.json", "weights.safetensors", "network.onnx", "cells/cell.onnx")
         ]

@@ -42,7 +42,7 @@ from hwnas.training.evaluation import accuracy, calibration_error, evaluate_scor
 from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.recipe import Training, read_training
 from hwnas.training.training_row import TrainingRow
-from support.command import Run, assert_one_clear_line, hwnas_process
+from support.command import Run, assert_one_clear_line, hwnas_process, timed
 from support.tables import make_table
 from support.training import DATA, recipe_of, tiny_child
 
@@ -547,8 +547,8 @@ def test_a_network_of_other_sizes_has_no_budget(run: Run, finished: Path) -> Non
     assert not {"hwnas.budget", "hwnas.predicted_latency_ms", "hwnas.table_sha256"} & metadata
     assert_one_clear_line(run("verify", place), "claims no budget", "--latency")
 
-    timed = run("evaluate", place, "--latency", "--json")
-    (row,) = json.loads(timed.stdout)["targets"]
+    evaluated = timed(run, "evaluate", place, "--latency", "--json")
+    (row,) = json.loads(evaluated.stdout)["targets"]
     assert row["latency"][0]["device"] == "cpu"
     assert row["latency"][0]["measured_ms"] > 0
     further = run("train", place, "--epochs", 1, "--json")
@@ -600,7 +600,7 @@ def test_killed_training_ends_bit_identical(finished: Path) -> None:
         (others / file).write_bytes((finished / file).read_bytes())
 
     def train(folder: Path) -> Any:
-        options = ("--epochs", 6, "--batch-size", 64, "--ema", 0.9, "--keep", "best")
+        options = ("--epochs", 4, "--batch-size", 64, "--ema", 0.9, "--keep", "best")
         return hwnas_process("train", folder, "--recipe", "quick", *options)
 
     whole = train(finished)

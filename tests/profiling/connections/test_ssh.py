@@ -440,7 +440,7 @@ def test_profile_over_ssh(host: Host, run: Run, tmp_path: Path) -> None:
 
     threading.Thread(target=cut, daemon=True).start()
     small = ("--space", "nasbench201", "--channels", 4, "--cells", 1, "--input", "3x16x16")
-    quick = ("--rounds", 8, "--fit-networks", 3, "--report-networks", 3)
+    quick = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
     result = run("profile", "--accept-noise", *small, *quick, "--out", out, "--device", host.text)
     assert result.exit_code == 0, result.output
     assert re.search("the connection to .* dropped; trying again in 1 s", result.output)
