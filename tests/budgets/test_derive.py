@@ -518,6 +518,7 @@ def test_the_pareto_set_of_a_search_is_printed_and_drawn(run: Run, searched: Pat
     ).stdout.replace("\n", " ")
 
 
+@pytest.mark.slow
 def test_darts_is_derived_by_its_rules_and_says_when_points_are_left_out(run: Run, tmp_path: Path) -> None:
     folder = darts_run(tmp_path / "run")
     first = run("derive", folder, "--top", 3, "--budget", "40%", "--json")
@@ -617,6 +618,7 @@ def test_contradictory_budgets_are_one_line_with_what_can_be_had(run: Run, tmp_p
     assert "all budgets together: one architecture can keep them all" in fine.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budgets", [[], ["mild", "60%,50%-macs", "70%-params"]])
 def test_preview_draws_the_space_and_what_budgets_allow(run: Run, tmp_path: Path, budgets: list[str]) -> None:
     table = shipped("latency_tables") / "published-pixel3.json"

@@ -215,6 +215,7 @@ def test_derivation_equals_brute_force(
     assert found == pytest.approx(scores[kept].max(), abs=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), quantile=st.floats(0.02, 1), top2=st.booleans())
 def test_derivation_in_darts_keeps_budget_and_rules(seed: int, quantile: float, top2: bool) -> None:

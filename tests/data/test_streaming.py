@@ -183,6 +183,7 @@ def test_a_training_resumes_after_the_image_is_restored(tmp_path: Path) -> None:
     assert all(torch.equal(whole.train_batch(step, 24, 0)[0], batch) for step, batch in enumerate(batches))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_clear_line(tmp_path: Path) -> None:
     data = load_data(f"imagefolder:{write_images(tmp_path / 'images', 20, side=None)}?size=8&stream=yes")
     data.train_batch(0, 4, 0)

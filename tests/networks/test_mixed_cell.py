@@ -250,6 +250,7 @@ def test_channels_are_shuffled_in_groups() -> None:
     assert torch.equal(shuffled(x, 1), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("partial", [1, 2, 4])
 def test_partial_channels_by_hand(space: SearchSpace, partial: int) -> None:

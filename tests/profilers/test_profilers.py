@@ -52,6 +52,7 @@ def temporary() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("needs_a_browser")
 class TestBrowser(ProfilerCase):
     device = "browser"

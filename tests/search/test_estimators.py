@@ -133,6 +133,7 @@ def test_advantage_estimates_the_gradient_without_bias(baseline: str) -> None:
     torch.testing.assert_close(torch.einsum("n,nek->ek", probability, found), exact, atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 def test_advantage_varies_less_than_the_score_function() -> None:
     """The score function gets the exact mean loss as its baseline, the limit of a moving average."""
     toy, totals = Toy(none_gives_nothing=False), {}

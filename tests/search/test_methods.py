@@ -302,6 +302,7 @@ def collapse(monkeypatch: pytest.MonkeyPatch, when: list[int]) -> None:
     monkeypatch.setitem(CHOICES["learning"], "collapses", Collapses)
 
 
+@pytest.mark.slow
 def test_a_collapse_to_skips_restores_and_stops_the_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first target collapses in epoch 2 of 6, the second in epoch 3, with which the search ends."""
     collapse(monkeypatch, [2, 3])

@@ -478,6 +478,7 @@ def test_bad_python_data_is_one_line(
     assert_one_clear_line(run("search", "--table", table_file, "--data", data, "--out", tmp_path / "run"), *words)
 
 
+@pytest.mark.slow
 def test_images_that_are_not_square_are_searched_and_exported(run: Run, tmp_path: Path, own: SearchSpace) -> None:
     """Search images of 64x48 pixels in four classes."""
     generator = np.random.default_rng(0)

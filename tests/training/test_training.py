@@ -358,6 +358,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_resumes_bit_identically_after_interruptions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str

@@ -99,6 +99,7 @@ def test_fused_edges_equal_the_naive_supernet(name: str, pool_norm: bool) -> Non
     require_naive(supernet(name, pool_norm=pool_norm))
 
 
+@pytest.mark.slow
 def test_on_a_cpu_the_grids_of_a_node_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both dilated operations share them on all edges that leave the node; five nodes have such edges."""
     monkeypatch.undo()

@@ -237,6 +237,7 @@ def test_a_device_describes_itself(host: Host) -> None:
     assert not host.leftovers()
 
 
+@pytest.mark.slow
 @needs_sshd
 def test_runs_come_back_in_order_and_no_file_stays(host: Host, folder: Path) -> None:
     job, seen, mode = job_of(200), [], 0
@@ -270,6 +271,7 @@ def test_only_missing_or_different_files_are_sent(host: Host, folder: Path) -> N
     assert {name for name in states[0] if states[1][name] == states[0][name]} == {"m1.onnx", "m3.onnx", "first.json"}
 
 
+@pytest.mark.slow
 @needs_sshd
 @pytest.mark.parametrize("end", ["session", "client"])
 def test_a_job_resumes_after_a_cut_connection(
@@ -315,6 +317,7 @@ def test_a_job_resumes_after_a_silent_connection(host: Host, folder: Path, monke
     assert not host.leftovers()
 
 
+@pytest.mark.slow
 @needs_sshd
 def test_a_device_that_is_gone_for_good(host: Host, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "RECONNECT_AFTER_S", (0.1, 0.1))

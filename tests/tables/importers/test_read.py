@@ -114,6 +114,7 @@ def test_bad_files_are_refused_in_one_line_and_leave_nothing(run: Run, tmp_path:
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 @FEW
 @given(st.text(max_size=200), st.sampled_from(["proxyless", "ofa", "hw-nas-bench", "fbnet", "csv"]))
 def test_readers_raise_only_hwnas_errors_for_any_text(tmp_path: Path, text: str, format_name: str) -> None:
