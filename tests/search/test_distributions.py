@@ -26,7 +26,7 @@ TINY = replace(
     cells={"cell": Cell(num_inputs=1, num_nodes=2, edges=((0, 1), (0, 2), (1, 2)), outputs=(2,))},
 )
 register_builtin()
-DRAWS = 4000
+DRAWS = 2500
 ALL = sorted(set(CHOICES["distribution"]) - {"thresholded"})  # which draws nothing: see test_entrannas
 
 
