@@ -150,7 +150,7 @@ class Reader:
             with file.open("a", encoding="utf-8") as opened:  # a second block with the same title continues the file
                 opened.write(block.text)
         elif block.language == "python":
-            (self.folder / ".block.py").write_text(block.text, encoding="utf-8")
+            (self.folder / ".block.py").write_text(block.shortened(block.text), encoding="utf-8")
             self._run(block, "python .block.py")
         elif block.language in ("sh", "console", "set-up"):
             for command, shown in block.steps():
@@ -166,26 +166,26 @@ class Reader:
         """Run a command and return its standard output."""
         keep = f"trap 'declare -px > {shlex.quote(str(self.state))}' EXIT\n"
         load = f"[ ! -e {shlex.quote(str(self.state))} ] || . {shlex.quote(str(self.state))}\n"
-        done = shell(load + keep + command, self.folder, self.variables)
-        if "too noisy" in done.stderr and done.returncode not in block.exit_codes:
-            skip_for_noise(done.stderr)
+        done = shell(load + keep + command, self.folder, self.variables, block.exit_codes)
         if done.returncode not in block.exit_codes:
             said = f"{done.stdout}\n{done.stderr}"
             raise PageError(f"{block.place}: exit code {done.returncode}\n{command}\n{said}")
         return done.stdout
 
 
-def shell(command: str, folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command with bash in a folder; repeat it while hwnas finds the machine too noisy."""
+def shell(
+    command: str, folder: Path, variables: dict[str, str], exit_codes: tuple[int, ...] = (0,)
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with bash in a folder. If hwnas finds the machine too noisy, repeat it, and in the end skip."""
     for _ in range(NOISY_ATTEMPTS):
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=folder, env={**os.environ, **variables}, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
-        if "too noisy" not in done.stderr:
-            break
-    return done
+        if done.returncode in exit_codes or "too noisy" not in done.stderr:
+            return done
+    skip_for_noise(done.stderr)
 
 
 @contextmanager

@@ -1,24 +1,48 @@
-"""``python serve.py SOCKET``: hwnas, already imported; it forks for every command that ``hwnas`` beside it hands over.
+"""``python serve.py SOCKET``: hwnas, already imported; it forks for every command that the scripts here hand over.
 
-Importing torch and the rest takes three seconds, and the documentation has some eighty commands.
+Importing torch and the rest takes five seconds, and the documentation has more than a hundred commands.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
+import runpy
 import socket
 import sys
+import traceback
+from pathlib import Path
 
-import matplotlib.pyplot  # noqa: F401
-import onnxruntime  # noqa: F401
-import sklearn.datasets  # noqa: F401
+import hwnas
 
-import hwnas.report.page
-import hwnas.runs.quantize
-import hwnas.runs.search
-import hwnas.runs.train  # noqa: F401
-from hwnas.cli import main
+
+def import_all() -> None:
+    """Import all modules of hwnas, and those of other packages that they import in functions."""
+    for module in pkgutil.walk_packages(hwnas.__path__, "hwnas."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in ("matplotlib.pyplot", "onnxruntime", "scipy.optimize", "sklearn.datasets", "torch._dynamo", "yaml"):
+        importlib.import_module(name)
+
+
+def start(program: str, arguments: list[str]) -> None:
+    """Do what the command ``program`` does with these arguments: hwnas, torchrun, or python with a module or a file."""
+    sys.argv = [program, *arguments]
+    if program == "hwnas":
+        runpy.run_module("hwnas", run_name="__main__")
+    elif program == "torchrun":
+        os.environ["PYTHON_EXEC"] = str(Path(__file__).with_name("python"))  # what torchrun starts for each rank
+        runpy.run_module("torch.distributed.run", run_name="__main__")
+    elif arguments[0] == "-m":
+        sys.path[0] = os.getcwd()
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(arguments[0]).absolute().parent)
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def run(connection: socket.socket) -> None:
@@ -30,12 +54,16 @@ def run(connection: socket.socket) -> None:
     os.environ.update(asked["variables"])
     for number, file in enumerate(files):
         os.dup2(file, number)
-    sys.argv = ["hwnas", *asked["arguments"]]
     code = 1
     try:
-        main()
+        start(asked["program"], asked["arguments"])
+        code = 0
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -44,6 +72,7 @@ def run(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    import_all()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
