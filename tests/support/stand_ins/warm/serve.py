@@ -28,21 +28,29 @@ def import_all() -> None:
 
 
 def start(program: str, arguments: list[str]) -> None:
-    """Do what the command ``program`` does with these arguments: hwnas, torchrun, or python with a module or a file."""
+    """Do what the command ``program``, which is hwnas, torchrun or python, does with these arguments."""
     sys.argv = [program, *arguments]
     if program == "hwnas":
         runpy.run_module("hwnas", run_name="__main__")
     elif program == "torchrun":
         os.environ["PYTHON_EXEC"] = str(Path(__file__).with_name("python"))  # what torchrun starts for each rank
         runpy.run_module("torch.distributed.run", run_name="__main__")
-    elif arguments[0] == "-m":
-        sys.path[0] = os.getcwd()
-        sys.argv = arguments[1:]
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        sys.path[0] = str(Path(arguments[0]).absolute().parent)
-        sys.argv = arguments
-        runpy.run_path(arguments[0], run_name="__main__")
+        start_python([argument for argument in arguments if argument != "-u"])
+
+
+def start_python(arguments: list[str]) -> None:
+    """Run a module (-m), code (-c), standard input (-) or a file, with the arguments that follow."""
+    first, *others = arguments
+    sys.path[0] = os.getcwd() if first in ("-m", "-c", "-") else str(Path(first).absolute().parent)
+    sys.argv = others if first == "-m" else arguments
+    if first == "-m":
+        runpy.run_module(others[0], run_name="__main__", alter_sys=True)
+    elif first in ("-c", "-"):
+        code = others[0] if first == "-c" else sys.stdin.read()
+        exec(compile(code, "<stdin>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_path(first, run_name="__main__")
 
 
 def run(connection: socket.socket) -> None:
