@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hwnas import __version__
-from hwnas.budgets.budget import Budget, parse_budget, preview
+from hwnas.benchmark.objectives import describe_targets, plan_objectives
 from hwnas.compute.device import available_cores
-from hwnas.cost.build import build_metrics
-from hwnas.data import load_data
+from hwnas.cost.model import build_cost_models
+from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of, unwritable, write_json
 from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe, read_recipe
+from hwnas.runs.folder import table_file
 from hwnas.runs.read import fit_to_data
 from hwnas.runtimes.device_spec import parse_device
+from hwnas.search.objective import Objective
 from hwnas.spaces import SizedSpace
-from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable, today
 
@@ -33,30 +31,37 @@ PLACEHOLDER = "{method}"
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """Methods and seeds to compare, the images and network sizes to search with, and an optional budget on a device.
+    """Methods and seeds to compare, the images to search with, and the budgets on devices, all in every search.
 
-    ``recipe`` is the name or file of a recipe, in which ``{method}`` stands for the method. ``changes`` are passed to
-    ``read_recipe``.
+    ``target`` are the sizes of the network that tables and budgets describe. ``search_sizes`` are the fields of its
+    setting (``channels``, ``depth``) that the supernet has in their place; None leaves one as it is. ``recipe`` is the
+    name or file of a recipe, in which ``{method}`` stands for the method. ``changes`` are passed to ``read_recipe``.
     """
 
     methods: Sequence[str]
     seeds: Sequence[int]
     data_spec: str
-    sized: SizedSpace
+    target: SizedSpace
     recipe: str
     changes: Mapping[str, Any]
-    table: LatencyTable | None = None
-    budget: str = ""
+    tables: Mapping[str, LatencyTable] = field(default_factory=dict)
+    budgets: Sequence[str] = ()
+    search_sizes: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """One search of a benchmark: method, seed, folder and number of processor threads."""
+    """One search of a benchmark: method, seed, folder and number of processor threads.
+
+    ``targets`` are the ids of its targets, which are also the names of their folders in ``folder``; empty for the only
+    target of a search.
+    """
 
     method: str
     seed: int
     folder: Path
     threads: int
+    targets: tuple[str, ...] = ("",)
 
     @property
     def name(self) -> str:
@@ -64,16 +69,16 @@ class BenchmarkRun:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "searched.json").exists()
+        return all((self.folder / target / "searched.json").exists() for target in self.targets)
 
 
 @dataclass(frozen=True)
 class PreparedBenchmark:
-    """All runs of a benchmark, and a mask [N] of the cells within the budget in the order of ``every_choice``."""
+    """All runs of a benchmark, the objectives of each, and the network that the budgets are about."""
 
     runs: list[BenchmarkRun]
-    budget: Budget
-    within: NDArray[np.bool_]
+    objectives: list[Objective]
+    target: SizedSpace
 
 
 def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progress) -> PreparedBenchmark:
@@ -83,33 +88,51 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
     """
     recipes = read_recipes(plan)
     data = load_data(plan.data_spec, progress)
-    sized = fit_to_data(plan.sized, data)
-    budget, within = cells_within_budget(plan, sized)
+    target = fit_target(plan.target, plan.tables, data)
+    sizes = {name: value for name, value in plan.search_sizes.items() if value is not None}
+    searched = fit_to_data(target.resized(**sizes), data)
+    objectives, lines = plan_objectives(plan.tables, plan.budgets, target)
+    for line in lines if len(objectives) > 1 else ():
+        progress.log(line)
     machine = ask(parse_device("cpu")).device.model_dump(mode="json")
     runs = []
     for (method, seed), recipe in recipes.items():
         settings = {
-            "space": sized.space.name,
-            "setting": asdict(sized.setting),
+            "space": searched.space.name,
+            "setting": asdict(searched.setting),
             "data": plan.data_spec,
             "data_fingerprint": data.fingerprint,
-            "table": plan.table.sha256 if plan.table else None,
-            "budget": {"text": budget.text, "limits": dict(budget.limits)},
+            **describe_targets(objectives, plan.tables),
             "recipe": recipe.model_dump(mode="json"),
         }
+        if target.setting != searched.setting:
+            settings["target_setting"] = asdict(target.setting)
         run_folder = folder / method / f"seed{seed}"
-        threads = _write_manifest(run_folder, settings, plan.table, max(1, available_cores() // jobs), machine)
-        runs.append(BenchmarkRun(method, seed, run_folder, threads))
-    return PreparedBenchmark(runs, budget, within)
+        threads = _write_manifest(run_folder, settings, plan.tables, max(1, available_cores() // jobs), machine)
+        runs.append(BenchmarkRun(method, seed, run_folder, threads, tuple(o.target for o in objectives)))
+    return PreparedBenchmark(runs, objectives, target)
 
 
-def cells_within_budget(plan: BenchmarkPlan, sized: SizedSpace) -> tuple[Budget, NDArray[np.bool_]]:
-    """Return the plan's budget and a mask [N] of the cells within it; without a budget all cells are."""
-    if not plan.table:
-        return Budget("none", {}), np.ones(NASBENCH201.num_architectures, dtype=bool)
-    previews = preview(build_metrics(plan.table, sized))
-    budget = parse_budget(plan.budget, previews)
-    return budget, np.logical_and.reduce([previews[metric].costs <= bound for metric, bound in budget.limits.items()])
+def fit_target(target: SizedSpace, tables: Mapping[str, LatencyTable], data: ImageData) -> SizedSpace:
+    """Return the network of the budgets: at the sizes of the images, or as it is where the tables hold that one alone.
+
+    Raises HwnasError that lists the workloads that a table lacks where they hold neither.
+    """
+    fitted = fit_to_data(target, data)
+    try:
+        _require_held(fitted, tables)
+    except HwnasError as error:
+        try:
+            _require_held(target, tables)
+        except HwnasError:
+            raise error from None
+        return target
+    return fitted
+
+
+def _require_held(sized: SizedSpace, tables: Mapping[str, LatencyTable]) -> None:
+    for table in tables.values():
+        build_cost_models(table, sized)
 
 
 def read_recipes(plan: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:
@@ -135,9 +158,9 @@ def read_recipes(plan: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:
 
 
 def _write_manifest(
-    folder: Path, settings: dict[str, Any], table: LatencyTable | None, threads: int, machine: dict[str, Any]
+    folder: Path, settings: dict[str, Any], tables: Mapping[str, LatencyTable], threads: int, machine: dict[str, Any]
 ) -> int:
-    """Write a search's manifest and table, or check an existing manifest.
+    """Write a search's manifest and tables, or check an existing manifest.
 
     Returns the number of threads, which a resumed search keeps.
     """
@@ -153,8 +176,8 @@ def _write_manifest(
                 f"{folder} holds a search with other settings, data, table or budget", "give another folder with --out"
             )
         return int(started["threads"])
-    if table:
-        write_table(folder / "table.json", table)
+    for name, table in tables.items():
+        write_table(folder / table_file(tables, name), table)
     content = {"settings": settings, "digest": digest, "threads": threads, "machine": machine}
     write_json(manifest, {**content, "hwnas": __version__, "started": today()})
     return threads

@@ -60,6 +60,7 @@ def _handle_message(run: BenchmarkRun, message: dict[str, Any], progress: Progre
     if "problem" in message:
         raise HwnasError(f"{run.name}: {message['problem']}", message["fix"])
     if "epoch" in message:
-        progress.log(f"{run.name}: {EpochRow.model_validate(message['epoch']).describe()}")
+        row = EpochRow.model_validate(message["epoch"])
+        progress.log(f"{run.name}: {row.describe(with_device=bool(row.target))}")
     else:
         progress(run.name, message["done"], message["total"])

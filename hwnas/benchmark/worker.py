@@ -1,9 +1,10 @@
 """One search of a benchmark, in a process of its own: ``python -m hwnas.benchmark.worker FOLDER``.
 
-The worker reads FOLDER/manifest.json (and FOLDER/table.json if there is a budget); it has no access to an accuracy
-table. It writes checkpoint.pt and metrics.jsonl as every search does, costs.jsonl with the cost of the search, and
-finally searched.json. It sends messages to the benchmark on standard output, one JSON object a line, and exits when
-its standard input closes, so that it never outlives a benchmark that was killed.
+The worker reads FOLDER/manifest.json (and the latency tables beside it if there are budgets); it has no access to
+accuracies or to latencies of cells. It writes checkpoint.pt and metrics.jsonl as every search does, costs.jsonl with
+the cost of the search, and finally a searched.json for every target, in the target's folder. It sends messages to the
+benchmark on standard output, one JSON object a line, and exits when its standard input closes, so that it never
+outlives a benchmark that was killed.
 
 The cost of a search includes its steps, validation after every epoch, checkpoints and derivation. It excludes starting
 Python, reading the images and building the supernet.
@@ -23,26 +24,20 @@ from typing import Any
 
 import torch
 
+from hwnas.benchmark.collapse import collapse
 from hwnas.benchmark.cost_meter import CostMeter
-from hwnas.budgets.budget import Budget
-from hwnas.cost.build import CostFunction, build_metrics
-from hwnas.cost.counts import count_metrics
+from hwnas.benchmark.objectives import read_objectives
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.recipe import Recipe
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.methods import register_builtin
-from hwnas.search.objective import Objective
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
-from hwnas.spaces import Architecture, Setting, SizedSpace, get_operation
-from hwnas.spaces.builtin_operations import SKIP
+from hwnas.spaces import Setting, SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
-from hwnas.tables.io import read_table
-from hwnas.tables.schema import LatencyTable
 
-WITHOUT_PARAMETERS = [op for op in NASBENCH201.operations if get_operation(op).weightless]
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -75,13 +70,12 @@ def search_one(folder: Path, send: Send) -> None:
     if data.fingerprint != settings["data_fingerprint"]:
         raise HwnasError(f"the images of {settings['data']} have changed", "give another folder with --out")
     sized = SizedSpace(NASBENCH201, Setting(**settings["setting"]))
+    target_network = SizedSpace(NASBENCH201, Setting(**settings.get("target_setting", settings["setting"])))
     recipe = Recipe.model_validate(settings["recipe"])
-    table = read_table(folder / "table.json") if settings["table"] else None
-    budget = Budget(settings["budget"]["text"], settings["budget"]["limits"])
-    objective = Objective(table.device.name if table else "no device", budget, cost_models(sized, table))
+    objectives = read_objectives(folder, settings, target_network)
     torch.manual_seed(recipe.seed)
     register_builtin()
-    search = Search(sized, [objective], data, recipe)
+    search = Search(sized, objectives, data, recipe)
     cost_meter = CostMeter(folder / "costs.jsonl")
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -93,37 +87,22 @@ def search_one(folder: Path, send: Send) -> None:
         send({"epoch": row.to_json()})
 
     run_to_end(search, folder, manifest["digest"], progress, on_epoch)
-    architecture = search.choose(search.targets[0])
+    chosen = [search.choose(target) for target in search.targets]
     cost = cost_meter.total(search.step)
-    write_json(
-        folder / "searched.json",
-        {
-            "architecture": sized.space.format(architecture),
-            "validation_accuracy": search.validate(architecture),
-            "search": asdict(cost),
-            "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
-            "collapse": collapse(architecture),
-            "torch": torch.__version__,
-            "threads": manifest["threads"],
-            "machine": manifest["machine"],
-        },
-    )
-
-
-def cost_models(sized: SizedSpace, table: LatencyTable | None) -> dict[str, CostFunction]:
-    """Return the cost model of every metric of a table, or without one those of the network alone."""
-    if table:
-        return build_metrics(table, sized)
-    return count_metrics(sized)
-
-
-def collapse(architecture: Architecture) -> dict[str, float]:
-    """Return the share of edges that are a ``skip_connect`` and the share without parameters."""
-    edges = [op for cell in architecture.cells for op in cell]
-    return {
-        "skip_connect": edges.count(SKIP) / len(edges),
-        "without_parameters": sum(op in WITHOUT_PARAMETERS for op in edges) / len(edges),
-    }
+    for objective, architecture in zip(objectives, chosen, strict=True):
+        write_json(
+            folder / objective.target / "searched.json",
+            {
+                "architecture": sized.space.format(architecture),
+                "validation_accuracy": search.validate(architecture),
+                "search": asdict(cost),
+                "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
+                "collapse": collapse(architecture),
+                "torch": torch.__version__,
+                "threads": manifest["threads"],
+                "machine": manifest["machine"],
+            },
+        )
 
 
 def _exit_with_stdin() -> None:

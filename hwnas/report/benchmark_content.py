@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from hwnas.benchmark.summary import AT_RANDOM
 from hwnas.budgets.budget import Budget
 from hwnas.cost.build import build_metrics
 from hwnas.cost.metric import LATENCY
@@ -31,7 +32,6 @@ from hwnas.text import quoted
 from hwnas.validation import Record, validate
 
 ALL = "results.json"
-AT_RANDOM = "a random cell"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 

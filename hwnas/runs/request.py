@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,23 +51,25 @@ class SearchRequest:
     search_sizes: SearchSizes = SearchSizes()
 
 
-def build_objectives(request: SearchRequest, target_sized: SizedSpace) -> tuple[list[Objective], list[str]]:
+def build_objectives(
+    tables: Mapping[str, LatencyTable], budgets: Sequence[str], target_sized: SizedSpace
+) -> tuple[list[Objective], list[str]]:
     """Return an objective on the target network for every target of a run, and a line that describes each budget.
 
     Raises HwnasError for a budget that cannot be read or met, and when two budgets would share a folder.
     """
-    models = {device: build_metrics(table, target_sized) for device, table in request.tables.items()}
+    models = {device: build_metrics(table, target_sized) for device, table in tables.items()}
     previews = {device: preview(costs) for device, costs in models.items()}
-    joint_previews = preview(joint_models(models)) if any(map(names_devices, request.budgets)) else {}
+    joint_previews = preview(joint_models(models)) if any(map(names_devices, budgets)) else {}
     objectives, lines = [], []
-    for devices, text in targets_of(request.tables, request.budgets):
+    for devices, text in targets_of(tables, budgets):
         joint = names_devices(text)
         spreads = joint_previews if joint else previews[devices[0]]
         budget = parse_budget(text, spreads)
         costs = joint_models({device: models[device] for device in devices}) if joint else models[devices[0]]
-        target = target_id(request.tables, devices[0], text)
+        target = target_id(tables, devices[0], text)
         objectives.append(Objective(", ".join(devices), budget, costs, target, target_sized))
-        prefix = f"{devices[0]}, " if len(request.tables) > 1 and not joint else ""
+        prefix = f"{devices[0]}, " if len(tables) > 1 and not joint else ""
         lines.append(prefix + describe_budget(budget, spreads))
     ids = [objective.target for objective in objectives]
     if twice := next((target for target in ids if ids.count(target) > 1), None):

@@ -47,7 +47,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
             require_its_device(table)
     with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
         networks = _load(request, progress)
-    objectives, described = build_objectives(request, networks.target_sized)
+    objectives, described = build_objectives(request.tables, request.budgets, networks.target_sized)
     manifest = describe_run(request, networks, processes)
     if processes.is_rank_zero:
         write_manifest(request, networks.target_sized.space, manifest, folder)

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hwnas.benchmark.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_accuracy
+from hwnas.benchmark.collapse import collapse
 from hwnas.benchmark.cost_meter import CostMeter
-from hwnas.benchmark.worker import collapse, cost_models
+from hwnas.benchmark.objectives import cost_models
 from hwnas.compute.device import available_cores
 from hwnas.cost.build import build_metrics
 from hwnas.data import load_data
