@@ -78,7 +78,9 @@ def baseline_weights(values: Array, within: Mask, counts: Counts) -> dict[str, A
 
 def references(accuracies: AccuracyTable, target: JudgedTarget, counts: Counts) -> list[dict[str, Any]]:
     """Return the rows of a summary that need no search: every baseline, and the best cell of each data set."""
-    rows: dict[str, dict[str, Any]] = {name: {"name": name, "accuracy": {}, "regret": {}} for name in (*BASELINES, BEST)}
+    rows: dict[str, dict[str, Any]] = {
+        name: {"name": name, "accuracy": {}, "regret": {}} for name in (*BASELINES, BEST)
+    }
     for data_set, values in accuracies.values.items():
         best = accuracies.best(data_set, target.within)
         weights = baseline_weights(values, target.within, counts)

@@ -69,9 +69,7 @@ class JudgedTarget:
         }
 
 
-def judge_targets(
-    objectives: Sequence[Objective], latencies: Mapping[str, Array] | None = None
-) -> list[JudgedTarget]:
+def judge_targets(objectives: Sequence[Objective], latencies: Mapping[str, Array] | None = None) -> list[JudgedTarget]:
     """Return every objective with the costs of all cells.
 
     ``latencies`` [N] in ms are measured, by device; they replace the latencies that the tables predict. Raises

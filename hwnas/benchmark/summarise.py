@@ -58,9 +58,7 @@ def _target_rows(
     return [_target_row(own, truth.accuracies, target, counts) for own, target in zip(results, targets, strict=True)]
 
 
-def _target_row(
-    results: Results, accuracies: AccuracyTable, target: JudgedTarget, counts: Counts
-) -> dict[str, Any]:
+def _target_row(results: Results, accuracies: AccuracyTable, target: JudgedTarget, counts: Counts) -> dict[str, Any]:
     """Return a target with a row a method, by regret on the first data set, and the rows that need no search."""
     first = accuracies.data_sets[0]
     methods = dict.fromkeys(result["method"] for result in results)

@@ -86,9 +86,9 @@ def target_footnote(summary: Mapping[str, Any]) -> str:
     """Return what decides whether a cell keeps a budget, and what the columns mean."""
     by = "measured latencies" if summary["latency"] else "the latency tables"
     return (
-        f"cells: those that keep the limit, as {by} decide, of which best % is the best and baselines choose; regret: "
-        "how far a cell is below that best, negative where a better cell breaks the limit; used, and in brackets: cost "
-        "over limit; random and best of 10: expected values"
+        f"cells: those that keep the limit, as {by} decide; best %: the best of them; regret: how far a cell is below "
+        "that,\nnegative where a better cell breaks the limit; used, and in brackets: cost over limit; random to most "
+        "params:\nexpected values of cells that keep the limit and need no search"
     )
 
 
@@ -96,7 +96,7 @@ def _target_row(target: Mapping[str, Any], methods: Sequence[str], data_set: str
     by_name = {row["name"]: row for row in target["references"]} | {row["method"]: row for row in target["methods"]}
     budget = Budget(target["budget"]["text"], target["budget"]["limits"])
     row = [target["device"], budget.text, _limits(budget), f"{target['cells_within_budget']:,}"]
-    row.append(_amount(by_name[BEST]["accuracy"][data_set], 2))
+    row.append(f"{by_name[BEST]['accuracy'][data_set]['mean']:.2f}")
     for method in methods:
         found = by_name[method]
         row += [_amount(found["regret"][data_set], 2), _percent(found.get("share")), _kept(found.get("kept", {}))]

@@ -25,7 +25,6 @@ from hwnas.tables.io import read_table
 from hwnas.tables.schema import Device, LatencyTable
 from hwnas.validation import Record, validate
 
-
 TargetId = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]{0,199})?$")]
 
 
@@ -54,7 +53,7 @@ class TargetReference(Record):
     name: str
     accuracy: dict[str, Spread]
     regret: dict[str, Spread]
-    share: dict[str, Spread] = {}
+    share: dict[str, Spread] | None = None
 
 
 class TargetRow(Record):

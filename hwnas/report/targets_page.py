@@ -95,7 +95,7 @@ def _facts(content: TargetsContent) -> list[tuple[str, str]]:
     return [
         ("methods", ", ".join(row.method for row in summary.targets[0].methods)),
         ("seeds of each", ", ".join(map(str, seeds))),
-        ("data", f"{summary.data} (fingerprint {first.settings.get('data_fingerprint')})"),
+        ("data", f"{summary.data} (fingerprint {first.settings.data_fingerprint})"),
         ("network of the budgets", content.target.describe()),
         ("searched at", content.searched.describe()),
         ("judged by", f"{judge}, and the accuracies of all cells after full training"),
@@ -123,7 +123,7 @@ def _regret_figure(content: TargetsContent, data_set: str) -> Figure:
         }
         for row in content.summary.overall
     ]
-    names = [row["label"] for row in means]
+    names = [str(row["label"]) for row in means]
     caption = f"regret on {data_set}: a point a device and budget, on average over seeds; a bar at the mean"
     svg = strip(points, means, [], "percentage points", names)
     data = {

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from hwnas.benchmark.baselines import best_of, expected, most, uniform
 from hwnas.benchmark.latency import read_latencies
+from hwnas.benchmark.summary import target_table
 from hwnas.cost.build import build_metrics
+from hwnas.errors import HwnasError
 from hwnas.files import shipped
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
@@ -141,9 +143,7 @@ def test_baselines_on_published_devices_are_those_of_the_files(run: Run) -> None
     devices = {"pixel3": "published-pixel3", "samsung_a50": "published-samsung-a50", "1080ti_1": "published-1080ti-1"}
     files = {column: shipped("latency_tables") / f"{table}.json" for column, table in devices.items()}
     options = [option for file in files.values() for option in ("--table", file)]
-    done = run(
-        "benchmark", "baselines", *options, *BUDGETS, "--accuracy", ACCURACY, "--latency", LATENCY, "--json"
-    )
+    done = run("benchmark", "baselines", *options, *BUDGETS, "--accuracy", ACCURACY, "--latency", LATENCY, "--json")
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
     accuracies, latencies = read_rows(ACCURACY), {row["arch"]: row for row in read_rows(LATENCY)}
@@ -167,10 +167,26 @@ def test_baselines_on_published_devices_are_those_of_the_files(run: Run) -> None
     ours = summary["overall"][0]["regret"]["cifar10"]
     each = [row["references"][0]["regret"]["cifar10"]["mean"] for row in summary["targets"]]
     assert ours == pytest.approx(statistics.fmean(each))
-    shown = run("benchmark", "baselines", *options, *BUDGETS, "--accuracy", ACCURACY, "--latency", LATENCY).stdout
+    _, rows = target_table(summary, "cifar10")
     random = summary["targets"][0]["references"][0]
-    assert f"{random['regret']['cifar10']['mean']:.2f} ({random['share']['cifar10']['mean']:.0%})" in shown
-    assert f"{ours:.2f}" in shown.split("mean")[-1]
+    assert rows[0][5] == f"{random['regret']['cifar10']['mean']:.2f} ({random['share']['cifar10']['mean']:.0%})"
+    assert (rows[-1][0], rows[-1][5]) == ("mean", f"{ours:.2f}")
+
+
+@needs_files
+def test_one_network_for_several_devices_keeps_every_limit_as_measured(run: Run) -> None:
+    tables = [shipped("latency_tables") / f"published-{name}.json" for name in ("gold-6240", "titanx-1")]
+    done = run(
+        "benchmark", "baselines", "--table", tables[0], "--table", tables[1], "--accuracy", ACCURACY, "--latency",
+        LATENCY, "--json", "--budget", "9ms@published-gold-6240,10ms@published-titanx-1",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (target,) = json.loads(done.stdout)["targets"]
+    assert target["device"] == "published-gold-6240, published-titanx-1"
+    shares = {r["arch"]: max(float(r["gold_6240"]) / 9, float(r["titanx_1"]) / 10) for r in read_rows(LATENCY)}
+    accuracy = {row["arch"]: float(row["cifar10"]) for row in read_rows(ACCURACY)}
+    counts = counts_of(json.loads(tables[0].read_text()), "nasbench201/16x5/3x32x32/10")
+    assert_same(target, by_hand(accuracy, shares, counts), "cifar10")
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
@@ -188,9 +204,7 @@ def counts_of_networks(sized: SizedSpace) -> dict[str, tuple[float, float]]:
 
     empty = count("none")
     more = {op: count(op) - empty for op in SPACE.operations}
-    return {
-        name: tuple(empty + sum(more[op] for op in cell.cells[0])) for name, cell in zip(NAMES, CELLS, strict=True)
-    }
+    return {name: tuple(empty + sum(more[op] for op in cell.cells[0])) for name, cell in zip(NAMES, CELLS, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +290,9 @@ def test_files_that_do_not_fit_give_one_clear_error(run: Run, tmp_path: Path) ->
     refused([[1e9]] * len(NAMES), "no measured cell keeps budget aggressive on board")
     refused([[""]] * len(NAMES), "no latency in column board")
     for text in ("-1", "nan", "inf", "1e999", "fast"):
-        refused([[text], *good[1:]], f"row 2: '{text}' is not a latency in ms")
+        latency = write_rows(tmp_path / "latency.csv", ["board"], [[text], *good[1:]])
+        with pytest.raises(HwnasError, match=f"row 2: '{text}' is not a latency in ms"):
+            read_latencies(latency)
     done = run("benchmark", "baselines", "--accuracy", accuracy, *budget, "--latency-column", "board=board")
     assert_one_clear_line(done, "--latency-column names a column of --latency, which is not given")
     assert_one_clear_line(run("benchmark", "baselines", "--accuracy", accuracy, *budget[:2]), "belong together")

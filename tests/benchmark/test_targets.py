@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hwnas.benchmark.objectives import read_objectives
+from hwnas.benchmark.plan import BenchmarkPlan, BenchmarkRun, prepare_runs
 from hwnas.budgets.budget import NAMED
 from hwnas.cli import app
 from hwnas.cost.build import build_metrics
 from hwnas.files import read_json, shipped
-from hwnas.spaces import SPACES, SizedSpace
+from hwnas.progress import Progress
+from hwnas.spaces import SPACES, Setting, SizedSpace
 from hwnas.spaces.encoding import every_choice
 from hwnas.tables.io import read_table
 from support.command import Run, assert_one_clear_line
@@ -29,6 +33,7 @@ pytestmark = [
     pytest.mark.skipif(not LATENCY.exists() or not ACCURACY.exists(), reason=f"{LATENCY} is not there"),
     pytest.mark.end_to_end,
 ]
+FULL = SizedSpace.named(SPACE, "cifar")
 DEVICES = {"published-pixel3": "pixel3", "published-1080ti-1": "1080ti_1"}
 TABLES = [option for name in DEVICES for option in ("--table", shipped("latency_tables") / f"{name}.json")]
 SEARCH = (
@@ -70,11 +75,12 @@ def test_every_budget_on_every_device_is_a_target_of_each_search(benched: Path) 
         (device, budget) for device in DEVICES for budget in BUDGETS[1::2]
     ]
     for target in summary["targets"]:
-        model = build_metrics(read_table(shipped("latency_tables") / f"{target['device']}.json"), full())["latency_ms"]
+        model = build_metrics(read_table(shipped("latency_tables") / f"{target['device']}.json"), FULL)["latency_ms"]
         limit = float(np.percentile(model.predict_many(every_choice(SPACE)), NAMED[target["budget"]["text"]]))
         assert target["budget"]["limits"] == {"latency_ms": pytest.approx(limit)}
         ms = {cell: row[DEVICES[target["device"]]] for cell, row in latencies.items()}
-        known = {cell: value for cell, value in ms.items() if value > 0.05 * float(np.median([*ms.values()]))}
+        median = float(np.median([*ms.values()]))
+        known = {cell: value for cell, value in ms.items() if value > 0.05 * median}
         best = max(accuracy[cell] for cell, value in known.items() if value <= limit)
         found = [read_json(benched / "snas" / f"seed{s}" / target["target"] / "result.json", "") for s in (0, 1)]
         for result in found:
@@ -93,10 +99,6 @@ def test_every_budget_on_every_device_is_a_target_of_each_search(benched: Path) 
     assert summary["overall"][0]["regret"]["cifar10"] == pytest.approx(
         np.mean([t["methods"][0]["regret"]["cifar10"]["mean"] for t in summary["targets"]])
     )
-
-
-def full() -> SizedSpace:
-    return SizedSpace.named(SPACE, "cifar")
 
 
 def test_targets_share_a_search(benched: Path) -> None:
@@ -141,17 +143,52 @@ def test_a_finished_benchmark_is_judged_again_without_a_search(run: Run, benched
     assert_one_clear_line(other, "snas/seed0", "other settings", "--out")
 
 
-def test_one_target_is_judged_by_latencies_too(run: Run, tmp_path: Path) -> None:
+def test_one_target_is_judged_by_latencies_too(
+    run: Run, benched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the cell that the search for several targets found."""
+
+    def take(runs: Sequence[BenchmarkRun], *_: object) -> None:
+        for one in runs:
+            shutil.copy(benched / "snas/seed0/published-pixel3_moderate/searched.json", one.folder)
+
+    monkeypatch.setattr("hwnas.benchmark.benchmark.run_processes", take)
     out = tmp_path / "out"
-    done = run(*SEARCH, *TABLES[:2], "--budget", "moderate", "--latency", LATENCY, "--seeds", "0", "--out", out)
+    done = run(*SEARCH, *TABLES[:2], "--budget", "moderate", "--latency", LATENCY, "--out", out)
     assert done.exit_code == 0, done.output
     (target,) = read_json(out / "summary.json", "")["targets"]
     result = read_json(out / "snas/seed0/result.json", "")
-    latencies, _ = measured()
-    assert result["costs"]["latency_ms"] == latencies[result["architecture"]]["pixel3"]
-    assert target["methods"][0]["regret"]["cifar10"]["mean"] == result["regret"]["cifar10"]
+    expected = read_json(benched / "snas/seed0/published-pixel3_moderate/result.json", "")
+    for name in ("architecture", "costs", "kept", "share", "regret", "network"):
+        assert result[name] == expected[name]
+    assert target["methods"][0]["regret"]["cifar10"] == {"mean": result["regret"]["cifar10"], "std": 0}
     report(run, out, out=tmp_path / "page.html")
-    assert "--table" in (tmp_path / "page.html").read_text()
+    assert "tables/published-pixel3.json" in (tmp_path / "page.html").read_text()
+    assert (tmp_path / "page_files/tables/published-pixel3.json").exists()
+
+
+@pytest.mark.parametrize(
+    "budgets", [["moderate"], ["mild", "1M-params"], ["15ms@published-pixel3,9ms@published-1080ti-1", "aggressive"]]
+)
+def test_a_search_gets_the_objectives_that_were_planned(tmp_path: Path, budgets: list[str]) -> None:
+    """Through its manifest and the tables in its folder, also for one network on several devices."""
+    names = list(DEVICES)[: 1 if budgets == ["moderate"] else 2]
+    tables = {name: read_table(shipped("latency_tables") / f"{name}.json") for name in names}
+    sizes = {"channels": 4, "depth": 1}
+    plan = BenchmarkPlan(["snas"], [0], "digits?size=16", FULL, "snas-short", {}, tables, budgets, sizes)
+    with Progress() as progress:
+        prepared = prepare_runs(plan, tmp_path, 1, progress)
+    (one,) = prepared.runs
+    settings = read_json(one.folder / "manifest.json", "")["settings"]
+    assert Setting(**settings["target_setting"]) == prepared.target.setting == FULL.setting
+    read = read_objectives(one.folder, settings, prepared.target)
+    assert len(read) == len(prepared.objectives) == {1: 1, 2: 4 if "mild" in budgets else 3}[len(names)]
+    choices = every_choice(SPACE)[::1000]
+    for planned, again in zip(prepared.objectives, read, strict=True):
+        assert (again.target, again.budget) == (planned.target, planned.budget)
+        for metric in planned.budget.limits:
+            ours, theirs = (one.costs[metric].predict_many(choices).tolist() for one in (planned, again))
+            assert ours == theirs
 
 
 def record(folder: Path, out: Path) -> Path:
