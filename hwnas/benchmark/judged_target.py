@@ -61,7 +61,6 @@ class JudgedTarget:
         costs = {name: float(values[index]) for name, values in self.costs.items()}
         return {
             "target": self.objective.target,
-            "device": self.objective.device,
             "costs": {name: value if math.isfinite(value) else None for name, value in costs.items()},
             "limits": dict(budget.limits),
             "kept": bool(self.within[index]) if known else None,

@@ -116,7 +116,6 @@ class TargetFound(Record):
     method: FileName
     seed: int
     target: TargetId
-    device: str
     settings: TargetSettings
     architecture: str
     validation_accuracy: FiniteFloat
@@ -152,8 +151,8 @@ class TargetsContent:
     @property
     def table_hashes(self) -> dict[str, str]:
         """The hashes of the latency tables by name."""
-        first = self.found[0]
-        return first.settings.tables or ({first.device: first.settings.table} if first.settings.table else {})
+        settings = self.found[0].settings
+        return settings.tables or ({self.summary.targets[0].device: settings.table} if settings.table else {})
 
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
@@ -196,7 +195,7 @@ def read_targets(folder: Path) -> TargetsContent:
         read_sizes(NASBENCH201, setting, folder / "summary.json", fix)
         for setting in (summary.setting, summary.target_setting or summary.setting)
     )
-    tables = _read_tables(folder, ordered[0])
+    tables = _read_tables(folder / ordered[0].method / f"seed{ordered[0].seed}", summary.targets[0].device)
     return TargetsContent(folder.resolve().name, summary, raw, target, searched, ordered, tables)
 
 
@@ -220,9 +219,8 @@ def _differ(summary: TargetsSummary, found: Sequence[TargetFound]) -> str:
     return ""
 
 
-def _read_tables(folder: Path, found: TargetFound) -> dict[str, LatencyTable]:
-    """Return the latency tables of the searches by name; recorded benchmarks may have none."""
-    run = folder / found.method / f"seed{found.seed}"
+def _read_tables(run: Path, device: str) -> dict[str, LatencyTable]:
+    """Return the latency tables of a search by name, ``device`` for a single one; recorded benchmarks may have none."""
     if (run / "table.json").is_file():
-        return {found.device: read_table(run / "table.json")}
+        return {device: read_table(run / "table.json")}
     return {file.stem: read_table(file) for file in sorted((run / "tables").glob("*.json"))}

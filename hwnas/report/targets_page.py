@@ -138,10 +138,11 @@ def _cells(content: TargetsContent) -> Grid:
     data_sets = content.summary.data_sets
     columns = ["device", "budget", "method", "seed", *(text for name in data_sets for text in (f"{name} %", "regret"))]
     columns += ["cost", "limit", "used", "kept", "cell"]
-    budgets = {row.target: row.budget for row in content.summary.targets}
+    targets = {row.target: row for row in content.summary.targets}
     rows = []
     for found in content.found:
-        row = [found.device, budgets[found.target].text, found.method, str(found.seed)]
+        target = targets[found.target]
+        row = [target.device, target.budget.text, found.method, str(found.seed)]
         row += [f"{values[name]:.2f}" for name in data_sets for values in (found.accuracy, found.regret)]
         row += [_amounts(found.costs), _amounts(found.limits)]
         row += ["-" if found.share is None else f"{found.share:.0%}", _kept(found)]
