@@ -13,7 +13,7 @@ run=runs/real_devices
 mkdir -p "$results" "$run"
 targets=(--budget mild --budget moderate --budget aggressive)
 for device in pixel3 samsung-a50 gold-6240 1080ti-1; do
-  targets+=(--table "latency_tables/published-$device.json")
+  targets+=(--table "shipped:published-$device")
 done
 truth=(--accuracy "$data/nb201_accuracy.csv.gz" --latency "$data/nb201_latency_ms.csv.gz")
 methods=()

@@ -32,7 +32,7 @@ def plan_objectives(
     HwnasError for a budget that cannot be read or met, and for one that is given twice.
     """
     if not tables:
-        return [Objective("no device", Budget("none", {}), count_metrics(target))], []
+        return [Objective("no device", Budget("none", {}), count_metrics(target), target_sized=target)], []
     objectives, lines = build_objectives(tables, budgets, target)
     if len(objectives) == 1 and not names_devices(budgets[0]):
         objectives = [replace(objectives[0], target="")]
@@ -57,7 +57,7 @@ def read_objectives(folder: Path, settings: Mapping[str, Any], target: SizedSpac
     if "targets" not in settings:
         table = read_table(folder / "table.json") if settings["table"] else None
         device = table.device.name if table else "no device"
-        return [Objective(device, _budget(settings["budget"]), cost_models(target, table))]
+        return [Objective(device, _budget(settings["budget"]), cost_models(target, table), target_sized=target)]
     tables = {name: read_table(folder / table_file(settings["tables"], name)) for name in settings["tables"]}
     models = {name: build_metrics(table, target) for name, table in tables.items()}
     objectives = []
@@ -65,7 +65,7 @@ def read_objectives(folder: Path, settings: Mapping[str, Any], target: SizedSpac
         budget = _budget(row["budget"])
         joint = {device: models[device] for device in budget.devices}
         costs = joint_models(joint) if joint else models[row["device"]]
-        objectives.append(Objective(row["device"], budget, costs, row["target"]))
+        objectives.append(Objective(row["device"], budget, costs, row["target"], target))
     return objectives
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from hwnas import __version__
 from hwnas.benchmark.objectives import describe_targets, plan_objectives
 from hwnas.compute.device import available_cores
-from hwnas.cost.model import build_cost_models
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of, unwritable, write_json
@@ -19,7 +18,8 @@ from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.runs.folder import table_file
-from hwnas.runs.read import fit_to_data
+from hwnas.runs.request import SearchRequest, SearchSizes
+from hwnas.runs.two_networks import choose_networks
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.objective import Objective
 from hwnas.spaces import SizedSpace
@@ -33,9 +33,9 @@ PLACEHOLDER = "{method}"
 class BenchmarkPlan:
     """Methods and seeds to compare, the images to search with, and the budgets on devices, all in every search.
 
-    ``target`` are the sizes of the network that tables and budgets describe. ``search_sizes`` are the fields of its
-    setting (``channels``, ``depth``) that the supernet has in their place; None leaves one as it is. ``recipe`` is the
-    name or file of a recipe, in which ``{method}`` stands for the method. ``changes`` are passed to ``read_recipe``.
+    ``target`` is the network that tables and budgets describe, ``search_sizes`` those of the search network that the
+    user asked for. ``recipe`` is the name or file of a recipe, in which ``{method}`` stands for the method. ``changes``
+    are passed to ``read_recipe``.
     """
 
     methods: Sequence[str]
@@ -46,7 +46,7 @@ class BenchmarkPlan:
     changes: Mapping[str, Any]
     tables: Mapping[str, LatencyTable] = field(default_factory=dict)
     budgets: Sequence[str] = ()
-    search_sizes: Mapping[str, int | None] = field(default_factory=dict)
+    search_sizes: SearchSizes = field(default_factory=SearchSizes)
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
     """
     recipes = read_recipes(plan)
     data = load_data(plan.data_spec, progress)
-    target = fit_target(plan.target, plan.tables, data)
-    sizes = {name: value for name, value in plan.search_sizes.items() if value is not None}
-    searched = fit_to_data(target.resized(**sizes), data)
+    searched, target = _networks(plan, next(iter(recipes.values())), data)
     objectives, lines = plan_objectives(plan.tables, plan.budgets, target)
     for line in lines if len(objectives) > 1 else ():
         progress.log(line)
@@ -113,26 +111,12 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
     return PreparedBenchmark(runs, objectives, target)
 
 
-def fit_target(target: SizedSpace, tables: Mapping[str, LatencyTable], data: ImageData) -> SizedSpace:
-    """Return the network of the budgets: at the sizes of the images, or as it is where the tables hold that one alone.
-
-    Raises HwnasError that lists the workloads that a table lacks where they hold neither.
-    """
-    fitted = fit_to_data(target, data)
-    try:
-        _require_held(fitted, tables)
-    except HwnasError as error:
-        try:
-            _require_held(target, tables)
-        except HwnasError:
-            raise error from None
-        return target
-    return fitted
-
-
-def _require_held(sized: SizedSpace, tables: Mapping[str, LatencyTable]) -> None:
-    for table in tables.values():
-        build_cost_models(table, sized)
+def _networks(plan: BenchmarkPlan, recipe: Recipe, data: ImageData) -> tuple[SizedSpace, SizedSpace]:
+    """Return the search network and the target network, as ``hwnas search`` chooses them."""
+    budgets, sizes = list(plan.budgets), plan.search_sizes
+    request = SearchRequest(plan.target, plan.tables, plan.data_spec, budgets, recipe, verify=False, search_sizes=sizes)
+    networks = choose_networks(request, data, None)
+    return networks.search_sized, networks.target_sized
 
 
 def read_recipes(plan: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.app import benchmark_app, command
-from hwnas.cli.options import AsJson, Channels, DataSpec, Layers
+from hwnas.cli.options import AsJson, Channels, DataSpec, Layers, SearchChannels, SearchLayers
 from hwnas.cli.output import open_tables, show_json, show_table
 from hwnas.errors import HwnasError
 
@@ -37,15 +37,6 @@ Latencies = Annotated[
     typer.Option(
         help="A CSV file (or gzip) with arch and a column a device: measured latencies in ms of all cells. They decide "
         "which cells keep a budget, in place of the tables."
-    ),
-]
-SearchChannels = Annotated[
-    int | None, typer.Option(min=1, help="Channels of the supernet, where the network of the budgets has others.")
-]
-SearchLayers = Annotated[
-    int | None,
-    typer.Option(
-        "--search-layers", "--search-cells", min=1, help="Cells in each stage of the supernet, where they are others."
     ),
 ]
 LatencyColumns = Annotated[
@@ -95,10 +86,11 @@ def nasbench201_command(
     from hwnas.benchmark.plan import BenchmarkPlan, prepare_runs
     from hwnas.benchmark.truth import read_truth
     from hwnas.progress import Progress
+    from hwnas.runs.request import SearchSizes
 
     tables = _open_tables(table, budget)
     truth = read_truth(accuracy, latency, _columns(latency_column or []), tables)
-    sizes = {"channels": search_channels, "depth": search_layers}
+    sizes = SearchSizes(channels=search_channels, depth=search_layers)
     changes = {"epochs": epochs, "batch_size": batch_size}
     target = _target_network(tables, channels, cells)
     plan = BenchmarkPlan(method, _seeds(seeds), data, target, recipe, changes, tables, budget or [], sizes)
@@ -118,7 +110,7 @@ def nasbench201_command(
 @command(
     benchmark_app,
     "baselines",
-    "hwnas benchmark baselines --table latency_tables/published-pixel3.json --budget mild --budget moderate "
+    "hwnas benchmark baselines --table shipped:published-pixel3 --budget mild --budget moderate "
     "--accuracy nb201_accuracy.csv.gz --latency nb201_latency_ms.csv.gz",
 )
 def baselines_command(

@@ -20,6 +20,7 @@ from hwnas.cli import app
 from hwnas.cost.build import build_metrics
 from hwnas.files import read_json, shipped
 from hwnas.progress import Progress
+from hwnas.runs.request import SearchSizes
 from hwnas.spaces import SPACES, Setting, SizedSpace
 from hwnas.spaces.encoding import every_choice
 from hwnas.tables.io import read_table
@@ -174,7 +175,7 @@ def test_a_search_gets_the_objectives_that_were_planned(tmp_path: Path, budgets:
     """Through its manifest and the tables in its folder, also for one network on several devices."""
     names = list(DEVICES)[: 1 if budgets == ["moderate"] else 2]
     tables = {name: read_table(shipped("latency_tables") / f"{name}.json") for name in names}
-    sizes = {"channels": 4, "depth": 1}
+    sizes = SearchSizes(channels=4, depth=1)
     plan = BenchmarkPlan(["snas"], [0], "digits?size=16", FULL, "snas-short", {}, tables, budgets, sizes)
     with Progress() as progress:
         prepared = prepare_runs(plan, tmp_path, 1, progress)

@@ -122,7 +122,7 @@ REQUEST = request_of(TARGET, budgets=["moderate", "60%-params", "80%-peak-memory
 
 @cache
 def usual_objectives() -> tuple[list[Objective], list[str]]:
-    return build_objectives(REQUEST, TARGET)
+    return build_objectives(REQUEST.tables, REQUEST.budgets, TARGET)
 
 
 @settings(max_examples=5, deadline=None)
@@ -139,7 +139,7 @@ def test_the_search_network_changes_neither_preview_nor_derivation(
     """Budgets, the number of architectures that keep them, and what given probabilities derive are the target's."""
     request = replace(REQUEST, search_sizes=searched_at(channels, depth), fixed_sizes=frozenset(asdict(TARGET.setting)))
     networks = choose_networks(request, images_of(side, classes), None)
-    objectives, described = build_objectives(request, networks.target_sized)
+    objectives, described = build_objectives(request.tables, request.budgets, networks.target_sized)
     usual, expected = usual_objectives()
     assert networks.search_sized.setting.channels == channels
     assert described == expected
