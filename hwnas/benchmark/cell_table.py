@@ -18,7 +18,6 @@ from hwnas.spaces.encoding import decode, encode, every_choice
 from hwnas.spaces.nasbench201 import NASBENCH201
 
 
-
 @dataclass(frozen=True)
 class NumberForm:
     """The columns of a file: ``column`` is what each stands for, ``number`` describes the numbers in it.

@@ -137,6 +137,7 @@ def counts_of(table: Mapping[str, Any], network: str) -> dict[str, tuple[float, 
     }
 
 
+@pytest.mark.slow
 @needs_files
 def test_baselines_on_published_devices_are_those_of_the_files(run: Run) -> None:
     """With the broken readings of pixel3, and whole ms of samsung_a50."""
@@ -215,6 +216,7 @@ def toy() -> tuple[LatencyTable, np.ndarray, dict[str, tuple[float, float]]]:
     return table, predicted, counts_of_networks(SMALL)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -268,6 +270,7 @@ def test_without_budgets_the_baselines_are_of_all_cells(run: Run, tmp_path: Path
     assert "15,625" in done.stdout
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit_give_one_clear_error(run: Run, tmp_path: Path) -> None:
     accuracy = write_rows(tmp_path / "accuracy.csv", ["toy"], [[50]] * len(NAMES))
     write_table(tmp_path / "board.json", make_table(SMALL))

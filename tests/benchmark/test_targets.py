@@ -24,6 +24,7 @@ from hwnas.runs.request import SearchSizes
 from hwnas.spaces import SPACES, Setting, SizedSpace
 from hwnas.spaces.encoding import every_choice
 from hwnas.tables.io import read_table
+from support.benchmarks import search_here
 from support.command import Run, assert_one_clear_line
 from support.pages import Page, check_pictures, check_tame, report
 from support.paths import SHARED
@@ -49,7 +50,9 @@ def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished benchmark of two seeds for two budgets on two devices."""
     out = tmp_path_factory.mktemp("targets") / "out"
     arguments = (*SEARCH, *TABLES, *BUDGETS, "--latency", LATENCY, "--out", out)
-    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        search_here(monkeypatch)
+        result = CliRunner().invoke(app, [str(one) for one in arguments])
     assert result.exit_code == 0, (result.output, result.exception)
     (out.parent / "printed.txt").write_text(result.stdout)
     return out
