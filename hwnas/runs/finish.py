@@ -24,6 +24,7 @@ from hwnas.runs.write import write_network
 from hwnas.search.search import Search
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture
+from hwnas.text import quoted
 from hwnas.training.child import train_child
 from hwnas.training.evaluation import accuracy, recalibrate
 from hwnas.training.recipe import training_of
@@ -66,7 +67,7 @@ class Finish:
         """Return the row of a target network that ``hwnas train`` has trained since, which must not be replaced."""
         if not (self.folder / SUMMARY).exists():
             return None
-        rows = read_summary(self.folder, f"search again with --out {self.folder}").targets
+        rows = read_summary(self.folder, f"search again with --out {quoted(self.folder)}").targets
         return next((row for row in rows if row.target == target and row.trained), None)
 
     def _train(self, architecture: Architecture, folder: Path) -> tuple[ChildNetwork, dict[str, Any]]:

@@ -21,7 +21,16 @@ COMMAND = re.compile(
     r"|\brm [^;,]*|--[a-z]+ )\{(?!quoted\()([\w.]+)"
 )
 # Options put together from quoted words, keys in base 64, and names and numbers that hwnas itself chooses.
-SAFE = {"options", "public", "shown", "spec.hardware", "spec.runtime.name", "AS_SEARCHED", "setting.image_channels"}
+SAFE = {
+    "SHIPPED",
+    "options",
+    "public",
+    "shown",
+    "spec.hardware",
+    "spec.runtime.name",
+    "AS_SEARCHED",
+    "setting.image_channels",
+}
 
 
 def words_of(command: str) -> list[str]:
