@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from hwnas.files import write_text
 from hwnas.runs import schema
 from hwnas.search.epoch_row import EpochRow
+from hwnas.training.step_table import StepTable
 from hwnas.training.training_row import TrainingRow
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,7 @@ FILES: dict[str, type[BaseModel]] = {
     "manifest.json": schema.Manifest,
     "summary.json": schema.Summary,
     "metrics.jsonl": EpochRow,
+    "profile/steps.json": StepTable,
     "TARGET/architecture.json": schema.ArchitectureFile,
     "TARGET/derivations.json": schema.Derivation,
     "TARGET/training.jsonl": TrainingRow,
@@ -48,7 +50,7 @@ hash. `hwnas report runs/a` shows them on one page.
 | `summary.json` | costs, latencies and accuracies of the final networks |
 | `targets.png`, `search.png` | latency against accuracy; E[C]/budget and lambda over the epochs |
 | `checkpoint.pt` | the state of the search, from which an interrupted run resumes |
-| `profile/` | with `--profile`: `steps.json` and traces of a few search steps |
+| `profile/` | with `--profile`: `steps.json`, where the time of a few search steps goes, and their traces |
 
 Each target has an id and a folder of that name: its budget, such as `moderate`, or with several devices
 `phone_moderate`. The rows of `metrics.jsonl` and `summary.json` have the id in `target`. Older runs
@@ -81,7 +83,8 @@ def json_schema() -> dict[str, Any]:
     files = {file: {"$ref": f"#/$defs/{model.__name__}"} for file, model in FILES.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "The files of a run; those that end in .jsonl, and derivations.json, hold rows of the type",
+        "title": "The files of a run; those that end in .jsonl, and derivations.json, hold rows of the type, "
+        "profile/steps.json one object of it for each kind of step, by name",
         "properties": files,
         **definitions,
     }

@@ -2,7 +2,8 @@
 
 Writers set the fields that they know; ``to_json`` writes these and no others. Readers accept folders of older versions,
 in which fields may be missing, and keep fields of newer ones. The rows of ``metrics.jsonl`` are
-hwnas.search.epoch_row.EpochRow, those of ``training.jsonl`` hwnas.training.training_row.TrainingRow.
+hwnas.search.epoch_row.EpochRow, those of ``training.jsonl`` hwnas.training.training_row.TrainingRow, the tables of
+``profile/steps.json`` hwnas.training.step_table.StepTable.
 
 After a change here run ``python -m tools.run_folder_page``, which writes the JSON Schema and its page.
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from hwnas.files import atomic_path, write_json
+from hwnas.training.step_table import StepOperator, StepSpan, StepTable
 
 WARM_UP, STEPS = 3, 5  # of every kind of step: steps before the profile, steps in it
 SPANS = ("data", "sampling", "forward", "constraint", "backward", "averaging", "optimiser")
@@ -34,7 +34,7 @@ class StepProfile:
     def __init__(self, folder: Path, log: Callable[[str], None], writes: bool = True) -> None:
         self.folder, self.log, self.writes = folder, log, writes
         self.seen: dict[str, int] = {}
-        self.tables: dict[str, Any] = {}
+        self.tables: dict[str, StepTable] = {}
         self._kind, self._profiler = "", profile()
 
     def __enter__(self) -> StepProfile:
@@ -69,14 +69,14 @@ class StepProfile:
     def _stop(self) -> None:
         kind, self._kind = self._kind, ""
         stop(self._profiler)
-        self.tables[kind] = table_of(self._profiler)
+        table = self.tables[kind] = table_of(self._profiler)
         if self.writes:
             trace = self.folder / f"{kind.replace(' ', '_')}.trace.json"
             with atomic_path(trace) as temporary:
                 self._profiler.export_chrome_trace(str(temporary))
-            self.tables[kind]["trace"] = trace.name
-            write_json(self.folder / "steps.json", self.tables)
-            for line in lines_of(kind, self.tables[kind]):
+            table = self.tables[kind] = table.model_copy(update={"trace": trace.name})
+            write_json(self.folder / "steps.json", {name: each.to_json() for name, each in self.tables.items()})
+            for line in table.describe(kind):
                 self.log(line)
 
 
@@ -107,37 +107,26 @@ def _without_stderr() -> Iterator[None]:
         os.close(stderr)
 
 
-def table_of(profiler: profile) -> dict[str, Any]:
+def table_of(profiler: profile) -> StepTable:
     """Return the table of a profile: spans and operators, in milliseconds a step."""
     events = profiler.key_averages()
     found = {event.key.removeprefix(PREFIX): event for event in events if event.key.startswith(PREFIX)}
     step = found["step"]
     total = step.cpu_time_total
 
-    def row(name: str, time_us: float, calls: int) -> dict[str, Any]:
-        return {"part": name, "ms": time_us / step.count / 1e3, "share": time_us / total, "calls": calls / step.count}
+    def row(name: str, time_us: float, calls: int) -> StepSpan:
+        return StepSpan(part=name, ms=time_us / step.count / 1e3, share=time_us / total, calls=calls / step.count)
 
     spans = [row(name, found[name].cpu_time_total, found[name].count) for name in SPANS if name in found]
     rest = total - sum(found[name].cpu_time_total for name in SPANS if name in found)
     own = sorted((e for e in events if not e.key.startswith(PREFIX)), key=lambda e: -e.self_cpu_time_total)
-    return {
-        "steps": step.count,
-        "step_ms": total / step.count / 1e3,
-        "parts": [*spans, row("rest", rest, step.count)],
-        "evaluation_ms": found["evaluation"].cpu_time / 1e3 if "evaluation" in found else None,
-        "operators": [
-            {"operator": e.key, "self_ms": e.self_cpu_time_total / step.count / 1e3, "calls": e.count / step.count}
+    return StepTable(
+        steps=step.count,
+        step_ms=total / step.count / 1e3,
+        parts=[*spans, row("rest", rest, step.count)],
+        evaluation_ms=found["evaluation"].cpu_time / 1e3 if "evaluation" in found else None,
+        operators=[
+            StepOperator(operator=e.key, self_ms=e.self_cpu_time_total / step.count / 1e3, calls=e.count / step.count)
             for e in own[:OPERATORS]
         ],
-    }
-
-
-def lines_of(kind: str, table: dict[str, Any]) -> list[str]:
-    """Return a table as lines of text."""
-    head = f"profile of {table['steps']} steps, {kind}: {table['step_ms']:.4g} ms a step"
-    rows = [f"  {row['part']:<12}{row['ms']:>10.4g} ms{row['share']:>8.1%}" for row in table["parts"]]
-    if table["evaluation_ms"] is not None:
-        rows.append(f"  {'evaluation':<12}{table['evaluation_ms']:>10.4g} ms, once an epoch and target")
-    slowest = ", ".join(f"{row['operator']} {row['self_ms']:.4g} ms" for row in table["operators"][:3])
-    trace = f"; trace: {table['trace']}" if "trace" in table else ""
-    return [head, *rows, f"  slowest operators: {slowest}{trace}"]
+    )

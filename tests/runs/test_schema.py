@@ -38,7 +38,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space = get_space("nasbench201")
     write_table(place / "cpu.json", make_table(SizedSpace(space, Setting(channels=4, depth=1, height=16, width=16))))
     sizes = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "1", "--child-epochs", "1")
-    arguments = ("search", "--table", str(place / "cpu.json"), *sizes, "--budget", "mild", "--out", str(place / "run"))
+    arguments = (
+        "search",
+        "--table",
+        str(place / "cpu.json"),
+        *sizes,
+        "--budget",
+        "mild",
+        "--out",
+        str(place / "run"),
+        "--profile",
+    )
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return place / "run"
@@ -50,6 +60,8 @@ def contents(file: Path) -> list[Any]:
     if file.suffix == ".jsonl":
         return [json.loads(line) for line in text.splitlines()]
     content = json.loads(text)
+    if file.name == "steps.json":
+        return list(content.values())
     return content if isinstance(content, list) else [content]
 
 
