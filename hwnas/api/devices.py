@@ -11,7 +11,6 @@ from hwnas.progress import Progress
 
 if TYPE_CHECKING:
     from hwnas.api.inputs import InputShape, Space
-    from hwnas.profiling.plan import ProfilePlan
     from hwnas.tables.schema import LatencyTable
 
 
@@ -44,50 +43,19 @@ def profile(
     Raises HwnasError when ``out`` is a table of another device or runtime, when the profiler fails, and when the
     machine is too noisy, unless ``accept_noise`` allows a table that is marked as such.
     """
-    from hwnas.profiling.profile import profile as measure
-
-    plan = profile_plan(
-        device,
-        space,
-        setting=setting,
-        channels=channels,
-        layers=layers,
-        input_shape=input_shape,
-        classes=classes,
-        rounds=rounds,
-        fit_networks=fit_networks,
-        report_networks=report_networks,
-        minutes=minutes,
-        remeasure=remeasure,
-        accept_noise=accept_noise,
-        licence=licence,
-    )
-    return measure(plan, Path(out), progress or Progress(quiet=True))
-
-
-def profile_plan(
-    device: str = "cpu",
-    space: Space = "nasbench201",
-    *,
-    setting: str | None = None,
-    channels: int | None = None,
-    layers: int | None = None,
-    input_shape: InputShape | None = None,
-    classes: int | None = None,
-    rounds: int = 30,
-    fit_networks: int = 30,
-    report_networks: int = 40,
-    minutes: float | None = None,
-    remeasure: bool = False,
-    accept_noise: bool = False,
-    licence: str = "",
-) -> ProfilePlan:
-    """Return the plan of ``profile`` with the same arguments, for ``hwnas.profiling.forecast``."""
     from hwnas.profiling.plan import ProfilePlan
+    from hwnas.profiling.profile import profile as measure
     from hwnas.runtimes.device_spec import parse_device
 
-    sized = sized_space(space, setting, channels, layers, input_shape, classes)
-    longest = math.inf if minutes is None else minutes
-    return ProfilePlan(
-        parse_device(device), sized, rounds, fit_networks, report_networks, longest, remeasure, accept_noise, licence
+    plan = ProfilePlan(
+        parse_device(device),
+        sized_space(space, setting, channels, layers, input_shape, classes),
+        rounds,
+        fit_networks,
+        report_networks,
+        math.inf if minutes is None else minutes,
+        remeasure,
+        accept_noise,
+        licence,
     )
+    return measure(plan, Path(out), progress or Progress(quiet=True))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,7 @@ from hwnas.cli.output import show_json
 from hwnas.text import quoted
 
 if TYPE_CHECKING:
+    from hwnas.profiling.plan import ProfilePlan
     from hwnas.tables.schema import LatencyTable
 
 
@@ -56,33 +58,33 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure every workload of a space on a device and write a latency table."""
-    options: dict[str, Any] = {
-        "setting": setting,
-        "channels": channels,
-        "layers": layers,
-        "input_shape": parse_input(input_shape),
-        "classes": classes,
-        "rounds": rounds,
-        "fit_networks": fit_networks,
-        "report_networks": report_networks,
-        "minutes": minutes,
-        "remeasure": remeasure,
-        "accept_noise": accept_noise,
-        "licence": licence,
-    }
-    if only_plan:
-        _forecast(out, device, space, options, as_json)
-    else:
-        _profile(out, device, space, options, as_json)
-
-
-def _forecast(out: Path, device: str, space: str, options: dict[str, Any], as_json: bool) -> None:
     from hwnas import api
+    from hwnas.profiling.plan import ProfilePlan
+    from hwnas.runtimes.device_spec import parse_device
+
+    plan = ProfilePlan(
+        parse_device(device),
+        api.sized_space(space, setting, channels, layers, parse_input(input_shape), classes),
+        rounds,
+        fit_networks,
+        report_networks,
+        math.inf if minutes is None else minutes,
+        remeasure,
+        accept_noise,
+        licence,
+    )
+    if only_plan:
+        _forecast(plan, out, as_json)
+    else:
+        _profile(plan, out, space, as_json)
+
+
+def _forecast(plan: ProfilePlan, out: Path, as_json: bool) -> None:
     from hwnas.profiling.forecast import forecast_profile
     from hwnas.progress import Progress
 
     with Progress() as progress:
-        forecast = forecast_profile(api.profile_plan(device, space, **options), out, progress)
+        forecast = forecast_profile(plan, out, progress)
     if as_json:
         show_json({**asdict(forecast), "seconds": forecast.seconds})
         return
@@ -90,21 +92,20 @@ def _forecast(out: Path, device: str, space: str, options: dict[str, Any], as_js
     print("next: the same command without --plan")
 
 
-def _profile(out: Path, device: str, space: str, options: dict[str, Any], as_json: bool) -> None:
-    from hwnas import api
+def _profile(plan: ProfilePlan, out: Path, space: str, as_json: bool) -> None:
     from hwnas.profiling.forecast import duration
+    from hwnas.profiling.profile import profile
     from hwnas.progress import Progress
 
     start_s, before = time.monotonic(), out.read_bytes() if out.is_file() else None
     with Progress() as progress:
-        table = api.profile(out, device, space, **options, progress=progress)
+        table = profile(plan, out, progress)
     if as_json:
         show_json({"table": str(out), "entries": len(table.entries), "quality": table.quality.model_dump(mode="json")})
         return
     done = "nothing was lacking" if out.read_bytes() == before else f"in {duration(time.monotonic() - start_s)}"
     print(f"{out}: {len(table.entries)} workloads on {table.describe()}, {done}")
-    sizes = {name: options[name] for name in ("setting", "channels", "layers", "input_shape", "classes")}
-    _show_quality(table, api.sized_space(space, **sizes).key)
+    _show_quality(table, plan.sized.key)
     print(f"next: hwnas search --space {quoted(space)} --table {quoted(out)} --budget moderate --out runs/first")
 
 
