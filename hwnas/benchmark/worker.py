@@ -87,14 +87,14 @@ def search_one(folder: Path, send: Send) -> None:
         send({"epoch": row.to_json()})
 
     run_to_end(search, folder, manifest["digest"], progress, on_epoch)
-    chosen = [search.choose(target) for target in search.targets]
+    chosen = [search.evaluator.choose(target) for target in search.targets]
     cost = cost_meter.total(search.step)
     for objective, architecture in zip(objectives, chosen, strict=True):
         write_json(
             folder / objective.target / "searched.json",
             {
                 "architecture": sized.space.format(architecture),
-                "validation_accuracy": search.validate(architecture),
+                "validation_accuracy": search.evaluator.validate(architecture),
                 "search": asdict(cost),
                 "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
                 "collapse": collapse(architecture),

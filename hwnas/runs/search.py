@@ -66,7 +66,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
         run_to_end(search, folder, digest, progress, lambda row: progress.log(row.describe(many)), profiler)
     if not processes.is_single:
         for target in search.targets:  # candidates are scored by all processes together
-            search.choose(target)
+            search.evaluator.choose(target)
         if not processes.is_rank_zero:
             return []
         search.evaluator.processes = leave_group()

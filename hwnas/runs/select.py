@@ -98,7 +98,7 @@ class _Candidates:
         """Return the method's choice within the target's limits, with ``bounds`` in place of those on latency."""
         search, costs = self.search, self.target.objective.costs
         within = dict(self.target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
-        found = search.propose(self.target, within, excluded)
+        found = search.evaluator.propose(self.target, within, excluded)
         if found is None:
             return None
         architecture, value = found

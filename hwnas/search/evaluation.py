@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from hwnas.budgets.derive import Limits
 from hwnas.compute.seeds import Purpose
 from hwnas.data import ImageData
+from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
-from hwnas.search.axes import Selection
+from hwnas.search.axes import Selection, selects_by_probability
 from hwnas.search.distribution import DrawContext, entropy
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.schedule import Position, Schedule
+from hwnas.search.selection import first_excluding
 from hwnas.search.supernet_state import SupernetState
 from hwnas.search.target import TargetState
 from hwnas.spaces import NONE, Architecture, SearchSpace
@@ -30,7 +33,10 @@ DECIMALS = 6  # of the probabilities in an epoch's row
 
 
 class Evaluator:
-    """Evaluates architectures with the supernet's weights; implements hwnas.search.axes.Scorer."""
+    """Evaluates architectures with the supernet's weights and selects among them; a hwnas.search.axes.Scorer.
+
+    Raises HwnasError for a recipe that watches ``skip_connect`` with a selection that is not by probability.
+    """
 
     def __init__(
         self,
@@ -46,6 +52,11 @@ class Evaluator:
         self.space, self.recipe, self.data = space, recipe, data
         self.schedule, self.position = schedule, position
         self.supernet, self.selection, self.processes = supernet, selection, processes
+        self.by_probability = selects_by_probability(selection)
+        if recipe.most_skips is not None and not self.by_probability:
+            raise HwnasError(
+                "most_skips needs a selection by probability", "use selection: probable, or remove most_skips"
+            )
 
     def draw_context(self, generator: torch.Generator | None = None) -> DrawContext:
         return self.schedule.draw_context(self.position.step, Purpose.SELECTION, generator)
@@ -69,6 +80,18 @@ class Evaluator:
 
     def current_best(self, target: TargetState) -> Architecture:
         return self.selection.current_best(self, target)
+
+    def propose(
+        self, target: TargetState, limits: Limits, excluded: Collection[Architecture] = ()
+    ) -> tuple[Architecture, float] | None:
+        """Return the best architecture within ``limits`` that is not ``excluded``, and its value; None without one."""
+        return first_excluding(self.selection.best(self, target, limits), excluded)
+
+    def choose(self, target: TargetState) -> Architecture:
+        """Return the final architecture of a target, always within its budget."""
+        found = self.propose(target, target.limits)
+        assert found is not None  # an impossible budget was refused before the search
+        return found[0]
 
     def epoch_row(self, target: TargetState) -> EpochRow:
         """Return a target's line of ``metrics.jsonl`` for the epoch that has just ended.

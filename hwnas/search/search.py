@@ -6,54 +6,29 @@ every method. Built-in choices must be registered first: ``hwnas.search.methods.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from hwnas.budgets.derive import Limits
 from hwnas.compute.device import CPU
-from hwnas.compute.seeds import Purpose, SplitSeed
+from hwnas.compute.seeds import Purpose
 from hwnas.data import ImageData
-from hwnas.data.images import divide
-from hwnas.errors import HwnasError
 from hwnas.networks.supernet import Supernet, require_divisible
 from hwnas.recipe import Recipe
-from hwnas.search.axes import (
-    Execution,
-    Learning,
-    Regulariser,
-    Selection,
-    require_usable,
-    runs_on_host,
-    selects_by_probability,
-)
+from hwnas.search.axes import Execution, Learning, Regulariser, Selection, require_usable, runs_on_host
+from hwnas.search.batches import training_batches
 from hwnas.search.choices import build
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.evaluation import Evaluator
 from hwnas.search.lagrangian import dual_ascent
 from hwnas.search.objective import Objective
 from hwnas.search.schedule import Position, Schedule
-from hwnas.search.selection import first_excluding
 from hwnas.search.step import Step
 from hwnas.search.supernet_state import SupernetState
-from hwnas.search.target import TargetState
-from hwnas.spaces import Architecture, SizedSpace
-from hwnas.training.batches import Batches, set_up_numerics
+from hwnas.search.target import TargetState, load_states, states_of
+from hwnas.spaces import SizedSpace
+from hwnas.training.batches import set_up_numerics
 from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.step_profile import span
-
-# The name under which a checkpoint holds each part of the targets' states, as a list over targets.
-CHECKPOINT_LISTS = {
-    "distribution": "distributions",
-    "optimizer": "logit_optimizers",
-    "multipliers": "multipliers",
-    "log_probability": "log_probability",
-    "memory": "memory",
-    "before": "before",
-    "stopped": "stopped",
-    "sums": "sums",
-}
 
 
 class Search:
@@ -82,12 +57,7 @@ class Search:
         runs: Execution = build("runs", recipe.runs)
         self.learning: Learning = build("learning", recipe.learning)
         regulariser: Regulariser | None = build("regulariser", recipe.regulariser) if recipe.regulariser else None
-        self.selection: Selection = build("selection", recipe.selection)
-        self.by_probability = selects_by_probability(self.selection)
-        if recipe.most_skips is not None and not self.by_probability:
-            raise HwnasError(
-                "most_skips needs a selection by probability", "use selection: probable, or remove most_skips"
-            )
+        selection: Selection = build("selection", recipe.selection)
         logits_device = CPU if runs_on_host(runs) else self.device
 
         self.batches = training_batches(self.data, recipe, processes)
@@ -109,7 +79,7 @@ class Search:
             require_usable(regulariser, target.distribution)
         shared = self.schedule, self.position, self.supernet_state
         self.current_step = Step(sized.space, recipe, *shared, self.batches, runs, regulariser, processes)
-        self.evaluator = Evaluator(sized.space, recipe, self.data, *shared, self.selection, processes)
+        self.evaluator = Evaluator(sized.space, recipe, self.data, *shared, selection, processes)
         for target in self.targets:  # raises for an impossible budget, before any training
             self.evaluator.current_best(target)
             if recipe.most_skips is not None:
@@ -170,25 +140,9 @@ class Search:
             generator = self.current_step.draw_context(Purpose.WIDENING).generator
             self.supernet_state.widen(stage.partial_channels, generator)
 
-    def propose(
-        self, target: TargetState, limits: Limits, excluded: Collection[Architecture] = ()
-    ) -> tuple[Architecture, float] | None:
-        """Return the best architecture within ``limits`` that is not ``excluded``, and its value; None without one."""
-        return first_excluding(self.selection.best(self.evaluator, target, limits), excluded)
-
-    def choose(self, target: TargetState) -> Architecture:
-        """Return the final architecture of a target, always within its budget."""
-        found = self.propose(target, target.limits)
-        assert found is not None  # an impossible budget was refused before the search
-        return found[0]
-
-    def validate(self, architecture: Architecture) -> float:
-        """Return an architecture's accuracy with the supernet's weights on validation images."""
-        return self.evaluator.validate(architecture)
-
     def evaluate(self) -> float:
         """Do what the end of an epoch does for one target: choose an architecture and validate it."""
-        return self.validate(self.evaluator.current_best(self.targets[0]))
+        return self.evaluator.validate(self.evaluator.current_best(self.targets[0]))
 
     def epoch_report(self) -> list[EpochRow]:
         """Return a row a target for the epoch that has just ended, and start the sums of the next."""
@@ -205,26 +159,10 @@ class Search:
     def state(self) -> dict[str, Any]:
         """Return everything a resumed search needs: tensors, numbers and texts."""
         self._require_finite()
-        targets = [target.state(self.by_probability) for target in self.targets]
-        lists = {saved: [state[name] for state in targets] for name, saved in CHECKPOINT_LISTS.items()}
-        return {"step": self.step, "stage": self.position.stage, **self.supernet_state.state(), **lists}
+        targets = states_of(self.targets, self.evaluator.by_probability)
+        return {"step": self.step, "stage": self.position.stage, **self.supernet_state.state(), **targets}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.step, self.position.stage = state["step"], state["stage"]
         self.supernet_state.load_state(state, self.schedule.stages[state["stage"]].partial_channels)
-        for index, target in enumerate(self.targets):
-            target.load_state({name: state[saved][index] for name, saved in CHECKPOINT_LISTS.items()})
-
-
-def training_batches(data: ImageData, recipe: Recipe, processes: Processes) -> dict[str, Batches]:
-    """Return the batches that train weights and logits: all training images for both, or a separate subset for each."""
-    subsets: list[torch.Tensor | None] = [None, None]
-    if recipe.logits_share:
-        shares = (1 - recipe.logits_share, recipe.logits_share)
-        subsets = [
-            torch.from_numpy(part) for part in divide(data.train.targets.cpu().numpy(), shares, SplitSeed.LOGITS)
-        ]
-    return {
-        name: Batches(data, recipe.batch_size, recipe.seed, processes, subset)
-        for name, subset in zip(("weights", "logits"), subsets, strict=True)
-    }
+        load_states(self.targets, state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,18 @@ from hwnas.spaces import NONE, Architecture, SizedSpace
 from hwnas.training.batches import EpochSums
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import Processes
+
+# The name under which a checkpoint holds each part of the targets' states, as a list over targets.
+CHECKPOINT_LISTS = {
+    "distribution": "distributions",
+    "optimizer": "logit_optimizers",
+    "multipliers": "multipliers",
+    "log_probability": "log_probability",
+    "memory": "memory",
+    "before": "before",
+    "stopped": "stopped",
+    "sums": "sums",
+}
 
 
 class TargetState:
@@ -136,6 +148,18 @@ class TargetState:
         self.memory = {name: value.to(self.device) for name, value in state["memory"].items()}
         self._before, self.stopped = state["before"], state["stopped"]
         self.sums.load_state(state["sums"])
+
+
+def states_of(targets: Sequence[TargetState], with_probability: bool) -> dict[str, list[Any]]:
+    """Return the targets' states as a checkpoint holds them: each part as a list over targets."""
+    states = [target.state(with_probability) for target in targets]
+    return {saved: [state[name] for state in states] for name, saved in CHECKPOINT_LISTS.items()}
+
+
+def load_states(targets: Sequence[TargetState], saved: Mapping[str, Any]) -> None:
+    """Load the states that ``states_of`` returned."""
+    for index, target in enumerate(targets):
+        target.load_state({name: saved[key][index] for name, key in CHECKPOINT_LISTS.items()})
 
 
 def require_capabilities(distribution: Distribution, recipe: Recipe) -> None:

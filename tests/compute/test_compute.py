@@ -111,7 +111,7 @@ def test_a_search_on_another_device_equals_that_on_the_cpu(recipe: str, there: N
     (row,) = search.epoch_report()
     assert math.isfinite(row.train_loss)
     if search.recipe.selection.name == "probable":
-        search.choose(search.targets[0])
+        search.evaluator.choose(search.targets[0])
 
 
 def test_the_state_of_a_search_moves_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,9 @@ def test_the_engine_of_the_last_epoch_is_the_derived_architecture(
         best = target.log_probability()[kind].argmax(axis=1).tolist()
         assert best == [row[0] if row else none for row in support]
         graph.append(tuple(space.operations[o] for o in best))
-    assert search.selection.best(search.evaluator, target, {}).__next__()[0] == space.architecture(tuple(graph))
+    assert search.evaluator.selection.best(search.evaluator, target, {}).__next__()[0] == space.architecture(
+        tuple(graph)
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -233,7 +235,7 @@ def test_a_search_with_thresholds_derives_the_graph_of_its_engine(name: str, ste
     assert any(not torch.equal(v, moved[k]) for k, v in target.distribution.state_dict().items() if "thresholds" in k)
     search.step = search.schedule.total_steps - 1
     draw = search.current_step.draw(target, Purpose.WEIGHTS_DRAW)
-    architecture = search.choose(target)
+    architecture = search.evaluator.choose(target)
     for (kind, support), chosen in zip(draw.support.items(), architecture.cells, strict=True):  # type: ignore[union-attr]
         assert [[search.space.operations[o] for o in row] or ["none"] for row in support] == [[op] for op in chosen], (
             kind
@@ -325,7 +327,7 @@ def test_under_a_loose_budget_derivation_equals_the_rule_of_darts(method: str, s
         if isinstance(distribution, SoftmaxEdges):
             strength = strength * distribution.gamma()[kind].detach().double().numpy()[:, None]
         expected.append(tuple(top_two(search.space, strength, kind)))
-    assert next(search.selection.best(search.evaluator, target, {}))[0].cells == tuple(expected)
+    assert next(search.evaluator.selection.best(search.evaluator, target, {}))[0].cells == tuple(expected)
 
 
 # Widening.

@@ -164,7 +164,7 @@ def test_every_method_keeps_the_budget_of_a_larger_target(method: str) -> None:
     for _ in range(2):
         search.take_step()
     for target in search.targets:
-        architecture = search.choose(target)
+        architecture = search.evaluator.choose(target)
         for metric, bound in target.budget.limits.items():
             assert target.objective.costs[metric].predict(architecture) <= bound
         expected = target.relative_costs()  # E[C] / B of the target network

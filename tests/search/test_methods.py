@@ -174,11 +174,11 @@ def test_scored_architectures_meet_limits_that_no_random_draw_meets(
         choices = every_choice(SPACES[space])
         within = (model.predict_many(choices) <= budget.limits[TIGHT]) & follows_rules(SPACES[space], choices, None)
         assert 0 < within.sum() < 20
-    chosen = search.choose(target)
+    chosen = search.evaluator.choose(target)
     for architecture in [chosen, search.selection.current_best(search.evaluator, target), *target.scores]:
         assert model.predict(architecture) <= budget.limits[TIGHT]
     assert chosen in target.scores
-    assert search.propose(target, target.limits, list(target.scores)) is None
+    assert search.evaluator.propose(target, target.limits, list(target.scores)) is None
     with pytest.raises(HwnasError, match="keeps latency_ms <="):
         searching(space, f"{space}/random", Budget("none", {"latency_ms": 1e-9}), selection=selection)
 
@@ -203,7 +203,7 @@ def test_the_best_score_is_selected_and_no_architecture_is_scored_twice(monkeypa
         search = searching("nasbench201", "short/random", "mild", selection=selection)
         monkeypatch.setattr(search.evaluator, "validate", validate)
         seen.clear()
-        chosen, target = search.choose(search.targets[0]), search.targets[0]
+        chosen, target = search.evaluator.choose(search.targets[0]), search.targets[0]
         assert len(seen) == len(set(seen)) == len(target.scores)
         assert worth(chosen) == max(map(worth, seen))
         assert (
@@ -221,7 +221,7 @@ def test_evolution_does_not_depend_on_the_hashes_of_a_process(monkeypatch: pytes
         selection = {"name": "evolution", "population": 12, "generations": 3, "parents": 4}
         search = searching("nasbench201", "short/random", "mild", selection=selection)
         monkeypatch.setattr(search.evaluator, "validate", lambda architecture: 0.5)
-        search.choose(search.targets[0])
+        search.evaluator.choose(search.targets[0])
         return list(search.targets[0].scores)
 
     first = scored()
@@ -238,7 +238,7 @@ def test_running_statistics_give_other_accuracies_and_change_nothing() -> None:
         before = {k: v.clone() for k, v in search.supernet.state_dict().items()}
         rest = "|nor_conv_3x3~0|+|nor_conv_3x3~0|{0}~1|+|skip_connect~0|{0}~1|nor_conv_1x1~2|"
         texts = [rest.replace("{0}", op) for op in search.space.operations]
-        found[way] = [search.validate(search.space.parse(text)) for text in texts]
+        found[way] = [search.evaluator.validate(search.space.parse(text)) for text in texts]
         assert unlike(before, search.supernet.state_dict()) == []
         assert search.supernet.training
         first = search.space.parse("|none~0|+|skip_connect~0|none~1|+|nor_conv_3x3~0|none~1|nor_conv_3x3~2|")
@@ -247,7 +247,7 @@ def test_running_statistics_give_other_accuracies_and_change_nothing() -> None:
             images = FEW.normalise(FEW.validation.images)
             right = (search.supernet.run_architecture(images, first).argmax(dim=1) == FEW.validation.targets).float()
         search.supernet.train()
-        assert search.validate(first) == pytest.approx(float(right.mean()))
+        assert search.evaluator.validate(first) == pytest.approx(float(right.mean()))
     assert found["batch"] != found["running"]
 
 
@@ -273,7 +273,7 @@ def accuracies_at_the_end(recipe: str, epochs: int) -> tuple[float, float]:
     draw = search.current_step.draw(target, Purpose.CONTROLLER_SAMPLES)
     with batch_statistics(search.supernet):
         whole = accuracy(supernet, DATA, DATA.validation)
-    return whole, search.validate(search.choose(target))
+    return whole, search.evaluator.validate(search.evaluator.choose(target))
 
 
 @pytest.mark.slow

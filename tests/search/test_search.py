@@ -69,7 +69,7 @@ def test_validation_changes_nothing_in_the_supernet() -> None:
     search = make_search("nasbench201", read_recipe("snas-short", {"batch_size": 8}))
     search.take_step()
     before = {k: v.clone() for k, v in search.supernet.state_dict().items()}
-    search.validate(search.choose(search.targets[0]))
+    search.evaluator.validate(search.evaluator.choose(search.targets[0]))
     assert all(torch.equal(v, before[k]) for k, v in search.supernet.state_dict().items())
 
 

@@ -70,7 +70,7 @@ def some_steps(space: str, method: str, processes: Processes) -> dict[str, Any]:
     state = {**search.state(), "sums": [dict(t.sums.state()) for t in search.targets]}
     search.supernet.float()  # as the images that judge it are; the state stays as it was
     (row,) = search.epoch_report()
-    return {**state, "row": row.to_json(), "chosen": search.space.format(search.choose(search.targets[0]))}
+    return {**state, "row": row.to_json(), "chosen": search.space.format(search.evaluator.choose(search.targets[0]))}
 
 
 def do_share(folder: Path, table: Path) -> None:
