@@ -53,13 +53,14 @@ def train(
     """Train the networks of a run, export them again, and return one row for each target.
 
     ``recipe`` is ``quick``, ``darts-cifar10``, ``snas-cifar10``, ``imagenet-mobile``, ``nasbench201`` or a YAML file;
-    arguments that are not None change it. ``from_scratch`` starts from random weights instead of those of the run.
-    ``setting`` trains at other sizes (``as-searched`` keeps those of the run); such a network gets a folder of its own
-    and claims no budget. ``ema`` is the decay of a moving average of the weights, ``keep`` is ``last`` or ``best``, and
-    ``patience`` the number of epochs without improvement after which training stops. An interrupted call resumes when
-    it is repeated.
+    arguments that are not None change it. ``from_scratch`` starts from random weights instead of those of the run; an
+    untrained target network always does. It is then timed where its devices are this machine. ``data`` are by default
+    the images of the target network. ``setting`` trains at other sizes (``as-searched`` keeps those of the target
+    network); such a network gets a folder of its own and claims no budget. ``ema`` is the decay of a moving average of
+    the weights, ``keep`` is ``last`` or ``best``, and ``patience`` the number of epochs without improvement after which
+    training stops. An interrupted call resumes when it is repeated.
 
-    Raises HwnasError when the run is not finished, and for invalid recipes and data.
+    Raises HwnasError when the run is not finished, for invalid recipes and data, and where no images are known.
     """
     from hwnas.runs.train import train_run
     from hwnas.training.recipe import read_training
@@ -97,7 +98,7 @@ def evaluate(
     ``split`` is ``train``, ``validation`` or ``test``. ``latency`` also times the networks on the run's devices.
     ``confusion`` is a CSV file for the confusion matrices.
 
-    Raises HwnasError when the run is not finished or the data does not fit it.
+    Raises HwnasError when the run is not finished, a network is untrained, or the data does not fit it.
     """
     from hwnas.runs.evaluate import evaluate_run
 
@@ -118,7 +119,7 @@ def quantize(
     A row compares accuracy, latency and file size of both networks. ``calibration_images`` training images, by default
     200 or all, give the ranges of the activations. ``device`` is the device spec to time on; None takes the tables'.
 
-    Raises HwnasError when the device cannot run int8 networks or is not available.
+    Raises HwnasError when a network is untrained, and when the device cannot run int8 networks or is not available.
     """
     from hwnas.runs.quantize import quantize_run
     from hwnas.runtimes.device_spec import parse_device

@@ -56,7 +56,7 @@ ArchitectureText = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run of hwnas search, or the folder of one budget in it.")]
 OtherData = Annotated[
-    str | None, typer.Option("--data", help="Images, written as for hwnas search; default: those of the search.")
+    str | None, typer.Option("--data", help="Images, written as for hwnas search; default: those of the network.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DataSpec = Annotated[

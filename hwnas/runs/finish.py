@@ -79,7 +79,12 @@ class Finish:
         before = accuracy(child, search.data, search.data.validation)
         training = training_of(recipe.child, recipe.seed, recipe.compute)
         start = f"{search.space.format(architecture, all_edges=True)} after step {search.step}"
-        history = train_child(child, search.data, training, folder, start, self.progress).history
+        name = f"the proxy of {folder.parent.name}" if self.networks.proxy else folder.name
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            self.progress(f"training {name}", done, total)
+
+        history = train_child(child, search.data, training, folder, start, on_progress).history
         return child, {
             "validation_accuracy_before_training": before,
             "validation_accuracy": history[-1].validation_accuracy if history else before,

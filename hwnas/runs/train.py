@@ -101,7 +101,7 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
 
 def _known_data(networks: Sequence[SavedNetwork]) -> str:
     """Return the images of the networks. Raises HwnasError where the search was given none that fit."""
-    if spec := networks[0].content.data:
+    if spec := next((network.content.data for network in networks if network.content.data), None):
         return spec
     raise HwnasError(
         f"no images are known for the target network: it takes {describe_images(networks[0].sized.setting)}",

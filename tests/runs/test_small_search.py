@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 from hwnas.cli import app
 from hwnas.cost.build import build_metrics
 from hwnas.export.network import onnx_network
+from hwnas.export.timing import Measured
 from hwnas.files import sha256_of_file
 from hwnas.profiling.session import ask
+from hwnas.runs import search, select, time_trained, verify
 from hwnas.runs.schema import SCHEMA_FILE
 from hwnas.runtimes.device_spec import parse_device
-from hwnas.runtimes.int8 import INT8
+from hwnas.runtimes.int8 import FLOAT32, INT8
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.training import child as training
@@ -268,18 +270,44 @@ def test_what_ships_costs_what_its_table_predicts_and_space_count_counts(
 
 
 @pytest.mark.end_to_end
-def test_an_int8_table_ships_an_untrained_network_in_int8(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", [FLOAT32, INT8])
+def test_verify_times_the_untrained_target_network(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """A stand-in for the clock looks at the files that are timed: target networks, in int8 for a table of int8."""
+    timed: list[tuple[str, list[int], bool]] = []
+
+    def time_networks(files: Mapping[str, Path], spec: object, table: object, key: str, log: object) -> Any:
+        for file in files.values():
+            graph = onnx.load(file).graph
+            shape = [dimension.dim_value for dimension in graph.input[0].type.tensor_type.shape.dim[1:]]
+            timed.append((key, shape, any("Quantize" in node.op_type for node in graph.node)))
+        return {name: Measured(0.001, 0.0001, 0.001, None) for name in files}
+
+    for module in (select, verify):
+        monkeypatch.setattr(module, "time_networks", time_networks)
+    for module in (search, verify):
+        monkeypatch.setattr(module, "require_its_device", lambda table: None)
     table = named_table(TARGET)
-    runtime = table.runtime.model_copy(update={"precision": INT8})
-    write_table(tmp_path / "int8.json", table.model_copy(update={"runtime": runtime}))
-    command = ("search", "--table", tmp_path / "int8.json", *SEARCH, *SHORT, "--out", tmp_path / "run")
+    runtime = table.runtime.model_copy(update={"precision": precision})
+    write_table(tmp_path / "cpu.json", table.model_copy(update={"runtime": runtime}))
+    command = ("search", "--table", tmp_path / "cpu.json", *SEARCH, *SHORT, "--verify", "--out", tmp_path / "run")
     result = run(*command)
     assert result.exit_code == 0, result.output
-    assert "in int8, untrained" in result.stdout
-    assert row_of(tmp_path / "run")["int8"] == {
-        "onnx": "network_int8.onnx", "validation_accuracy": None, "test_accuracy": None,
-    }  # fmt: skip
-    assert (tmp_path / "run/moderate/network_int8.onnx").exists()
+    assert timed == [(TARGET.key, [3, 32, 32], precision == INT8)] * 2  # in the derivation, then the exported file
+    row = row_of(tmp_path / "run")
+    assert (row["trained"], row["kept"], row["measured_ms"]) == (False, True, 0.001)
+    assert "moderate (untrained)" in run("verify", tmp_path / "run").stdout
+    assert ("int8" in row) == ("in int8, untrained" in result.stdout) == (precision == INT8)
+    assert row.get("int8", {}).get("test_accuracy") is None
+    # After its training, which times it again, it is no longer called so.
+    images = write_images(tmp_path / "images", 8, 32, classes=("ant", "bee", "cow"))
+    monkeypatch.setattr(time_trained, "require_its_device", lambda table: None)
+    trained = run("train", tmp_path / "run", "--data", f"imagefolder:{images}", "--epochs", 1, "--batch-size", 8)
+    assert trained.exit_code == 0, trained.output
+    assert "keeps its budget" in trained.stdout
+    assert row_of(tmp_path / "run")["trained"]
+    assert "untrained" not in run("verify", tmp_path / "run").stdout
 
 
 def test_inputs_that_do_not_fit_are_refused(run: Run, tmp_path: Path) -> None:
