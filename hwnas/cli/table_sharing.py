@@ -137,7 +137,7 @@ def table_list(
             with_hwnas = address == str(shipped("latency_tables"))
             _show(f"{title}: {where}" if title else where, listed, SHIPPED * with_hwnas)
             if with_hwnas:
-                print(f"to use one: hwnas search --table {SHIPPED}NAME --budget moderate --data DATA --out runs/a\n")
+                print("to use one: hwnas search --table shipped:NAME --budget moderate --data DATA --out runs/a\n")
     if as_json:
         show_json({"shelves": shown})
     for other in failed[:-1]:
