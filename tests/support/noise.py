@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.tables.schema import LatencyTable
 
-ATTEMPTS = 5
+ATTEMPTS = 3
 Outcome = TypeVar("Outcome")
 
 
