@@ -12,6 +12,7 @@ from hwnas.cli.app import benchmark_app, command
 from hwnas.cli.options import AsJson, Channels, DataSpec, Layers, SearchChannels, SearchLayers
 from hwnas.cli.output import open_tables, show_json, show_table
 from hwnas.errors import HwnasError
+from hwnas.text import quoted
 
 if TYPE_CHECKING:
     from hwnas.spaces import SizedSpace
@@ -103,8 +104,8 @@ def nasbench201_command(
         show_json(summary)
         return
     show_summary(summary)
-    picture = f" and {out}/benchmark.png" if "methods" in summary else f"; next: hwnas report {out}"
-    print(f"made {out}/summary.json{picture}")
+    print(f"made {out}/summary.json" + f" and {out}/benchmark.png" * ("methods" in summary))
+    print(f"next: hwnas report {quoted(out)}")
 
 
 @command(

@@ -23,6 +23,7 @@ from hwnas.spaces import SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import Device, LatencyTable
+from hwnas.text import quoted
 from hwnas.validation import Record, validate
 
 TargetId = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][\w.-]{0,199})?$")]
@@ -173,7 +174,7 @@ def has_targets(folder: Path) -> bool:
 
 def read_targets(folder: Path) -> TargetsContent:
     """Read a benchmark of targets. Raises HwnasError when a file is missing, damaged or of another benchmark."""
-    fix = f"make it with 'hwnas benchmark nasbench201 --out {folder}'"
+    fix = f"make it with `hwnas benchmark nasbench201 --out {quoted(folder)}`"
     raw = read_json(folder / "summary.json", fix)
     summary = validate(TargetsSummary, raw, folder / "summary.json", fix)
     asked = [(row.method, seed, t.target) for t in summary.targets for row in t.methods for seed in row.seeds]
