@@ -35,7 +35,8 @@ def preview(
 
     ``budgets`` are written as for ``search``. ``space`` and the sizes are those of the tables by default. The result
     has ``spread`` (least, quartiles and greatest of every metric, in the unit of its name), ``budgets`` with the share
-    of architectures that keep each, ``describe()`` and ``plot(file)``. Nothing is trained.
+    of architectures that keep each, ``notes`` on tables for another number of classes, ``describe()`` and
+    ``plot(file)``. Nothing is trained.
 
     Raises HwnasError when a table lacks workloads of the space, and for a budget that is invalid or cannot be met.
     """

@@ -11,6 +11,7 @@ from typing import Any
 from hwnas import __version__
 from hwnas.benchmark.objectives import describe_targets, plan_objectives
 from hwnas.compute.device import available_cores
+from hwnas.cost.carried_head import head_notes
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, sha256_of, unwritable, write_json
@@ -90,7 +91,7 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
     data = load_data(plan.data_spec, progress)
     searched, target = _networks(plan, next(iter(recipes.values())), data)
     objectives, lines = plan_objectives(plan.tables, plan.budgets, target)
-    for line in lines if len(objectives) > 1 else ():
+    for line in [*head_notes(plan.tables, target), *(lines if len(objectives) > 1 else ())]:
         progress.log(line)
     machine = ask(parse_device("cpu")).device.model_dump(mode="json")
     runs = []

@@ -24,6 +24,7 @@ from hwnas.budgets.derive import Limits
 from hwnas.budgets.infeasible import conflicting_limits, least_under_others
 from hwnas.budgets.text import names_devices, targets_of
 from hwnas.cost.build import build_metrics, joint_models
+from hwnas.cost.carried_head import head_notes
 from hwnas.cost.metric import Metric
 from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import LatencyTable
@@ -97,6 +98,11 @@ class SpacePreview:
         return next(iter(self.metrics.values())).exact
 
     @property
+    def notes(self) -> list[str]:
+        """Lines on the tables' heads that were carried over (hwnas.cost.carried_head)."""
+        return head_notes(self.tables, self.sized)
+
+    @property
     def spread(self) -> dict[str, dict[str, float]]:
         """Least, quartiles and greatest of every metric; sampled quartiles also with their standard errors."""
         return {
@@ -113,10 +119,11 @@ class SpacePreview:
         """Return the content that ``hwnas space preview --json`` prints."""
         budgets = [budget.to_json() for budget in self.budgets]
         content = {"space": self.sized.space.name, "exact": self.exact, "metrics": self.spread, "budgets": budgets}
+        content |= {"notes": self.notes} if self.notes else {}
         return content | ({"contradiction_of_all_budgets": dict(self.contradiction)} if self.joint_limits else {})
 
     def describe(self) -> str:
-        """Return a table of the metrics and lines on the budgets."""
+        """Return a table of the metrics, the notes, and lines on the budgets."""
         sample = f"{SAMPLES:,} random architectures; the least is exact"
         columns = ["metric", "least", *(f"{name} ({q:.0f} %)" for name, q in QUARTILES.items()), "greatest"]
         rows = [
@@ -124,7 +131,7 @@ class SpacePreview:
             for metric, values in self.spread.items()
         ]
         title = f"{self.sized.describe()}: {'every architecture' if self.exact else sample}"
-        lines = [format_table(title, columns, rows)]
+        lines = [format_table(title, columns, rows), *(f"note: {note}" for note in self.notes)]
         lines += [budget.describe("" if self.exact else "about ") for budget in self.budgets]
         if self.contradiction:
             problem = describe_conflict(self.joint_limits, self.contradiction)

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from hwnas.calibration.design_matrix import design_matrix
+from hwnas.cost.carried_head import carry_head
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, build_cost_models
 from hwnas.spaces import SizedSpace
 from hwnas.spaces.encoding import encode
+from hwnas.tables.diff import NORMAL_95
 from hwnas.tables.schema import EdgeCosts, LatencyTable
 
 LEVEL = 0.9
@@ -27,8 +29,12 @@ def half_intervals(
 
     For fitted edge costs it follows from their covariance and the scatter of single latencies. For measured entries it
     follows from the relative errors of held-out networks (split conformal prediction; Lei et al., J. Am. Stat. Assoc.
-    113, 2018); None where the table has too few of them.
+    113, 2018); None where the table has too few of them. A head that is carried over widens either.
     """
+    if carried := carry_head(table, sized)[1]:
+        known = half_intervals(table, carried.known, choices, level)
+        head_ms = carried.error_ms * ndtri(0.5 + level / 2) / NORMAL_95
+        return None if known is None else np.asarray(np.hypot(known, head_ms))
     space, key = sized.space, sized.key
     predicted = build_cost_models(table, sized)[LATENCY.name].predict_many(choices)
     if found := table.edge_costs.get(key):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,11 +16,15 @@ from hwnas.calibration.design_matrix import (
     num_features,
 )
 from hwnas.calibration.regression import SCATTER_SHARE, SCATTER_SPREAD, Prior
+from hwnas.cost.carried_head import carry_head
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace, SizedSpace
+from hwnas.tables.diff import NORMAL_95
+from hwnas.tables.lacking import nearest_differences
 from hwnas.tables.schema import LatencyTable
+from hwnas.tables.unlike_sizes import in_words
 
 BASE, BASE_SPREAD = 0.4, 0.3  # share of the mean latency that does not depend on the architecture
 ALIKE = 0.6  # share of the variance of an operation's cost that is common to all edges
@@ -49,31 +53,58 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
     """Return the mean and covariance of the pool's devices, the covariance blended with that of ``generic_prior``.
 
     The blend is the one under which each device of the pool, left out, is most likely. The generic part allows for
-    costs that no device of the pool has. Raises HwnasError when no table of the pool is for the network.
+    costs that no device of the pool has. A table for another number of classes counts with its head carried over
+    (hwnas.cost.carried_head): the uncertainty of the constant cost grows by the head's error, and the device's name in
+    the prior says so.
+
+    Raises HwnasError, which names the sizes that differ, when no table of the pool is for the network.
     """
     space = sized.space
     choices = connected_choices(space, REFERENCE)
     design = design_matrix(space, choices)
-    costs, shares, names = [], [], []
-    for name, table in sorted(tables.items()):
-        if not covers(table, sized):
+    costs, shares, names, heads = [], [], [], []
+    for name, given in sorted(tables.items()):
+        table, carried = carry_head(given, sized)
+        known = carried.known if carried else sized
+        if not covers(table, known):
             continue
         predicted = build_cost_models(table, sized)[LATENCY.name].predict_many(choices)
         costs.append(_edge_costs(design, predicted / predicted.mean()))
-        shares.append(_scatter_share(table, sized.key))
-        names.append(name)
+        shares.append(_scatter_share(table, known.key))
+        names.append(f"{name} (for {known.setting.classes} classes)" if carried else name)
+        heads.append(carried.error_ms / NORMAL_95 / predicted.mean() if carried else 0.0)
     if not names:
-        raise HwnasError(
-            f"no table of the pool is for network {sized.key}",
-            "give a shelf with tables of this space and these sizes",
-        )
+        raise _unknown_network(tables, sized)
     devices, logs = np.array(costs), np.log(shares)
     generic = generic_prior(space).covariance
     blend = _best_blend(devices, generic, design) if len(devices) > 3 else FEW_BLEND
     mean, covariance = _blended(devices, generic, design, blend)
+    covariance[0, 0] += np.square(heads).mean()
     left_out = DEAD_EDGES * _dead_edges_left_out(space, mean)
     spread = max(float(logs.std()), LEAST_SCATTER_SPREAD) if len(devices) > 3 else SCATTER_SPREAD
-    return Prior(mean, covariance + np.outer(left_out, left_out), float(np.exp(logs.mean())), spread, tuple(names))
+    covariance = covariance + np.outer(left_out, left_out)
+    return Prior(mean, covariance, float(np.exp(logs.mean())), spread, tuple(names), _notes(sized, heads))
+
+
+def _notes(sized: SizedSpace, heads: Sequence[float]) -> tuple[str, ...]:
+    """Return a line on the carried heads of a pool, given the standard error of each, relative to the mean latency."""
+    carried = [NORMAL_95 * head for head in heads if head]
+    if not carried:
+        return ()
+    return (
+        f"{len(carried)} of {len(heads)} tables of the pool are for other numbers of classes than "
+        f"{sized.setting.classes}: their heads are carried over by size, with an error of up to "
+        f"{max(carried):.2g} of the mean latency",
+    )
+
+
+def _unknown_network(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> HwnasError:
+    nearest = nearest_differences(tables.values(), sized)
+    unlike = f" (the nearest one is for {in_words(nearest)})" if nearest else ""
+    return HwnasError(
+        f"no table of the pool is for network {sized.key}{unlike}",
+        "give a shelf with tables of this space and these sizes, or leave out --prior and time more networks",
+    )
 
 
 def covers(table: LatencyTable, sized: SizedSpace) -> bool:

@@ -39,7 +39,7 @@ class Prior:
     """The distribution of edge costs over devices: ``mean`` [F] and ``covariance`` [F, F] in units of the mean latency.
 
     ``scatter_share`` is the relative scatter of single latencies, ``scatter_spread`` the deviation of its logarithm.
-    ``pool`` names the devices that the prior was made from.
+    ``pool`` names the devices that the prior was made from; ``notes`` are lines on those that know other networks only.
     """
 
     mean: Array
@@ -47,6 +47,7 @@ class Prior:
     scatter_share: float = SCATTER_SHARE
     scatter_spread: float = SCATTER_SPREAD
     pool: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

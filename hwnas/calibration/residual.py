@@ -6,12 +6,13 @@ It is not part of C(Z), because it is not decomposable and a search would exploi
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.cost.carried_head import carry_head
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.errors import HwnasError
@@ -46,6 +47,9 @@ def fit_residual(table: LatencyTable, sized: SizedSpace) -> ResidualPredictor:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    table, carried = carry_head(table, sized)
+    if carried:
+        return replace(fit_residual(table, carried.known), model=build_cost_models(table, sized)[LATENCY.name])
     space, key = sized.space, sized.key
     seen = [network for network in table.networks.get(key, []) if network.fitted]
     if not seen:

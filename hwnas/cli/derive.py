@@ -9,7 +9,7 @@ import typer
 
 from hwnas.cli.app import app, command
 from hwnas.cli.options import AsJson, RunFolder
-from hwnas.cli.output import show_json
+from hwnas.cli.output import show_json, show_notes
 from hwnas.errors import HwnasError
 
 
@@ -59,6 +59,7 @@ def _derive_best(folder: Path, top: int, budgets: list[str], as_json: bool) -> N
     from hwnas.runs.derive import format_architectures
 
     results = api.derive(folder, top, budgets)
+    show_notes(results[0].notes)
     if as_json:
         targets = [
             {
@@ -87,6 +88,7 @@ def _derive_pareto(
 
     with Progress(quiet=as_json) as progress:
         results = api.derive_pareto(folder, metric, budget=budget, points=points, plot=plot, progress=progress)
+    show_notes(results[0].notes)
     if as_json:
         targets = [
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,14 @@ def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:
     if len(tables) != len(paths):
         raise HwnasError("two tables have the same file name", "give each --table a file name of its own")
     return tables
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Print lines on what the results rest on, on standard error."""
+    from hwnas.text import printable
+
+    for note in notes:
+        print(f"hwnas: {printable(note)}", file=sys.stderr)
 
 
 def show_json(value: Any) -> None:

@@ -58,6 +58,8 @@ def space_count(
                 "setting": name,
                 "channels": sized.setting.channels,
                 "layers": sized.setting.depth,
+                "input": [sized.setting.image_channels, sized.setting.height, sized.setting.width],
+                "classes": sized.setting.classes,
                 "params": counts.params,
                 "macs": counts.macs(convention),
                 "macs_convention": convention,

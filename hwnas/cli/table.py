@@ -9,7 +9,7 @@ import typer
 
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, TableSpace, parse_input
-from hwnas.cli.output import open_table, show_json, show_table
+from hwnas.cli.output import open_table, show_json, show_notes, show_table
 
 if TYPE_CHECKING:
     from hwnas.spaces import SizedSpace
@@ -93,11 +93,11 @@ def _show_edge_costs(table: LatencyTable) -> None:
     from hwnas.spaces import NONE
     from hwnas.tables.diff import edge_amounts
     from hwnas.tables.plot import edge_labels
-    from hwnas.text import printable
+    from hwnas.text import first_few, plural, printable
 
     for network, costs in table.edge_costs.items():
-        prior = f"; prior: {len(costs.pool)} other device{'s' * (len(costs.pool) > 1)}" if costs.pool else ""
-        print(f"\n{printable(network)}: costs by edge, from {costs.measurements} networks{prior}")
+        prior = f"; prior: {plural(len(costs.pool), 'other device')}: {first_few(costs.pool, 3)}" if costs.pool else ""
+        print("\n" + printable(f"{network}: costs by edge, from {costs.measurements} networks{prior}"))
         print(
             f"the fixed part takes {costs.base_ms:.4f} ms; a single latency scatters by "
             f"{costs.scatter_ms:.4f} ms and {costs.scatter_share:.1%}\n"
@@ -129,12 +129,14 @@ def table_predict(
     networks, the last column is the latency with the correction of a residual predictor fitted on them.
     """
     from hwnas.api import size_changes
+    from hwnas.cost.carried_head import head_notes
     from hwnas.tables.network_key import choose_network
 
     content = open_table(table)
     changes = size_changes(channels, layers, parse_input(input_shape), classes)
     sized = choose_network(content, space, setting, **changes)
     rows = _predictions(content, sized, architectures)
+    show_notes(head_notes({str(table): content}, sized))
     if as_json:
         show_json(rows)
     else:
@@ -146,6 +148,7 @@ def _predictions(table: LatencyTable, sized: SizedSpace, file: Path) -> list[dic
     from hwnas.calibration.intervals import LEVEL, half_intervals
     from hwnas.calibration.residual import fit_residual
     from hwnas.cost.build import build_metrics
+    from hwnas.cost.carried_head import known_network
     from hwnas.cost.metric import LATENCY, Metric
     from hwnas.spaces.encoding import encode
     from hwnas.spaces.listing import read_architectures
@@ -154,7 +157,9 @@ def _predictions(table: LatencyTable, sized: SizedSpace, file: Path) -> list[dic
     architectures = read_architectures(file, space)
     choices = encode(space, [architecture for _, architecture in architectures])
     costs = {metric: model.predict_many(choices) for metric, model in models.items()}
-    residual = fit_residual(table, sized).predict_many(choices) if sized.key in table.networks else None
+    residual = (
+        fit_residual(table, sized).predict_many(choices) if known_network(table, sized).key in table.networks else None
+    )
     interval = half_intervals(table, sized, choices)
     others = [metric for name in costs if (metric := Metric.parse(name)) != LATENCY]
     return [

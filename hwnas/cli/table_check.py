@@ -97,17 +97,24 @@ def _check_contents(table: LatencyTable, networks: list[SizedSpace], path: Path,
 
 
 def _coverage(table: LatencyTable, sized: SizedSpace, path: Path) -> Coverage:
+    from hwnas.cost.carried_head import carry_head
     from hwnas.cost.fusion import pieces
     from hwnas.tables.check import Coverage, missing_costs, missing_workloads
-    from hwnas.tables.network_key import profile_command
+    from hwnas.tables.lacking import nearest_differences
+    from hwnas.tables.network_key import fill_command
+    from hwnas.tables.unlike_sizes import in_words
 
     key, space, network = sized.key, sized.space, sized.network
-    if costs := table.edge_costs.get(key):
-        return Coverage(key, len(space.cells), missing_costs(costs, space), "fit it again with 'hwnas table fit'")
-    correction = table.correction.get(key)
+    known, carried = carry_head(table, sized)
+    note = carried.describe() if carried else ""
+    if costs := known.edge_costs.get(key):
+        return Coverage(key, len(space.cells), missing_costs(costs, space), "fit it again with 'hwnas table fit'", note)
+    correction = known.correction.get(key)
     needed = network.workloads() + (pieces(network) if correction and "share" in correction.rewrites else [])
-    command = profile_command(sized).replace("TABLE", str(path))
-    return Coverage(key, len(needed), missing_workloads(table, needed), command)
+    command = fill_command(table, sized).replace("TABLE", str(path))
+    missing = missing_workloads(known, needed)
+    unlike = in_words(nearest_differences([table], sized)) if missing else ""
+    return Coverage(key, len(needed), missing, command, note or (f"the table is for {unlike}" if unlike else ""))
 
 
 def _why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) -> str:
@@ -143,9 +150,10 @@ def _show_contents(table: LatencyTable, contents: Contents) -> None:
         print("the table names no network; give --space to check whether it is complete for one")
     for covered in contents.coverage:
         if not covered.missing:
-            print(f"complete for {covered.network}")
+            print(f"complete for {covered.network}" + f"; {covered.note}" * bool(covered.note))
             continue
-        print(f"{covered.network}: {len(covered.missing)} of {covered.needed} are missing:")
+        why = f"{covered.note}: " * bool(covered.note)
+        print(f"{covered.network}: {why}{len(covered.missing)} of {covered.needed} are missing:")
         print(textwrap.fill(", ".join(covered.missing), 118, initial_indent="  ", subsequent_indent="  "))
         print(f"  {covered.command}")
     if contents.disorders:

@@ -11,7 +11,7 @@ import typer
 from hwnas.api import sized_space
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, SpaceName, parse_input
-from hwnas.cli.output import show_json
+from hwnas.cli.output import show_json, show_notes
 from hwnas.errors import HwnasError
 from hwnas.text import quoted
 
@@ -82,6 +82,7 @@ def _fit(measurements: Path, sized: SizedSpace, origin: MeasurementOrigin, prior
     choices, latency_ms = read_measurements(measurements, sized.space)
     source = origin.source or f"hwnas table fit, {len(latency_ms)} measurements"
     known = pool_prior(_tables_of(prior), sized) if prior else generic_prior(sized.space)
+    show_notes(known.notes)
     with Progress() as progress:
         return fit_table(sized, choices, latency_ms, known, replace(origin, source=source), progress)
 
@@ -137,9 +138,11 @@ def table_design(
     from hwnas.calibration.experiment_design import choose_architectures
     from hwnas.calibration.prior import pool_prior
     from hwnas.spaces.encoding import decode
+    from hwnas.tables.network_key import size_options
 
     sized = sized_space(space, setting, channels, layers, parse_input(input_shape), classes)
     chosen, known = sized.space, pool_prior(_tables_of(shelf), sized)
+    show_notes(known.notes)
     picked = choose_architectures(chosen, known, number)
     architectures = [chosen.format(decode(chosen, row), True) for row in picked]
     if out:
@@ -151,7 +154,7 @@ def table_design(
     if out:
         print(
             f"\n{out}: time these networks and fill in latency_ms\n"
-            f"next: hwnas table fit --space {quoted(space)} --measurements {quoted(out)} "
+            f"next: hwnas table fit {size_options(sized)} --measurements {quoted(out)} "
             f"--prior {quoted(shelf)} --out TABLE"
         )
 

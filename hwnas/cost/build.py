@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from hwnas.cost.carried_head import carry_head
 from hwnas.cost.memory import memory_access_model
 from hwnas.cost.metric import LATENCY, MEMORY_ACCESS, METRICS, PEAK_MEMORY, Metric, register_metric
 from hwnas.cost.model import CostModel, build_cost_models
@@ -36,8 +37,10 @@ def unregister_measured(metric: Metric) -> None:
 def build_metrics(table: LatencyTable, sized: SizedSpace) -> dict[str, CostFunction]:
     """Build one model for every metric, by name: the measured ones, then counts and memory.
 
-    Raises HwnasError that lists the workloads of the space that the table lacks.
+    Where the table was made for another number of classes, the head is carried over (hwnas.cost.carried_head). Raises
+    HwnasError that lists the workloads of the space that the table lacks.
     """
+    table, _ = carry_head(table, sized)
     measured = {name: build(table, sized) for name, build in _builders.items()}
     return {
         **{name: model for name, model in measured.items() if model is not None},

@@ -48,9 +48,9 @@ from hwnas.spaces import (
     Workload,
 )
 from hwnas.spaces.encoding import encode, live_edges
-from hwnas.tables.network_key import profile_command, require_same_space
+from hwnas.tables.lacking import lacking_error
+from hwnas.tables.network_key import require_same_space
 from hwnas.tables.schema import Correction, EdgeCosts, Entry, LatencyTable
-from hwnas.text import first_few
 
 RELU = 0  # of the names that hwnas.cost.fusion.piece_names returns
 Array = NDArray[np.float64]
@@ -192,8 +192,8 @@ _cached: deque[tuple[SizedSpace, Content, dict[str, CostModel]]] = deque(maxlen=
 def build_cost_models(table: LatencyTable, sized: SizedSpace) -> dict[str, CostModel]:
     """Build one cost model for every metric: latency_ms, macs (counted by the space's convention), params.
 
-    The last few results are cached by what the table holds for the network. Raises HwnasError that lists the workloads
-    of the space that the table lacks.
+    The last few results are cached by what the table holds for the network. Raises HwnasError that names the sizes that
+    differ and lists the workloads of the space that the table lacks.
     """
     require_same_space(table, sized.space)
     correction = table.correction.get(sized.key) or Correction(offset_ms=0, scale=1, networks=0)
@@ -204,23 +204,19 @@ def build_cost_models(table: LatencyTable, sized: SizedSpace) -> dict[str, CostM
     if found := table.edge_costs.get(sized.key):
         models = _by_edges(sized.space, found)
     else:
-        models = _by_entries(table.entries, correction, sized)
+        models = _by_entries(table, correction, sized)
     _cached.append((sized, content, models))
     return dict(models)
 
 
-def _by_entries(listed: Sequence[Entry], correction: Correction, sized: SizedSpace) -> dict[str, CostModel]:
+def _by_entries(table: LatencyTable, correction: Correction, sized: SizedSpace) -> dict[str, CostModel]:
     """Build the models of measured workloads."""
-    entries = {entry.workload: entry for entry in listed}
+    entries = {entry.workload: entry for entry in table.entries}
     network = sized.network
     needed = network.workloads() + (pieces(network) if "share" in correction.rewrites else [])
     missing = [workload.key for workload in needed if workload not in entries]
     if missing:
-        raise HwnasError(
-            f"the table lacks {len(missing)} of {len(needed)} workloads of space {sized.space.name} "
-            f"({sized.setting.describe()}): {first_few(missing)}",
-            profile_command(sized),
-        )
+        raise lacking_error(table, sized, missing, len(needed))
     latency = _cost_model(sized, LATENCY, entries, "latency_ms", correction)
     return {LATENCY.name: latency, **count_models(sized, entries)}
 
@@ -284,7 +280,7 @@ def family_sums(
     for name in FAMILIES:
         factors: dict[str, float] = {other: float(other == name) for other in FAMILIES}
         only = Correction(offset_ms=0, scale=1, factors=factors, rewrites=list(rewrites), networks=0)
-        model = _by_entries(table.entries, only, sized)[LATENCY.name]
+        model = _by_entries(table, only, sized)[LATENCY.name]
         result["fixed"] = np.full(len(choices), model.base)
         result[name] = model.predict_many(choices) - model.base
     return result

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hwnas.cost.carried_head import known_network
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.connections.connect import connect
@@ -22,6 +23,7 @@ from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec, require_precision
 from hwnas.runtimes.int8 import FLOAT32
 from hwnas.runtimes.registry import RUNTIMES
+from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import NOT_KNOWN, LatencyTable
 
 PROCESSES, ROUNDS = 5, 12
@@ -75,12 +77,12 @@ def time_networks(
     networks: Mapping[str, Path | ChildNetwork],
     spec: DeviceSpec,
     table: LatencyTable,
-    key: str,
+    sized: SizedSpace,
     on_progress: OnProgress,
 ) -> dict[str, Measured]:
     """Time ONNX files (child networks, for a runtime that takes no ONNX) in interleaved rounds with the sentinel.
 
-    ``key`` names the networks' sizes in the table. Without a sentinel in the table, or on another machine or runtime
+    ``sized`` is the space at the networks' sizes. Without a sentinel in the table, or on another machine or runtime
     than the table's, latencies are as timed now. Raises HwnasError when the machine is too noisy to time anything.
     """
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
@@ -89,7 +91,7 @@ def time_networks(
     reference_ms = table.quality.sentinel_ms if _describes(table, spec, job_values[0]) else None
     readings = read(job_values, reference_ms)
     slowdown = readings.sentinel_ms / reference_ms if reference_ms else None
-    additivity = table.quality.additivity.get(key)
+    additivity = table.quality.additivity.get(known_network(table, sized).key)
     floor = (additivity.floor or 0.0) / 100 if additivity else 0.0
     measured = {}
     for network in networks:

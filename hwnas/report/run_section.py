@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hwnas.cost.carried_head import head_notes
 from hwnas.report.answer import answer
 from hwnas.report.figure import Figure
 from hwnas.report.labels import limits_text, target_labels
@@ -78,6 +79,7 @@ def _table(run: RunContent, device: str, number: int, prefix: str) -> TableSecti
     section = table_section(table, device, f"{prefix}{number}-{device}-" if len(run.tables) > 1 else prefix, run.space)
     if run.manifest.tables[device] != table.sha256:
         section.warnings.append("The run's manifest names a table with another sha256 than that of this one.")
+    section.warnings.extend(head_notes({device: table}, run.sized))
     return section
 
 

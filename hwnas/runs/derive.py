@@ -12,6 +12,7 @@ from hwnas.budgets.derive import derive_best, scores
 from hwnas.budgets.pareto import ParetoSet, Point, pareto
 from hwnas.budgets.text import names_devices
 from hwnas.calibration.intervals import LEVEL, half_intervals
+from hwnas.cost.carried_head import head_notes
 from hwnas.cost.metric import MACS, Metric
 from hwnas.errors import HwnasError
 from hwnas.plotting import require_picture
@@ -51,19 +52,24 @@ class DerivedArchitecture:
 
 @dataclass(frozen=True)
 class BestArchitectures:
-    """The most probable architectures of a target within ``budget``, which may differ from that of the search."""
+    """The most probable architectures of a target within ``budget``, which may differ from that of the search.
+
+    ``notes`` are lines on the tables' heads that were carried over (hwnas.cost.carried_head).
+    """
 
     searched: Budget
     budget: Budget
     macs_convention: str
     architectures: Sequence[DerivedArchitecture]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class ParetoArchitectures:
     """The Pareto set of log probability against a metric for one target, within ``budget``, cheapest first.
 
-    ``whole`` is false when there may be more points between those that were found.
+    ``whole`` is false when there may be more points between those that were found. ``notes`` are those of
+    BestArchitectures.
     """
 
     searched: Budget
@@ -72,6 +78,7 @@ class ParetoArchitectures:
     macs_convention: str
     whole: bool
     architectures: Sequence[DerivedArchitecture]
+    notes: Sequence[str] = ()
 
 
 def derive_architectures(folder: Path, budgets: Sequence[str], number: int) -> list[BestArchitectures]:
@@ -83,16 +90,15 @@ def derive_architectures(folder: Path, budgets: Sequence[str], number: int) -> l
         raise HwnasError(f"the number of architectures must be at least 1, not {number}", "give a larger --top")
     learned = read_probabilities(folder, any(map(names_devices, budgets)))
     previews, convention = preview(learned.costs), learned.sized.space.macs_convention
-    parsed = [parse_budget(text, previews) for text in budgets]
+    parsed, notes = [parse_budget(text, previews) for text in budgets], head_notes(learned.tables, learned.sized)
     result = []
     for target in learned.targets:
         for budget in parsed or [target.budget]:
             limits = limits_of(previews, budget)
             require_possible(budget.text, limits, learned.inputs_per_node)
             found = derive_best(learned.sized.space, target.log_probability, limits, learned.inputs_per_node, number)
-            result.append(
-                BestArchitectures(target.budget, budget, convention, describe_architectures(learned, target, found))
-            )
+            rows = describe_architectures(learned, target, found)
+            result.append(BestArchitectures(target.budget, budget, convention, rows, notes))
     return result
 
 
@@ -143,6 +149,7 @@ def derive_pareto(
             learned.sized.space.macs_convention,
             found.whole,
             describe_architectures(learned, target, [point.architecture for point in found.points]),
+            head_notes(learned.tables, learned.sized),
         )
         for target, found in zip(learned.targets, sets, strict=True)
     ]

@@ -80,7 +80,7 @@ def _time(
     networks: list[SavedNetwork], device: str, table: LatencyTable, spec: DeviceSpec, progress: Progress
 ) -> dict[str, Measured]:
     files = {_name(n, p): n.onnx_file(p) for n in networks if device in n.tables for p in PRECISIONS}
-    return time_networks(files, spec, table, networks[0].sized.key, progress)
+    return time_networks(files, spec, table, networks[0].sized, progress)
 
 
 def _compare(measured: Mapping[str, Measured], spec: DeviceSpec) -> QuantizedTiming:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from hwnas.cost.carried_head import head_notes
 from hwnas.data import load_data
 from hwnas.export.timing import require_its_device
 from hwnas.files import write_json
@@ -51,7 +52,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     manifest = describe_run(request, networks, processes)
     if processes.is_rank_zero:
         write_manifest(request, networks.target_sized.space, manifest, folder)
-    described[:0] = networks.describe()
+    described[:0] = [*networks.describe(), *head_notes(request.tables, networks.target_sized)]
     computed = manifest.computed
     described.append(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
     for line in described:

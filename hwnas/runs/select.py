@@ -24,7 +24,7 @@ from hwnas.runs.two_networks import TwoNetworks, images_for
 from hwnas.runtimes.int8 import INT8
 from hwnas.search.search import Search
 from hwnas.search.target import TargetState
-from hwnas.spaces import Architecture
+from hwnas.spaces import Architecture, SizedSpace
 from hwnas.spaces.encoding import ENUMERABLE, encode
 from hwnas.tables.schema import LatencyTable
 from hwnas.validation import validate
@@ -116,9 +116,7 @@ class _Candidates:
         text = sized.space.format(candidate.architecture, all_edges=True)
         data = images_for(sized, self.networks.target_data)
         return {
-            metric: _time_child(
-                child, text, self.table_of[metric], sized.key, self.folder, data, self.progress
-            ).latency_ms
+            metric: _time_child(child, text, self.table_of[metric], sized, self.folder, data, self.progress).latency_ms
             for metric in self.budget_ms
         }
 
@@ -154,19 +152,19 @@ def _time_child(
     child: ChildNetwork,
     architecture: str,
     table: LatencyTable,
-    key: str,
+    sized: SizedSpace,
     folder: Path,
     data: ImageData,
     progress: Progress,
 ) -> Measured:
     spec = spec_of(table)
     if not spec.runtime.takes_onnx:
-        return time_networks({"child": child}, spec, table, key, progress)["child"]
+        return time_networks({"child": child}, spec, table, sized, progress)["child"]
     file = folder / ".candidate.onnx"
     export_network(child, file, {"architecture": architecture})
     try:
         if spec.precision == INT8:
             quantize_network(file, file, data)
-        return time_networks({"child": file}, spec, table, key, progress)["child"]
+        return time_networks({"child": file}, spec, table, sized, progress)["child"]
     finally:
         file.unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hwnas.cost.carried_head import carry_head
 from hwnas.cost.model import build_cost_models
 from hwnas.data import ImageData
 from hwnas.data.random_images import random_images
@@ -99,10 +100,10 @@ def _with_images(sized: SizedSpace, data: ImageData, fixed: Iterable[str]) -> Si
 
 
 def _hold(tables: Iterable[LatencyTable], sized: SizedSpace) -> bool:
-    """Return whether all tables predict a network."""
+    """Return whether all tables predict a network, with its head carried over where that is all they lack."""
     try:
         for table in tables:
-            build_cost_models(table, sized)
+            build_cost_models(carry_head(table, sized)[0], sized)
     except HwnasError:
         return False
     return True
@@ -112,7 +113,7 @@ def _missing(tables: Iterable[LatencyTable], sized: SizedSpace) -> HwnasError:
     """Return the error of a network that a table does not hold."""
     for table in tables:
         try:
-            build_cost_models(table, sized)
+            build_cost_models(carry_head(table, sized)[0], sized)
         except HwnasError as error:
             made_for = [n for n in networks_of(table, sized.space) if n.space == sized.space]
             sizes = {(n.setting.channels, n.setting.depth) for n in made_for}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwnas.cost.carried_head import head_notes
 from hwnas.cost.metric import Metric
 from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured, require_its_device, spec_of, time_networks
@@ -57,6 +58,8 @@ def verify_networks(
 
     Returns one result for each network.
     """
+    for note in head_notes(read_tables(networks), networks[0].sized):
+        progress.log(note)
     rows: list[DeviceTiming] = []
     for device, table in read_tables(networks).items():
         on_device = [network for network in networks if device in network.tables]
@@ -130,7 +133,7 @@ def time_saved(
         if isinstance(file, Path) and not file.exists():
             make_int8 = f"make it with `hwnas export {quoted(file.parent)} --quantize int8`"
             raise HwnasError(f"{file} does not exist", make_int8 if spec.precision == INT8 else "run the search again")
-    measured = time_networks(files, spec, networks[0].tables[device], networks[0].sized.key, progress)
+    measured = time_networks(files, spec, networks[0].tables[device], networks[0].sized, progress)
     return {network.folder: measured[network.folder.name] for network in networks}
 
 

@@ -151,6 +151,11 @@ class Network:
         """Return the occurrences of a cell kind in order."""
         return [part for part in self.parts if isinstance(part, CellInstance) and part.kind == kind]
 
+    @property
+    def head(self) -> Workload:
+        """The workload of the last part: the only one that depends on the number of classes."""
+        return list(self.fixed_workloads())[-1]
+
     def fixed_workloads(self) -> Iterator[Workload]:
         """Yield every workload that runs in all architectures, as often as it runs."""
         for part in self.parts:

@@ -38,12 +38,17 @@ class Disorder:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Workloads of a network that a table has. ``command`` measures the ``missing`` ones."""
+    """Workloads of a network that a table has. ``command`` measures the ``missing`` ones.
+
+    ``note`` is empty, or states that the head was carried over from another number of classes, or which sizes differ
+    where workloads are missing.
+    """
 
     network: str
     needed: int
     missing: list[str]
     command: str
+    note: str = ""
 
 
 def disorders(entries: Iterable[Entry]) -> list[Disorder]:

@@ -10,6 +10,7 @@ from hwnas.errors import HwnasError
 from hwnas.spaces import SPACES, SearchSpace, Setting, SizedSpace, get_space
 from hwnas.spaces.space import IMAGE_SIZES
 from hwnas.tables.schema import LatencyTable
+from hwnas.tables.unlike_sizes import differences, in_words
 from hwnas.text import quoted
 
 # The names that SizedSpace.key writes.
@@ -82,9 +83,11 @@ def choose_network(
         if len(usual) == 1:
             return usual[0]
         if len(fitting) > 1:
-            names = ", ".join(network.key for network in fitting)
+            names = ", ".join(network.key for network in made_for)
+            unlike = {option for other in fitting[1:] for option in differences(fitting[0], other)}
+            options = ["--space"] if "--space" in unlike else sorted(unlike)
             raise HwnasError(
-                f"the table was made for several networks ({names})", "say which with --space and --setting"
+                f"the table was made for several networks ({names})", f"say which with {' and '.join(options)}"
             )
     if not asked and not made_for and (strange := sorted({found[1] for found in _keys(table) if found[2]})):
         raise HwnasError(
@@ -105,11 +108,16 @@ def common_network(
 ) -> SizedSpace:
     """Return the network of several devices' tables, as ``choose_network`` does.
 
-    Raises HwnasError when the tables were made for different networks.
+    Raises HwnasError, which names the sizes that differ, when the tables were made for different networks.
     """
-    first, *others = (choose_network(table, space, setting, **changes) for table in tables.values())
-    if any(network != first for network in others):
-        raise HwnasError("the tables were made for different networks", "say which with --space and --setting")
+    chosen = {name: choose_network(table, space, setting, **changes) for name, table in tables.items()}
+    (name, first), *others = chosen.items()
+    for other_name, other in others:
+        if unlike := differences(first, other):
+            raise HwnasError(
+                f"the tables were made for different networks: {name} is for {in_words(unlike)} as {other_name} is",
+                f"say which with {' and '.join(unlike)}",
+            )
     return first
 
 
@@ -122,12 +130,29 @@ def named_setting(sized: SizedSpace) -> str:
 
 def profile_command(sized: SizedSpace) -> str:
     """Return advice with the command that measures the missing workloads of a network."""
+    return f"measure them with `hwnas profile {size_options(sized)} --out TABLE`"
+
+
+def fit_command(sized: SizedSpace) -> str:
+    """Return advice with the command that fits a table to whole networks of these sizes."""
+    return (
+        f"fit a table to such networks with `hwnas table fit {size_options(sized)} --measurements FILE.csv --out TABLE`"
+    )
+
+
+def fill_command(table: LatencyTable, sized: SizedSpace) -> str:
+    """Return advice with the command that makes a table of the given table's kind for a network."""
+    return fit_command(sized) if table.edge_costs and not table.entries else profile_command(sized)
+
+
+def size_options(sized: SizedSpace) -> str:
+    """Return the options that name a space and its sizes on the command line."""
     space, setting, name = sized.space, sized.setting, named_setting(sized)
     base = space.settings[name]
-    options = f" --setting {quoted(name)}" if name != space.search_setting else ""
+    options = f"--space {quoted(space.spec)}" + f" --setting {quoted(name)}" * (name != space.search_setting)
     for option, field in (("--channels", "channels"), ("--layers", "depth"), ("--classes", "classes")):
         if getattr(setting, field) != getattr(base, field):
             options += f" {option} {getattr(setting, field)}"
     if (setting.image_channels, setting.height, setting.width) != (base.image_channels, base.height, base.width):
         options += f" --input {setting.image_channels}x{setting.height}x{setting.width}"
-    return f"measure them with `hwnas profile --space {quoted(space.spec)}{options} --out TABLE`"
+    return options

@@ -12,9 +12,11 @@ import onnx
 import pytest
 from safetensors.torch import load_file
 
+from hwnas.cost.build import build_metrics
 from hwnas.cost.model import build_cost_models
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
+from hwnas.tables.schema import Correction
 from support.command import Run, assert_one_clear_line, hwnas_process, profile, timed
 from support.noise import assert_timing
 from support.searches import RUN, SMALL_SEARCH, fingerprint
@@ -127,6 +129,33 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     apart = (*base, "--table", tmp_path / "darts.json", "--space", "nasbench201", "--out", tmp_path / "other")
     assert_one_clear_line(run(*apart), "lacks")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.end_to_end
+def test_a_table_of_another_number_of_classes_serves_a_search_with_a_note(run: Run, tmp_path: Path) -> None:
+    """Tables of seven and of five classes, images of ten."""
+    ten = SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"])
+    tables = {}
+    for name, classes in (("phone", 7), ("server", 5)):
+        known = ten.resized(classes=classes)
+        correction = {known.key: Correction(offset_ms=0.1, scale=1.5, networks=2)}
+        tables[name] = make_table(known, classes).model_copy(update={"correction": correction})
+        write_table(tmp_path / f"{name}.json", tables[name])
+    out, both = tmp_path / "run", [part for name in tables for part in ("--table", tmp_path / f"{name}.json")]
+    once = ("--epochs", 1, "--child-epochs", 0, "--budget", "90%")
+    searched = run("search", *both, *SMALL_SEARCH, *once, "--classes", 10, "--out", out)
+    assert searched.exit_code == 0, searched.output
+    for name, classes in (("phone", 7), ("server", 5)):
+        note = f"{name}: made for {classes} classes, not 10: the head is carried over by its size"
+        assert searched.stderr.count(note) == 1
+        assert run("derive", out / f"{name}_90pct").stderr.count(note.removeprefix(f"{name}: ")) == 1
+        assert (out / "tables" / f"{name}.json").read_text() == (tmp_path / f"{name}.json").read_text()
+    rows = json.loads((out / "summary.json").read_text())["targets"]
+    for row in rows:
+        model = build_metrics(tables[row["device"]], ten)["latency_ms"]
+        assert row["predicted_ms"] == pytest.approx(model.predict(ten.space.parse(row["architecture"])))
+    assert run("report", out, "--out", tmp_path / "page.html").exit_code == 0
+    assert "made for 7 classes, not 10" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.end_to_end

@@ -75,7 +75,8 @@ def test_broken_tables_are_refused_in_one_line(run: Run, table_file: Path, break
 def test_a_table_that_lacks_workloads_lists_them_and_the_command(run: Run, table_file: Path, tmp_path: Path) -> None:
     (tmp_path / "cells.txt").write_text(ALL_CONV)
     predict = ("table", "predict", table_file, "--architectures", tmp_path / "cells.txt")
-    assert_one_clear_line(run(*predict), "lacks 16 of 16", "avg_pool_3x3-16-16-32x32-s1", "hwnas profile")
+    sizes = "the table is for 4 channels, not 16, and for 3x16x16 input, not 3x32x32: it lacks 16 of 16"
+    assert_one_clear_line(run(*predict), sizes, "avg_pool_3x3-16-16-32x32-s1", "hwnas profile")
     assert_one_clear_line(run(*predict, "--space", "darts"), "space darts", "hwnas profile --space darts")
 
 
