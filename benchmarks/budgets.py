@@ -162,7 +162,7 @@ def judge(device: str, accuracy: np.ndarray, read_ms: np.ndarray, generator: np.
     known = np.flatnonzero(np.isfinite(read_ms) & (read_ms > 0))
     chosen = generator.choice(known, min(FITTED, len(known)), replace=False)
     asked = (SIZED, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), MeasurementOrigin(device))
-    table = fit_table(*asked, lambda *_: None)
+    table = fit_table(*asked, lambda *_: None).table
     model = build_cost_models(table, SIZED)["latency_ms"]
     predicted_ms = model.predict_many(CHOICES)
     error_ms = error_scales(table, SIZED, CHOICES)

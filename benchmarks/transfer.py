@@ -61,7 +61,7 @@ def main() -> None:
             """Write and read back a table, as a user would."""
             path = Path(folder) / "table.json"
             kept = (SIZED, choices[chosen], latency_ms[name][chosen], prior, MeasurementOrigin(name))
-            write_table(path, fit_table(*kept, lambda *_: None))  # type: ignore[arg-type]
+            write_table(path, fit_table(*kept, lambda *_: None).table)  # type: ignore[arg-type]
             return read_table(path)
 
         everything, devices, results = np.arange(len(choices)), {}, []

@@ -35,7 +35,7 @@ def get_space(name: str) -> SearchSpace:
 def read_table(path: Path | str) -> LatencyTable:
     """Read and check a latency table: a file, or ``shipped:NAME`` for one that comes with hwnas.
 
-    Its ``noise_warning`` is not empty when the measurements are unreliable.
+    Its ``warnings`` state why its latencies are unreliable, if they are.
 
     Raises HwnasError, naming the file and the field, when the table is missing, invalid, incomplete or was changed
     after it was written.

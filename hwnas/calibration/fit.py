@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from hwnas import __version__
 from hwnas.calibration.accuracy import held_out_accuracy
 from hwnas.calibration.design_matrix import design_matrix, grids, is_live
 from hwnas.calibration.regression import DEGREES_OF_FREEDOM, Posterior, Prior, fit_posterior
+from hwnas.calibration.suspects import BROKEN, find_suspects
 from hwnas.cost.metric import MACS, PARAMS
 from hwnas.cost.model import Array, CostModel, count_models
 from hwnas.files import sha256_of
@@ -20,7 +22,6 @@ from hwnas.progress import OnProgress
 from hwnas.spaces import SearchSpace, SizedSpace, Workload
 from hwnas.tables.schema import (
     NOT_KNOWN,
-    Additivity,
     CellCosts,
     Device,
     EdgeCosts,
@@ -34,7 +35,6 @@ from hwnas.tables.schema import (
 
 FOLDS = 5  # of the cross-validation for the report …
 MOST_FOLDS = 20  # … which leaves out one network at a time where there are no more than this
-BROKEN = 0.05  # of the median: a lower reading is no latency
 NORMAL_95 = 1.96
 KINDS = get_args(Device.model_fields["kind"].annotation)
 
@@ -54,6 +54,23 @@ class MeasurementOrigin:
     licence: str = ""
 
 
+@dataclass(frozen=True)
+class FittedTable:
+    """A table and, for each of the N measurements it was fitted to, what the other ones predict: ``predicted_ms`` [N].
+
+    Where the readings fall into two groups, the larger group predicts all of them.
+    """
+
+    table: LatencyTable
+    predicted_ms: Array
+
+    def worst(self, latency_ms: Array, number: int) -> list[int]:
+        """Return the indices of the measurements [N] in ms that differ from ``predicted_ms`` by the largest factors."""
+        predicted = np.maximum(self.predicted_ms, 1e-12)  # a fit to contradictory readings can predict less than 0
+        factors = np.maximum(latency_ms / predicted, predicted / latency_ms)
+        return [int(index) for index in np.argsort(-factors, kind="stable")[:number]]
+
+
 def fit_table(
     sized: SizedSpace,
     choices: NDArray[np.intp],
@@ -61,17 +78,22 @@ def fit_table(
     prior: Prior,
     origin: MeasurementOrigin,
     on_progress: OnProgress,
-) -> LatencyTable:
+) -> FittedTable:
     """Fit the edge costs of a device to the latencies [N] of the architectures ``choices`` [N, edges of all cells].
 
-    ``quality.additivity`` reports the error on networks left out of the fit (cross-validation).
+    ``quality.additivity`` reports the error on networks left out of the fit (cross-validation), and
+    ``quality.suspect_readings`` the readings that contradict the others; ``LatencyTable.warnings`` states both.
     """
     space, key = sized.space, sized.key
     design = design_matrix(space, choices)
     posterior = fit_posterior(design, latency_ms, prior, is_live(space))
-    report = _left_out(space, design, latency_ms, prior, on_progress)
+    counts = count_models(sized, {workload: _counted(workload) for workload in sized.network.workloads()})
+    suspects = find_suspects(space, design, counts[MACS.name].predict_many(choices), latency_ms, prior)
+    left_out_ms = _left_out(space, design, latency_ms, prior, on_progress)
+    whole = latency_ms > BROKEN * np.median(latency_ms)  # decided by the readings alone: a bad prediction must count
+    report = held_out_accuracy(left_out_ms[whole], latency_ms[whole], floor=None)
     described = [origin.device, origin.kind, origin.runtime, origin.runtime_version, origin.precision]
-    return LatencyTable(
+    table = LatencyTable(
         version=2,
         device=Device(
             name=origin.device,
@@ -98,19 +120,18 @@ def fit_table(
             date=today(),
             tool_version=__version__,
         ),
-        quality=Quality(additivity={key: report}),
+        quality=Quality(additivity={key: report}, suspect_readings={key: suspects.reasons} if suspects.reasons else {}),
         provenance="transferred" if prior.pool else "fitted",
         source=origin.source,
         licence=origin.licence,
         entries=[],
-        edge_costs={key: _edge_costs(sized, posterior, prior, len(latency_ms))},
+        edge_costs={key: _edge_costs(space, counts, posterior, prior, len(latency_ms))},
     )
+    return FittedTable(table, left_out_ms if suspects.predicted_ms is None else suspects.predicted_ms)
 
 
-def _left_out(
-    space: SearchSpace, design: Array, latency_ms: Array, prior: Prior, on_progress: OnProgress
-) -> Additivity:
-    """Return the prediction error on networks left out of the fit. Broken readings do not count."""
+def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior, on_progress: OnProgress) -> Array:
+    """Return the predictions [N] of networks by fits from which they were left out."""
     number = len(latency_ms)
     # An architecture that was timed twice is left out as one.
     _, same = np.unique(design, axis=0, return_inverse=True)
@@ -123,15 +144,14 @@ def _left_out(
         kept = fit_posterior(design[~out], latency_ms[~out], prior, is_live(space)) if not out.all() else None
         predicted[out] = design[out] @ (kept.mean if kept else prior.mean)
         on_progress("predicting networks left out", fold + 1, int(folds.max()) + 1)
-    whole = latency_ms > BROKEN * np.median(latency_ms)  # decided by the readings alone: a bad prediction must count
-    return held_out_accuracy(predicted[whole], latency_ms[whole], floor=None)
+    return predicted
 
 
-def _edge_costs(sized: SizedSpace, posterior: Posterior, prior: Prior, measurements: int) -> EdgeCosts:
-    space = sized.space
+def _edge_costs(
+    space: SearchSpace, counts: Mapping[str, CostModel], posterior: Posterior, prior: Prior, measurements: int
+) -> EdgeCosts:
     base_ms, cells = grids(space, posterior.mean)
     together = _errors(space, posterior.covariance)
-    counts = count_models(sized, {workload: _counted(workload) for workload in sized.network.workloads()})
     (base_macs, macs), (base_params, params) = (_whole(counts[metric]) for metric in (MACS.name, PARAMS.name))
     return EdgeCosts(
         operations=list(space.operations),

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 
 def open_table(path: Path) -> LatencyTable:
-    """Read a latency table; warn on standard error when it was made on a noisy machine."""
+    """Read a latency table; warn on standard error when its latencies are unreliable."""
     from hwnas.tables.io import read_table
 
     table = read_table(path)
-    if warning := table.noise_warning:
-        print(f"hwnas: {path}: {warning}", file=sys.stderr)
+    warn_of_table(path, table)
     return table
+
+
+def warn_of_table(path: Path, table: LatencyTable) -> None:
+    """Print the warnings of a table on standard error."""
+    from hwnas.text import printable
+
+    for warning in table.warnings:
+        print(f"hwnas: {path}: {printable(warning)}", file=sys.stderr)
 
 
 def open_tables(paths: list[Path]) -> dict[str, LatencyTable]:

@@ -110,12 +110,12 @@ def _profile(plan: ProfilePlan, out: Path, space: str, as_json: bool) -> None:
 
 
 def _show_quality(table: LatencyTable, network: str) -> None:
-    """Print the accuracy on whole networks, the noise warning, and the unstable entries."""
+    """Print the accuracy on whole networks, the table's warnings, and the unstable entries."""
     if report := table.quality.additivity.get(network):
         print(report.describe())
     if residual := table.quality.residual.get(network):
         print(f"with the residual predictor: {residual.describe()}")
-    if warning := table.noise_warning:
+    for warning in table.warnings:
         print(warning)
     if unstable := table.quality.unstable:
         shown = ", ".join(unstable[:5]) + (f" and {len(unstable) - 5} more" if len(unstable) > 5 else "")

@@ -194,6 +194,7 @@ def _show_as_json(
             "describes": None if timed is None else not timed.problems,
             "not_timed": not_timed or None,
             "provenance": table.provenance,
+            "warnings": table.warnings,
             "contents": asdict(contents),
             **(asdict(timed) if timed else {"slowdown": None, "entries": [], "problems": []}),
         }

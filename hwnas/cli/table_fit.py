@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas.api import sized_space
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, SpaceName, parse_input
-from hwnas.cli.output import show_json, show_notes
+from hwnas.cli.output import show_json, show_notes, show_table, warn_of_table
 from hwnas.errors import HwnasError
 from hwnas.text import quoted
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hwnas.spaces import SizedSpace
     from hwnas.tables.schema import LatencyTable
 
+WORST = 5  # readings that are listed when a fit is poor
 PriorTables = Annotated[str, typer.Option("--shelf", help="Tables of other devices: a folder, a URL, or shipped.")]
 
 
@@ -46,11 +47,16 @@ def table_fit(
     batch: Annotated[int, typer.Option(min=0, help="0 means unknown.")] = 0,
     source: Annotated[str, typer.Option(help="Who measured; written into the table.")] = "",
     licence: Annotated[str, typer.Option(help="The table's licence, for sharing it.")] = "",
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Write the table even if the readings or its predictions are poor.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a latency table to the latencies of whole networks, for a device on which nothing else can be timed.
 
-    The table holds the cost of each operation on each edge, with error bars, and the error on left-out networks.
+    The table holds the cost of each operation on each edge, with error bars, and the error on left-out networks. Where
+    readings contradict each other or left-out networks are predicted badly, no table is written and the exit code is 1;
+    --accept writes it, and commands that read it print the reasons.
     """
     from hwnas.calibration.fit import MeasurementOrigin
     from hwnas.tables.schema import NOT_KNOWN
@@ -67,15 +73,30 @@ def table_fit(
         licence=licence,
     )
     sized = sized_space(space, setting, channels, layers, parse_input(input_shape), classes)
-    table = _fit(measurements, sized, origin, prior)
-    _show_fit(table, space, out, as_json)
+    table, worst = _fit(measurements, sized, origin, prior)
+    written = out if accept or not table.warnings else None
+    if written:
+        from hwnas.tables.io import write_table
+
+        write_table(written, table)
+    if as_json:
+        _show_fit_as_json(table, worst, written)
+    else:
+        _show_fit(table, worst, written)
+        print(f"next: {_next(written, space, measurements)}")
+    if not written:
+        raise typer.Exit(1)
 
 
-def _fit(measurements: Path, sized: SizedSpace, origin: MeasurementOrigin, prior: str | None) -> LatencyTable:
+def _fit(
+    measurements: Path, sized: SizedSpace, origin: MeasurementOrigin, prior: str | None
+) -> tuple[LatencyTable, list[dict[str, Any]]]:
+    """Return the table, and the readings that it was fitted to and that the others predict worst."""
     from hwnas.calibration.fit import KINDS, fit_table
     from hwnas.calibration.measurements import read_measurements
     from hwnas.calibration.prior import generic_prior, pool_prior
     from hwnas.progress import Progress
+    from hwnas.spaces.encoding import decode
 
     if origin.kind not in KINDS:
         raise HwnasError(f"unknown kind of device {origin.kind!r}", f"use one of {', '.join(KINDS)}")
@@ -84,30 +105,48 @@ def _fit(measurements: Path, sized: SizedSpace, origin: MeasurementOrigin, prior
     known = pool_prior(_tables_of(prior), sized) if prior else generic_prior(sized.space)
     show_notes(known.notes)
     with Progress() as progress:
-        return fit_table(sized, choices, latency_ms, known, replace(origin, source=source), progress)
+        fitted = fit_table(sized, choices, latency_ms, known, replace(origin, source=source), progress)
+    worst = [
+        {
+            "architecture": sized.space.format(decode(sized.space, choices[number]), True),
+            "latency_ms": float(latency_ms[number]),
+            "predicted_ms": float(fitted.predicted_ms[number]),
+        }
+        for number in fitted.worst(latency_ms, WORST)
+    ]
+    return fitted.table, worst
 
 
-def _show_fit(table: LatencyTable, space: str, out: Path, as_json: bool) -> None:
-    from hwnas.tables.io import write_table
+def _next(written: Path | None, space: str, measurements: Path) -> str:
+    if written:
+        return f"hwnas search --space {quoted(space)} --table {quoted(written)} --budget moderate --out runs/first"
+    return f"correct {measurements} or add readings, and fit again; --accept writes the table as it is"
 
-    write_table(out, table)
+
+def _show_fit_as_json(table: LatencyTable, worst: list[dict[str, Any]], written: Path | None) -> None:
     ((key, report),) = table.quality.additivity.items()
     costs = table.edge_costs[key]
-    if as_json:
-        show_json(
-            {
-                "table": str(out),
-                "network": key,
-                "measurements": costs.measurements,
-                "pool": costs.pool,
-                "scatter_share": costs.scatter_share,
-                "left_out": report.model_dump(mode="json"),
-                "sha256": table.sha256,
-            }
-        )
-        return
+    show_json(
+        {
+            "table": str(written) if written else None,
+            "network": key,
+            "measurements": costs.measurements,
+            "pool": costs.pool,
+            "scatter_share": costs.scatter_share,
+            "left_out": report.model_dump(mode="json"),
+            "warnings": table.warnings,
+            "worst": worst,
+            "sha256": table.sha256 if written else None,
+        }
+    )
+
+
+def _show_fit(table: LatencyTable, worst: list[dict[str, Any]], written: Path | None) -> None:
+    ((key, report),) = table.quality.additivity.items()
+    costs = table.edge_costs[key]
     pool = f" and {len(costs.pool)} other devices" if costs.pool else ""
-    print(f"{out}: edge costs of {key} on {table.describe()}, from {costs.measurements} measurements{pool}")
+    measured = f"{costs.measurements} measurements{pool}"
+    print(f"{written or 'not written'}: edge costs of {key} on {table.describe()}, from {measured}")
     excluded = costs.measurements - report.networks
     print(
         f"{report.networks} networks, each left out once: mean error {report.mape:.1f} %, "
@@ -116,7 +155,12 @@ def _show_fit(table: LatencyTable, space: str, out: Path, as_json: bool) -> None
         + (f"; {excluded} measurements below 5 % of the median are excluded as broken" if excluded else "")
     )
     print(f"a single latency scatters by {100 * costs.scatter_share:.1f} % around the sum of edges")
-    print(f"next: hwnas search --space {quoted(space)} --table {quoted(out)} --budget moderate --out runs/first")
+    if not table.warnings:
+        return
+    print("\n".join(table.warnings))
+    columns = ["architecture", "measured ms", "predicted ms"]
+    rows = [[row["architecture"], f"{row['latency_ms']:.4g}", f"{row['predicted_ms']:.4g}"] for row in worst]
+    show_table("\nThe worst readings, and what the others predict:", columns, rows)
 
 
 @command(table_app, "design", "hwnas table design --space nasbench201 --shelf shipped -n 10 --out phone.csv")
@@ -177,4 +221,7 @@ def _tables_of(address: str) -> dict[str, LatencyTable]:
     from hwnas.sharing.listing import read_tables
     from hwnas.sharing.signing import trusted_keys
 
-    return read_tables(str(shipped("latency_tables")) if address == "shipped" else address, trusted_keys([]))
+    tables = read_tables(str(shipped("latency_tables")) if address == "shipped" else address, trusted_keys([]))
+    for name, table in tables.items():
+        warn_of_table(Path(name), table)
+    return tables

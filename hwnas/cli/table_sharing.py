@@ -10,7 +10,7 @@ import typer
 
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson
-from hwnas.cli.output import show_json, show_table
+from hwnas.cli.output import open_table, show_json, show_table, warn_of_table
 from hwnas.errors import HwnasError
 from hwnas.text import quoted
 
@@ -39,6 +39,7 @@ def table_push(
     done = push(table, shelf, name, replace, read_key(key) if key else None)
     for warning in done.warnings:
         print(f"hwnas: warning: {warning}", file=sys.stderr)
+    open_table(table)  # for its warnings
     record = done.record
     if as_json:
         show_json({"shelf": done.registry, "state": done.state, "record": record.model_dump(mode="json")})
@@ -68,8 +69,7 @@ def table_pull(
     done = pull(name, shelf, trusted_keys(trust or []), out, force)
     for remark in filter(None, (done.remark, done.index_remark)):
         print(f"hwnas: {remark}", file=sys.stderr)
-    if warning := done.table.noise_warning:
-        print(f"hwnas: {done.file}: {printable(warning)}", file=sys.stderr)
+    warn_of_table(done.file, done.table)
     if as_json:
         record = done.record.model_dump(mode="json")
         trusted = {"trusted": not done.remark, "index_trusted": not (done.remark or done.index_remark)}

@@ -57,9 +57,7 @@ def table_section(table: LatencyTable, name: str, prefix: str, own: SearchSpace 
     if not any(proof.figure for proof in proofs) and not table.networks:
         notes.append("The table holds no whole networks to compare its sums with.")
     maps = [_map(panel, number, panels, prefix) for number, panel in enumerate(panels, start=1)]
-    return TableSection(
-        name, facts_of(table), [table.noise_warning] if table.noise_warning else [], maps, proofs, notes
-    )
+    return TableSection(name, facts_of(table), table.warnings, maps, proofs, notes)
 
 
 def table_figures(section: TableSection) -> Iterator[Figure]:

@@ -38,7 +38,7 @@ def run_demo(folder: Path, progress: Progress) -> list[SummaryRow]:
     progress.log(
         f"{table.describe()}: {len(table.entries)} workloads, mean error {report.mape:.1f} % on whole networks"
     )
-    if warning := table.noise_warning:
+    for warning in table.warnings:
         progress.log(warning)
     request = SearchRequest(sized, {"profile": table}, "digits", BUDGETS, read_recipe("snas-short", {}), verify=True)
     return run_search(request, folder, progress)

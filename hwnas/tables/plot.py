@@ -149,8 +149,8 @@ def _label_height(panel: Panel, width: float) -> float:
 
 def _title(table: LatencyTable, width: float) -> str:
     lines = textwrap.wrap(_label(table.describe(), 1_000), int(width * 13)) or [""]
-    if table.quality.noise:
-        lines.append("made on a noisy machine")
+    if table.warnings:
+        lines.append("unreliable: hwnas table show says why")
     return "\n".join(lines)
 
 

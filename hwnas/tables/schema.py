@@ -27,6 +27,10 @@ Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Name = Annotated[str, Field(max_length=200)]
 Grid = Annotated[list[list[FiniteFloat]], Field(max_length=1_000)]
+# Reports of useless predictions. Ten honest readings of the thirteen published devices, fitted without other devices,
+# have errors of up to 34 %; twenty have a Kendall tau of at least 0.3.
+POOR_MAPE = 50.0  # percent
+POOR_TAU, POOR_TAU_MAPE, POOR_TAU_NETWORKS = 0.2, 10.0, 20
 Counts = Annotated[list[list[Annotated[int, Field(ge=0)]]], Field(max_length=1_000)]
 
 
@@ -103,6 +107,19 @@ class Additivity(TableModel):
     bias: FiniteFloat
     floor: FiniteFloat | None
 
+    @property
+    def problem(self) -> str:
+        """Why the predictions are useless: a mean error above 50 %, or above 10 % with hardly a rank correlation.
+
+        Empty otherwise. Networks that all take about as long have no ranking to predict.
+        """
+        if self.mape > POOR_MAPE:
+            return f"held-out networks are predicted with a mean error of {self.mape:.0f} %"
+        tau = self.kendall_tau
+        if tau is None or tau >= POOR_TAU or self.mape <= POOR_TAU_MAPE or self.networks < POOR_TAU_NETWORKS:
+            return ""
+        return f"held-out networks are ranked hardly better than by chance (Kendall tau {tau:.2f})"
+
     def describe(self) -> str:
         floor = "not known" if self.floor is None else f"{self.floor:.1f} %"
         tau = "undefined" if self.kendall_tau is None else f"{self.kendall_tau:.3f}"
@@ -155,7 +172,7 @@ class Quality(TableModel):
     ``sentinel_drift`` its relative change (90th over 10th percentile, minus one). ``unstable`` names the entries with a
     larger error than required, ``noise`` the reasons why the machine was too noisy for a reliable table. The keys of
     ``additivity`` and ``residual`` are networks, ``space/sizes``: accuracy of sums of entries, and of the same with the
-    residual predictor.
+    residual predictor; those of ``suspect_readings`` too: reasons to doubt the readings that its costs were fitted to.
     """
 
     sentinel_ms: Milliseconds | None = None
@@ -166,6 +183,7 @@ class Quality(TableModel):
     noise: list[Name] = []
     additivity: dict[Name, Additivity] = {}
     residual: dict[Name, Additivity] = {}
+    suspect_readings: dict[Name, list[Name]] = {}
 
 
 class Entry(TableModel):
@@ -290,19 +308,31 @@ class LatencyTable(TableModel):
         return self
 
     def content(self) -> dict[str, Any]:
-        """Return all fields but the hash, as JSON of the table's version has them."""
-        return self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
+        """Return all fields but the hash, as JSON of the table's version has them.
+
+        ``suspect_readings`` are left out where there are none, so that older tables keep their hash.
+        """
+        content = self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
+        if not self.quality.suspect_readings:
+            del content["quality"]["suspect_readings"]
+        return content
 
     @property
     def sha256(self) -> str:
         return sha256_of(self.content())
 
     @property
-    def noise_warning(self) -> str:
-        """A warning for users of the table when the machine was noisy; else empty."""
-        if not self.quality.noise:
-            return ""
-        return f"warning: made on a noisy machine ({'; '.join(self.quality.noise)}); measure again when it is quiet"
+    def warnings(self) -> list[str]:
+        """Warnings for users of the table: a noisy machine, suspect readings, useless predictions of a network."""
+        quality, found = self.quality, []
+        if quality.noise:
+            found.append(f"made on a noisy machine ({'; '.join(quality.noise)}); measure again when it is quiet")
+        for key in dict.fromkeys((*quality.suspect_readings, *quality.additivity)):
+            report = quality.additivity.get(key)
+            reasons = [*quality.suspect_readings.get(key, []), report.problem if report else ""]
+            if any(reasons):
+                found.append(f"do not rely on its latencies of {key}: {'; '.join(filter(None, reasons))}")
+        return [f"warning: {text}" for text in found]
 
     def describe(self) -> str:
         runtime = self.runtime

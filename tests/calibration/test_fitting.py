@@ -309,7 +309,7 @@ def test_budgets_are_kept_exactly_on_a_fitted_table_of_a_large_space() -> None:
         generic_prior(DARTS),
         MeasurementOrigin("x"),
         lambda *_: None,
-    )
+    ).table
     model = build_cost_models(table, SizedSpace(DARTS, SMALL_DARTS))["latency_ms"]
     least = model.predict(cheapest(model))
     assert least <= model.predict_many(connected_choices(DARTS, 2_000, seed=1)).min() + 1e-9
