@@ -87,15 +87,19 @@ def table_merge(
         bool,
         typer.Option(
             "--prefer-newer",
-            help="For entries in several tables, take the newest, not the one with the smallest error.",
+            help="From the newest of several tables, take all that they share, not what has the smallest error.",
         ),
     ] = False,
+    prefer: Annotated[
+        Path | None, typer.Option(help="One of the tables: take from it all that it shares with the others.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Merge tables of one device and runtime. Other tables are refused, with every field in which they differ.
 
-    An entry in several tables is taken from the one with the smallest error. All latencies are scaled to the machine
-    speed of the first table; corrections and accuracy reports stay with the table they come from.
+    An entry in several tables is taken from the one with the smallest error. Tables that differ by more than their
+    errors and 10 % are refused, with the latencies, unless --prefer or --prefer-newer chooses. All latencies are scaled
+    to the machine speed of the first table; corrections and accuracy reports stay with the table they come from.
     """
     from hwnas.tables.io import write_table
     from hwnas.tables.merge import merge_tables
@@ -103,7 +107,7 @@ def table_merge(
     given = {str(path): open_table(path) for path in tables}
     if len(given) < 2:
         raise HwnasError("there is nothing to merge", "name two or more tables")
-    merged = merge_tables(given, prefer_newer)
+    merged = merge_tables(given, prefer_newer, _preferred(prefer, tables, prefer_newer))
     write_table(out, merged.table)
     if as_json:
         quality = merged.table.quality.model_dump(mode="json")
@@ -114,3 +118,15 @@ def table_merge(
     held = " and ".join(str(len(table.entries)) for table in given.values())
     print(f"{out}: {len(merged.table.entries)} entries, from {held}")
     print(f"next: hwnas table check {quoted(out)}")
+
+
+def _preferred(prefer: Path | None, tables: list[Path], newer: bool) -> str | None:
+    """Return the preferred table as it is named among ``tables``."""
+    if prefer is None:
+        return None
+    if newer:
+        raise HwnasError("--prefer and --prefer-newer are two ways to choose", "give one of them")
+    for path in tables:
+        if path.resolve() == prefer.resolve():
+            return str(path)
+    raise HwnasError(f"{prefer} is not one of the tables to merge", "name it among them as well")

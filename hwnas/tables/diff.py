@@ -67,7 +67,8 @@ def diff_tables(a: LatencyTable, b: LatencyTable) -> TableDiff:
     Two latencies differ when their distance is larger than the sum of their errors. An unknown error counts as a tenth
     of the latency.
     """
-    unlike = [network for network in a.edge_costs if network in b.edge_costs and not _comparable(a, b, network)]
+    shared = [network for network in a.edge_costs if network in b.edge_costs]
+    unlike = [network for network in shared if not comparable(a.edge_costs[network], b.edge_costs[network])]
     in_a, in_b = amounts(a, unlike), amounts(b, unlike)
     both = [_difference(name, in_a[name], in_b[name]) for name in in_a if name in in_b]
     ratios = [difference.ratio for difference in both if difference.ratio is not None]
@@ -88,20 +89,40 @@ def amounts(table: LatencyTable, without: Collection[str] = ()) -> dict[str, Amo
 
     The networks in ``without`` and the operation ``none`` are left out.
     """
-    result = {
-        entry.workload.key: Amount(entry.latency_ms, entry.error_ms)
-        if entry.error_ms is not None
-        else Amount(entry.latency_ms, UNKNOWN_ERROR * entry.latency_ms, known=False)
-        for entry in sorted(table.entries, key=lambda entry: entry.workload)
-    }
+    result = entry_amounts(table)
     for network, costs in table.edge_costs.items():
-        if network in without:
-            continue
-        result[f"{network} base"] = Amount(costs.base_ms, NORMAL_95 * costs.covariance[0][0] ** 0.5)
-        for kind, cell in costs.cells.items():
-            for edge, op, amount in edge_amounts(costs, cell):
-                result[f"{network} {kind} edge {edge} {op}"] = amount
+        if network not in without:
+            result |= {f"{network} {name}": amount for name, amount in cost_amounts(costs).items()}
     return result
+
+
+def entry_amounts(table: LatencyTable) -> dict[str, Amount]:
+    """Return the latencies of the entries by key."""
+    listed = sorted(table.entries, key=lambda entry: entry.workload)
+    return {entry.workload.key: latency_amount(entry.latency_ms, entry.error_ms) for entry in listed}
+
+
+def network_amounts(table: LatencyTable) -> dict[str, Amount]:
+    """Return the latencies of the timed networks by the network's sizes and its architecture."""
+    return {
+        f"{key} {network.architecture}": latency_amount(network.latency_ms, network.error_ms)
+        for key, listed in table.networks.items()
+        for network in listed
+    }
+
+
+def cost_amounts(costs: EdgeCosts) -> dict[str, Amount]:
+    """Return the edge costs of a network by cell, edge and operation, and its base."""
+    result = {"base": Amount(costs.base_ms, NORMAL_95 * costs.covariance[0][0] ** 0.5)}
+    for kind, cell in costs.cells.items():
+        for edge, op, amount in edge_amounts(costs, cell):
+            result[f"{kind} edge {edge} {op}"] = amount
+    return result
+
+
+def latency_amount(ms: float, error_ms: float | None) -> Amount:
+    """Return a latency with its error, a tenth of it where the error is unknown (None)."""
+    return Amount(ms, UNKNOWN_ERROR * ms, known=False) if error_ms is None else Amount(ms, error_ms)
 
 
 def edge_amounts(costs: EdgeCosts, cell: CellCosts) -> Iterator[tuple[int, str, Amount]]:
@@ -112,8 +133,8 @@ def edge_amounts(costs: EdgeCosts, cell: CellCosts) -> Iterator[tuple[int, str, 
                 yield edge, op, Amount(live_ms + always_ms, error_ms)
 
 
-def _comparable(a: LatencyTable, b: LatencyTable, network: str) -> bool:
-    one, other = a.edge_costs[network], b.edge_costs[network]
+def comparable(one: EdgeCosts, other: EdgeCosts) -> bool:
+    """Return whether two networks' edge costs have the same cells and operations."""
 
     def edges(costs: EdgeCosts) -> Mapping[str, int]:
         return {kind: len(cell.macs) for kind, cell in costs.cells.items()}

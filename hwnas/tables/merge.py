@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
 from hwnas.files import canonical_json
+from hwnas.tables.conflicts import Compared, compare_latencies, describe_correction, describe_edge_costs, rivals
 from hwnas.tables.importers.table import IMPORTED, is_imported
 from hwnas.tables.schema import (
     NOT_KNOWN,
@@ -23,27 +24,29 @@ from hwnas.tables.schema import (
 from hwnas.text import shorten
 from hwnas.validation import first_problem
 
+CHOOSE = "choose with --prefer FILE or --prefer-newer, or compare them with 'hwnas table diff'"
 MUST_MATCH = ("name", "version", "provider", "precision", "threads", "batch", "options")
 Rank = Callable[[int, float | None], tuple[Any, ...]]  # (number of the table, error in ms) -> sort key, least first
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged table. ``notes`` are lines on scaled latencies and combined licences."""
+    """A merged table. ``notes`` are lines on scaled and differing latencies, and on combined licences."""
 
     table: LatencyTable
     notes: list[str]
 
 
-def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False) -> Merged:
+def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False, prefer: str | None = None) -> Merged:
     """Return the union of ``tables``; their keys name them in errors.
 
-    An entry in several tables is taken from the one with the smallest error, the first of equal ones; with
-    ``prefer_newer`` from the newest table. All latencies are scaled to the machine speed of the first table that has a
-    sentinel.
+    What several tables have is taken from the one with the smallest error, the first of equal ones; with
+    ``prefer_newer`` from the newest table, with ``prefer`` from the table of that name. All latencies are scaled to the
+    machine speed of the first table that has a sentinel.
 
-    Raises HwnasError when the tables are not of one device, runtime, protocol and provenance, when two have different
-    edge costs of the same network, and when ``prefer_newer`` is set and a table has no date.
+    Raises HwnasError when the tables are not of one device, runtime, protocol and provenance, when ``prefer_newer`` is
+    set and a table has no date, and when, without a preference between them, two tables have different edge costs of a
+    network, or latencies that differ by more than their errors and 10 %.
     """
     names, given = list(tables), list(tables.values())
     for name, other in zip(names[1:], given[1:], strict=True):
@@ -60,14 +63,16 @@ def merge_tables(tables: Mapping[str, LatencyTable], prefer_newer: bool = False)
         scaled = [_to_one_state(name, table, reference, sentinel_ms, notes) for name, table in tables.items()]
     # Dates have the form YYYY-MM-DDTHH:MM:SSZ, so that their text sorts by time.
     ages = _ranks([table.protocol.date for table in given])
+    levels = [-age for age in ages] if prefer_newer else [int(prefer not in (None, name)) for name in names]
 
     def rank(number: int, error_ms: float | None) -> tuple[Any, ...]:
-        by_error = (error_ms is None, error_ms or 0.0)
-        return (-ages[number], *by_error, number) if prefer_newer else (*by_error, number)
+        return levels[number], error_ms is None, error_ms or 0.0, number
 
+    _check_edge_costs(names, given, levels)
+    _check_latencies(dict(zip(names, scaled, strict=True)), levels, notes)
     chosen = _chosen_entries(scaled, rank)
-    owners = _owners(scaled, ages if prefer_newer else [0] * len(scaled))
-    edge_costs = _edge_costs(names, given, scaled)
+    owners = _owners(scaled, levels)
+    edge_costs = _edge_costs(scaled, levels)
     newest = max(range(len(given)), key=lambda number: (ages[number], -number))
     try:
         table = LatencyTable(
@@ -197,14 +202,45 @@ def _chosen_entries(tables: Sequence[LatencyTable], rank: Rank) -> dict[str, tup
     return chosen
 
 
-def _owners(tables: Sequence[LatencyTable], ages: Sequence[int]) -> dict[str, int]:
+def _owners(tables: Sequence[LatencyTable], levels: Sequence[int]) -> dict[str, int]:
     """Return {network: number of the table} whose correction and accuracy reports are kept, which belong together."""
     owners: dict[str, int] = {}
-    for number, table in enumerate(tables):
-        for network in (*table.correction, *table.quality.additivity, *table.quality.residual):
-            if network not in owners or ages[number] > ages[owners[network]]:
-                owners[network] = number
+    for number in sorted(range(len(tables)), key=lambda number: levels[number]):
+        table, quality = tables[number], tables[number].quality
+        for network in (*table.correction, *quality.additivity, *quality.residual, *quality.suspect_readings):
+            owners.setdefault(network, number)
     return owners
+
+
+def _check_latencies(tables: Mapping[str, LatencyTable], levels: Sequence[int], notes: list[str]) -> None:
+    """Raise HwnasError when tables contradict each other; add a note on differences that are tolerated."""
+    compared = compare_latencies(tables, levels)
+    problems = [found.describe() for found in compared if found.large]
+    problems += _unlike_corrections(tables, levels)
+    if problems:
+        raise HwnasError(f"{' and '.join(tables)} differ by more than their errors in {', in '.join(problems)}", CHOOSE)
+    notes += [_small_differences(found) for found in compared if found.contradictions]
+
+
+def _small_differences(compared: Compared) -> str:
+    most = max(found.factor for found in compared.contradictions)
+    return (
+        f"{len(compared.contradictions)} of {compared.shared} shared {compared.kind} differ by more than their errors, "
+        f"by at most {most - 1:.1%}: each is the one with the smallest error"
+    )
+
+
+def _unlike_corrections(tables: Mapping[str, LatencyTable], levels: Sequence[int]) -> list[str]:
+    names, given = list(tables), list(tables.values())
+    found = []
+    for network in dict.fromkeys(network for table in given for network in table.correction):
+        first, *others = rivals([network in table.correction for table in given], levels)
+        one = given[first].correction[network]
+        found += [
+            describe_correction(network, names[first], one, names[other], given[other].correction[network])
+            for other in others
+        ]
+    return [problem for problem in found if problem]
 
 
 def _corrections(tables: Sequence[LatencyTable], owners: Mapping[str, int]) -> dict[str, Correction]:
@@ -234,20 +270,24 @@ def _networks(
     return result
 
 
-def _edge_costs(
-    names: Sequence[str], given: Sequence[LatencyTable], scaled: Sequence[LatencyTable]
-) -> dict[str, EdgeCosts]:
-    """Return the edge costs of every network. Raises HwnasError when two tables have different ones."""
-    first: dict[str, int] = {}
-    for number, table in enumerate(given):
-        for network, costs in table.edge_costs.items():
-            before = first.setdefault(network, number)
-            if costs != given[before].edge_costs[network]:
+def _check_edge_costs(names: Sequence[str], given: Sequence[LatencyTable], levels: Sequence[int]) -> None:
+    """Raise HwnasError when two tables have different edge costs of a network: parts of two fits do not go together."""
+    for network in dict.fromkeys(network for table in given for network in table.edge_costs):
+        first, *others = rivals([network in table.edge_costs for table in given], levels)
+        for other in others:
+            if given[other].edge_costs[network] != given[first].edge_costs[network]:
                 raise HwnasError(
-                    f"{names[before]} and {names[number]} give different edge costs of {network}",
-                    "merge without one of them, or fit both tables' networks together",
+                    describe_edge_costs(network, names[first], given[first], names[other], given[other]),
+                    "choose with --prefer FILE or --prefer-newer, or fit both tables' networks together",
                 )
-    return {network: scaled[number].edge_costs[network] for network, number in first.items()}
+
+
+def _edge_costs(tables: Sequence[LatencyTable], levels: Sequence[int]) -> dict[str, EdgeCosts]:
+    """Return the edge costs of every network, from the preferred table that has them."""
+    result: dict[str, EdgeCosts] = {}
+    for table, _ in sorted(zip(tables, levels, strict=True), key=lambda pair: pair[1]):
+        result = {**table.edge_costs, **result}
+    return result
 
 
 def _quality(
@@ -277,6 +317,7 @@ def _quality(
         noise=list(dict.fromkeys(reason for quality in qualities for reason in quality.noise)),
         additivity=owned("additivity"),
         residual=owned("residual"),
+        suspect_readings=owned("suspect_readings"),
     )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwnas.errors import HwnasError
 from hwnas.spaces import SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.tables.merge import merge_tables
@@ -85,9 +87,9 @@ def test_the_entry_with_the_smaller_error_or_the_newer_one_is_kept(run: Run, tmp
     )
     newer = V1.protocol.model_copy(update={"date": "2026-02-01T00:00:00Z", "rounds": 99})
     new = table_of(
-        entry_of("relu", ms=2.0, error_ms=0.02),
-        entry_of("sum", ms=2.0, error_ms=0.1),
-        entry_of("conv", ms=2.0, error_ms=0.5),
+        entry_of("relu", ms=1.05, error_ms=0.02),
+        entry_of("sum", ms=1.25, error_ms=0.1),
+        entry_of("conv", ms=1.25, error_ms=0.5),
         protocol=newer,
     )
 
@@ -96,8 +98,8 @@ def test_the_entry_with_the_smaller_error_or_the_newer_one_is_kept(run: Run, tmp
         assert merged.protocol.rounds == 99  # the protocol tells of the newest entries
         return {e.op: e.latency_ms for e in merged.entries}
 
-    assert kept(old, new) == kept(new, old) == {"relu": 1.0, "sum": 2.0, "conv": 2.0}
-    assert kept(old, new, newest=True) == kept(new, old, newest=True) == {"relu": 2.0, "sum": 2.0, "conv": 2.0}
+    assert kept(old, new) == kept(new, old) == {"relu": 1.0, "sum": 1.25, "conv": 1.25}
+    assert kept(old, new, newest=True) == kept(new, old, newest=True) == {"relu": 1.05, "sum": 1.25, "conv": 1.25}
     undated = table_of(entry_of("relu"), protocol=V1.protocol.model_copy(update={"date": "not known"}))
     files = save(tmp_path / "a.json", old), save(tmp_path / "b.json", undated)
     assert run("table", "merge", *files, "--out", tmp_path / "c.json").exit_code == 0
@@ -179,8 +181,8 @@ def test_merged_networks_are_fitted_only_if_the_kept_correction_used_them() -> N
     def timed(name: str, ms: float, error_ms: float | None, fitted: bool) -> MeasuredNetwork:
         return MeasuredNetwork(architecture=name, latency_ms=ms, error_ms=error_ms, fitted=fitted)
 
-    a = with_network(1, timed("x", 1.0, 0.1, True), timed("y", 1.0, None, False), mape=1)
-    b = with_network(2, timed("y", 2.0, 0.5, True), timed("x", 2.0, 0.05, False), timed("z", 2.0, 0.1, True), mape=2)
+    a = with_network(1, timed("x", 1.9, 0.1, True), timed("y", 1.9, None, False), mape=1)
+    b = with_network(2, timed("y", 2.0, 0.1, True), timed("x", 2.0, 0.05, False), timed("z", 2.0, 0.1, True), mape=2)
     merged = merge_tables({"a": a, "b": b}).table
     assert merged.correction["n"].offset_ms == 1
     assert merged.quality.additivity["n"].mape == 1
@@ -200,8 +202,14 @@ def test_costs_by_edge_of_one_network_merge_only_when_equal(run: Run, tmp_path: 
     changed = V2.model_copy(update={"edge_costs": {NETWORK: costs.model_copy(update={"base_ms": 0.75})}})
     files = save(tmp_path / "a.json", V2), save(tmp_path / "b.json", changed)
     result = run("table", "merge", *files, "--out", tmp_path / "c.json")
-    assert_one_clear_line(result, "different edge costs of nasbench201")
-    assert list(tmp_path.iterdir()) == sorted(files, reverse=True) or not (tmp_path / "c.json").exists()
+    assert_one_clear_line(
+        result, "different edge costs of nasbench201", "base: 0.5 ms in .*a.json, 0.75 ms in .*b.json", "--prefer FILE"
+    )
+    for chosen, base_ms in zip(files, (0.5, 0.75), strict=True):
+        kept = run("table", "merge", *files, "--out", tmp_path / f"{base_ms}.json", "--prefer", chosen)
+        assert kept.exit_code == 0, kept.output
+        assert read_table(tmp_path / f"{base_ms}.json").edge_costs[NETWORK].base_ms == base_ms
+    assert not (tmp_path / "c.json").exists()
 
 
 def test_costs_by_edge_are_scaled_with_their_covariance() -> None:
@@ -241,10 +249,110 @@ def test_merging_one_table_is_an_error(run: Run, tmp_path: Path) -> None:
     assert_one_clear_line(run("table", "merge", file, tmp_path / "no.json", "--out", tmp_path / "b.json"), "no.json")
 
 
+# --- tables that contradict each other --------------------------------------------------------------------------------
+
+
+def unlike() -> tuple[LatencyTable, LatencyTable]:
+    """Two tables of 72 shared entries: 36 agree, 35 differ by a factor of 1.5 and one by 3, all known to 1 %."""
+    first = [entry_of("conv", channels=n + 1, ms=1.0, error_ms=0.01) for n in range(72)]
+    factors = [1.005] * 36 + [1.5] * 35 + [3.0]
+    second = [entry_of("conv", channels=n + 1, ms=f, error_ms=0.01 * f) for n, f in enumerate(factors)]
+    return table_of(*first, entry_of("only_a")), table_of(*second, entry_of("only_b"))
+
+
+def test_tables_that_differ_beyond_their_errors_are_refused_with_the_worst(run: Run, tmp_path: Path) -> None:
+    a, b = (save(tmp_path / name, table) for name, table in zip(("a.json", "b.json"), unlike(), strict=True))
+    result = run("table", "merge", a, b, "--out", tmp_path / "c.json")
+    assert_one_clear_line(
+        result,
+        "in 36 of 72 shared entries ",
+        r"\(conv-72-72-8x8-s1: 1 ms in .*a.json, 3 ms in .*b.json \(3 times\); conv-37-37.*\(1.5 times\).* and 33 more",
+        "--prefer FILE or --prefer-newer.*hwnas table diff",
+    )
+    assert not (tmp_path / "c.json").exists()
+
+
+def test_the_preferred_table_gives_all_that_both_have(run: Run, tmp_path: Path) -> None:
+    a, b = unlike()
+    files = save(tmp_path / "a.json", a), save(tmp_path / "b.json", b)
+    for chosen, table in zip(files, (a, b), strict=True):
+        out = tmp_path / "c.json"
+        result = run("table", "merge", *files, "--out", out, "--prefer", tmp_path / "." / chosen.name)
+        assert result.exit_code == 0, result.output
+        kept = by_key(read_table(out))
+        assert len(kept) == 74
+        assert {key: kept[key] for key in by_key(table)} == by_key(table)
+    merge = ("table", "merge", *files, "--out", tmp_path / "d.json")
+    assert_one_clear_line(run(*merge, "--prefer", tmp_path / "other.json"), "other.json is not one of the tables")
+    assert_one_clear_line(run(*merge, "--prefer", files[0], "--prefer-newer"), "two ways to choose")
+    # Both are of one date: there is no newer one to choose.
+    assert_one_clear_line(run(*merge, "--prefer-newer"), "36 of 72 shared entries")
+
+
+def test_differences_of_a_few_percent_are_noted() -> None:
+    a = table_of(entry_of("relu", ms=1.0, error_ms=0.01), entry_of("sum", ms=1.0, error_ms=0.01))
+    b = table_of(entry_of("relu", ms=1.08, error_ms=0.005), entry_of("sum", ms=1.0, error_ms=0.02))
+    merged = merge_tables({"a": a, "b": b})
+    (note,) = merged.notes
+    assert note.startswith("1 of 2 shared entries differ by more than their errors, by at most 8.0%: ")
+    assert {e.op: e.latency_ms for e in merged.table.entries} == {"relu": 1.08, "sum": 1.0}
+    # An unknown error counts as a tenth of the latency.
+    unknown = table_of(entry_of("relu", ms=1.2))
+    assert merge_tables({"a": table_of(entry_of("relu", ms=1.0)), "u": unknown}).notes == []
+
+
+def test_latencies_are_compared_at_one_machine_speed() -> None:
+    a = table_of(entry_of("relu", ms=1.0, error_ms=0.01), quality=Quality(sentinel_ms=0.1))
+    b = table_of(entry_of("relu", ms=2.0, error_ms=0.02), quality=Quality(sentinel_ms=0.2))
+    assert merge_tables({"a": a, "b": b}).table.entries == a.entries
+    with pytest.raises(HwnasError, match="1 of 1 shared entries"):
+        merge_tables({"a": a, "b": b.model_copy(update={"quality": Quality(sentinel_ms=0.1)})})
+
+
+def test_timed_networks_and_corrections_that_contradict_each_other_are_refused() -> None:
+    def with_network(ms: float, **correction: Any) -> LatencyTable:
+        network = MeasuredNetwork(architecture="x", latency_ms=ms, error_ms=0.1, fitted=True)
+        corrections = {"n": Correction(offset_ms=0.5, networks=1, **correction)}
+        return table_of(entry_of(), networks={"n": [network]}, correction=corrections)
+
+    a = with_network(1.0, scale=1.0, factors={"conv": 1.0, "pool": 0.5})
+    with pytest.raises(HwnasError, match=r"1 of 1 shared timed networks \(n x: 1 ms in a, 2 ms in b \(2 times\)\)"):
+        merge_tables({"a": a, "b": with_network(2.0, scale=1.0, factors={"conv": 1.0, "pool": 0.5})})
+    larger = with_network(1.0, scale=1.5, factors={"conv": 1.5, "pool": 1.0})
+    with pytest.raises(HwnasError, match=r"the correction of n \(in a latency = 0.5 ms \+ 1 x sum.*; in b .*1.5 x sum"):
+        merge_tables({"a": a, "b": larger})
+    assert merge_tables({"a": a, "b": larger}, prefer="b").table.correction == larger.correction
+    # One family costs more, another less: what a network takes may be the same.
+    assert merge_tables({"a": a, "b": with_network(1.0, scale=1.5, factors={"conv": 0.7, "pool": 1.0})})
+
+
+def test_a_preferred_table_settles_only_what_it_has() -> None:
+    a, b = unlike()
+    with pytest.raises(HwnasError, match="36 of 72 shared entries"):
+        merge_tables({"a": a, "b": b, "c": table_of(entry_of("only_c"))}, prefer="c")
+
+
+def test_reasons_to_doubt_edge_costs_stay_with_them() -> None:
+    doubted = V2.model_copy(update={"quality": Quality(suspect_readings={NETWORK: ["of two units"]})})
+    other = V2.model_copy(update={"quality": Quality(), "edge_costs": {}, "version": 1, "entries": [entry_of()]})
+    merged = merge_tables({"a": other, "b": doubted}).table
+    assert merged.quality.suspect_readings == {NETWORK: ["of two units"]}
+    (warning,) = merged.warnings
+    assert "of two units" in warning
+
+
+def close_to(entry: Entry) -> Entry:
+    """Return an entry of the workload of ``entry`` that agrees with it within the errors."""
+    return entry.model_copy(update={"latency_ms": 1.01 * entry.latency_ms, "error_ms": 0.5 * entry.latency_ms})
+
+
 @FEW
-@given(entries_lists(st.sampled_from(["a", "b"])), entries_lists(st.sampled_from(["a", "b"])))
-def test_a_merge_has_every_workload_with_the_smallest_error(first: list[Entry], second: list[Entry]) -> None:
-    a, b = table_of(*first), table_of(*second)
+@given(entries_lists(st.sampled_from(["a", "b"])), entries_lists(st.sampled_from(["c", "d"])), st.data())
+def test_a_merge_has_every_workload_with_the_smallest_error(
+    first: list[Entry], second: list[Entry], data: st.DataObject
+) -> None:
+    shared = data.draw(st.lists(st.sampled_from(first), unique_by=lambda entry: entry.workload))
+    a, b = table_of(*first), table_of(*second, *map(close_to, shared))
     merged = merge_tables({"a": a, "b": b}).table
     assert set(by_key(merged)) == {*by_key(a), *by_key(b)}
     for key, kept in by_key(merged).items():

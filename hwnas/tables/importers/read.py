@@ -20,6 +20,7 @@ from hwnas.tables.importers.rows import REQUIRED as ENTRY_COLUMNS
 from hwnas.tables.importers.rows import import_csv
 from hwnas.tables.importers.table import (
     CHOOSE_FORMAT,
+    EntryLines,
     Imported,
     Stated,
     check_understood,
@@ -60,13 +61,10 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
     if parsed.unit and stated.unit:
         raise HwnasError(f"{path} already gives --unit", "leave it out")
     unit = parsed.unit or stated.unit or parsed.usual_unit
-    entries: dict[str, Entry] = {}
+    lines = EntryLines(path, parsed.refused)
     for found in parsed.lines:
-        entry = _entry(found, MILLISECONDS[unit or "ms"])
-        if entry.workload.key in entries:
-            parsed.refused[found.line] = f"a second {entry.workload.key}"
-        entries.setdefault(entry.workload.key, entry)
-    check_understood(path, chosen, list(entries.values()), parsed.refused)
+        lines.add(found.line, _entry(found, MILLISECONDS[unit or "ms"]))
+    check_understood(path, chosen, lines.entries, parsed.refused)
     whole = replace(stated, unit=unit, precision=stated.precision or parsed.precision)
     require_facts(whole, path)
     protocol = {
@@ -75,7 +73,7 @@ def import_table(path: Path, format_name: str | None, stated: Stated) -> Importe
         "date": stated.date or NOT_KNOWN,
         "tool_version": __version__,
     }
-    table = make_table(table_columns(whole, path, chosen), list(entries.values()), protocol)
+    table = make_table(table_columns(whole, path, chosen), lines.entries, protocol)
     return Imported(table, chosen, parsed.refused, dict(parsed.unused), dict(parsed.unknown))
 
 

@@ -18,6 +18,7 @@ from hwnas.tables.export import COLUMNS, ENTRY_FIELDS, TABLE_COLUMNS
 from hwnas.tables.importers.parsed import as_latency
 from hwnas.tables.importers.table import (
     CHOOSE_FORMAT,
+    EntryLines,
     Imported,
     Stated,
     check_understood,
@@ -61,8 +62,7 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
     if lacking := [name for name in REQUIRED if name not in have]:
         raise HwnasError(f"{path} lacks the columns {', '.join(lacking)} (it has {file.describe()})", ADD_COLUMNS)
     refused: dict[str, str] = {}
-    entries: dict[str, Entry] = {}
-    rows = []
+    lines, rows = EntryLines(path, refused), []
     for row in file.rows:
         where = f"line {row.line}"
         try:
@@ -70,22 +70,18 @@ def import_csv(path: Path, text: str, stated: Stated) -> Imported:
             if "table_sha256" in record:  # an export, which quotes text with the spaces that it has
                 record = dict(zip(file.columns, row.cells, strict=True))
             rows.append(record)
-            entry = _entry(_in_milliseconds(record, latency[0], factor) if latency else record)
+            lines.add(where, _entry(_in_milliseconds(record, latency[0], factor) if latency else record))
         except ValidationError as error:
             refused[where] = first_problem(error, "entries")
         except ValueError as error:
             refused[where] = str(error)
-        else:
-            if entry.workload.key in entries:
-                refused[where] = f"a second {entry.workload.key}"
-            entries.setdefault(entry.workload.key, entry)
-    check_understood(path, "csv", list(entries.values()), refused)
+    check_understood(path, "csv", lines.entries, refused)
     facts = _table_facts(path, rows, file.columns)
     _refuse_facts_given_twice(path, facts, stated)
     columns, protocol = _whole_table(path, facts, stated)
     known = {*COLUMNS, *TABLE_COLUMNS, latency[0] if latency else ""}
     unknown = Counter(name for row in rows for name, value in row.items() if name and name not in known and value)
-    return Imported(make_table(columns, list(entries.values()), protocol), "csv", refused, unknown=dict(unknown))
+    return Imported(make_table(columns, lines.entries, protocol), "csv", refused, unknown=dict(unknown))
 
 
 def _in_milliseconds(record: Mapping[str, str], column: str, factor: float) -> dict[str, Any]:

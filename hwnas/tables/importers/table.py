@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
+from hwnas.tables.diff import latency_amount
 from hwnas.tables.schema import NOT_KNOWN, Device, Entry, LatencyTable, Protocol, Quality, Runtime
 from hwnas.validation import first_problem
 
 IMPORTED = "imported from"
+REMOVE_ONE = "remove the wrong one from the file"
 REQUIRED_FACTS = ("device_name", "runtime", "threads", "batch", "unit")
 KNOWN_LINES = "FORMAT.md, 'Tables of other projects', lists the lines of each format"
 CHOOSE_FORMAT = "give its format: --format proxyless, ofa, hw-nas-bench, fbnet or csv"
@@ -49,6 +51,35 @@ class Imported:
     refused: dict[str, str]
     unused: dict[str, int] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class EntryLines:
+    """The entries of a file, one for each workload, with the lines they come from. ``refused`` is {line: reason}."""
+
+    path: Path
+    refused: dict[str, str]
+    first: dict[str, tuple[str, Entry]] = field(default_factory=dict)
+
+    def add(self, line: str, entry: Entry) -> None:
+        """Add an entry, or refuse the line when its workload is there already with about the same latency.
+
+        Raises HwnasError when its latency is another: which of the two is right is not known.
+        """
+        key = entry.workload.key
+        before, known = self.first.setdefault(key, (line, entry))
+        if known is entry:
+            return
+        least, most = sorted((latency_amount(e.latency_ms, e.error_ms) for e in (known, entry)), key=lambda a: a.ms)
+        if most.ms - least.ms > least.error_ms + most.error_ms:
+            factor = f"{most.ms / least.ms:.3g} times apart" if least.ms else "apart"
+            lines = f"{before[:100]} and {line[:100]}"
+            raise HwnasError(f"{self.path} has two latencies of {key} that are {factor}, in {lines}", REMOVE_ONE)
+        self.refused[line] = f"a second {key}: within the errors of {before[:100]}"
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for _, entry in self.first.values()]
 
 
 def is_imported(table: LatencyTable) -> bool:

@@ -69,6 +69,14 @@ def test_invalid_rows_are_refused_with_the_reason(tmp_path: Path) -> None:
     assert imported.unknown == {"colour": 6}
 
 
+def test_two_latencies_of_one_workload_are_refused_with_both_rows(run: Run, tmp_path: Path) -> None:
+    export_table(table_of(*(entry_of(f"op{n}", ms=1.0 + n) for n in range(4))), tmp_path / "t.csv")
+    file = rewritten(tmp_path / "t.csv", lambda rows: rows[3].update(op="op0"))
+    result = run("table", "import", file, "--out", tmp_path / "t.json")
+    assert_one_clear_line(result, "two latencies of op0-16-16-8x8-s1 that are 4 times apart, in line 2 and line 5")
+    assert not (tmp_path / "t.json").exists()
+
+
 def test_options_give_what_rows_lack_and_nothing_else(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "t.csv"
     file.write_text(
