@@ -59,6 +59,7 @@ def table_fit(
     --accept writes it, and commands that read it print the reasons.
     """
     from hwnas.calibration.fit import MeasurementOrigin
+    from hwnas.tables.io import write_table
     from hwnas.tables.schema import NOT_KNOWN
 
     origin = MeasurementOrigin(
@@ -76,8 +77,6 @@ def table_fit(
     table, worst = _fit(measurements, sized, origin, prior)
     written = out if accept or not table.warnings else None
     if written:
-        from hwnas.tables.io import write_table
-
         write_table(written, table)
     if as_json:
         _show_fit_as_json(table, worst, written)
