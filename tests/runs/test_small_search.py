@@ -275,13 +275,13 @@ def test_verify_times_the_untrained_target_network(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """A stand-in for the clock looks at the files that are timed: target networks, in int8 for a table of int8."""
-    timed: list[tuple[str, list[int], bool]] = []
+    timed: list[tuple[SizedSpace, list[int], bool]] = []
 
-    def time_networks(files: Mapping[str, Path], spec: object, table: object, key: str, log: object) -> Any:
+    def time_networks(files: Mapping[str, Path], spec: object, table: object, sized: SizedSpace, log: object) -> Any:
         for file in files.values():
             graph = onnx.load(file).graph
             shape = [dimension.dim_value for dimension in graph.input[0].type.tensor_type.shape.dim[1:]]
-            timed.append((key, shape, any("Quantize" in node.op_type for node in graph.node)))
+            timed.append((sized, shape, any("Quantize" in node.op_type for node in graph.node)))
         return {name: Measured(0.001, 0.0001, 0.001, None) for name in files}
 
     for module in (select, verify):
@@ -294,7 +294,7 @@ def test_verify_times_the_untrained_target_network(
     command = ("search", "--table", tmp_path / "cpu.json", *SEARCH, *SHORT, "--verify", "--out", tmp_path / "run")
     result = run(*command)
     assert result.exit_code == 0, result.output
-    assert timed == [(TARGET.key, [3, 32, 32], precision == INT8)] * 2  # in the derivation, then the exported file
+    assert timed == [(TARGET, [3, 32, 32], precision == INT8)] * 2  # in the derivation, then the exported file
     row = row_of(tmp_path / "run")
     assert (row["trained"], row["kept"], row["measured_ms"]) == (False, True, 0.001)
     assert "moderate (untrained)" in run("verify", tmp_path / "run").stdout

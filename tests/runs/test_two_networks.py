@@ -57,6 +57,8 @@ def test_the_target_follows_images_where_the_table_holds_their_network() -> None
     at_images = TARGET.resized(height=16, width=16, classes=10)
     networks = choose_networks(request_of(TARGET, make_table(at_images)), images_of(16, 10), None)
     assert networks.search_sized == networks.target_sized == at_images
+    more_classes = choose_networks(request_of(TARGET), images_of(32, 10), None)  # only the head differs
+    assert more_classes.search_sized == more_classes.target_sized == TARGET.resized(classes=10)
     fixed = request_of(TARGET, fixed_sizes=frozenset(["classes"]))
     assert choose_networks(fixed, images_of(32, 10), None).target_sized == TARGET
 
