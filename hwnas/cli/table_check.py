@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hwnas.tables.check import Coverage, Disorder
     from hwnas.tables.schema import LatencyTable
 
+FIT_AGAIN = "fit it again with `hwnas table fit`"
 SHOWN = 20
 SHOWN_ENTRIES = 10
 
@@ -97,24 +98,37 @@ def _check_contents(table: LatencyTable, networks: list[SizedSpace], path: Path,
 
 
 def _coverage(table: LatencyTable, sized: SizedSpace, path: Path) -> Coverage:
-    from hwnas.cost.carried_head import carry_head
-    from hwnas.cost.fusion import pieces
-    from hwnas.tables.check import Coverage, missing_costs, missing_workloads
-    from hwnas.tables.lacking import nearest_differences
     from hwnas.tables.network_key import fill_command
+    from hwnas.text import quoted
+
+    found = _known(table, sized)
+    command = found.command or fill_command(table, sized).replace("TABLE", quoted(path))
+    if not found.missing:
+        return replace(found, command=command)
+    if table.edge_costs or found.missing == [sized.network.head.key]:
+        from hwnas.cost.carried_head import carry_head  # numpy takes a while to import
+
+        known, carried = carry_head(table, sized)
+        if carried:
+            return replace(_known(known, sized), command=command, note=carried.describe())
+    from hwnas.tables.lacking import nearest_differences
     from hwnas.tables.unlike_sizes import in_words
 
+    unlike = in_words(nearest_differences([table], sized))
+    return replace(found, command=command, note=f"the table is for {unlike}" if unlike else "")
+
+
+def _known(table: LatencyTable, sized: SizedSpace) -> Coverage:
+    """Return the coverage of a network by what the table holds for it, with a command for fitted costs alone."""
+    from hwnas.cost.fusion import pieces
+    from hwnas.tables.check import Coverage, missing_costs, missing_workloads
+
     key, space, network = sized.key, sized.space, sized.network
-    known, carried = carry_head(table, sized)
-    note = carried.describe() if carried else ""
-    if costs := known.edge_costs.get(key):
-        return Coverage(key, len(space.cells), missing_costs(costs, space), "fit it again with 'hwnas table fit'", note)
-    correction = known.correction.get(key)
+    if costs := table.edge_costs.get(key):
+        return Coverage(key, len(space.cells), missing_costs(costs, space), FIT_AGAIN)
+    correction = table.correction.get(key)
     needed = network.workloads() + (pieces(network) if correction and "share" in correction.rewrites else [])
-    command = fill_command(table, sized).replace("TABLE", str(path))
-    missing = missing_workloads(known, needed)
-    unlike = in_words(nearest_differences([table], sized)) if missing else ""
-    return Coverage(key, len(needed), missing, command, note or (f"the table is for {unlike}" if unlike else ""))
+    return Coverage(key, len(needed), missing_workloads(table, needed), "")
 
 
 def _why_not_timed(table: LatencyTable, contents: Contents, only_contents: bool) -> str:
