@@ -175,7 +175,7 @@ def test_scored_architectures_meet_limits_that_no_random_draw_meets(
         within = (model.predict_many(choices) <= budget.limits[TIGHT]) & follows_rules(SPACES[space], choices, None)
         assert 0 < within.sum() < 20
     chosen = search.evaluator.choose(target)
-    for architecture in [chosen, search.selection.current_best(search.evaluator, target), *target.scores]:
+    for architecture in [chosen, search.evaluator.current_best(target), *target.scores]:
         assert model.predict(architecture) <= budget.limits[TIGHT]
     assert chosen in target.scores
     assert search.evaluator.propose(target, target.limits, list(target.scores)) is None
