@@ -294,7 +294,7 @@ def test_files_that_do_not_fit_give_one_clear_error(run: Run, tmp_path: Path) ->
     refused([[""]] * len(NAMES), "no latency in column board")
     for text in ("-1", "nan", "inf", "1e999", "fast"):
         latency = write_rows(tmp_path / "latency.csv", ["board"], [[text], *good[1:]])
-        with pytest.raises(HwnasError, match=f"row 2: '{text}' is not a latency in ms"):
+        with pytest.raises(HwnasError, match=f"line 2: '{text}' is not a latency in ms"):
             read_latencies(latency)
     done = run("benchmark", "baselines", "--accuracy", accuracy, *budget, "--latency-column", "board=board")
     assert_one_clear_line(done, "--latency-column names a column of --latency, which is not given")
