@@ -16,6 +16,7 @@ from hwnas.text import plural, short_number
 BROKEN = 0.05  # of the median: a lower reading is no latency
 MOST_BROKEN = 0.1  # share of such readings that a device with some failed measurements has
 GAP = 8.0  # between neighbouring readings, each relative to what the prior expects: two groups
+FAR = 30.0  # from a group's median: another group too, as failed measurements can fill a gap
 UNITS = (60.0, 1e3, 3.6e3, 6e4, 1e6, 1e9)  # ratios of units of time
 NEAR = 1.5  # factor within which a ratio is taken for one of UNITS
 LEAST_SMALL = 3  # readings that are too small by the ratio of two units: single ones are failed measurements by chance
@@ -60,9 +61,17 @@ def find_suspects(space: SearchSpace, design: Array, macs: Array, latency_ms: Ar
 
 
 def _groups(logs: Array) -> list[NDArray[np.intp]]:
-    """Return the indices of the readings, split where neighbours are further apart than GAP."""
+    """Return the indices of the readings: split where neighbours are further apart than GAP, and each of these groups
+    where readings are FAR from its median.
+    """
     order = np.argsort(logs, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(logs[order]) > np.log(GAP)) + 1)
+    groups = np.split(order, np.flatnonzero(np.diff(logs[order]) > np.log(GAP)) + 1)
+    return [part for group in groups for part in _without_far(logs, group) if len(part)]
+
+
+def _without_far(logs: Array, group: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    far = np.median(logs[group]) + np.log(FAR) * np.array([-1, 1])
+    return np.split(group, np.searchsorted(logs[group], far))
 
 
 def _describe(latency_ms: Array, predicted_ms: Array, group: NDArray[np.intp], usual: int) -> str:

@@ -79,6 +79,15 @@ def test_three_units_are_three_groups() -> None:
     ]
 
 
+def test_failed_measurements_do_not_hide_another_unit() -> None:
+    """Two failed measurements among those of the other unit fill the gap between both units."""
+    latency_ms = readings()
+    latency_ms[:11] *= 1e3
+    latency_ms[11:13] = np.median(latency_ms) * [6.0, 40.0]
+    (reason,) = reasons(latency_ms)
+    assert reason.endswith("1000 times too large for the other 48: another unit?")
+
+
 def test_a_group_at_another_ratio_is_no_unit() -> None:
     latency_ms = readings()
     latency_ms[:9] *= 300
