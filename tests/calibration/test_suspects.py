@@ -83,7 +83,7 @@ def test_failed_measurements_do_not_hide_another_unit() -> None:
     """Two failed measurements among those of the other unit fill the gap between both units."""
     latency_ms = readings()
     latency_ms[:11] *= 1e3
-    latency_ms[11:13] = np.median(latency_ms) * [6.0, 40.0]
+    latency_ms[11:13] = np.median(latency_ms) * np.array([6.0, 40.0])
     (reason,) = reasons(latency_ms)
     assert reason.endswith("1000 times too large for the other 48: another unit?")
 
