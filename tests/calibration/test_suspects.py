@@ -84,8 +84,7 @@ def test_failed_measurements_do_not_hide_another_unit() -> None:
     latency_ms = readings()
     latency_ms[:11] *= 1e3
     latency_ms[11:13] = np.median(latency_ms) * np.array([6.0, 40.0])
-    (reason,) = reasons(latency_ms)
-    assert reason.endswith("1000 times too large for the other 48: another unit?")
+    assert "11 readings look 1000 times too large for the other 48: another unit?" in reasons(latency_ms)
 
 
 def test_a_group_at_another_ratio_is_no_unit() -> None:
