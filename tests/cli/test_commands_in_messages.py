@@ -26,6 +26,7 @@ SAFE = {
     "options",
     "public",
     "shown",
+    "size_options",
     "spec.hardware",
     "spec.runtime.name",
     "AS_SEARCHED",
