@@ -26,7 +26,10 @@ from hwnas.errors import HwnasError
 from hwnas.export.timing import Measured
 from hwnas.progress import Progress
 from hwnas.recipe import read_recipe
+from hwnas.runs.request import SearchRequest
+from hwnas.runs.schema import Derivation
 from hwnas.runs.select import select_architecture
+from hwnas.runs.two_networks import TwoNetworks
 from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
 from hwnas.search.search import Search
@@ -156,6 +159,12 @@ def searched(bound_ms: float) -> tuple[Search, TargetState]:
     return search, target
 
 
+def selected(search: Search, target: TargetState, verify: bool, folder: Path) -> tuple[Architecture, list[Derivation]]:
+    request = SearchRequest(search.sized, {"table": TABLE}, "digits", ["moderate"], search.recipe, verify)
+    networks = TwoNetworks(search.sized, search.sized, search.data, search.data)
+    return select_architecture(search, target, request, networks, folder, Progress(quiet=True))
+
+
 def test_a_derivation_that_gives_up_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The most probable architecture of all is over the budget by less than the integer program sees."""
     best = derivation.derive(SPACE, searched(1.0)[1].log_probability(), {})
@@ -163,14 +172,14 @@ def test_a_derivation_that_gives_up_is_an_error_of_its_own(monkeypatch: pytest.M
     monkeypatch.setattr(derivation, "ENUMERABLE", 0)
     monkeypatch.setattr(derivation, "MOST_REJECTED", 0)
     with pytest.raises(HwnasError, match="too many of the most probable"):
-        select_architecture(search, target, {"table": TABLE}, False, tmp_path, Progress(quiet=True))
+        selected(search, target, False, tmp_path)
 
 
 def test_where_nothing_is_within_a_tighter_bound_the_loop_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     measured = Measured(1000.0, 0.0, 1000.0, 1.0)
     monkeypatch.setattr("hwnas.runs.select.time_networks", lambda networks, *_: dict.fromkeys(networks, measured))
     search, target = searched(1.5 * float(COSTS[MS].predict(derivation.cheapest(COSTS[MS]))))
-    taken, (row,) = select_architecture(search, target, {"table": TABLE}, True, tmp_path, Progress(quiet=True))
+    taken, (row,) = selected(search, target, True, tmp_path)
     assert row.taken
     assert row.measured_ms == 1000.0
     assert SPACE.format(taken, all_edges=True) == row.architecture

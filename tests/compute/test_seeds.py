@@ -20,6 +20,8 @@ PURPOSES = {  # recorded runs depend on these numbers
     "CHILD_DROP_PATH": 11,
     "CHILD_WEIGHTS": 12,
     "AUXILIARY_HEAD": 13,
+    "UNTRAINED_WEIGHTS": 14,
+    "RANDOM_IMAGES": 15,
 }
 
 
