@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 
 import numpy as np
 
 from hwnas.networks.count import count_workload
-from hwnas.spaces import SizedSpace
+from hwnas.spaces import SizedSpace, Workload
 from hwnas.tables.schema import (
     Device,
     Entry,
@@ -21,11 +22,11 @@ from hwnas.tables.schema import (
 counts_of = cache(count_workload)
 
 
-def make_table(sized: SizedSpace, seed: int = 0) -> LatencyTable:
-    """Return a table of every workload of a space: counts by fvcore, latencies drawn at random."""
+def make_table(sized: SizedSpace, seed: int = 0, more: Iterable[Workload] = ()) -> LatencyTable:
+    """Return a table of every workload of a space, and of ``more``: counts by fvcore, latencies drawn at random."""
     generator = np.random.default_rng(seed)
     entries = []
-    for workload in sized.network.workloads():
+    for workload in (*sized.network.workloads(), *more):
         counts = counts_of(workload)
         latency_ms = float(generator.uniform(0.001, 0.1))
         entries.append(
