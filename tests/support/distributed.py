@@ -26,11 +26,12 @@ from support.spaces import SMALL
 from support.training import DATA, recipe_of, tiny_child
 
 # One method for each way to run the supernet, to learn and to select. Processes see nothing else of a method: all draw
-# the same architectures, and distributions, regularisers and stages compute without the others.
+# the same architectures, and distributions and regularisers compute without the others.
 SEARCHES = [
     ("nasbench201", "snas"),  # all operations, one batch for weights and logits
     ("nasbench201", "pc-darts"),  # all operations of some channels, alternating batches
     ("nasbench201", "darts-second"),  # unrolled steps
+    ("nasbench201", "drnas-progressive"),  # a Dirichlet distribution, in stages
     ("nasbench201", "gdas"),  # one operation an edge, with gradients of the logits
     ("nasbench201", "advantagenas"),  # one operation an edge, the advantage of each
     ("nasbench201", "enas"),  # rewards; the best of some draws
