@@ -19,17 +19,17 @@ def pad_explicitly(model: ModelProto) -> None:
     """
     if any(_rounds_up(node) for node in model.graph.node):
         sizes = _sizes(model)
-        nodes = [new for node in model.graph.node for new in _padded(node, sizes.get(node.input[0], []))]
+        nodes = [new for node in model.graph.node for new in (_padded(node, sizes) if _rounds_up(node) else [node])]
         del model.graph.node[:]
         model.graph.node.extend(nodes)
 
 
-def _padded(node: NodeProto, size: list[int]) -> Iterator[NodeProto]:
-    """Yield the nodes that replace one whose input has ``size``, height and width; the node itself if none do."""
+def _padded(node: NodeProto, sizes: Mapping[str, list[int]]) -> Iterator[NodeProto]:
+    """Yield the nodes that replace a pooling; itself where none do. ``sizes`` are heights and widths by tensor."""
     from onnx.helper import make_node
 
-    given = _attributes(node) if size and _rounds_up(node) else {}
-    overhangs = _overhangs(given, size) if given else None
+    given, size = _attributes(node), sizes.get(node.input[0])
+    overhangs = _overhangs(given, size) if size else None
     if overhangs is None:
         yield node
         return
