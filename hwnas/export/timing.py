@@ -52,7 +52,8 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
     """Return the device spec whose profiler made the table. Raises HwnasError when hwnas has no such profiler."""
     if table.runtime.name not in RUNTIMES:
         raise HwnasError(
-            f"there is no profiler for the table's runtime {table.runtime.name!r}", f"known: {', '.join(RUNTIMES)}"
+            f"there is no profiler for the table's runtime {table.runtime.name!r}",
+            f"time the ONNX file there, or here with `hwnas verify DIR --device cpu`; known are {', '.join(RUNTIMES)}",
         )
     hardware = {"gpu": "cuda:0", "browser": "browser"}.get(table.device.kind, "cpu")
     precision = FLOAT32 if table.runtime.precision == NOT_KNOWN else table.runtime.precision
