@@ -1,4 +1,4 @@
-"""Benchmarks whose searches run in the process of the tests, where importing torch is done."""
+"""The published accuracies, and benchmarks whose searches run in the process of the tests, which has imported torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from hwnas.benchmark import processes
 from hwnas.benchmark.plan import BenchmarkRun
 from hwnas.benchmark.worker import search_one
 from hwnas.progress import Progress
+from support.paths import SHARED
+
+PUBLISHED = SHARED / "nb201_accuracy.csv.gz"
+needs_accuracies = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"{PUBLISHED} is not there")
 
 
 def search_here(monkeypatch: pytest.MonkeyPatch) -> None:
