@@ -19,7 +19,7 @@ Arguments that several functions share:
     A ``hwnas.progress.Progress`` that shows bars and lines; by default nothing is shown.
 """
 
-from hwnas.api.devices import profile
+from hwnas.api.devices import forecast_profile, profile
 from hwnas.api.inputs import get_space, read_table, read_tables, size_changes, sized_space
 from hwnas.api.networks import evaluate, export, figures_folder, quantize, report, train, verify
 from hwnas.api.searching import derive, derive_pareto, preview, search
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "export",
     "figures_folder",
+    "forecast_profile",
     "get_space",
     "preview",
     "profile",

@@ -11,6 +11,7 @@ from hwnas.progress import Progress
 
 if TYPE_CHECKING:
     from hwnas.api.inputs import InputShape, Space
+    from hwnas.profiling.forecast import Forecast
     from hwnas.tables.schema import LatencyTable
 
 
@@ -59,3 +60,45 @@ def profile(
         licence,
     )
     return measure(plan, Path(out), progress or Progress(quiet=True))
+
+
+def forecast_profile(
+    out: Path | str,
+    device: str = "cpu",
+    space: Space = "nasbench201",
+    *,
+    setting: str | None = None,
+    channels: int | None = None,
+    layers: int | None = None,
+    input_shape: InputShape | None = None,
+    classes: int | None = None,
+    rounds: int = 30,
+    fit_networks: int = 30,
+    report_networks: int = 40,
+    minutes: float | None = None,
+    remeasure: bool = False,
+    accept_noise: bool = False,
+    progress: Progress | None = None,
+) -> Forecast:
+    """Forecast how long ``profile`` takes with the same arguments, by timing a small sample; write nothing.
+
+    The result has the number of workloads and networks to time, the ``seconds`` of writing models and of timing them,
+    and ``describe()``.
+
+    Raises HwnasError as ``profile`` does.
+    """
+    from hwnas.profiling.forecast import forecast_profile as forecast
+    from hwnas.profiling.plan import ProfilePlan
+    from hwnas.runtimes.device_spec import parse_device
+
+    plan = ProfilePlan(
+        parse_device(device),
+        sized_space(space, setting, channels, layers, input_shape, classes),
+        rounds,
+        fit_networks,
+        report_networks,
+        math.inf if minutes is None else minutes,
+        remeasure,
+        accept_noise,
+    )
+    return forecast(plan, Path(out), progress or Progress(quiet=True))

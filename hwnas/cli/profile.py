@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +26,6 @@ from hwnas.cli.output import show_json
 from hwnas.text import quoted
 
 if TYPE_CHECKING:
-    from hwnas.profiling.plan import ProfilePlan
     from hwnas.tables.schema import LatencyTable
 
 
@@ -58,33 +57,22 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure every workload of a space on a device and write a latency table."""
-    from hwnas import api
-    from hwnas.profiling.plan import ProfilePlan
-    from hwnas.runtimes.device_spec import parse_device
-
-    plan = ProfilePlan(
-        parse_device(device),
-        api.sized_space(space, setting, channels, layers, parse_input(input_shape), classes),
-        rounds,
-        fit_networks,
-        report_networks,
-        math.inf if minutes is None else minutes,
-        remeasure,
-        accept_noise,
-        licence,
-    )
+    sizes: Any = {"setting": setting, "channels": channels, "layers": layers, "classes": classes}
+    sizes["input_shape"] = parse_input(input_shape)
+    counts: Any = {"rounds": rounds, "fit_networks": fit_networks, "report_networks": report_networks}
+    rules: Any = {"minutes": minutes, "remeasure": remeasure, "accept_noise": accept_noise}
     if only_plan:
-        _forecast(plan, out, as_json)
+        _forecast(out, device, space, {**sizes, **counts, **rules}, as_json)
     else:
-        _profile(plan, out, space, as_json)
+        _profile(out, device, space, sizes, {**counts, **rules, "licence": licence}, as_json)
 
 
-def _forecast(plan: ProfilePlan, out: Path, as_json: bool) -> None:
-    from hwnas.profiling.forecast import forecast_profile
+def _forecast(out: Path, device: str, space: str, options: Mapping[str, Any], as_json: bool) -> None:
+    from hwnas import api
     from hwnas.progress import Progress
 
     with Progress() as progress:
-        forecast = forecast_profile(plan, out, progress)
+        forecast = api.forecast_profile(out, device, space, **options, progress=progress)
     if as_json:
         show_json({**asdict(forecast), "seconds": forecast.seconds})
         return
@@ -92,20 +80,22 @@ def _forecast(plan: ProfilePlan, out: Path, as_json: bool) -> None:
     print("next: the same command without --plan")
 
 
-def _profile(plan: ProfilePlan, out: Path, space: str, as_json: bool) -> None:
+def _profile(
+    out: Path, device: str, space: str, sizes: Mapping[str, Any], options: Mapping[str, Any], as_json: bool
+) -> None:
+    from hwnas import api
     from hwnas.profiling.forecast import duration
-    from hwnas.profiling.profile import profile
     from hwnas.progress import Progress
 
     start_s, before = time.monotonic(), out.read_bytes() if out.is_file() else None
     with Progress() as progress:
-        table = profile(plan, out, progress)
+        table = api.profile(out, device, space, **sizes, **options, progress=progress)
     if as_json:
         show_json({"table": str(out), "entries": len(table.entries), "quality": table.quality.model_dump(mode="json")})
         return
     done = "nothing was lacking" if out.read_bytes() == before else f"in {duration(time.monotonic() - start_s)}"
     print(f"{out}: {len(table.entries)} workloads on {table.describe()}, {done}")
-    _show_quality(table, plan.sized.key)
+    _show_quality(table, api.sized_space(space, **sizes).key)
     print(f"next: hwnas search --space {quoted(space)} --table {quoted(out)} --budget moderate --out runs/first")
 
 

@@ -14,6 +14,7 @@ import hwnas
 from hwnas import api
 from hwnas.errors import HwnasError
 from hwnas.tables.schema import LatencyTable
+from support.command import Run
 
 
 def test_import_takes_under_50_ms_and_loads_nothing_heavy() -> None:
@@ -101,3 +102,30 @@ def test_a_search_returns_its_targets_and_prints_nothing(
     with pytest.raises(HwnasError, match="unknown split"):
         hwnas.evaluate(run, "testing")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["profile", "forecast_profile"])
+def test_the_command_passes_every_option_to_the_function(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    calls: list[inspect.BoundArguments] = []
+    signature = inspect.signature(getattr(api, name))
+
+    def record(*arguments: object, **options: object) -> None:
+        calls.append(signature.bind(*arguments, **options))
+        raise HwnasError("recorded")
+
+    monkeypatch.setattr(api, name, record)
+    sizes = {"channels": 4, "layers": 2, "classes": 7}
+    counts = {"rounds": 5, "fit_networks": 6, "report_networks": 7, "minutes": 1.5}
+    texts = {"device": "cpu+torch", "space": "darts", "setting": "cifar"}
+    named = texts | sizes | counts
+    options = [str(word) for key, value in named.items() for word in (f"--{key.replace('_', '-')}", value)]
+    flags = ["--input", "3x16x20", "--remeasure", "--accept-noise", "--licence", "CC0"]
+    plan = ["--plan"] if name == "forecast_profile" else []
+    run("profile", "--out", tmp_path / "t.json", *options, *flags, *plan)
+    (call,) = calls
+    others = {"out": tmp_path / "t.json", "input_shape": (3, 16, 20), "remeasure": True, "accept_noise": True}
+    others |= {"progress": call.arguments["progress"]} | ({} if plan else {"licence": "CC0"})
+    assert call.arguments == named | others
+    assert set(call.arguments) == set(signature.parameters)
