@@ -1,6 +1,6 @@
 """Generate the JSON Schema of a run's files and the page docs/reference/run-folder.md from the models of hwnas.runs.
 
-After a change in hwnas/runs/schema.py run ``python -m tools.run_folder_page``; a test fails until then.
+After a change of a model run ``python -m tools.run_folder_page``; a test fails until then.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from hwnas.files import write_text
 from hwnas.runs import schema
+from hwnas.runs.manifest_schema import Manifest
 from hwnas.search.epoch_row import EpochRow
 from hwnas.training.step_table import StepTable
 from hwnas.training.training_row import TrainingRow
@@ -23,7 +24,7 @@ from hwnas.training.training_row import TrainingRow
 ROOT = Path(__file__).parents[1]
 PAGE_FILE = ROOT / "docs" / "reference" / "run-folder.md"
 FILES: dict[str, type[BaseModel]] = {
-    "manifest.json": schema.Manifest,
+    "manifest.json": Manifest,
     "summary.json": schema.Summary,
     "metrics.jsonl": EpochRow,
     "profile/steps.json": StepTable,
@@ -71,8 +72,8 @@ have no such field; there the id follows from device and budget.
 ## Fields
 
 Accuracies are shares from 0 to 1, latencies are in milliseconds. Fields marked "optional" are written where they apply.
-Programs should ignore fields that they do not know. The models are in `hwnas/runs/schema.py`; the JSON Schema of all
-files is `hwnas/runs/run-folder.schema.json`.
+Programs should ignore fields that they do not know. The models are in `hwnas/runs/schema.py` and
+`hwnas/runs/manifest_schema.py`; the JSON Schema of all files is `hwnas/runs/run-folder.schema.json`.
 """
 
 

@@ -11,10 +11,10 @@ from hwnas.cost.build import build_metrics
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
-from hwnas.files import read_json
 from hwnas.runs.folder import MANIFEST, SUMMARY, table_file
-from hwnas.runs.records import read_epochs, read_summary
-from hwnas.runs.schema import DeviceTiming, Manifest, Summary, SummaryRow
+from hwnas.runs.manifest_schema import Manifest
+from hwnas.runs.records import read_epochs, read_manifest, read_summary
+from hwnas.runs.schema import DeviceTiming, Summary, SummaryRow
 from hwnas.runs.sizes import read_sizes
 from hwnas.search.epoch_row import METRICS, EpochRow
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
@@ -22,7 +22,6 @@ from hwnas.spaces.space_copy import space_of_run
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.text import quoted
-from hwnas.validation import validate
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,8 @@ def read_run(folder: Path) -> RunContent:
     for name in (MANIFEST, SUMMARY):
         if not (folder / name).is_file():
             raise HwnasError(f"{folder} holds no finished search: it has no {name}", fix)
-    raw = read_json(folder / MANIFEST, fix)
-    manifest = validate(Manifest, raw, folder / MANIFEST, fix)
-    summary = read_summary(folder, fix)
-    space = space_of_run(raw, manifest.space, folder)
+    manifest, summary = read_manifest(folder, fix), read_summary(folder, fix)
+    space = space_of_run(manifest.space, manifest.space_definition, folder)
     sized = read_sizes(space, manifest.setting, folder / MANIFEST, fix)
     search_sized = read_sizes(space, manifest.search_setting or manifest.setting, folder / MANIFEST, fix)
     epochs = _read_epochs(folder, manifest, space, fix)

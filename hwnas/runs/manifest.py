@@ -12,12 +12,13 @@ from hwnas import __version__
 from hwnas.compute.device import CPU, choose_device, describe
 from hwnas.compute.precision import choose_precision
 from hwnas.errors import HwnasError
-from hwnas.files import read_json, sha256_of, sha256_of_file, unwritable, write_json, write_text
+from hwnas.files import sha256_of, sha256_of_file, unwritable, write_json, write_text
 from hwnas.networks.fast.kernels import kernels
 from hwnas.recipe import Recipe
 from hwnas.runs.folder import MANIFEST, table_file
+from hwnas.runs.manifest_schema import Manifest
+from hwnas.runs.records import read_manifest
 from hwnas.runs.request import SearchRequest
-from hwnas.runs.schema import Manifest
 from hwnas.runs.two_networks import TwoNetworks
 from hwnas.spaces import SearchSpace
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
@@ -77,9 +78,9 @@ def write_manifest(request: SearchRequest, space: SearchSpace, manifest: Manifes
     except OSError as error:
         raise unwritable(folder, error) from error
     if file.exists():
-        present = read_json(file, f"remove folder {folder}")
-        require_same_definition(present, space, folder)
-        if present.get("digest") != manifest.digest:
+        present = read_manifest(folder, f"remove folder {folder}")
+        require_same_definition(present.space, present.space_definition, space, folder)
+        if present.digest != manifest.digest:
             raise HwnasError(
                 f"{folder} holds a run with other settings, data, table or budgets", "give another folder with --out"
             )

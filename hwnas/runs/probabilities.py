@@ -15,9 +15,9 @@ from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.folder import CHECKPOINT, table_file
+from hwnas.runs.manifest_schema import Manifest
 from hwnas.runs.read import read_networks
 from hwnas.runs.records import read_manifest
-from hwnas.runs.schema import Manifest
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hwnas.budgets.budget import Budget
-from hwnas.budgets.text import targets_of
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
-from hwnas.runs.folder import ARCHITECTURE, MANIFEST, WEIGHTS, target_id
+from hwnas.runs.folder import ARCHITECTURE, MANIFEST, WEIGHTS
+from hwnas.runs.manifest_schema import Manifest
+from hwnas.runs.records import read_manifest
 from hwnas.runs.schema import ArchitectureFile
 from hwnas.runs.sizes import read_sizes
 from hwnas.spaces import SizedSpace
@@ -39,21 +39,18 @@ def read_networks(folder: Path) -> list[SavedNetwork]:
         folders, run = sorted(path.parent for path in folder.glob(f"*/{ARCHITECTURE}")), folder
     if not folders:
         raise HwnasError(f"{folder} holds no finished search", FIX)
-    manifest = read_json(run / MANIFEST, FIX)
+    manifest = read_manifest(run, FIX)
     networks = [_read_network(each, run, manifest) for each in folders]
-    tables = manifest.get("tables", {})
-    order = [target_id(tables, devices[0], budget) for devices, budget in targets_of(tables, manifest["budgets"])]
-    position = {target: number for number, target in enumerate(order)}
+    position = {target: number for number, target in enumerate(manifest.target_ids())}
     return sorted(networks, key=lambda network: position.get(network.id, len(position)))
 
 
-def _read_network(folder: Path, run: Path, manifest: Mapping[str, Any]) -> SavedNetwork:
+def _read_network(folder: Path, run: Path, manifest: Manifest) -> SavedNetwork:
     file = folder / ARCHITECTURE
     content = validate(ArchitectureFile, read_json(file, FIX), file, FIX)
-    space = space_of_run(manifest, content.space, run)
-    devices = manifest.get("tables") or content.table_files
+    space = space_of_run(content.space, manifest.space_definition, run)
     return SavedNetwork(
-        id=content.target or target_id(devices, content.device, content.budget.text),
+        id=content.target or manifest.target_id(content.device, content.budget.text),
         folder=folder,
         table_files=content.table_files,
         tables={device: read_table(run / path) for device, path in content.table_files.items()},

@@ -9,7 +9,8 @@ from typing import Any
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.runs.folder import MANIFEST, SUMMARY
-from hwnas.runs.schema import Manifest, Summary
+from hwnas.runs.manifest_schema import Manifest
+from hwnas.runs.schema import Summary
 from hwnas.search.epoch_row import METRICS, EpochRow
 from hwnas.validation import validate
 

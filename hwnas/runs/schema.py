@@ -1,9 +1,10 @@
 """Schema of a run's folder: one model for every JSON file and row in it. Imports no torch.
 
 Writers set the fields that they know; ``to_json`` writes these and no others. Readers accept folders of older versions,
-in which fields may be missing, and keep fields of newer ones. The rows of ``metrics.jsonl`` are
-hwnas.search.epoch_row.EpochRow, those of ``training.jsonl`` hwnas.training.training_row.TrainingRow, the tables of
-``profile/steps.json`` hwnas.training.step_table.StepTable.
+in which fields may be missing, and keep fields of newer ones. ``manifest.json`` is
+hwnas.runs.manifest_schema.Manifest, the rows of ``metrics.jsonl`` are hwnas.search.epoch_row.EpochRow, those of
+``training.jsonl`` hwnas.training.training_row.TrainingRow, the tables of ``profile/steps.json``
+hwnas.training.step_table.StepTable.
 
 After a change here run ``python -m tools.run_folder_page``, which writes the JSON Schema and its page.
 
@@ -17,67 +18,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from hwnas.runs.folder import target_id
 from hwnas.validation import Record
 
 SCHEMA_FILE = Path(__file__).with_name("run-folder.schema.json")
 Accuracy = FiniteFloat
 Milliseconds = FiniteFloat
-
-
-# manifest.json
-
-
-class Selection(Record):
-    """The way in which the search selects its final architecture."""
-
-    name: str
-
-
-class SearchRecipe(Record):
-    """The recipe of the search; the fields that readers use are declared (hwnas.recipe has all of them)."""
-
-    method: str
-    epochs: int
-    seed: int
-    inputs_per_node: int | None = None
-    selection: Selection = Selection(name="probable")
-
-
-class SearchInputs(Record):
-    """Everything that decides what a search computes; ``Manifest.digest`` is the hash of this.
-
-    ``setting`` are the sizes of the target network, ``search_setting`` those of the search network where they differ.
-    ``data`` are the images of the search, ``target_data`` those of ``--target-data``. ``tables`` are the hashes of the
-    latency tables by device name, ``plugin`` the hash of the user's Python file, ``space_definition`` the hash and the
-    location of a user's own space.
-    """
-
-    space: str
-    space_definition: dict[str, Any] | None = None
-    setting: dict[str, Any]
-    search_setting: dict[str, Any] | None = None
-    tables: dict[str, str] = Field(min_length=1)
-    data: str
-    data_fingerprint: str
-    target_data: str | None = None
-    target_data_fingerprint: str | None = None
-    budgets: list[str]
-    recipe: SearchRecipe
-    verify: bool
-    plugin: str | None = None
-
-
-class Manifest(SearchInputs):
-    """``manifest.json``: the inputs of a run, and the versions and the device that computed it."""
-
-    digest: str
-    versions: dict[str, str]
-    started: str
-    computed: dict[str, str] = Field(default_factory=dict)
-
-    def target_id(self, device: str, budget_text: str) -> str:
-        return target_id(self.tables, device, budget_text)
 
 
 # Parts of several files

@@ -18,10 +18,11 @@ from hwnas.progress import Progress
 from hwnas.runs.finish import Finish
 from hwnas.runs.folder import PROFILE, SUMMARY
 from hwnas.runs.manifest import describe_run, write_manifest
+from hwnas.runs.manifest_schema import Manifest
 from hwnas.runs.plots import draw_run
 from hwnas.runs.records import read_summary
 from hwnas.runs.request import SearchRequest, build_objectives
-from hwnas.runs.schema import Manifest, Summary, SummaryRow
+from hwnas.runs.schema import Summary, SummaryRow
 from hwnas.runs.two_networks import TwoNetworks, choose_networks
 from hwnas.runs.verify import verify_run
 from hwnas.search.methods import register_builtin

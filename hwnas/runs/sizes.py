@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hwnas.errors import HwnasError
 from hwnas.spaces import SearchSpace, Setting, SizedSpace
@@ -24,9 +24,13 @@ def describe_images(setting: Setting) -> str:
 def read_sizes(space: SearchSpace, setting: Mapping[str, Any], source: Path, fix: str) -> SizedSpace:
     """Return the space at the sizes of a ``setting`` in JSON.
 
-    Raises HwnasError, which names ``source`` and ``fix``, for fields that are missing or no fields of a setting.
+    Raises HwnasError, which names ``source`` and ``fix``, for fields that are missing, no fields of a setting, or of
+    another type or range.
     """
+    for name, kind in get_type_hints(Setting).items():
+        if name in setting and type(setting[name]) is not kind:
+            raise HwnasError(f"{source} is incomplete (setting.{name}: no {kind.__name__})", fix)
     try:
         return SizedSpace(space, Setting(**setting))
-    except TypeError as error:
-        raise HwnasError(f"{source} is incomplete ({error})", fix) from None
+    except (TypeError, HwnasError) as error:
+        raise HwnasError(f"{source} is incomplete (setting: {error})", fix) from None

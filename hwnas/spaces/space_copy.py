@@ -20,26 +20,27 @@ def definition_as_json(space: SearchSpace) -> dict[str, Any]:
     return {"space_definition": {"sha256": space.origin.sha256, **location}}
 
 
-def space_of_run(manifest: Mapping[str, Any], name: str, run: Path) -> SearchSpace:
+def space_of_run(name: str, recorded: Mapping[str, Any] | None, run: Path) -> SearchSpace:
     """Return the space ``name`` of a run: a built-in one, the run's copy of a YAML file, or a Python object.
 
-    Raises HwnasError when it is missing or its definition has changed since the search.
+    ``recorded`` is the manifest's record of a user's own space. Raises HwnasError when the space is missing, the record
+    is damaged, or the definition has changed since the search.
     """
-    recorded = manifest.get("space_definition")
     if recorded is None:
         return get_space(name)
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("import", ""), str):
-        raise HwnasError(f"{run / 'manifest.json'} is incomplete (space_definition)", "search again")
-    space = get_space(recorded.get("import") or str(run / SPACE_FILE))
-    require_same_definition(manifest, space, run)
+    location = recorded.get("import", "")
+    if not isinstance(location, str):
+        raise HwnasError(f"{run / 'manifest.json'} is incomplete (space_definition.import: no text)", "search again")
+    space = get_space(location or str(run / SPACE_FILE))
+    require_same_definition(name, recorded, space, run)
     return space
 
 
-def require_same_definition(manifest: Mapping[str, Any], space: SearchSpace, run: Path) -> None:
-    """Raise HwnasError when the run's space has this space's name and another definition."""
-    recorded = manifest.get("space_definition", {}).get("sha256")
-    if manifest.get("space") == space.name and space.origin and recorded != space.origin.sha256:
+def require_same_definition(name: str, recorded: Mapping[str, Any] | None, space: SearchSpace, run: Path) -> None:
+    """Raise HwnasError when ``name``, the space of a run, is that of ``space``, but its definition is another."""
+    sha256 = (recorded or {}).get("sha256")
+    if name == space.name and space.origin and sha256 != space.origin.sha256:
         raise HwnasError(
-            f"{run} is a run of space {space.name}@{str(recorded)[:12]}, but {space.spec} now defines {space.key}",
+            f"{run} is a run of space {space.name}@{str(sha256)[:12]}, but {space.spec} now defines {space.key}",
             "undo the change, or search again with another --out",
         )

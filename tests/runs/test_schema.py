@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from hwnas.cli import app
 from hwnas.runs.folder import target_id
-from hwnas.runs.schema import SCHEMA_FILE, Manifest, SummaryRow
+from hwnas.runs.manifest_schema import Manifest
+from hwnas.runs.schema import SCHEMA_FILE, SummaryRow
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from support.tables import make_table
