@@ -91,7 +91,7 @@ def _line_chart(
 
 def _number(value: Number, percent: bool) -> str:
     if value is None:
-        return "is no number"
+        return "is unknown"
     return f"{value:.1%}" if percent else f"{value:.4g}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.budgets.text import names_devices
@@ -14,7 +16,9 @@ Number = float | None  # NaN, which a diverged search writes, is read as None
 class EpochRow(Record):
     """One target after one epoch.
 
-    ``target`` is the id of the target in its run; older runs and benchmarks have none. ``expected_cost``,
+    ``target`` is the id of the target in its run; older runs and benchmarks have none. ``train_loss`` and
+    ``train_accuracy`` are None for a target that no step of the epoch trained, where there are more targets than steps
+    in an epoch; ``validation_accuracy`` is known all the same, because targets share their weights. ``expected_cost``,
     ``expected_over_budget`` and ``multipliers`` (``lambda`` in JSON) have one value for every limit in the loss.
     ``skip_share`` is the share of ``skip_connect`` among the edges in use. ``stopped`` is the reason why the logits are
     no longer trained. ``probabilities[kind]`` is [E, K]; None in old runs.
@@ -38,6 +42,15 @@ class EpochRow(Record):
     architecture: str
     probabilities: dict[str, list[list[FiniteFloat]]] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_no_step(cls, content: Any) -> Any:
+        """Return a row of an older version, which has two zeros where no step trained the target, with None there."""
+        names = ("train_loss", "train_accuracy")
+        if isinstance(content, dict) and all(content.get(name) == 0 for name in names):
+            return {**content, **dict.fromkeys(names)}
+        return content
+
     @model_validator(mode="after")
     def _check_limits(self) -> EpochRow:
         if self.expected_over_budget.keys() != self.multipliers.keys():
@@ -52,9 +65,10 @@ class EpochRow(Record):
             multipliers = f"none, resource penalty {self.resource_penalty:.4g}"
         stopped = f"; logits stopped: {self.stopped}" if self.stopped else ""
         device = f"{self.device} " * (with_device and not names_devices(self.budget))
+        loss = "no step in this epoch" if self.train_loss is None else f"loss {self.train_loss:.3f}"
         accuracy = "nan" if self.validation_accuracy is None else f"{self.validation_accuracy:.1%}"
         return (
-            f"epoch {self.epoch:>3} {device}{self.budget:<12} loss {_fixed(self.train_loss)}  "
+            f"epoch {self.epoch:>3} {device}{self.budget:<12} {loss}  "
             f"validation {accuracy}  {over or 'no limit in the loss'}  lambda {multipliers}  "
             f"entropy {_fixed(self.entropy, 2)}{stopped}"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -9,9 +11,10 @@ from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
+from hwnas.search.epoch_row import EpochRow
 from hwnas.search.methods.snas import Concrete
 from hwnas.spaces import SPACES
-from support.searches import DATA, make_search
+from support.searches import DATA, make_search, searching
 
 
 def test_concrete_samples_choose_by_the_probabilities() -> None:
@@ -48,6 +51,26 @@ def test_several_budgets_take_turns_and_share_the_weights() -> None:
     assert torch.equal(search.targets[1].logits["cell"], second["cell"])
     search.take_step()
     assert not torch.equal(search.targets[1].logits["cell"], second["cell"])
+
+
+def test_a_target_without_a_step_in_an_epoch_has_no_loss() -> None:
+    search = searching("nasbench201", "snas-short", "mild", "aggressive", batch_size=100, epochs=2)
+    assert search.schedule.steps_per_epoch == 1
+    for trained in (0, 1):
+        search.take_step()
+        for index, row in enumerate(search.epoch_report()):
+            written = row.to_json()
+            again = EpochRow.model_validate(json.loads(json.dumps(written)))
+            assert again.describe() == row.describe()
+            if index == trained:
+                assert written["train_loss"] > 0
+                assert f"loss {written['train_loss']:.3f}  validation" in row.describe()
+            else:
+                assert written["train_loss"] is None
+                assert written["train_accuracy"] is None
+                assert "  no step in this epoch  validation" in row.describe()
+                older = written | {"train_loss": 0.0, "train_accuracy": 0.0}
+                assert EpochRow.model_validate(older).describe() == row.describe()
 
 
 @pytest.mark.slow
