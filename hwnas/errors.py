@@ -1,5 +1,7 @@
 """The error for any problem that the user can fix."""
 
+from __future__ import annotations
+
 
 class HwnasError(Exception):
     """An error that the user can fix: ``problem`` says what is wrong, ``fix`` is the command or change that fixes it.
@@ -11,3 +13,6 @@ class HwnasError(Exception):
         self.problem = problem
         self.fix = fix
         super().__init__(f"{problem}; {fix}" if fix else problem)
+
+    def __reduce__(self) -> tuple[type[HwnasError], tuple[str, str]]:
+        return type(self), (self.problem, self.fix)

@@ -17,7 +17,7 @@ from support.paths import ROOT
 # A room imports only rooms that stand before it. The first two lines are the ground, which knows nothing of the domain.
 ORDER = [
     "errors", "files", "units", "csv_files", "literals", "text", "validation", "imports", "progress", "recipe",
-    "plotting", "compute",
+    "plotting", "compute", "jobs",
     "spaces", "operations", "runtimes", "networks", "tables", "sharing", "data", "cost", "training", "calibration",
     "profiling", "budgets", "search", "export", "runs", "benchmark", "report", "api", "cli",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ Networks are timed on the device that they are for, by hwnas.profiling.
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from hwnas.errors import HwnasError
 from hwnas.recipe import Compute
 
 CPU = torch.device("cpu")
+CPUS = Path("/sys/devices/system/cpu")
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def choose_device(requested: Compute) -> torch.device:
@@ -33,6 +37,30 @@ def choose_device(requested: Compute) -> torch.device:
 def available_cores() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """Return the number of physical cores that this process may use, at least one.
+
+    Hyper-threads of one core count once, and the quota of a container counts (cgroup v2). Where the system does not
+    say which hyper-threads belong together, each counts as a core.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return available_cores()
+    cores = {_siblings(processor) for processor in os.sched_getaffinity(0)}
+    return max(1, min(len(cores), _quota()))
+
+
+def _siblings(processor: int) -> str:
+    """Return the numbers of the hyper-threads that share a processor's core, such as "0,32"."""
+    file = CPUS / f"cpu{processor}/topology/thread_siblings_list"
+    return file.read_text() if file.exists() else str(processor)
+
+
+def _quota() -> int:
+    """Return how many processors a container may keep busy."""
+    limit, period = QUOTA.read_text().split() if QUOTA.exists() else ("max", "1")
+    return sys.maxsize if limit == "max" else int(limit) // int(period)
 
 
 def describe(device: torch.device) -> str:
