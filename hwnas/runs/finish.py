@@ -14,7 +14,7 @@ from hwnas.export.network import save_weights
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.derived import DerivedNetwork
-from hwnas.runs.folder import PROXY, SUMMARY, WEIGHTS, table_file
+from hwnas.runs.folder import ARCHITECTURE, PROXY, SUMMARY, WEIGHTS, table_file
 from hwnas.runs.records import read_summary
 from hwnas.runs.request import SearchRequest
 from hwnas.runs.schema import ProxyResult, SummaryRow
@@ -48,7 +48,7 @@ class Finish:
         """Select a target's architecture, train and export; return its row."""
         objective, networks = target.objective, self.networks
         folder = self.folder / objective.target
-        if networks.proxy and (trained := self._trained_row(objective.target)):
+        if trained := self._trained_since(objective.target):
             return trained
         architecture, attempts = select_architecture(self.search, target, self.request, networks, folder, self.progress)
         child, result = self._train(architecture, folder / PROXY if networks.proxy else folder)
@@ -63,12 +63,20 @@ class Finish:
         assert isinstance(row, SummaryRow)  # the target network claims its budget
         return row
 
-    def _trained_row(self, target: str) -> SummaryRow | None:
-        """Return the row of a target network that ``hwnas train`` has trained since, which must not be replaced."""
-        if not (self.folder / SUMMARY).exists():
+    def _trained_since(self, target: str) -> SummaryRow | None:
+        """Return the row of a network that ``hwnas train`` has trained since, and log that it is not replaced."""
+        folder = self.folder / target
+        if not ((self.folder / SUMMARY).exists() and (folder / ARCHITECTURE).exists()):
             return None
         rows = read_summary(self.folder, f"search again with --out {quoted(self.folder)}").targets
-        return next((row for row in rows if row.target == target and row.trained), None)
+        row = next((row for row in rows if row.target == target), None)
+        if not row or not row.training:
+            return None
+        self.progress.log(
+            f"{target}: `hwnas train` has trained its network since (recipe {row.training.recipe}), so it is kept; "
+            f"remove {quoted(folder)} to get the network of the search"
+        )
+        return row
 
     def _train(self, architecture: Architecture, folder: Path) -> tuple[ChildNetwork, dict[str, Any]]:
         """Train the network of the search's sizes from the supernet's weights; also return the fields of its result."""

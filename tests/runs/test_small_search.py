@@ -184,6 +184,7 @@ def test_training_makes_the_target_network_claim_its_budget(
     assert repeated.exit_code == 0, repeated.output
     assert json.loads(repeated.stdout)["targets"] == [row_of(finished)]
     assert sha256_of_file(finished / "moderate/network.onnx") == network
+    assert "moderate: `hwnas train` has trained its network since" in repeated.stderr
 
 
 @pytest.mark.end_to_end

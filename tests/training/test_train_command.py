@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 import time
@@ -28,6 +29,9 @@ from hwnas.tables.io import write_table
 from support.command import Run, assert_one_clear_line, hwnas_process, timed
 from support.tables import make_table
 
+SIZES = ("--channels", 4, "--cells", 1, "--data", "digits?size=16", "--recipe", "snas-short")
+SEARCH = (*SIZES, "--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
+
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
@@ -39,9 +43,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = make_table(SizedSpace(get_space("nasbench201"), setting))
     device = table.device.model_copy(update={"fingerprint": ask(parse_device("cpu")).device.fingerprint})
     write_table(folder / "cpu.json", table.model_copy(update={"device": device}))
-    sizes = ("--channels", 4, "--cells", 1, "--data", "digits?size=16", "--recipe", "snas-short")
-    short = ("--epochs", 1, "--child-epochs", 1, "--batch-size", 256, "--budget", "90%")
-    words = ("search", "--table", folder / "cpu.json", *sizes, *short, "--out", folder / "run")
+    words = ("search", "--table", folder / "cpu.json", *SEARCH, "--out", folder / "run")
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     return folder / "run"
@@ -127,6 +129,32 @@ def test_the_searched_sizes_are_trained_in_place_and_evaluated(run: Run, finishe
     assert lines[0] == ["device", "budget", "runtime", "class", *(str(digit) for digit in range(10))]
     written = {name: [[int(n) for n in line[4:]] for line in lines if line[2] == name] for name in ("onnx", "torch")}
     assert written == {name: found[f"{name}_confusion"] for name in written}
+
+
+@pytest.mark.end_to_end
+def test_a_repeated_search_keeps_a_network_that_was_trained_since(run: Run, searched: Path, finished: Path) -> None:
+    def files() -> dict[str, str]:
+        return {f.name: sha256_of_file(f) for f in sorted((finished / "90pct").iterdir()) if f.is_file()}
+
+    search, before = ("search", "--table", searched.parent / "cpu.json", *SEARCH, "--out", finished, "--json"), files()
+    again = run(*search)
+    assert again.exit_code == 0, again.output
+    assert "kept" not in again.stderr
+    assert files() == before
+    assert run("train", finished, "--epochs", 1).exit_code == 0
+    trained = files()
+    assert trained["weights.safetensors"] != before["weights.safetensors"]
+    again = run(*search)
+    assert again.exit_code == 0, again.output
+    assert files() == trained
+    kept = rf"^90pct: `hwnas train` has trained its network since \(recipe quick\), .*kept; remove {finished}/90pct to"
+    assert re.search(kept, again.stderr, re.MULTILINE), again.stderr
+    assert json.loads(again.stdout)["targets"] == json.loads((finished / "summary.json").read_text())["targets"]
+    assert json.loads(again.stdout)["targets"][0]["training"]["epochs"] == 1
+    shutil.rmtree(finished / "90pct")
+    assert run(*search).exit_code == 0
+    for name in ("network.onnx", "weights.safetensors", "architecture.json"):
+        assert files()[name] == before[name]
 
 
 @pytest.mark.end_to_end
