@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     AUXILIARY_HEAD = 13  # the auxiliary head's initial weights
     UNTRAINED_WEIGHTS = 14  # the weights of a target network that is exported before it is trained
     RANDOM_IMAGES = 15  # pixels of images that stand in where none are known
+    SCORED_WEIGHTS = 16  # by architecture: the weights of a network that is scored untrained
 
 
 @unique

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.space import Architecture, Cell, SearchSpace
+from hwnas.spaces.space import NONE, Architecture, Cell, SearchSpace
 
 ENUMERABLE = 100_000  # architectures: a space with at most this many is enumerated as a whole
 
@@ -43,3 +43,13 @@ def live_edges(cell: Cell, used: NDArray[np.bool_]) -> NDArray[np.bool_]:
             needed[:, cell.edges[e][0]] |= used[:, e] & needed[:, node]
     sources, targets = np.array(cell.edges).T
     return used & reached[:, sources] & needed[:, targets]
+
+
+def without_dead_edges(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return operation indices [N, edges of all cells] in which every dead edge is ``none``.
+
+    Architectures with equal rows have the same deployed network.
+    """
+    none = space.operations.index(NONE)
+    live = [live_edges(space.cells[kind], chosen != none) for kind, chosen in space.by_cell(choices).items()]
+    return np.where(np.concatenate(live, axis=1), choices, none)

@@ -1,0 +1,1 @@
+"""Scores of architectures that need no training: counts, and functions of networks with random weights."""
