@@ -15,7 +15,10 @@ import torch
 
 from hwnas.cli import main
 
-SLOW_IMPORTS = ["hwnas.benchmark.benchmark", "hwnas.profiling.profile", "hwnas.runs.search", "hwnas.runs.train"]
+SLOW_IMPORTS = [
+    *("hwnas.benchmark.benchmark", "hwnas.profiling.profile", "hwnas.runs.search", "hwnas.runs.train"),
+    *("onnx", "matplotlib.pyplot", "torch._dynamo"),  # which functions import
+]
 
 
 class WarmProcess:

@@ -14,8 +14,14 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
+
+import torch
 
 import hwnas
+from hwnas.benchmark import processes
+
+PYTHON = str(Path(__file__).with_name("python"))
 
 
 def import_all() -> None:
@@ -33,7 +39,7 @@ def start(program: str, arguments: list[str]) -> None:
     if program == "hwnas":
         runpy.run_module("hwnas", run_name="__main__")
     elif program == "torchrun":
-        os.environ["PYTHON_EXEC"] = str(Path(__file__).with_name("python"))  # what torchrun starts for each rank
+        os.environ["PYTHON_EXEC"] = PYTHON  # what torchrun starts for each rank
         runpy.run_module("torch.distributed.run", run_name="__main__")
     else:
         start_python([argument for argument in arguments if argument != "-u"])
@@ -60,6 +66,8 @@ def run(connection: socket.socket) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["variables"])
+    if "OMP_NUM_THREADS" in os.environ:  # which torch read when it was imported
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     for number, file in enumerate(files):
         os.dup2(file, number)
     code = 1
@@ -81,6 +89,7 @@ def run(connection: socket.socket) -> None:
 
 if __name__ == "__main__":
     import_all()
+    processes.sys = SimpleNamespace(executable=PYTHON)  # type: ignore[assignment]  # for a benchmark's searches
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
