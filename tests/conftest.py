@@ -10,7 +10,8 @@ import pytest
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from support.chromium import Chromium, find_chromium
-from support.command import Run, invoke
+from support.command import Run, invoke, profile
+from support.once import made_once
 from support.tables import make_table
 
 
@@ -22,6 +23,14 @@ def table_file(tmp_path: Path) -> Path:
         tmp_path / "table.json", make_table(SizedSpace(space, Setting(channels=4, depth=1, height=16, width=16)))
     )
     return tmp_path / "table.json"
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of this machine, of the same network; no test changes it."""
+    sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
+    quick = ("--rounds", 6, "--fit-networks", 4, "--report-networks", 4)
+    return made_once(tmp_path_factory, "measured.json", lambda out: profile(invoke, *sizes, *quick, "--out", out))
 
 
 @pytest.fixture

@@ -104,9 +104,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_accuracies
 @pytest.mark.end_to_end
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked for in /proc")
-def test_an_interrupted_benchmark_resumes_bit_identical(run: Run, tmp_path: Path, watched: Path) -> None:
+def test_an_interrupted_benchmark_resumes_bit_identical(
+    run: Run, tmp_path: Path, watched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Interrupted by kill -9 in the first epoch and by Ctrl-C after it, with two searches at a time of one thread
-    each. No search outlives its benchmark.
+    each. No search outlives its benchmark. The searches end in this process.
     """
     arguments = bench(out := tmp_path / "out", *TWO_EPOCHS, accuracy=watched / "accuracies.csv.gz")
     checkpoint, metrics = out / "snas/seed0/checkpoint.pt", out / "snas/seed0/metrics.jsonl"
@@ -127,6 +129,7 @@ def test_an_interrupted_benchmark_resumes_bit_identical(run: Run, tmp_path: Path
             assert process.returncode == 130
             assert "hwnas: interrupted" in output
             assert "Traceback" not in output
+    search_here(monkeypatch)
     last = run(*arguments)
     assert last.exit_code == 0, last.output
     names = ("snas/seed0", "snas/seed1")

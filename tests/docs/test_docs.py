@@ -25,7 +25,7 @@ TIMES = re.compile(r"hwnas (verify|demo|table check (?!.*--contents))|--verify|m
 
 
 def times(page: Path) -> bool:
-    """Return whether a command of a page has to keep a budget on this machine, or shows that it does: noise disturbs it."""
+    """Return whether a command of a page has to keep a budget on this machine, which noise disturbs."""
     run = (block for block in blocks_of(page) if block.language in ("sh", "console", "set-up"))
     steps = ((block, block.shortened(command), shown) for block in run for command, shown in block.steps())
     return any(
@@ -45,16 +45,6 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         yield {**found, "IMAGES": str(folder / "images")}
 
 
-@pytest.fixture(scope="module")
-def measured(variables: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Profile this machine and return the path of the small table."""
-    folder = tmp_path_factory.mktemp("measured")
-    sizes = "--channels 4 --cells 1 --input 3x16x16 --rounds 6 --fit-networks 2 --report-networks 2"
-    done = shell(f"hwnas profile {sizes} --accept-noise --out table.json", folder, variables)
-    assert done.returncode == 0, done.stderr
-    return str(folder / "table.json")
-
-
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "page",
@@ -67,7 +57,7 @@ def test_a_page_does_what_it_says(
     folder = tmp_path / "folder"
     folder.mkdir()
     if "$MEASURED" in page.read_text(encoding="utf-8"):
-        variables = {**variables, "MEASURED": request.getfixturevalue("measured")}
+        variables = {**variables, "MEASURED": str(request.getfixturevalue("measured"))}
     Reader(folder, tmp_path / "state", variables).read(page)
 
 

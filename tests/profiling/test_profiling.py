@@ -139,7 +139,7 @@ def runs_in(folder: Path) -> int:
 def test_a_profile_killed_again_and_again_gives_the_same_table(run: Run, tmp_path: Path) -> None:
     """kill -9 at random moments, while models are written or timed: no run is lost or repeated."""
     out = tmp_path / "t.json"
-    arguments = ("profile", "--accept-noise", *SMALL_PROFILE, "--rounds", 16, *QUICK[2:], "--out", out)
+    arguments = ("profile", "--accept-noise", *SMALL_PROFILE, "--rounds", 8, *QUICK[2:], "--out", out)
     moments = np.random.default_rng(0)
     kept = 0
     for _ in range(5):
@@ -199,7 +199,10 @@ def load_both_cores() -> list[subprocess.Popen]:
 
 
 @pytest.mark.end_to_end
-def test_a_busy_machine_is_refused_and_nothing_is_lost(run: Run, tmp_path: Path) -> None:
+def test_a_busy_machine_is_refused_and_nothing_is_lost(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwnas.profiling.noise.PAUSE_S", 0.1)
     out, short = tmp_path / "t.json", (*SMALL_PROFILE, "--rounds", 3, *QUICK[2:])
     burners = load_both_cores()
     try:
@@ -228,6 +231,7 @@ def test_the_plan_is_printed_without_profiling(run: Run, tmp_path: Path) -> None
 @pytest.mark.end_to_end
 def test_a_table_is_checked_against_its_device(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwnas.profiling.check.check_quiet", lambda *_: None)  # how noisy this machine is, is no matter
+    monkeypatch.setattr("hwnas.profiling.check.ROUNDS", 3)
     table = read_table(out)
     result = timed(run, "table", "check", out, "--json")
     told = json.loads(result.stdout)

@@ -23,7 +23,7 @@ from hwnas.search.choices import CHOICES
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from support.chromium import Chromium
-from support.command import Run, assert_one_clear_line
+from support.command import Run, assert_one_clear_line, invoke
 from support.pages import EVIL, SCRIPT, Page, check_pictures, check_tame, needs_browser, report
 from support.tables import make_table
 
@@ -44,6 +44,19 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return place / "first"
+
+
+@pytest.fixture(scope="module")
+def page(searched: Path) -> Path:
+    """Write the page of the search, which no test changes; its files are beside it, in ``report_files``."""
+    out = searched.parent / "report.html"
+    made = report(invoke, searched, out=out)
+    assert {Path(file) for file in made["files"]} == {file for file in files_of(out).rglob("*") if file.is_file()}
+    return out
+
+
+def files_of(page: Path) -> Path:
+    return page.with_name(f"{page.stem}_files")
 
 
 @pytest.fixture
@@ -78,15 +91,13 @@ def take_probabilities(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_numbers_agree_with_the_files(run: Run, run_folder: Path, tmp_path: Path) -> None:
-    made = report(run, run_folder, out=tmp_path / "report.html")
-    files = tmp_path / "report_files"
-    assert {Path(file) for file in made["files"]} == {file for file in files.rglob("*") if file.is_file()}
+def test_numbers_agree_with_the_files(page: Path, searched: Path) -> None:
+    files = files_of(page)
     content = json.loads((files / "report.json").read_text())["runs"][0]
-    lines = lines_of(run_folder)
-    summary = json.loads((run_folder / "summary.json").read_text())["targets"]
+    lines = lines_of(searched)
+    summary = json.loads((searched / "summary.json").read_text())["targets"]
     assert content["targets"] == summary
-    assert content["manifest"] == json.loads((run_folder / "manifest.json").read_text())
+    assert content["manifest"] == json.loads((searched / "manifest.json").read_text())
     loss = json.loads((files / "loss.json").read_text())["data"]
     budgets = [target["budget"] for target in summary]
     assert {budget: loss[budget]["values"] for budget in budgets} == {
@@ -122,25 +133,23 @@ def test_an_edge_is_explained_by_its_probability_cost_and_runner_up(run: Run, ru
 
 
 @pytest.mark.slow
-def test_every_figure_is_written_as_svg_and_png(run: Run, run_folder: Path, tmp_path: Path) -> None:
-    report(run, run_folder, out=tmp_path / "page.html")
-    names = check_pictures(tmp_path / "page_files")
+def test_every_figure_is_written_as_svg_and_png(page: Path) -> None:
+    names = check_pictures(files_of(page))
     assert {"pareto-1", "loss", "validation", "entropy", "over-budget", "lambda", "table-1"} <= names
     assert {"1-mild-cell-graph", "1-mild-cell-probabilities"} <= names
 
 
 @pytest.mark.slow
-def test_commands_reproduce_the_run(run: Run, run_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    report(run, run_folder, out=tmp_path / "report.html")
-    content = json.loads((tmp_path / "report_files/report.json").read_text())["runs"][0]
+def test_commands_reproduce_the_run(run: Run, page: Path, searched: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    content = json.loads((files_of(page) / "report.json").read_text())["runs"][0]
     program, *arguments = shlex.split(content["commands"][0])
     assert program == "hwnas"
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     again = tmp_path / "runs/first-again"
-    assert read_run(again).manifest.digest == read_run(run_folder).manifest.digest
-    assert lines_of(again) == lines_of(run_folder)
+    assert read_run(again).manifest.digest == read_run(searched).manifest.digest
+    assert lines_of(again) == lines_of(searched)
 
 
 @pytest.mark.slow
@@ -347,26 +356,30 @@ def make_hostile(folder: Path) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.fixture(scope="module")
+def hostile(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the page of a search whose files have markup in their names and texts."""
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("hostile") / "first"))
+    give_probabilities(folder)
+    make_hostile(folder)
+    report(invoke, folder, out=folder.parent / "report.html")
+    return folder.parent / "report.html"
+
+
 @pytest.mark.slow
-def test_markup_in_files_is_shown_as_text(run: Run, run_folder: Path, tmp_path: Path) -> None:
-    give_probabilities(run_folder)
-    make_hostile(run_folder)
-    report(run, run_folder, out=tmp_path / "report.html")
-    text = (tmp_path / "report.html").read_text()
-    page = Page(text)
+def test_markup_in_files_is_shown_as_text(hostile: Path) -> None:
+    page = Page(hostile.read_text())
     assert SCRIPT in page.text
     assert EVIL in page.text
     check_tame(page)
-    inside = {file.resolve() for file in (tmp_path / "report_files").rglob("*")}
-    assert all((tmp_path / "report_files").resolve() in file.parents for file in inside)
+    inside = {file.resolve() for file in files_of(hostile).rglob("*")}
+    assert all(files_of(hostile).resolve() in file.parents for file in inside)
 
 
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("width", [1280, 390])
-def test_page_in_a_browser(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium, width: int) -> None:
-    page = tmp_path / "report.html"
-    report(run, run_folder, out=page)
+def test_page_in_a_browser(page: Path, browser: Chromium, width: int) -> None:
     browser.open(page, width, media={"prefers-color-scheme": "light"})
     assert browser.evaluate("document.documentElement.scrollWidth") == width  # nothing sticks out
     shape = ".on-wide" if width > 760 else ".on-narrow"
@@ -405,11 +418,7 @@ def test_page_in_a_browser(run: Run, run_folder: Path, tmp_path: Path, browser: 
 
 @pytest.mark.slow
 @needs_browser
-def test_the_page_follows_the_systems_theme_and_prints_all(
-    run: Run, run_folder: Path, tmp_path: Path, browser: Chromium
-) -> None:
-    page = tmp_path / "report.html"
-    report(run, run_folder, out=page)
+def test_the_page_follows_the_systems_theme_and_prints_all(page: Path, browser: Chromium) -> None:
     background = "getComputedStyle(document.body).backgroundColor"
     browser.open(page, 1280, media={"prefers-color-scheme": "light"})
     light = browser.evaluate(background)
@@ -422,11 +431,8 @@ def test_the_page_follows_the_systems_theme_and_prints_all(
 
 @pytest.mark.slow
 @needs_browser
-def test_scripts_in_files_do_not_run(run: Run, run_folder: Path, tmp_path: Path, browser: Chromium) -> None:
-    give_probabilities(run_folder)
-    make_hostile(run_folder)
-    report(run, run_folder, out=tmp_path / "report.html")
-    browser.open(tmp_path / "report.html", 1280)
+def test_scripts_in_files_do_not_run(hostile: Path, browser: Chromium) -> None:
+    browser.open(hostile, 1280)
     for target in ("#r1t2", "#r1t1"):
         browser.hover(f'.on-wide a[href="{target}"] path')
         browser.click(f'.on-wide a[href="{target}"] path')

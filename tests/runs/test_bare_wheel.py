@@ -40,7 +40,7 @@ def test_the_bare_wheel_profiles_searches_and_verifies(tmp_path: Path) -> None:
     assert str(tmp_path / "environment") in run("-c", "import hwnas; print(hwnas.__file__)").stdout
 
     sizes = ("--channels", 4, "--cells", 1)
-    few = ("--rounds", 6, "--fit-networks", 3, "--report-networks", 3)
+    few = ("--rounds", 4, "--fit-networks", 3, "--report-networks", 3)
     profiled = ("profile", "--accept-noise", *sizes, "--input", "3x16x16", *few, "--out", "t.json")
     until_quiet(lambda: hwnas(*profiled, codes=(0, 2)), str)
     short = ("--data", "digits?size=16", "--epochs", 1, "--child-epochs", 1)

@@ -17,7 +17,7 @@ from hwnas.cost.model import build_cost_models
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import Correction
-from support.command import Run, assert_one_clear_line, hwnas_process, profile, timed
+from support.command import Run, assert_one_clear_line, hwnas_process, timed
 from support.noise import assert_timing
 from support.searches import RUN, SMALL_SEARCH, fingerprint
 from support.spaces import SMALL
@@ -53,11 +53,8 @@ def test_search_killed_again_and_again_ends_bit_identical(tmp_path: Path, table_
 
 
 @pytest.mark.end_to_end
-def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_path: Path) -> None:
-    table, out = tmp_path / "cpu.json", tmp_path / "run"
-    sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    quick = ("--rounds", 6, "--fit-networks", 4, "--report-networks", 4)
-    profile(run, *sizes, *quick, "--out", table)
+def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_path: Path, measured: Path) -> None:
+    table, out = measured, tmp_path / "run"
     arguments = ("search", "--table", table, *SMALL_SEARCH, "--epochs", 2, "--child-epochs", 3, "--budget", "90%")
     result = run(*arguments, "--out", out, "--json")
     assert result.exit_code == 0, result.output
