@@ -27,7 +27,7 @@ from support.spaces import ALL_CONV, NB201, SMALL, architectures, live_by_paths
 
 BUILTIN = ("params", "macs", "synflow", "naswot", "zico")
 PAGES = {"my_space.yaml": "own-space.md", "bottlenecks.yaml": "add-an-operation.md"}
-IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
@@ -68,18 +68,18 @@ def live_part(cell: Cell, chosen: tuple[str, ...]) -> tuple[str, ...]:
 @pytest.mark.parametrize("spec", ["nasbench201", "darts", *PAGES])
 def test_scores_depend_on_the_architecture_and_the_seed_alone(folder: Path, spec: str) -> None:
     sized = at_small_size(get_space(spec))
-    some = random_architectures(sized.space, 4)
+    some = random_architectures(sized.space, 3)
     generator = torch.get_rng_state()
     scores = score_architectures(sized, some, BUILTIN, IMAGES, seed=3)
     assert list(scores) == list(BUILTIN)
-    assert all(values.shape == (4,) and values.dtype == np.float64 for values in scores.values())
+    assert all(values.shape == (3,) and values.dtype == np.float64 for values in scores.values())
     assert all(np.isfinite(values).all() for values in scores.values())
     torch.rand(1)
-    again = score_architectures(sized, [some[2], some[0], some[2]], [*reversed(BUILTIN)], IMAGES, seed=3)
+    again = score_architectures(sized, [some[2], some[1], some[2]], [*reversed(BUILTIN)], IMAGES, seed=3)
     for name in BUILTIN:
-        np.testing.assert_array_equal(again[name], scores[name][[2, 0, 2]])
-    other = score_architectures(sized, some, BUILTIN, IMAGES, seed=4)
-    assert {name for name in BUILTIN if (other[name] != scores[name]).any()} == {*BUILTIN} - {"params", "macs"}
+        np.testing.assert_array_equal(again[name], scores[name][[2, 1, 2]])
+    other = score_architectures(sized, some[:1], BUILTIN, IMAGES, seed=4)
+    assert {name for name in BUILTIN if other[name][0] != scores[name][0]} == {*BUILTIN} - {"params", "macs"}
     torch.set_rng_state(generator)
     score_architectures(sized, some[:1], BUILTIN, IMAGES)
     assert torch.equal(torch.get_rng_state(), generator)
@@ -162,7 +162,7 @@ def test_bad_requests_are_refused() -> None:
 
 def test_scores_rank_published_cells() -> None:
     sized = SizedSpace(NB201, Setting(channels=8, depth=1, height=16, width=16))
-    images = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     scores = score_architectures(sized, [NB201.parse(text) for text in CIFAR10], BUILTIN, images)
     for name, values in scores.items():
         assert spearmanr(values, list(CIFAR10.values())).statistic > 0.5, name
