@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from hwnas.benchmark.worker import cost_models
+from hwnas.benchmark.objectives import cost_models
 from hwnas.budgets.budget import Budget
 from hwnas.data import ImageData, Split
 from hwnas.files import write_json

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from hwnas.benchmark.cost_meter import peak_memory_mb
-from hwnas.benchmark.worker import cost_models
+from hwnas.benchmark.objectives import cost_models
 from hwnas.budgets.budget import Budget
 from hwnas.data.images import ImageData, Split
 from hwnas.files import write_json

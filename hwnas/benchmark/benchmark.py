@@ -11,8 +11,8 @@ OUT/benchmark.png, .svg          the same as a figure
 With several targets in a search, searched.json and result.json are in OUT/METHOD/seedN/TARGET. With several targets, or
 with measured latencies, summary.json has such rows for every target, and there is no figure.
 
-The searches are separate processes (hwnas.benchmark.worker) that never see accuracies or measured latencies, which are
-looked up once all searches have finished.
+The searches are jobs in other processes (hwnas.benchmark.search_job), which are sent neither accuracies nor measured
+latencies; these are looked up once all searches have finished.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ from hwnas.benchmark.baselines import Counts
 from hwnas.benchmark.judged_target import JudgedTarget
 from hwnas.benchmark.plan import BenchmarkRun, PreparedBenchmark
 from hwnas.benchmark.plot import draw_benchmark
-from hwnas.benchmark.processes import run_processes
+from hwnas.benchmark.searches import run_searches
 from hwnas.benchmark.summarise import summarise
 from hwnas.benchmark.truth import Truth
 from hwnas.files import read_json, write_json
+from hwnas.jobs.executor import Executor
 from hwnas.plotting import can_draw
 from hwnas.progress import Progress
 from hwnas.spaces.nasbench201 import NASBENCH201
 
 
-def search_all(prepared: PreparedBenchmark, jobs: int, progress: Progress) -> None:
-    """Run every search that has not finished yet, ``jobs`` at a time; a repeated call resumes an interrupted one."""
+def search_all(prepared: PreparedBenchmark, executor: Executor, progress: Progress) -> None:
+    """Run every search that has not finished yet; a repeated call resumes an interrupted one."""
     unfinished = [run for run in prepared.runs if not run.finished]
     if done := len(prepared.runs) - len(unfinished):
         progress.log(f"{done} of {len(prepared.runs)} searches are already finished")
-    run_processes(unfinished, jobs, progress)
+    run_searches(unfinished, prepared.inputs, executor, progress)
 
 
 def evaluate(

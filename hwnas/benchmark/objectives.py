@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.text import names_devices
 from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
-from hwnas.runs.folder import table_file
 from hwnas.runs.request import build_objectives
 from hwnas.search.objective import Objective
 from hwnas.spaces import SizedSpace
-from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 
 
@@ -52,13 +49,14 @@ def describe_budget(budget: Budget) -> dict[str, Any]:
     return {"text": budget.text, "limits": dict(budget.limits)}
 
 
-def read_objectives(folder: Path, settings: Mapping[str, Any], target: SizedSpace) -> list[Objective]:
-    """Return the objectives of the settings in a manifest, with the latency tables in its folder."""
+def read_objectives(
+    settings: Mapping[str, Any], tables: Mapping[str, LatencyTable], target: SizedSpace
+) -> list[Objective]:
+    """Return the objectives of the settings in a manifest, with its latency tables."""
     if "targets" not in settings:
-        table = read_table(folder / "table.json") if settings["table"] else None
+        table = next(iter(tables.values()), None)
         device = table.device.name if table else "no device"
         return [Objective(device, _budget(settings["budget"]), cost_models(target, table), target_sized=target)]
-    tables = {name: read_table(folder / table_file(settings["tables"], name)) for name in settings["tables"]}
     models = {name: build_metrics(table, target) for name, table in tables.items()}
     objectives = []
     for row in settings["targets"]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas import __version__
 from hwnas.benchmark.objectives import describe_targets, plan_objectives
-from hwnas.compute.device import available_cores
+from hwnas.benchmark.search_job import SearchInputs
 from hwnas.cost.carried_head import head_notes
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
@@ -52,7 +52,7 @@ class BenchmarkPlan:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """One search of a benchmark: method, seed, folder and number of processor threads.
+    """One search of a benchmark: method, seed and folder.
 
     ``targets`` are the ids of its targets, which are also the names of their folders in ``folder``; empty for the only
     target of a search.
@@ -61,7 +61,6 @@ class BenchmarkRun:
     method: str
     seed: int
     folder: Path
-    threads: int
     targets: tuple[str, ...] = ("",)
 
     @property
@@ -75,15 +74,18 @@ class BenchmarkRun:
 
 @dataclass(frozen=True)
 class PreparedBenchmark:
-    """All runs of a benchmark, the objectives of each, and the network that the budgets are about."""
+    """All runs of a benchmark, their inputs and objectives, and the network that the budgets are about."""
 
     runs: list[BenchmarkRun]
+    inputs: SearchInputs
     objectives: list[Objective]
     target: SizedSpace
 
 
-def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progress) -> PreparedBenchmark:
+def prepare_runs(plan: BenchmarkPlan, folder: Path, threads: int, progress: Progress) -> PreparedBenchmark:
     """Write the manifest of every search, or check that it matches the one already in its folder.
+
+    ``threads`` are the processor threads of a search that has not begun; one that resumes keeps its own.
 
     Raises HwnasError for any input that does not fit, and for a folder that holds a different search.
     """
@@ -107,9 +109,10 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, jobs: int, progress: Progres
         if target.setting != searched.setting:
             settings["target_setting"] = asdict(target.setting)
         run_folder = folder / method / f"seed{seed}"
-        threads = _write_manifest(run_folder, settings, plan.tables, max(1, available_cores() // jobs), machine)
-        runs.append(BenchmarkRun(method, seed, run_folder, threads, tuple(o.target for o in objectives)))
-    return PreparedBenchmark(runs, objectives, target)
+        _write_manifest(run_folder, settings, plan.tables, threads, machine)
+        runs.append(BenchmarkRun(method, seed, run_folder, tuple(o.target for o in objectives)))
+    inputs = SearchInputs(data.without_test(), plan.tables, machine)
+    return PreparedBenchmark(runs, inputs, objectives, target)
 
 
 def _networks(plan: BenchmarkPlan, recipe: Recipe, data: ImageData) -> tuple[SizedSpace, SizedSpace]:
@@ -144,11 +147,8 @@ def read_recipes(plan: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:
 
 def _write_manifest(
     folder: Path, settings: dict[str, Any], tables: Mapping[str, LatencyTable], threads: int, machine: dict[str, Any]
-) -> int:
-    """Write a search's manifest and tables, or check an existing manifest.
-
-    Returns the number of threads, which a resumed search keeps.
-    """
+) -> None:
+    """Write a search's manifest and tables, or check an existing manifest."""
     digest, manifest = sha256_of(settings), folder / "manifest.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,9 +160,8 @@ def _write_manifest(
             raise HwnasError(
                 f"{folder} holds a search with other settings, data, table or budget", "give another folder with --out"
             )
-        return int(started["threads"])
+        return
     for name, table in tables.items():
         write_table(folder / table_file(tables, name), table)
     content = {"settings": settings, "digest": digest, "threads": threads, "machine": machine}
     write_json(manifest, {**content, "hwnas": __version__, "started": today()})
-    return threads

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.app import benchmark_app, command
-from hwnas.cli.options import AsJson, Channels, DataSpec, Layers, SearchChannels, SearchLayers
+from hwnas.cli.options import AsJson, Channels, DataSpec, ExecutorName, Layers, SearchChannels, SearchLayers
 from hwnas.cli.output import open_tables, show_json, show_table
 from hwnas.errors import HwnasError
 from hwnas.text import quoted
@@ -75,19 +75,23 @@ def nasbench201_command(
     budget: Budgets = None,
     latency: Latencies = None,
     latency_column: LatencyColumns = None,
+    executor: ExecutorName = "local",
     jobs: Annotated[int, typer.Option(min=1, help="Searches at the same time; they share the processors.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Compare search methods on NAS-Bench-201: search on images, then look up the accuracy of the cells found.
 
-    The searches are separate processes without access to the accuracies. Regret is the accuracy of the best cell minus
+    The searches run in other processes, without access to the accuracies. Regret is the accuracy of the best cell minus
     that of the cell found, in percentage points; with budgets, of the best cell within the budget.
     """
     from hwnas.benchmark.benchmark import evaluate, search_all
     from hwnas.benchmark.plan import BenchmarkPlan, prepare_runs
     from hwnas.benchmark.truth import read_truth
+    from hwnas.jobs.choose import choose_executor
     from hwnas.progress import Progress
     from hwnas.runs.request import SearchSizes
+
+    searches = choose_executor(executor, jobs, threads=None, separate=True)
 
     tables = _open_tables(table, budget)
     truth = read_truth(accuracy, latency, _columns(latency_column or []), tables)
@@ -96,9 +100,9 @@ def nasbench201_command(
     target = _target_network(tables, channels, cells)
     plan = BenchmarkPlan(method, _seeds(seeds), data, target, recipe, changes, tables, budget or [], sizes)
     with Progress() as progress:
-        prepared = prepare_runs(plan, out, jobs, progress)
+        prepared = prepare_runs(plan, out, searches.threads, progress)
         targets = truth.judge(prepared.objectives)
-        search_all(prepared, jobs, progress)
+        search_all(prepared, searches, progress)
         summary = evaluate(prepared, targets, truth, out, progress.log)
     if as_json:
         show_json(summary)

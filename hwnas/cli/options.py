@@ -70,6 +70,7 @@ DeviceName = Annotated[
     str,
     typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),
 ]
+ExecutorName = Annotated[str, typer.Option("--executor", help="What runs the jobs: local, processes of this machine.")]
 ComputeName = Annotated[
     str | None, typer.Option(help="Device that computes: cpu, cuda, or auto (the default), a GPU if torch can use one.")
 ]

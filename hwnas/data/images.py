@@ -95,6 +95,10 @@ class ImageData:
         train, validation = self.train.on(device), self.validation.on(device)
         return replace(self, train=train, validation=validation, load_test=lambda: self.test.on(device), device=device)
 
+    def without_test(self) -> ImageData:
+        """Return the data set without its test images; it can be pickled, to be sent to another process."""
+        return replace(self, load_test=_no_test)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         channels, height, width = self.train.images.shape[1:]
@@ -231,6 +235,10 @@ class ImageData:
         all_targets = split.targets.split(batch_size)[share]
         for images, targets in zip(_in_order(split.images, batch_size, share), all_targets, strict=True):
             yield self.normalise(to_device(images, self.device)), targets
+
+
+def _no_test() -> Split:
+    raise ValueError("the test images were not sent to this process")
 
 
 def _in_order(images: Tensor | ImageFiles, batch_size: int, share: slice = slice(None)) -> Iterator[Tensor]:

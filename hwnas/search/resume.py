@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hwnas.files import append_lines
@@ -30,24 +30,29 @@ def run_to_end(
     checkpoint, writes = Checkpoint(folder / "checkpoint.pt", digest), search.processes.is_rank_zero
     resume(search, checkpoint, search.processes)
     if writes:
-        _drop_later_lines(folder / METRICS, search.step)
+        drop_later_lines(folder / METRICS, search.step)
         write = append_lines(folder / METRICS)
+    for rows in remaining_steps(search, profile):
+        on_progress("searching", search.step, search.schedule.total_steps)
+        for row in rows:
+            if writes:
+                write(json.dumps(row.to_json()))
+            on_row(row)
+        if writes and (checkpoint.due() or search.over):
+            checkpoint.save(search.state())
+
+
+def remaining_steps(search: Search, profile: StepProfile | None = None) -> Iterator[list[EpochRow]]:
+    """Take all remaining steps of a search; yield after each the rows of the epoch that it ends, or none."""
     while not search.over:
         if profile:
             profile.step(search.kind_of_step, search.take_step, search.evaluate)
         else:
             search.take_step()
-        on_progress("searching", search.step, search.schedule.total_steps)
-        if search.schedule.is_epoch_start(search.step):
-            for row in search.epoch_report():
-                if writes:
-                    write(json.dumps(row.to_json()))
-                on_row(row)
-        if writes and (checkpoint.due() or search.over):
-            checkpoint.save(search.state())
+        yield search.epoch_report() if search.schedule.is_epoch_start(search.step) else []
 
 
-def _drop_later_lines(metrics: Path, step: int) -> None:
+def drop_later_lines(metrics: Path, step: int) -> None:
     """Remove the lines that an interrupted run wrote after its last checkpoint; the resumed run writes them again."""
     if metrics.exists():
         lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,24 +21,39 @@ from hwnas.training.processes import Processes
 MOST_OVERHEAD = 0.05
 
 
-class Checkpoint:
-    """The checkpoint file of a run. Saving is due when it costs at most 5 % of the time since the last save."""
+class SavingPace:
+    """Decides when to save: when saving costs at most 5 % of the time since the last time."""
 
-    def __init__(self, path: Path, digest: str) -> None:
-        self.path = path
-        self.digest = digest
+    def __init__(self) -> None:
         self._saved_at = -float("inf")
         self._cost_s = 0.0
 
     def due(self) -> bool:
         return time.monotonic() - self._saved_at >= self._cost_s / MOST_OVERHEAD
 
-    def save(self, state: dict[str, Any]) -> None:
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure what saving, in the body, costs."""
         start = time.monotonic()
-        with atomic_path(self.path) as temporary:
-            torch.save({"digest": self.digest, "state": state}, temporary)
+        yield
         self._saved_at = time.monotonic()
         self._cost_s = self._saved_at - start
+
+
+class Checkpoint:
+    """The checkpoint file of a run."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path = path
+        self.digest = digest
+        self._pace = SavingPace()
+
+    def due(self) -> bool:
+        return self._pace.due()
+
+    def save(self, state: dict[str, Any]) -> None:
+        with self._pace.saving(), atomic_path(self.path) as temporary:
+            torch.save({"digest": self.digest, "state": state}, temporary)
 
     def load(self) -> dict[str, Any] | None:
         """Return the saved state; None where there is no file.
@@ -66,6 +84,18 @@ class Checkpoint:
                 f"give another folder with --out, or {fix}",
             )
         return state
+
+
+def pack(digest: str, state: dict[str, Any]) -> bytes:
+    """Return the content of the checkpoint file of a state."""
+    buffer = io.BytesIO()
+    torch.save({"digest": digest, "state": state}, buffer)
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, Any]:
+    """Return the state in the content of a checkpoint file, which ``Checkpoint.load`` has read without an error."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)["state"]
 
 
 class Resumable(Protocol):

@@ -156,7 +156,7 @@ def test_one_target_is_judged_by_latencies_too(
         for one in runs:
             shutil.copy(benched / "snas/seed0/published-pixel3_moderate/searched.json", one.folder)
 
-    monkeypatch.setattr("hwnas.benchmark.benchmark.run_processes", take)
+    monkeypatch.setattr("hwnas.benchmark.benchmark.run_searches", take)
     out = tmp_path / "out"
     done = run(*SEARCH, *TABLES[:2], "--budget", "moderate", "--latency", LATENCY, "--out", out)
     assert done.exit_code == 0, done.output
@@ -175,7 +175,7 @@ def test_one_target_is_judged_by_latencies_too(
     "budgets", [["moderate"], ["mild", "1M-params"], ["15ms@published-pixel3,9ms@published-1080ti-1", "aggressive"]]
 )
 def test_a_search_gets_the_objectives_that_were_planned(tmp_path: Path, budgets: list[str]) -> None:
-    """Through its manifest and the tables in its folder, also for one network on several devices."""
+    """Through its manifest, also for one network on several devices."""
     names = list(DEVICES)[: 1 if budgets == ["moderate"] else 2]
     tables = {name: read_table(shipped("latency_tables") / f"{name}.json") for name in names}
     sizes = SearchSizes(channels=4, depth=1)
@@ -185,7 +185,7 @@ def test_a_search_gets_the_objectives_that_were_planned(tmp_path: Path, budgets:
     (one,) = prepared.runs
     settings = read_json(one.folder / "manifest.json", "")["settings"]
     assert Setting(**settings["target_setting"]) == prepared.target.setting == FULL.setting
-    read = read_objectives(one.folder, settings, prepared.target)
+    read = read_objectives(settings, prepared.inputs.tables, prepared.target)
     assert len(read) == len(prepared.objectives) == {1: 1, 2: 4 if "mild" in budgets else 3}[len(names)]
     choices = every_choice(SPACE)[::1000]
     for planned, again in zip(prepared.objectives, read, strict=True):

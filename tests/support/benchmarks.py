@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
-import torch
 
-from hwnas.benchmark import processes
-from hwnas.benchmark.plan import BenchmarkRun
-from hwnas.benchmark.worker import search_one
-from hwnas.progress import Progress
+from hwnas.jobs.in_process import InProcess
 from support.paths import SHARED
 
 PUBLISHED = SHARED / "nb201_accuracy.csv.gz"
@@ -18,12 +12,5 @@ needs_accuracies = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"{PUBLISHE
 
 
 def search_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a benchmark run the searches of its workers one after another, without their processes."""
-
-    def run_all(runs: Sequence[BenchmarkRun], jobs: int, progress: Progress) -> None:
-        threads = torch.get_num_threads()
-        for run in runs:
-            search_one(run.folder, lambda message, run=run: processes._handle_message(run, message, progress))  # type: ignore[misc]
-        torch.set_num_threads(threads)
-
-    monkeypatch.setattr("hwnas.benchmark.benchmark.run_processes", run_all)
+    """Let a benchmark run its searches one after another in this process."""
+    monkeypatch.setattr("hwnas.jobs.choose.LocalExecutor", lambda workers, threads: InProcess(threads))

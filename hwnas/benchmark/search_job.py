@@ -1,0 +1,126 @@
+"""One search of a benchmark as a job of an executor (hwnas.jobs): data in, data out.
+
+A search has the images, the latency tables if there are budgets, and its settings. It has no access to accuracies or
+to latencies of cells, and no folder: after every step it returns what is to be written, and at its end what it found.
+
+The cost of a search includes its steps, validation after every epoch, checkpoints and derivation. It excludes starting
+Python, sending the images and building the supernet.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from hwnas.benchmark.collapse import collapse
+from hwnas.benchmark.cost_meter import Cost, CostMeter
+from hwnas.benchmark.objectives import read_objectives
+from hwnas.data import ImageData
+from hwnas.profiling.session import ask
+from hwnas.recipe import Recipe
+from hwnas.runtimes.device_spec import parse_device
+from hwnas.search.epoch_row import EpochRow
+from hwnas.search.methods import register_builtin
+from hwnas.search.objective import Objective
+from hwnas.search.resume import remaining_steps
+from hwnas.search.search import Search
+from hwnas.spaces import Setting, SizedSpace
+from hwnas.spaces.nasbench201 import NASBENCH201
+from hwnas.tables.schema import LatencyTable
+from hwnas.training.checkpoint import SavingPace, pack, unpack
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """Inputs that all searches of a benchmark share: images without those for testing, and latency tables by name.
+
+    ``machine`` describes the machine named ``host``, which runs the benchmark.
+    """
+
+    data: ImageData
+    tables: Mapping[str, LatencyTable]
+    machine: Mapping[str, Any]
+    host: str = field(default_factory=platform.node)
+
+
+@dataclass(frozen=True)
+class SearchItem:
+    """One search: settings, digest and threads of its manifest, content of its checkpoint, and its cost until then."""
+
+    settings: Mapping[str, Any]
+    digest: str
+    threads: int
+    checkpoint: bytes | None
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class SearchUpdate:
+    """A search after ``step`` of ``total`` steps, and its cost so far.
+
+    ``rows`` are those of the epoch that ends with the step. ``checkpoint`` is the content of a checkpoint, where one is
+    due. ``searched`` has, at the end of the search, the content of ``searched.json`` of every target.
+    """
+
+    step: int
+    total: int
+    cost: Cost
+    rows: list[EpochRow] = field(default_factory=list)
+    checkpoint: bytes | None = None
+    searched: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdate]:
+    """Take the remaining steps of a search and select its cells; the last update has the cells."""
+    settings, recipe = item.settings, Recipe.model_validate(item.settings["recipe"])
+    torch.set_num_threads(item.threads)
+    sized = SizedSpace(NASBENCH201, Setting(**settings["setting"]))
+    target_network = SizedSpace(NASBENCH201, Setting(**settings.get("target_setting", settings["setting"])))
+    objectives = read_objectives(settings, inputs.tables, target_network)
+    torch.manual_seed(recipe.seed)
+    register_builtin()
+    search = Search(sized, objectives, inputs.data, recipe)
+    cost_meter, pace = CostMeter(item.cost), SavingPace()
+    if item.checkpoint:
+        search.load_state(unpack(item.checkpoint))
+    total = search.schedule.total_steps
+    for rows in remaining_steps(search):
+        content = None
+        if pace.due() or search.over:
+            with pace.saving():
+                content = pack(item.digest, search.state())
+        yield SearchUpdate(search.step, total, cost_meter.total(), rows, content)
+    searched = _select_cells(search, objectives, sized)
+    made = {
+        "search": asdict(cost_meter.total()),
+        "torch": torch.__version__,
+        "threads": item.threads,
+        "machine": _machine(inputs),
+    }
+    searched = {target: {**found, **made} for target, found in searched.items()}
+    yield SearchUpdate(search.step, total, cost_meter.total(), searched=searched)
+
+
+def _select_cells(search: Search, objectives: list[Objective], sized: SizedSpace) -> dict[str, dict[str, Any]]:
+    """Return the cell of every target, with its validation accuracy and the costs of its network."""
+    chosen = [search.evaluator.choose(target) for target in search.targets]
+    return {
+        objective.target: {
+            "architecture": sized.space.format(architecture),
+            "validation_accuracy": search.evaluator.validate(architecture),
+            "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
+            "collapse": collapse(architecture),
+        }
+        for objective, architecture in zip(objectives, chosen, strict=True)
+    }
+
+
+def _machine(inputs: SearchInputs) -> Mapping[str, Any]:
+    """Return the description of the machine that runs the search."""
+    if platform.node() == inputs.host:
+        return inputs.machine
+    return ask(parse_device("cpu")).device.model_dump(mode="json")
