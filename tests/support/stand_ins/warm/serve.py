@@ -14,12 +14,12 @@ import socket
 import sys
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 import hwnas
-from hwnas.benchmark import processes
+from hwnas.jobs import choose
+from hwnas.jobs.in_process import InProcess
 
 PYTHON = str(Path(__file__).with_name("python"))
 
@@ -89,7 +89,7 @@ def run(connection: socket.socket) -> None:
 
 if __name__ == "__main__":
     import_all()
-    processes.sys = SimpleNamespace(executable=PYTHON)  # type: ignore[assignment]  # for a benchmark's searches
+    choose.LocalExecutor = lambda workers, threads: InProcess(threads)  # type: ignore[assignment,misc,return-value]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(sys.argv[1])
         listener.listen()
