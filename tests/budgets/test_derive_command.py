@@ -26,6 +26,7 @@ from hwnas.tables.io import write_table
 from hwnas.tables.schema import CellCosts, LatencyTable
 from hwnas.training.checkpoint import Checkpoint
 from support.command import Run, assert_one_clear_line
+from support.few_digits import FEW_DIGITS
 from support.small_spaces import EVERY, counted, obeys, random_edge_costs, setting_of
 from support.spaces import NB201
 from support.tables import make_table
@@ -36,8 +37,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real search of nasbench201 for two budgets, an epoch long."""
     folder = tmp_path_factory.mktemp("searched")
     write_table(folder / "table.json", make_table(SizedSpace(NB201, setting_of("nasbench201"))))
-    small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 1)
-    asked = ("--child-epochs", 0, "--batch-size", 256, "--budget", "mild", "--budget", "aggressive,80%-params")
+    small = ("--data", FEW_DIGITS, "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 1)
+    asked = ("--child-epochs", 0, "--batch-size", 32, "--budget", "mild", "--budget", "aggressive,80%-params")
     arguments = ("search", "--table", folder / "table.json", *small, *asked, "--out", folder / "run")
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output

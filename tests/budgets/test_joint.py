@@ -25,6 +25,7 @@ from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.spaces.encoding import encode, every_choice
 from hwnas.tables.io import parse_table, table_text, write_table
 from support.command import Run, assert_one_clear_line
+from support.few_digits import FEW_DIGITS
 from support.tables import make_table
 
 SPACE, SMALL = get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16)
@@ -36,7 +37,7 @@ MODELS = {name: build_metrics(table, SizedSpace(SPACE, SMALL)) for name, table i
 CHOICES = every_choice(SPACE)
 MS = {name: models["latency_ms"].predict_many(CHOICES) for name, models in MODELS.items()}
 PREVIEWS = preview(joint_models(MODELS))
-SEARCH = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--child-epochs", 0)
+SEARCH = ("--data", FEW_DIGITS, "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--child-epochs", 0)
 JOINT = "moderate@server, 60%@phone,80%-params"
 BYTES = ("memory_access_bytes", "peak_activation_bytes")
 

@@ -39,6 +39,7 @@ from hwnas.spaces import (
 from hwnas.spaces.encoding import encode, every_choice, live_edges
 from hwnas.tables.io import write_table
 from support.command import Run
+from support.few_digits import FEW_DIGITS
 from support.fitting import CIFAR
 from support.searches import COSTS
 from support.spaces import DARTS, NB201, SMALL
@@ -380,7 +381,7 @@ def test_preview_of_peak_memory_is_exact_where_all_are_known_else_has_error_bars
 def test_search_keeps_peak_memory_and_logs_how(run: Run, table_file: Path, tmp_path: Path) -> None:
     """One target with peak memory alone, one with other limits, too; the real child is measured."""
     budgets = ("--budget", "70%-peak-memory", "--budget", "mild,80%-peak-memory,90%-memory-access")
-    small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 2)
+    small = ("--data", FEW_DIGITS, "--channels", 4, "--cells", 1, "--recipe", "snas-short", "--epochs", 2)
     result = run("search", "--table", table_file, *small, "--child-epochs", 0, *budgets, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "only derivation enforces it" in result.output

@@ -24,6 +24,7 @@ from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from support.chromium import Chromium
 from support.command import Run, assert_one_clear_line, invoke
+from support.few_digits import FEW_DIGITS
 from support.pages import EVIL, SCRIPT, Page, check_pictures, check_tame, needs_browser, report
 from support.tables import make_table
 
@@ -37,8 +38,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a tiny search for two budgets."""
     place = tmp_path_factory.mktemp("report")
     write_table(place / "board.json", make_table(SizedSpace(SPACE, SETTING)))
-    small = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "3", "--child-epochs", "0")
-    small = (*small, "--batch-size", "256")
+    small = ("--data", FEW_DIGITS, "--channels", "4", "--layers", "1", "--epochs", "3", "--child-epochs", "0")
+    small = (*small, "--recipe", "snas-short", "--batch-size", "32")
     budgets = ("--budget", "mild", "--budget", "60%,30k-params")
     arguments = ("search", "--table", str(place / "board.json"), *small, *budgets, "--out", str(place / "first"))
     result = CliRunner().invoke(app, arguments)
@@ -202,7 +203,7 @@ def test_a_search_that_stopped_early_is_shown_with_the_reason(
     (tmp_path / "lazy.py").write_text(LAZY)
     recipe = "base: snas-short\nmost_skips: 0.5\nlogits_warm_up: 0.0\nregulariser: lazy\n"
     (tmp_path / "wary.yaml").write_text(recipe)
-    small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 9, "--child-epochs", 0)
+    small = ("--data", FEW_DIGITS, "--channels", 4, "--layers", 1, "--epochs", 9, "--child-epochs", 0)
     base = ("search", "--table", tmp_path / "board.json", "--recipe", tmp_path / "wary.yaml", *small)
     base = (*base, "--plugin", tmp_path / "lazy.py")
     result = run(*base, "--budget", "80%", "--out", tmp_path / "run")
@@ -248,8 +249,8 @@ def test_a_network_for_two_devices_has_costs_and_a_point_on_both(run: Run, tmp_p
     for seed, name in enumerate(("board", "phone")):
         write_table(tmp_path / f"{name}.json", make_table(SizedSpace(SPACE, SETTING), seed))
     tables = ("--table", tmp_path / "board.json", "--table", tmp_path / "phone.json")
-    small = ("--data", "digits?size=16", "--channels", 4, "--layers", 1, "--epochs", 1, "--child-epochs", 0)
-    small = (*small, "--batch-size", 256)
+    small = ("--data", FEW_DIGITS, "--channels", 4, "--layers", 1, "--epochs", 1, "--child-epochs", 0)
+    small = (*small, "--recipe", "snas-short", "--batch-size", 32)
     both = "80%@board,90%@phone"
     result = run("search", *tables, *small, "--budget", "mild", "--budget", both, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output

@@ -19,7 +19,7 @@ from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import Correction
 from support.command import Run, assert_one_clear_line, hwnas_process, timed
 from support.noise import assert_timing
-from support.searches import RUN, SMALL_SEARCH, fingerprint
+from support.searches import FEW_SEARCH, RUN, SMALL_SEARCH, fingerprint
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -96,7 +96,7 @@ def test_one_search_serves_several_devices(run: Run, tmp_path: Path) -> None:
     tables = {name: make_table(SizedSpace(space, sizes), seed) for seed, name in enumerate(("phone", "server"))}
     for name, table in tables.items():
         write_table(tmp_path / f"{name}.json", table)
-    out, base = tmp_path / "run", ("search", "--table", tmp_path / "phone.json", *SMALL_SEARCH, "--child-epochs", 0)
+    out, base = tmp_path / "run", ("search", "--table", tmp_path / "phone.json", *FEW_SEARCH, "--child-epochs", 0)
     both = (*base, "--table", tmp_path / "server.json", "--epochs", 2, "--budget", "moderate", "--budget", "60%")
     result = run(*both, "--out", out)
     assert result.exit_code == 0, result.output
@@ -140,7 +140,7 @@ def test_a_table_of_another_number_of_classes_serves_a_search_with_a_note(run: R
         write_table(tmp_path / f"{name}.json", tables[name])
     out, both = tmp_path / "run", [part for name in tables for part in ("--table", tmp_path / f"{name}.json")]
     once = ("--epochs", 1, "--child-epochs", 0, "--budget", "90%")
-    searched = run("search", *both, *SMALL_SEARCH, *once, "--classes", 10, "--out", out)
+    searched = run("search", *both, *FEW_SEARCH, *once, "--classes", 10, "--out", out)
     assert searched.exit_code == 0, searched.output
     for name, classes in (("phone", 7), ("server", 5)):
         note = f"{name}: made for {classes} classes, not 10: the head is carried over by its size"
@@ -180,7 +180,7 @@ def test_a_network_for_the_browser_is_written_for_its_runtime(run: Run, tmp_path
     table = make_table(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
     web = table.runtime.model_copy(update={"name": "onnxruntime-web"})
     write_table(tmp_path / "web.json", table.model_copy(update={"runtime": web}))
-    base = ("search", "--table", tmp_path / "web.json", *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0)
+    base = ("search", "--table", tmp_path / "web.json", *FEW_SEARCH, "--epochs", 1, "--child-epochs", 0)
     result = run(*base, "--budget", "90%", "--out", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["targets"]
@@ -207,7 +207,7 @@ def test_search_refuses_inputs_that_do_not_fit(run: Run, tmp_path: Path, table_f
 @pytest.mark.slow
 def test_folders_of_other_runs_and_damaged_checkpoints_are_refused(run: Run, tmp_path: Path, table_file: Path) -> None:
     out = tmp_path / "run"
-    base = ("search", "--table", table_file, *SMALL_SEARCH, "--epochs", 1, "--child-epochs", 0, "--out", out)
+    base = ("search", "--table", table_file, *FEW_SEARCH, "--epochs", 1, "--child-epochs", 0, "--out", out)
     assert run(*base).exit_code == 0
     assert_one_clear_line(run(*base, "--seed", 3), "other settings", "--out")
     checkpoint = out / "checkpoint.pt"

@@ -28,14 +28,15 @@ from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.training import child as training
 from support.command import Run, assert_one_clear_line
+from support.few_digits import FEW_DIGITS
 from support.images import write_images
 from support.spaces import DARTS
 from support.training import random_images
 from support.two_networks import TARGET, named_table
 from tools import run_folder_page
 
-SEARCH = ("--search-channels", 4, "--search-cells", 1, "--data", "digits?size=16", "--recipe", "snas-short")
-SHORT = ("--epochs", 1, "--child-epochs", 1, "--batch-size", 256)
+SEARCH = ("--search-channels", 4, "--search-cells", 1, "--data", FEW_DIGITS, "--recipe", "snas-short")
+SHORT = ("--epochs", 1, "--child-epochs", 1, "--batch-size", 32)
 OWN_SPACE = """
 name: twin
 operations: [none, skip_connect, nor_conv_3x3, {name: sep_conv_7x7, kind: separable_conv, kernel: 7}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ def logits_after_a_step(
     name: str, multipliers: list[float], budgets: tuple[str, ...], damping: float
 ) -> tuple[Search, dict, dict]:
     return a_step(make_search(name, plain_recipe(**{"penalty.damping": damping}), budgets), multipliers)
+
+
+@cache
+def logits_without_cost(name: str, budget: str) -> dict:
+    """Return the logits after a step whose multipliers are 0."""
+    return logits_after_a_step(name, [0.0] * (budget.count(",") + 1), (budget,), 0.0)[2]
 
 
 def a_step(search: Search, multipliers: list[float], closed: float = 0.0) -> tuple[Search, dict, dict]:
@@ -65,7 +72,7 @@ def test_cost_gradient_through_the_training_step_equals_finite_differences(
     """
     multipliers = [0.7, 1.3, 0.4][: budget.count(",") + 1]
     search, before, with_cost = logits_after_a_step(name, multipliers, (budget,), damping)
-    _, _, without = logits_after_a_step(name, [0.0] * len(multipliers), (budget,), 0.0)
+    without = logits_without_cost(name, budget)
     limits = search.targets[0].budget.limits
 
     def penalty(logits: dict[str, np.ndarray]) -> float:
@@ -95,6 +102,12 @@ def step_with_resources(name: str, form: str, costs_of: str, weight: float) -> t
     return a_step(make_search(name, recipe), [0.0], closed=20.0)
 
 
+@cache
+def logits_without_resources(name: str) -> dict:
+    """Return the logits after a step in which the weight of the resources, in either form, is 0."""
+    return step_with_resources(name, "log", "probabilities", 0.0)[2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SPACES))
 @pytest.mark.parametrize("form", ["log", "linear"])
@@ -107,7 +120,7 @@ def test_resource_gradient_through_the_training_step_equals_finite_differences(
     """
     weight = 0.3 if form == "log" else 1e-3
     search, before, with_cost = step_with_resources(name, form, costs_of, weight)
-    _, _, without = step_with_resources(name, form, costs_of, 0.0)
+    without = logits_without_resources(name)
     network = SizedSpace(search.space, SMALL[name]).network
     generator = torch.Generator().manual_seed(seed_of(search.recipe.seed, Purpose.WEIGHTS_DRAW, 0))
     uniform = {k: torch.rand(v.shape, generator=generator).double().numpy() for k, v in before.items()}

@@ -31,6 +31,7 @@ from hwnas.spaces.encoding import every_choice
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.evaluation import accuracy
 from support.command import Run, assert_one_clear_line
+from support.few_digits import FEW_DIGITS
 from support.searches import COSTS, DATA, FEW, PREVIEWS, searching, unlike
 from support.spaces import SMALL
 from support.tables import make_table
@@ -68,14 +69,11 @@ def test_every_method_has_a_recipe_for_every_space() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, table_file: Path, method: str) -> None:
     """The budget is met by a quarter of the architectures; the cost model of the table confirms the result."""
-    small = ("--data", "digits?size=16", "--channels", 4, "--cells", 1)
-    quick = ("--epochs", 2, "--child-epochs", 0, "--batch-size", 256, "--budget", "aggressive")
-    out = tmp_path / "run"
-    recipe = ()
-    if method in POOL:  # to score few architectures
-        (tmp_path / "few.yaml").write_text(f"base: short/{method}\n{FEW_SCORED[method]}\n")
-        recipe = ("--recipe", tmp_path / "few.yaml")
-    base = ("search", "--table", table_file, *small, "--method", method, *recipe)
+    small = ("--data", FEW_DIGITS, "--channels", 4, "--cells", 1)
+    quick = ("--epochs", 2, "--child-epochs", 0, "--batch-size", 32, "--budget", "aggressive")
+    out, recipe = tmp_path / "run", tmp_path / "few.yaml"
+    recipe.write_text(f"base: short/{method}\n{FEW_SCORED.get(method, '')}\n")  # to score few architectures
+    base = ("search", "--table", table_file, *small, "--method", method, "--recipe", recipe)
     result = run(*base, *quick, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["targets"]

@@ -18,6 +18,7 @@ from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
 from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
+from support.few_digits import FEW_DIGITS
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -26,6 +27,7 @@ DATA = load_data("digits?size=16")
 
 
 SMALL_SEARCH = ("--data", "digits?size=16", "--channels", 4, "--cells", 1, "--recipe", "snas-short")
+FEW_SEARCH = ("--data", FEW_DIGITS, *SMALL_SEARCH[2:])
 
 
 RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mild", "--budget", "aggressive,80%-params")
