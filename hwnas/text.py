@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 def printable(text: str) -> str:
     """Return ``text`` with a question mark for every character that moves a cursor or is invisible."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shorten(text: str, longest: int) -> str:

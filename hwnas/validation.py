@@ -14,7 +14,8 @@ from hwnas.text import printable
 class Record(BaseModel):
     """One JSON object of a file. Fields that this version does not declare are kept as they are."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    # A command uses few of the models, and building them takes most of the time of importing them.
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True, defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that were set, under their names in the file."""

@@ -188,7 +188,7 @@ def report(
     """
     from hwnas.imports import require_extra
 
-    for module in ("altair", "jinja2", "vl_convert"):
+    for module in ("jinja2", "vl_convert"):
         require_extra(module, "report", "writing a report")
     from hwnas.report.write import write_report
 

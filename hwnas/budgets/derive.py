@@ -36,8 +36,6 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import csr_array
 
 from hwnas.budgets.integer_program import CellVariables, IntegerProgram, addition_rows, shared_rows
 from hwnas.calibration.design_matrix import connected
@@ -303,6 +301,9 @@ def _optimum(
     program: IntegerProgram, objective: Mapping[int, float], cells: Mapping[str, CellVariables]
 ) -> tuple[float, np.ndarray] | None:
     """Return the least value of the objective and the operation of every edge there, or None where infeasible."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # half a second, which most spaces do not need
+    from scipy.sparse import csr_array
+
     costs = np.zeros(program.columns)
     costs[list(objective)] = list(objective.values())
     size = (np.abs(costs).max() or 1.0) / OBJECTIVE_SIZE

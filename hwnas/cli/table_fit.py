@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.api import sized_space
 from hwnas.cli.app import command, table_app
 from hwnas.cli.options import AsJson, Channels, Classes, InputShape, Layers, SettingName, SpaceName, parse_input
 from hwnas.cli.output import show_json, show_notes, show_table, warn_of_table
@@ -58,6 +57,7 @@ def table_fit(
     readings contradict each other or left-out networks are predicted badly, no table is written and the exit code is 1;
     --accept writes it, and commands that read it print the reasons.
     """
+    from hwnas.api import sized_space
     from hwnas.calibration.fit import MeasurementOrigin
     from hwnas.tables.io import write_table
     from hwnas.tables.schema import NOT_KNOWN
@@ -178,6 +178,7 @@ def table_design(
     as_json: AsJson = False,
 ) -> None:
     """Choose the architectures whose latencies are most informative about a new device, given other devices' tables."""
+    from hwnas.api import sized_space
     from hwnas.calibration.experiment_design import choose_architectures
     from hwnas.calibration.prior import pool_prior
     from hwnas.spaces.encoding import decode

@@ -23,7 +23,7 @@ def _environment() -> Environment:
     def finalize(value: Any) -> Any:
         if isinstance(value, Markup):
             return value
-        return "".join(c if c == "\n" else printable(c) for c in str(value))
+        return "\n".join(map(printable, str(value).split("\n")))
 
     environment = Environment(
         loader=PackageLoader("hwnas.report"),

@@ -12,7 +12,7 @@ import pytest
 from support.bare_environment import build_wheel, make_environment
 from support.noise import until_quiet
 
-EXTRAS = ("matplotlib", "altair", "pyarrow", "vl_convert", "cryptography", "aiohttp", "openvino", "ncnn", "pytest")
+EXTRAS = ("matplotlib", "pyarrow", "vl_convert", "cryptography", "aiohttp", "openvino", "ncnn", "pytest")
 
 
 @pytest.mark.end_to_end
