@@ -23,6 +23,7 @@ from hwnas.search.methods.entrannas import EngineTransit, Thresholded
 from hwnas.search.methods.pcdarts import SoftmaxEdges
 from hwnas.search.search import Search
 from hwnas.spaces import SPACES, CellInstance, SearchSpace, SizedSpace
+from support.lazy import Lazy
 from support.searches import make_search
 from support.spaces import SMALL
 
@@ -151,7 +152,7 @@ def test_transit_cells_in_the_darts_space_take_the_two_strongest_edges() -> None
         assert [[space.operations[o] for o in row] for row in mixture[kind].active] == [[op] for op in expected]
 
 
-THRESHOLDED = {name: make_search(name, read_recipe(f"{name}/entrannas-dst", {})) for name in SPACES}
+THRESHOLDED = Lazy(SPACES, lambda name: make_search(name, read_recipe(f"{name}/entrannas-dst", {})))
 
 
 @settings(max_examples=40, deadline=None)
@@ -311,7 +312,7 @@ def set_logits(search: Search, seed: int, spread: float) -> None:
         values.data = spread * torch.randn(values.shape, generator=generator)
 
 
-DARTS_RULE = {name: make_search("darts", read_recipe(f"darts/{name}", {}), ("100%",)) for name in ("darts", "pc-darts")}
+DARTS_RULE = Lazy(("darts", "pc-darts"), lambda name: make_search("darts", read_recipe(f"darts/{name}", {}), ("100%",)))
 
 
 @settings(max_examples=15, deadline=None)

@@ -25,6 +25,7 @@ from hwnas.runtimes.onnxruntime_web import convert_for_web
 from hwnas.spaces import SPACES, Architecture, Setting, SizedSpace, Workload, get_space
 from hwnas.spaces.encoding import decode
 from support.command import Run
+from support.lazy import Lazy
 from support.spaces import ALL_CONV, SMALL, architectures
 from support.tables import make_table
 
@@ -41,7 +42,7 @@ def supernet_with_statistics(name: str) -> Supernet:
     return supernet.eval()
 
 
-SUPERNETS = {name: supernet_with_statistics(name) for name in SPACES}
+SUPERNETS = Lazy(SPACES, supernet_with_statistics)
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 
 

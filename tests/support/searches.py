@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hwnas.budgets.budget import Budget, parse_budget, preview
-from hwnas.cost.build import build_metrics
+from hwnas.cost.build import CostFunction, build_metrics
 from hwnas.data import ImageData, load_data
 from hwnas.data.images import Split
 from hwnas.files import sha256_of_file
@@ -19,6 +19,7 @@ from hwnas.search.objective import Objective
 from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
 from support.few_digits import FEW_DIGITS
+from support.lazy import Lazy
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -64,13 +65,15 @@ FEW = ImageData(
 )
 
 
-COSTS = {
-    name: build_metrics(make_table(SizedSpace(SPACES[name], SMALL[name])), SizedSpace(SPACES[name], SMALL[name]))
-    for name in SPACES
-}
+def small_costs(name: str) -> dict[str, CostFunction]:
+    sized = SizedSpace(SPACES[name], SMALL[name])
+    return build_metrics(make_table(sized), sized)
 
 
-PREVIEWS = {name: preview(costs) for name, costs in COSTS.items()}
+COSTS = Lazy(SPACES, small_costs)
+
+
+PREVIEWS = Lazy(SPACES, lambda name: preview(COSTS[name]))
 
 
 def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object) -> Search:
