@@ -26,7 +26,7 @@ from hwnas.spaces import SizedSpace, Workload, get_space
 from hwnas.spaces.user_space import parse_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import Correction, LatencyTable
-from support.command import Run, assert_one_clear_line, profile
+from support.command import Run, assert_one_clear_line, profile, timed
 from support.paths import ROOT
 from support.tables import make_table
 
@@ -34,7 +34,7 @@ PAGE = (ROOT / "docs/how-to/add-an-operation.md").read_text(encoding="utf-8")
 FILES = re.findall(r'```\w+ title="(.*?)"\n(.*?)```', PAGE, re.DOTALL)
 BUILTIN = "nor_conv_1x1"  # stands for the bottleneck in a space without plug-ins
 ENTRY = '{name: bottleneck, operation: "bottleneck:BOTTLENECK"}'
-NETWORKS = ("--rounds", 24, "--fit-networks", 8, "--report-networks", 8)
+NETWORKS = ("--rounds", 16, "--fit-networks", 8, "--report-networks", 8)
 SHORT = ("--data", "digits?size=16", "--budget", "60%", "--epochs", 1)
 ATTEMPTS = 3
 EVERY = "|bottleneck~0|+|bottleneck~0|bottleneck~1|+|bottleneck~0|bottleneck~1|bottleneck~2|"
@@ -157,12 +157,12 @@ def test_it_is_profiled_searched_and_verified(run: Run, folder: Path) -> None:
     table = comparable_table(run)
     assert any(entry.op.startswith("bottleneck_") for entry in read_table(table).entries)
     space = ("--space", "bottlenecks.yaml", "--table", table)
-    checked = run("table", "check", table, "--space", "bottlenecks.yaml")
+    checked = timed(run, "table", "check", table, "--space", "bottlenecks.yaml", "--entries", 6)
     assert checked.exit_code in (0, 1), checked.output  # 1: the machine has changed its speed
     searched = run("search", *space, *SHORT, "--child-epochs", 1, "--out", "run", "--json")
     assert searched.exit_code == 0, searched.output
     (target,) = json.loads(searched.stdout)["targets"]
     assert target["predicted_ms"] <= target["budget_ms"]
     assert target["parity"]["same_class"] == 1.0
-    verified = run("verify", "run")
+    verified = timed(run, "verify", "run")
     assert verified.exit_code in (0, 1), verified.output  # 1: the network is over its budget on this machine
