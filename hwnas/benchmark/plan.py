@@ -145,6 +145,11 @@ def read_recipes(plan: BenchmarkPlan) -> dict[tuple[str, int], Recipe]:
     return recipes
 
 
+def may_use_gpu(plan: BenchmarkPlan) -> bool:
+    """Return whether a search computes on a GPU where there is one. Raises HwnasError as ``read_recipes`` does."""
+    return any(recipe.compute != "cpu" for recipe in read_recipes(plan).values())
+
+
 def _write_manifest(
     folder: Path, settings: dict[str, Any], tables: Mapping[str, LatencyTable], threads: int, machine: dict[str, Any]
 ) -> None:

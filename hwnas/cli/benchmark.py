@@ -40,6 +40,14 @@ Latencies = Annotated[
         "which cells keep a budget, in place of the tables."
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Searches at the same time, which share the processors of this machine; default: 1, on a cluster as many "
+        "as it has processors.",
+    ),
+]
 LatencyColumns = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,7 +84,7 @@ def nasbench201_command(
     latency: Latencies = None,
     latency_column: LatencyColumns = None,
     executor: ExecutorName = "local",
-    jobs: Annotated[int, typer.Option(min=1, help="Searches at the same time; they share the processors.")] = 1,
+    jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare search methods on NAS-Bench-201: search on images, then look up the accuracy of the cells found.
@@ -85,13 +93,11 @@ def nasbench201_command(
     that of the cell found, in percentage points; with budgets, of the best cell within the budget.
     """
     from hwnas.benchmark.benchmark import evaluate, search_all
-    from hwnas.benchmark.plan import BenchmarkPlan, prepare_runs
+    from hwnas.benchmark.plan import BenchmarkPlan, may_use_gpu, prepare_runs
     from hwnas.benchmark.truth import read_truth
     from hwnas.jobs.choose import choose_executor
     from hwnas.progress import Progress
     from hwnas.runs.request import SearchSizes
-
-    searches = choose_executor(executor, jobs, threads=None, separate=True)
 
     tables = _open_tables(table, budget)
     truth = read_truth(accuracy, latency, _columns(latency_column or []), tables)
@@ -99,6 +105,8 @@ def nasbench201_command(
     changes = {"epochs": epochs, "batch_size": batch_size}
     target = _target_network(tables, channels, cells)
     plan = BenchmarkPlan(method, _seeds(seeds), data, target, recipe, changes, tables, budget or [], sizes)
+    at_a_time = jobs or (1 if executor == "local" else None)
+    searches = choose_executor(executor, at_a_time, threads=None, separate=True, gpu=may_use_gpu(plan))
     with Progress() as progress:
         prepared = prepare_runs(plan, out, searches.threads, progress)
         targets = truth.judge(prepared.objectives)

@@ -70,7 +70,14 @@ DeviceName = Annotated[
     str,
     typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),
 ]
-ExecutorName = Annotated[str, typer.Option("--executor", help="What runs the jobs: local, processes of this machine.")]
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help="What runs the jobs: local (processes of this machine), ray (the Ray cluster that it belongs to) or "
+        "ray://HOST:PORT (another).",
+    ),
+]
 ComputeName = Annotated[
     str | None, typer.Option(help="Device that computes: cpu, cuda, or auto (the default), a GPU if torch can use one.")
 ]

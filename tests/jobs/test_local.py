@@ -19,48 +19,28 @@ from support.jobs import (
     CountedInput,
     UnreadableError,
     describe_process,
+    ended,
     fail,
     interrupted,
+    is_running,
     wait_for_file,
 )
-from support.torch_jobs import train
+from support.torch_jobs import differing, make_images, train
 from support.warm import WarmProcess
-
-
-def is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def ended(processes: list[int]) -> bool:
-    """Wait until the processes have ended, for at most 30 seconds."""
-    for _ in range(600):
-        if not any(map(is_running, processes)):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.slow
 def test_results_are_the_same_bits_however_many_run_at_a_time() -> None:
-    images = torch.randint(256, (32, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     seeds = {f"seed {seed}": seed for seed in (3, 1, 2)}
     torch.manual_seed(7)
     threads, random = torch.get_num_threads(), torch.get_rng_state()
-    here = dict(InProcess().run(train, images, seeds))
+    here = dict(InProcess().run(train, make_images(), seeds))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), random)
     assert not torch.equal(here["seed 1"]["0.weight"], here["seed 2"]["0.weight"])
-    there = dict(LocalExecutor(2, 1).run(train, images, seeds))
-    assert there.keys() == here.keys()
-    for name, weights in there.items():
-        assert weights["threads"] == 1
-        assert weights.keys() == here[name].keys()
-        for key, tensor in weights.items():
-            assert torch.equal(tensor, here[name][key]), (name, key)
+    there = dict(LocalExecutor(2, 1).run(train, make_images(), seeds))
+    assert differing(here, there) == []
+    assert all(weights["threads"] == 1 for weights in there.values())
 
 
 def test_every_job_has_a_new_process_and_the_shared_input_is_sent_once(

@@ -79,3 +79,20 @@ def interrupted(folder: Path) -> None:
         wait_in_jobs(folder)
     except (KeyboardInterrupt, HwnasError) as error:
         print(type(error).__name__)
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ended(processes: list[int]) -> bool:
+    """Wait until the processes have ended, for at most 30 seconds."""
+    for _ in range(600):
+        if not any(map(is_running, processes)):
+            return True
+        time.sleep(0.05)
+    return False
