@@ -136,6 +136,7 @@ def _connect(ray: Any, text: str) -> None:
             f"no Ray cluster answers --executor {text}: {_last_line(error)}",
             "start one: 'ray start --head' on one machine, 'ray start --address=HOST:6379' on the others",
         ) from error
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     # Ray prints notices of the cluster, such as a lost machine, to standard output, which is for results.
     show = ray._private.worker.print_to_stdstream
     ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: show({**data, "is_err": True}, ignore_prefix)

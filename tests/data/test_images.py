@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,18 @@ def test_shares_of_a_batch_make_up_the_batch(tmp_path: Path, stream: str) -> Non
         assert len(own_batches) == (rank < len(batches))
         for batch in own_batches:
             assert all(torch.equal(a, b) for a, b in zip(batch, batches[rank], strict=True))
+
+
+@pytest.mark.parametrize("stream", ["no", "yes"])
+def test_a_data_set_is_sent_to_other_processes_without_its_test_images(tmp_path: Path, stream: str) -> None:
+    """Also one that decodes images in advance, in processes of its own."""
+    data = load_data(f"imagefolder:{write_images(tmp_path / 'images', 20)}?size=8&stream={stream}")
+    images, targets = data.train_batch(3, 4, 0)
+    sent: ImageData = pickle.loads(pickle.dumps(data.without_test()))
+    assert sent.fingerprint == data.fingerprint
+    there = sent.train_batch(3, 4, 0)
+    assert torch.equal(there[0], images)
+    assert torch.equal(there[1], targets)
+    with pytest.raises(ValueError, match="the test images were not sent"):
+        _ = sent.test
+    assert len(data.test)
