@@ -78,10 +78,8 @@ def table_fit(
     written = out if accept or not table.warnings else None
     if written:
         write_table(written, table)
-    if as_json:
-        _show_fit_as_json(table, worst, written)
-    else:
-        _show_fit(table, worst, written)
+    (_show_fit_as_json if as_json else _show_fit)(table, worst, written)
+    if not as_json:
         print(f"next: {_next(written, space, measurements)}")
     if not written:
         raise typer.Exit(1)
