@@ -20,8 +20,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.dataclasses import is_pydantic_dataclass
 
-from hwnas.benchmark.summary import FOOTNOTE, summary_table, summary_title
-from hwnas.files import read_json, write_text
+from hwnas.benchmark.records import read_summary
+from hwnas.benchmark.schema import Summary
+from hwnas.benchmark.summary import FOOTNOTE, method_table, summary_title
+from hwnas.files import write_text
 from hwnas.recipe import Choice, Recipe, known_recipes, read_recipe, recipe_of
 from hwnas.search import choices
 from hwnas.search.choices import CHOICES
@@ -42,7 +44,8 @@ BESIDES = ("partial_channels", "stages", "shared_features", "without")
 def pages() -> dict[str, str]:
     """Return the text of every generated page by its file name."""
     register_builtin()
-    measured = read_json(SUMMARY, "remove it") if SUMMARY.exists() else None
+    measured = read_summary(SUMMARY, "remove it") if SUMMARY.exists() else None
+    assert measured is None or isinstance(measured, Summary)
     texts = {f"{method}.md": method_page(method, measured) for method in METHODS}
     return {"README.md": index_page(measured), **texts}
 
@@ -53,7 +56,7 @@ def out_of_date(wanted: Mapping[str, str]) -> list[str]:
     return sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
 
 
-def method_page(method: str, measured: Mapping[str, Any] | None) -> str:
+def method_page(method: str, measured: Summary | None) -> str:
     recipes = {folder: _recipe(f"{folder}/{method}") for folder in RECIPES}
     relatives = [other for other in METHODS if other != method and METHODS[other] == METHODS[method]]
     return joined(
@@ -77,7 +80,7 @@ def method_page(method: str, measured: Mapping[str, Any] | None) -> str:
     )
 
 
-def index_page(measured: Mapping[str, Any] | None) -> str:
+def index_page(measured: Summary | None) -> str:
     recipes = {method: _recipe(f"nasbench201/{method}") for method in METHODS}
     axes = [axis for axis in CHOICES if any(getattr(recipe, axis) for recipe in recipes.values())]
     rows = []
@@ -220,19 +223,19 @@ def _as_tested(method: str) -> list[str]:
     ]
 
 
-def _measured(measured: Mapping[str, Any] | None, method: str | None = None) -> list[str]:
+def _measured(measured: Summary | None, method: str | None = None) -> list[str]:
     """Return the benchmark's row of a method, or of all methods, and the reference rows."""
-    chosen = [row for row in measured["methods"] if method in (None, row["method"])] if measured else []
+    chosen = [row for row in measured.methods if method in (None, row.method)] if measured else []
     if measured is None or not chosen:
         return ["Nothing has been measured yet (`hwnas benchmark nasbench201`)."]
-    threads = sorted({number for row in chosen for number in row["threads"]})
+    threads = sorted({number for row in chosen for number in row.threads})
     return [
         f"`hwnas benchmark nasbench201`: {summary_title(measured)}. The accuracies are the published ones of the "
         "fully trained cells, looked up after the searches had ended; regret is the best cell's accuracy minus that "
         "of the cell found, in percentage points. "
-        f"Processor threads a search: {', '.join(map(str, threads))}; finished on {measured['finished']}. "
+        f"Processor threads a search: {', '.join(map(str, threads))}; finished on {measured.finished}. "
         "Interpretation: [benchmarks](../../benchmarks/README.md).",
-        table(*summary_table({**measured, "methods": chosen})),
+        table(*method_table(measured.model_copy(update={"methods": chosen}), measured.data_sets)),
         f"{FOOTNOTE[0].upper()}{FOOTNOTE[1:]}.",
     ]
 

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from hwnas.benchmark.accuracy import AccuracyTable
 from hwnas.benchmark.collapse import collapse_of_all
 from hwnas.benchmark.judged_target import JudgedTarget
-from hwnas.benchmark.summary import AT_RANDOM, BASELINES, BEST, BEST_OF_TEN, MOST_MACS, MOST_PARAMS
+from hwnas.benchmark.schema import (
+    AT_RANDOM,
+    BASELINES,
+    BEST,
+    BEST_OF_TEN,
+    MOST_MACS,
+    MOST_PARAMS,
+    ReferenceRow,
+    Spread,
+)
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metric import MACS, PARAMS
 from hwnas.cost.model import Array
@@ -76,7 +85,7 @@ def baseline_weights(values: Array, within: Mask, counts: Counts) -> dict[str, A
     }
 
 
-def references(accuracies: AccuracyTable, target: JudgedTarget, counts: Counts) -> list[dict[str, Any]]:
+def references(accuracies: AccuracyTable, target: JudgedTarget, counts: Counts) -> list[ReferenceRow]:
     """Return the rows of a summary that need no search: every baseline, and the best cell of each data set."""
     rows: dict[str, dict[str, Any]] = {
         name: {"name": name, "accuracy": {}, "regret": {}} for name in (*BASELINES, BEST)
@@ -92,10 +101,10 @@ def references(accuracies: AccuracyTable, target: JudgedTarget, counts: Counts) 
                 rows[name].setdefault("share", {})[data_set] = expected(target.share, chances)
     at_random = uniform(target.within)
     rows[AT_RANDOM]["collapse"] = {name: expected(shares, at_random) for name, shares in collapse_of_all().items()}
-    return list(rows.values())
+    return [ReferenceRow(**row) for row in rows.values()]
 
 
-def expected(values: Array, weights: Array) -> dict[str, float | None]:
+def expected(values: Array, weights: Array) -> Spread:
     """Return mean and standard deviation of the values [N] under the weights.
 
     Of n equally likely cells it is the sample standard deviation (n - 1), None for a single cell.
@@ -104,7 +113,7 @@ def expected(values: Array, weights: Array) -> dict[str, float | None]:
     values, weights = values[possible], weights[possible]
     mean = float(weights @ values)
     if len(values) == 1:
-        return {"mean": mean, "std": None}
+        return Spread(mean=mean, std=None)
     equal = bool((weights == weights[0]).all())
     variance = float(weights @ (values - mean) ** 2) * (len(values) / (len(values) - 1) if equal else 1.0)
-    return {"mean": mean, "std": variance**0.5}
+    return Spread(mean=mean, std=variance**0.5)

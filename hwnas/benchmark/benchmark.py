@@ -9,7 +9,8 @@ OUT/summary.json                 one row a method, and references that need no s
 OUT/benchmark.png, .svg          the same as a figure
 
 With several targets in a search, searched.json and result.json are in OUT/METHOD/seedN/TARGET. With several targets, or
-with measured latencies, summary.json has such rows for every target, and there is no figure.
+with measured latencies, summary.json has such rows for every target, and there is no figure. hwnas.benchmark.schema
+describes the files.
 
 The searches are jobs in other processes (hwnas.benchmark.search_job), which are sent neither accuracies nor measured
 latencies; these are looked up once all searches have finished.
@@ -19,17 +20,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hwnas.benchmark.accuracy import AccuracyTable
 from hwnas.benchmark.baselines import Counts
 from hwnas.benchmark.judged_target import JudgedTarget
 from hwnas.benchmark.plan import BenchmarkRun, PreparedBenchmark
 from hwnas.benchmark.plot import draw_benchmark
+from hwnas.benchmark.records import RESULT, SUMMARY, read_manifest, read_searched
+from hwnas.benchmark.schema import AnySummary, Result, Summary
 from hwnas.benchmark.searches import run_searches
 from hwnas.benchmark.summarise import summarise
 from hwnas.benchmark.truth import Truth
-from hwnas.files import read_json, write_json
+from hwnas.files import write_json
 from hwnas.jobs.executor import Executor
 from hwnas.plotting import can_draw
 from hwnas.progress import Progress
@@ -50,7 +52,7 @@ def evaluate(
     truth: Truth,
     folder: Path,
     log: Callable[[str], None],
-) -> dict[str, Any]:
+) -> AnySummary:
     """Look up the cells found; write every ``result.json``, the figure and ``summary.json``, and return the latter.
 
     Without matplotlib, ``log`` gets a line instead of the figure.
@@ -58,26 +60,25 @@ def evaluate(
     results = [[_result(run, target, truth.accuracies) for run in prepared.runs] for target in targets]
     for target, own in zip(targets, results, strict=True):
         for run, result in zip(prepared.runs, own, strict=True):
-            write_json(run.folder / target.objective.target / "result.json", result)
+            write_json(run.folder / target.objective.target / RESULT, result.to_json())
     summary = summarise(results, truth, targets, Counts.of(prepared.target))
-    write_json(folder / "summary.json", summary)
-    if "methods" in summary and can_draw(log):
+    write_json(folder / SUMMARY, summary.to_json())
+    if isinstance(summary, Summary) and can_draw(log):
         draw_benchmark(summary, results[0], [folder / "benchmark.png", folder / "benchmark.svg"])
     return summary
 
 
-def _result(run: BenchmarkRun, target: JudgedTarget, accuracies: AccuracyTable) -> dict[str, Any]:
+def _result(run: BenchmarkRun, target: JudgedTarget, accuracies: AccuracyTable) -> Result:
     again = f"remove folder {run.folder} and run again"
-    found = read_json(run.folder / target.objective.target / "searched.json", again)
-    settings = read_json(run.folder / "manifest.json", again)["settings"]
-    cell = NASBENCH201.parse(found["architecture"])
-    return {
-        "method": run.method,
-        "seed": run.seed,
-        "settings": settings,
-        **found,
-        **target.describe(cell),
-        "accuracy": {name: accuracies.accuracy(name, cell) for name in accuracies.data_sets},
-        "regret": {name: accuracies.regret(name, cell, target.within) for name in accuracies.data_sets},
-        "accuracy_sha256": accuracies.sha256,
-    }
+    found = read_searched(run.folder / target.objective.target, again)
+    cell = NASBENCH201.parse(found.architecture)
+    return Result(
+        method=run.method,
+        seed=run.seed,
+        settings=read_manifest(run.folder, again).settings,
+        **found.to_json(),
+        **target.judge(cell).to_json(),
+        accuracy={name: accuracies.accuracy(name, cell) for name in accuracies.data_sets},
+        regret={name: accuracies.regret(name, cell, target.within) for name in accuracies.data_sets},
+        accuracy_sha256=accuracies.sha256,
+    )

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.benchmark.cell_table import index_of_cell
+from hwnas.benchmark.schema import Account
 from hwnas.cost.metric import LATENCY, Metric
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
@@ -49,23 +49,20 @@ class JudgedTarget:
         known = [np.isfinite(costs) for costs in self.costs.values()]
         return np.logical_and.reduce([np.ones(NASBENCH201.num_architectures, dtype=bool), *known])
 
-    def describe(self, cell: Architecture) -> dict[str, Any]:
-        """Return a result's account of a cell: its target, whether it keeps the budget, and the share that it uses.
-
-        ``kept`` and ``share`` are None for a cell that was not measured. Without a budget there is no account.
-        """
+    def judge(self, cell: Architecture) -> Account:
+        """Return whether a cell keeps the budget, with an empty account where there is none."""
         if self.share is None:
-            return {}
+            return Account()
         index, budget = index_of_cell(cell), self.objective.budget
         known = bool(self.measured[index])
         costs = {name: float(values[index]) for name, values in self.costs.items()}
-        return {
-            "target": self.objective.target,
-            "costs": {name: value if math.isfinite(value) else None for name, value in costs.items()},
-            "limits": dict(budget.limits),
-            "kept": bool(self.within[index]) if known else None,
-            "share": float(self.share[index]) if known else None,
-        }
+        return Account(
+            target=self.objective.target,
+            costs={name: value if math.isfinite(value) else None for name, value in costs.items()},
+            limits=dict(budget.limits),
+            kept=bool(self.within[index]) if known else None,
+            share=float(self.share[index]) if known else None,
+        )
 
 
 def judge_targets(objectives: Sequence[Objective], latencies: Mapping[str, Array] | None = None) -> list[JudgedTarget]:

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hwnas.benchmark.schema import SearchSettings, SearchTarget
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.text import names_devices
 from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
 from hwnas.runs.request import build_objectives
+from hwnas.runs.schema import Limits
 from hwnas.search.objective import Objective
 from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import LatencyTable
@@ -37,33 +39,33 @@ def plan_objectives(
 
 
 def describe_targets(objectives: Sequence[Objective], tables: Mapping[str, LatencyTable]) -> dict[str, Any]:
-    """Return the settings of a search that say what its targets are; tables by their hashes."""
+    """Return the fields of a search's settings that say what its targets are; tables by their hashes."""
     hashes = {name: table.sha256 for name, table in tables.items()}
     if not objectives[0].target:
         return {"table": next(iter(hashes.values()), None), "budget": describe_budget(objectives[0].budget)}
-    targets = [{"target": o.target, "device": o.device, "budget": describe_budget(o.budget)} for o in objectives]
+    targets = [SearchTarget(target=o.target, device=o.device, budget=describe_budget(o.budget)) for o in objectives]
     return {"tables": hashes, "targets": targets}
 
 
-def describe_budget(budget: Budget) -> dict[str, Any]:
-    return {"text": budget.text, "limits": dict(budget.limits)}
+def describe_budget(budget: Budget) -> Limits:
+    return Limits(text=budget.text, limits=dict(budget.limits))
 
 
 def read_objectives(
-    settings: Mapping[str, Any], tables: Mapping[str, LatencyTable], target: SizedSpace
+    settings: SearchSettings, tables: Mapping[str, LatencyTable], target: SizedSpace
 ) -> list[Objective]:
     """Return the objectives of the settings in a manifest, with its latency tables."""
-    if "targets" not in settings:
+    if settings.budget:
         table = next(iter(tables.values()), None)
         device = table.device.name if table else "no device"
-        return [Objective(device, _budget(settings["budget"]), cost_models(target, table), target_sized=target)]
+        return [Objective(device, _budget(settings.budget), cost_models(target, table), target_sized=target)]
     models = {name: build_metrics(table, target) for name, table in tables.items()}
     objectives = []
-    for row in settings["targets"]:
-        budget = _budget(row["budget"])
+    for row in settings.targets or ():
+        budget = _budget(row.budget)
         joint = {device: models[device] for device in budget.devices}
-        costs = joint_models(joint) if joint else models[row["device"]]
-        objectives.append(Objective(row["device"], budget, costs, row["target"], target))
+        costs = joint_models(joint) if joint else models[row.device]
+        objectives.append(Objective(row.device, budget, costs, row.target, target))
     return objectives
 
 
@@ -74,5 +76,5 @@ def cost_models(sized: SizedSpace, table: LatencyTable | None) -> dict[str, Cost
     return count_metrics(sized)
 
 
-def _budget(content: Mapping[str, Any]) -> Budget:
-    return Budget(content["text"], content["limits"])
+def _budget(limits: Limits) -> Budget:
+    return Budget(limits.text, limits.limits)

@@ -10,11 +10,13 @@ from typing import Any
 
 from hwnas import __version__
 from hwnas.benchmark.objectives import describe_targets, plan_objectives
+from hwnas.benchmark.records import MANIFEST, SEARCHED, read_manifest
+from hwnas.benchmark.schema import SearchManifest, SearchSettings
 from hwnas.benchmark.search_job import SearchInputs
 from hwnas.cost.carried_head import head_notes
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
-from hwnas.files import read_json, sha256_of, unwritable, write_json
+from hwnas.files import sha256_of, unwritable, write_json
 from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe, read_recipe
@@ -25,7 +27,7 @@ from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.objective import Objective
 from hwnas.spaces import SizedSpace
 from hwnas.tables.io import write_table
-from hwnas.tables.schema import LatencyTable, today
+from hwnas.tables.schema import Device, LatencyTable, today
 
 PLACEHOLDER = "{method}"
 
@@ -69,7 +71,7 @@ class BenchmarkRun:
 
     @property
     def finished(self) -> bool:
-        return all((self.folder / target / "searched.json").exists() for target in self.targets)
+        return all((self.folder / target / SEARCHED).exists() for target in self.targets)
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,20 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, threads: int, progress: Prog
     objectives, lines = plan_objectives(plan.tables, plan.budgets, target)
     for line in [*head_notes(plan.tables, target), *(lines if len(objectives) > 1 else ())]:
         progress.log(line)
-    machine = ask(parse_device("cpu")).device.model_dump(mode="json")
+    machine = ask(parse_device("cpu")).device
+    about_targets = describe_targets(objectives, plan.tables)
+    if target.setting != searched.setting:
+        about_targets["target_setting"] = asdict(target.setting)
     runs = []
     for (method, seed), recipe in recipes.items():
-        settings = {
-            "space": searched.space.name,
-            "setting": asdict(searched.setting),
-            "data": plan.data_spec,
-            "data_fingerprint": data.fingerprint,
-            **describe_targets(objectives, plan.tables),
-            "recipe": recipe.model_dump(mode="json"),
-        }
-        if target.setting != searched.setting:
-            settings["target_setting"] = asdict(target.setting)
+        settings = SearchSettings(
+            space=searched.space.name,
+            setting=asdict(searched.setting),
+            data=plan.data_spec,
+            data_fingerprint=data.fingerprint,
+            **about_targets,
+            recipe=recipe.model_dump(mode="json"),
+        )
         run_folder = folder / method / f"seed{seed}"
         _write_manifest(run_folder, settings, plan.tables, threads, machine)
         runs.append(BenchmarkRun(method, seed, run_folder, tuple(o.target for o in objectives)))
@@ -151,22 +154,23 @@ def may_use_gpu(plan: BenchmarkPlan) -> bool:
 
 
 def _write_manifest(
-    folder: Path, settings: dict[str, Any], tables: Mapping[str, LatencyTable], threads: int, machine: dict[str, Any]
+    folder: Path, settings: SearchSettings, tables: Mapping[str, LatencyTable], threads: int, machine: Device
 ) -> None:
     """Write a search's manifest and tables, or check an existing manifest."""
-    digest, manifest = sha256_of(settings), folder / "manifest.json"
+    digest, file = sha256_of(settings.to_json()), folder / MANIFEST
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
-    if manifest.exists():
-        started = read_json(manifest, f"remove folder {folder}")
-        if started.get("digest") != digest:
+    if file.exists():
+        if read_manifest(folder, f"remove folder {folder}").digest != digest:
             raise HwnasError(
                 f"{folder} holds a search with other settings, data, table or budget", "give another folder with --out"
             )
         return
     for name, table in tables.items():
         write_table(folder / table_file(tables, name), table)
-    content = {"settings": settings, "digest": digest, "threads": threads, "machine": machine}
-    write_json(manifest, {**content, "hwnas": __version__, "started": today()})
+    manifest = SearchManifest(
+        settings=settings, digest=digest, threads=threads, machine=machine, hwnas=__version__, started=today()
+    )
+    write_json(file, manifest.to_json())

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hwnas.benchmark.schema import AT_RANDOM, Result, Summary
 from hwnas.plotting import COLOURS, save, style, without_frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_benchmark(summary: Mapping[str, Any], results: Sequence[Mapping[str, Any]], outs: Sequence[Path]) -> None:
-    """Plot regret for each data set, and processor minutes: a point for each seed and a bar at the mean.
-
-    ``summary`` is the content of ``summary.json``, ``results`` those of every ``result.json``.
-    """
+def draw_benchmark(summary: Summary, results: Sequence[Result], outs: Sequence[Path]) -> None:
+    """Plot regret for each data set, and processor minutes: a point for each seed and a bar at the mean."""
     from matplotlib.figure import Figure
 
-    methods = [row["method"] for row in summary["methods"]]
-    at_random = next(row for row in summary["references"] if row["name"] == "a random cell")
+    methods, data_sets = [row.method for row in summary.methods], summary.data_sets
+    at_random = summary.reference(AT_RANDOM)
     with style():
-        figure = Figure(figsize=(1.2 + 2.2 * (len(summary["data_sets"]) + 1), 1.5 + 0.34 * len(methods)))
+        figure = Figure(figsize=(1.2 + 2.2 * (len(data_sets) + 1), 1.5 + 0.34 * len(methods)))
         figure.set_layout_engine("constrained")
-        *regrets, cost = figure.subplots(1, len(summary["data_sets"]) + 1, sharey=True)
-        for axis, name in zip(regrets, summary["data_sets"], strict=True):
-            mean = at_random["regret"][name]["mean"]
+        *regrets, cost = figure.subplots(1, len(data_sets) + 1, sharey=True)
+        for axis, name in zip(regrets, data_sets, strict=True):
+            mean = at_random.regret[name].mean
             axis.axvline(mean, color="#999999", linewidth=1, linestyle=(0, (4, 3)))
-            _draw_methods(axis, methods, [(r["method"], r["regret"][name]) for r in results], mean)
+            _draw_methods(axis, methods, [(r.method, r.regret[name]) for r in results], mean)
             axis.set_title(name, fontsize=9, loc="left", parse_math=False)
             axis.set_xlabel("regret, percentage points")
-        _draw_methods(cost, methods, [(r["method"], r["search"]["processor_s"] / 60) for r in results])
+        _draw_methods(cost, methods, [(r.method, r.search.processor_s / 60) for r in results])
         cost.set_title("search", fontsize=9, loc="left")
         cost.set_xlabel("processor minutes")
-        labels = [f"{row['method']} ({_seeds(row['seeds'])})" for row in summary["methods"]]
+        labels = [f"{row.method} ({_seeds(row.seeds)})" for row in summary.methods]
         regrets[0].set_yticks(range(len(methods)), labels, parse_math=False)
         regrets[0].set_ylim(len(methods) - 0.5, -0.5)
         regrets[0].plot([], [], "o", color="#777777", ms=5, alpha=0.7, label="a seed")

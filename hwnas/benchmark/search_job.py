@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ import torch
 from hwnas.benchmark.collapse import collapse
 from hwnas.benchmark.cost_meter import Cost, CostMeter
 from hwnas.benchmark.objectives import read_objectives
+from hwnas.benchmark.schema import Searched, SearchSettings
 from hwnas.data import ImageData
 from hwnas.profiling.session import ask
 from hwnas.recipe import Recipe
@@ -30,7 +31,7 @@ from hwnas.search.resume import remaining_steps
 from hwnas.search.search import Search
 from hwnas.spaces import Setting, SizedSpace
 from hwnas.spaces.nasbench201 import NASBENCH201
-from hwnas.tables.schema import LatencyTable
+from hwnas.tables.schema import Device, LatencyTable
 from hwnas.training.checkpoint import SavingPace, pack, unpack
 
 
@@ -43,7 +44,7 @@ class SearchInputs:
 
     data: ImageData
     tables: Mapping[str, LatencyTable]
-    machine: Mapping[str, Any]
+    machine: Device
     host: str = field(default_factory=platform.node)
 
 
@@ -51,7 +52,7 @@ class SearchInputs:
 class SearchItem:
     """One search: settings, digest and threads of its manifest, content of its checkpoint, and its cost until then."""
 
-    settings: Mapping[str, Any]
+    settings: SearchSettings
     digest: str
     threads: int
     checkpoint: bytes | None
@@ -63,7 +64,7 @@ class SearchUpdate:
     """A search after ``step`` of ``total`` steps, and its cost so far.
 
     ``rows`` are those of the epoch that ends with the step. ``checkpoint`` is the content of a checkpoint, where one is
-    due. ``searched`` has, at the end of the search, the content of ``searched.json`` of every target.
+    due. ``searched`` has, at the end of the search, what was found for every target.
     """
 
     step: int
@@ -71,15 +72,15 @@ class SearchUpdate:
     cost: Cost
     rows: list[EpochRow] = field(default_factory=list)
     checkpoint: bytes | None = None
-    searched: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    searched: Mapping[str, Searched] = field(default_factory=dict)
 
 
 def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdate]:
     """Take the remaining steps of a search and select its cells; the last update has the cells."""
-    settings, recipe = item.settings, Recipe.model_validate(item.settings["recipe"])
+    settings, recipe = item.settings, Recipe.model_validate(item.settings.recipe)
     torch.set_num_threads(item.threads)
-    sized = SizedSpace(NASBENCH201, Setting(**settings["setting"]))
-    target_network = SizedSpace(NASBENCH201, Setting(**settings.get("target_setting", settings["setting"])))
+    sized = SizedSpace(NASBENCH201, Setting(**settings.setting))
+    target_network = SizedSpace(NASBENCH201, Setting(**(settings.target_setting or settings.setting)))
     objectives = read_objectives(settings, inputs.tables, target_network)
     torch.manual_seed(recipe.seed)
     register_builtin()
@@ -94,15 +95,11 @@ def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdat
             with pace.saving():
                 content = pack(item.digest, search.state())
         yield SearchUpdate(search.step, total, cost_meter.total(), rows, content)
-    searched = _select_cells(search, objectives, sized)
-    made = {
-        "search": asdict(cost_meter.total()),
-        "torch": torch.__version__,
-        "threads": item.threads,
-        "machine": _machine(inputs),
-    }
-    searched = {target: {**found, **made} for target, found in searched.items()}
-    yield SearchUpdate(search.step, total, cost_meter.total(), searched=searched)
+    found = _select_cells(search, objectives, sized)
+    cost, machine = cost_meter.total(), _machine(inputs)
+    made: dict[str, Any] = {"search": cost, "torch": torch.__version__, "threads": item.threads, "machine": machine}
+    searched = {target: Searched(**fields, **made) for target, fields in found.items()}
+    yield SearchUpdate(search.step, total, cost, searched=searched)
 
 
 def _select_cells(search: Search, objectives: list[Objective], sized: SizedSpace) -> dict[str, dict[str, Any]]:
@@ -119,8 +116,8 @@ def _select_cells(search: Search, objectives: list[Objective], sized: SizedSpace
     }
 
 
-def _machine(inputs: SearchInputs) -> Mapping[str, Any]:
+def _machine(inputs: SearchInputs) -> Device:
     """Return the description of the machine that runs the search."""
     if platform.node() == inputs.host:
         return inputs.machine
-    return ask(parse_device("cpu")).device.model_dump(mode="json")
+    return ask(parse_device("cpu")).device

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hwnas.benchmark.cost_meter import cost_until
 from hwnas.benchmark.plan import BenchmarkRun
+from hwnas.benchmark.records import SEARCHED, read_manifest
 from hwnas.benchmark.search_job import SearchInputs, SearchItem, SearchUpdate, search_cells
-from hwnas.files import append_lines, read_json, write_bytes, write_json
+from hwnas.files import append_lines, write_bytes, write_json
 from hwnas.jobs.executor import Executor, name_errors
 from hwnas.progress import Progress
 from hwnas.search.epoch_row import METRICS
@@ -35,22 +36,22 @@ def run_searches(runs: Sequence[BenchmarkRun], inputs: SearchInputs, executor: E
 
 def _resume(run: BenchmarkRun) -> SearchItem:
     """Return a search as its folder has it; lines that were written after its checkpoint are dropped."""
-    manifest = read_json(run.folder / "manifest.json", "run 'hwnas benchmark nasbench201'")
+    manifest = read_manifest(run.folder, "run 'hwnas benchmark nasbench201'")
     file = run.folder / CHECKPOINT
     with name_errors(run.name):
-        state = Checkpoint(file, manifest["digest"]).load()
+        state = Checkpoint(file, manifest.digest).load()
         step = state["step"] if state else 0
         cost = cost_until(run.folder / COSTS, step)
     drop_later_lines(run.folder / METRICS, step)
     content = file.read_bytes() if state else None
-    return SearchItem(manifest["settings"], manifest["digest"], manifest["threads"], content, cost)
+    return SearchItem(manifest.settings, manifest.digest, manifest.threads, content, cost)
 
 
 def _write(folder: Path, update: SearchUpdate) -> None:
     """Write an update. The checkpoint is last: what precedes it is dropped and written again without it."""
     if update.searched:
-        for target, content in update.searched.items():
-            write_json(folder / target / "searched.json", content)
+        for target, found in update.searched.items():
+            write_json(folder / target / SEARCHED, found.to_json())
         return
     append_lines(folder / COSTS)(json.dumps({"step": update.step, **asdict(update.cost)}))
     for row in update.rows:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hwnas.benchmark.accuracy import AccuracyTable, read_accuracy
 from hwnas.benchmark.judged_target import JudgedTarget, judge_targets
 from hwnas.benchmark.latency import read_latencies
+from hwnas.benchmark.schema import JudgedBy
 from hwnas.cost.model import Array
 from hwnas.errors import HwnasError
 from hwnas.search.objective import Objective
@@ -19,13 +19,12 @@ from hwnas.search.objective import Objective
 class Truth:
     """Accuracies, and the measured latencies in ms [N] of the device of every table, None where the tables decide.
 
-    ``latency_file`` is what a summary records of the file of latencies: the hash of its numbers, and the column of
-    every table.
+    ``latency_file`` is what a summary records of the file of latencies.
     """
 
     accuracies: AccuracyTable
     latencies: Mapping[str, Array] | None = None
-    latency_file: Mapping[str, Any] | None = None
+    latency_file: JudgedBy | None = None
 
     def judge(self, objectives: Sequence[Objective]) -> list[JudgedTarget]:
         """Judge every cell by every objective. Raises HwnasError where no cell keeps a budget."""
@@ -48,4 +47,4 @@ def read_truth(accuracy: str, latency: Path | None, columns: Mapping[str, str], 
     measured = read_latencies(latency)
     found = measured.columns_of(tables, columns)
     values = {table: measured.values[column] for table, column in found.items()}
-    return Truth(accuracies, values, {"sha256": measured.sha256, "columns": found})
+    return Truth(accuracies, values, JudgedBy(sha256=measured.sha256, columns=found))

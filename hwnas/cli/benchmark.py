@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from hwnas.errors import HwnasError
 from hwnas.text import quoted
 
 if TYPE_CHECKING:
+    from hwnas.benchmark.schema import AnySummary
     from hwnas.spaces import SizedSpace
     from hwnas.tables.schema import LatencyTable
 
@@ -94,6 +95,7 @@ def nasbench201_command(
     """
     from hwnas.benchmark.benchmark import evaluate, search_all
     from hwnas.benchmark.plan import BenchmarkPlan, may_use_gpu, prepare_runs
+    from hwnas.benchmark.schema import Summary
     from hwnas.benchmark.truth import read_truth
     from hwnas.jobs.choose import choose_executor
     from hwnas.progress import Progress
@@ -116,7 +118,7 @@ def nasbench201_command(
         show_json(summary)
         return
     show_summary(summary)
-    print(f"made {out}/summary.json" + f" and {out}/benchmark.png" * ("methods" in summary))
+    print(f"made {out}/summary.json" + f" and {out}/benchmark.png" * isinstance(summary, Summary))
     print(f"next: hwnas report {quoted(out)}")
 
 
@@ -154,7 +156,7 @@ def baselines_command(
     targets = truth.judge(plan_objectives(tables, budget or [], target)[0])
     summary = summarise_baselines(truth, targets, Counts.of(target))
     if out:
-        write_json(out, summary)
+        write_json(out, summary.to_json())
     if as_json:
         show_json(summary)
         return
@@ -195,21 +197,22 @@ def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in seeds]
 
 
-def show_summary(summary: dict[str, Any]) -> None:
+def show_summary(summary: AnySummary) -> None:
     """Print a benchmark's table: one row a method, or for several targets one row a target, beside the baselines."""
+    from hwnas.benchmark.schema import Summary
     from hwnas.benchmark.summary import (
         FOOTNOTE,
-        summary_table,
+        method_table,
         summary_title,
         target_footnote,
         target_table,
         target_title,
     )
 
-    if "targets" not in summary:
-        show_table(summary_title(summary), *summary_table(summary))
+    if isinstance(summary, Summary):
+        show_table(summary_title(summary), *method_table(summary, summary.data_sets))
         print(FOOTNOTE)
         return
-    for data_set in summary["data_sets"]:
+    for data_set in summary.data_sets:
         show_table(target_title(summary, data_set), *target_table(summary, data_set))
     print(target_footnote(summary))

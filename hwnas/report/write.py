@@ -10,8 +10,6 @@ from hwnas.report.benchmark_content import is_benchmark, read_benchmark
 from hwnas.report.benchmark_page import write_benchmark_page
 from hwnas.report.run_content import read_run
 from hwnas.report.run_page import write_run_page
-from hwnas.report.targets_content import has_targets, read_targets
-from hwnas.report.targets_page import write_targets_page
 
 
 def write_report(folders: Sequence[Path], out: Path, files: Path) -> list[Path]:
@@ -27,6 +25,4 @@ def write_report(folders: Sequence[Path], out: Path, files: Path) -> list[Path]:
         raise HwnasError(
             f"{benchmarks[0]} is a benchmark: a page is about one benchmark, or about runs", "make a page for each"
         )
-    if has_targets(benchmarks[0]):
-        return write_targets_page(read_targets(benchmarks[0]), out, files)
     return write_benchmark_page(read_benchmark(benchmarks[0]), out, files)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from hwnas.benchmark.baselines import best_of, expected, most, uniform
 from hwnas.benchmark.latency import read_latencies
+from hwnas.benchmark.schema import TargetsSummary
 from hwnas.benchmark.summary import target_table
 from hwnas.cost.build import build_metrics
 from hwnas.errors import HwnasError
@@ -73,10 +74,10 @@ def test_random_and_greatest_cells_are_averages_of_those_that_may_be_chosen(
     inside = [value for value, kept in zip(values.tolist(), within, strict=True) if kept]
     other = np.arange(len(values), dtype=float)
     spread = expected(other, uniform(within))
-    assert spread["mean"] == pytest.approx(statistics.fmean(other[within]))
-    assert spread["std"] == (pytest.approx(statistics.stdev(other[within])) if len(inside) > 1 else None)
+    assert spread.mean == pytest.approx(statistics.fmean(other[within]))
+    assert spread.std == (pytest.approx(statistics.stdev(other[within])) if len(inside) > 1 else None)
     greatest = [n for n in range(len(values)) if within[n] and values[n] == max(inside)]
-    assert expected(other, most(values, within))["mean"] == pytest.approx(statistics.fmean(greatest))
+    assert expected(other, most(values, within)).mean == pytest.approx(statistics.fmean(greatest))
 
 
 def test_the_best_of_ten_of_many_cells_is_exact() -> None:
@@ -168,7 +169,7 @@ def test_baselines_on_published_devices_are_those_of_the_files(run: Run) -> None
     ours = summary["overall"][0]["regret"]["cifar10"]
     each = [row["references"][0]["regret"]["cifar10"]["mean"] for row in summary["targets"]]
     assert ours == pytest.approx(statistics.fmean(each))
-    _, rows = target_table(summary, "cifar10")
+    _, rows = target_table(TargetsSummary.model_validate(summary), "cifar10")
     random = summary["targets"][0]["references"][0]
     assert rows[0][5] == f"{random['regret']['cifar10']['mean']:.2f} ({random['share']['cifar10']['mean']:.0%})"
     assert (rows[-1][0], rows[-1][5]) == ("mean", f"{ours:.2f}")

@@ -97,6 +97,7 @@ def summary() -> dict[str, Any]:
     }
     return {
         "space": "nasbench201",
+        "accuracy_sha256": "0",
         "data": "imagefolder:images?train=100",
         "setting": {"channels": 8, "depth": 3},
         "budget": {"text": "moderate", "limits": {"latency_ms": 1.0}},
