@@ -68,11 +68,13 @@ def _workers(count: int, threads: int, work: tuple[Any, Any]) -> Iterator[list[C
     """Start workers, which get job and shared input, and yield a connection to each; stop them in the end."""
     pipes = [Pipe() for _ in range(count)]
     theirs = [their.fileno() for _, their in pipes]
+    # Newer Pythons warn of forks beside threads, which numpy's libraries start and prepare for forks. torch must not
+    # start CUDA before a fork, in case that it looks for GPUs.
     process = subprocess.Popen(
-        [sys.executable, "-m", "hwnas.jobs.worker", str(threads), *map(str, theirs)],
+        [sys.executable, "-W", "ignore:This process", "-m", "hwnas.jobs.worker", str(threads), *map(str, theirs)],
         stdin=subprocess.PIPE,
         pass_fds=theirs,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
     )
     assert process.stdin
     try:

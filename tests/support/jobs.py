@@ -32,9 +32,10 @@ class CountedInput:
 
 
 def describe_process(shared: CountedInput, item: int) -> dict[str, Any]:
-    """Return the item with the process that runs the job, and its threads; print a line."""
+    """Return the item with the process that runs the job, its threads and its GPUs; print a line."""
     print(f"job {item} prints")
-    return {"item": item, "process": os.getpid(), "threads": os.environ["OMP_NUM_THREADS"], "file": shared.file}
+    threads, gpus = (os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"))
+    return {"item": item, "process": os.getpid(), "threads": threads, "gpus": gpus}
 
 
 def wait_for_file(folder: Path, item: str) -> Iterator[str]:
