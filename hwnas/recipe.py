@@ -87,6 +87,25 @@ class ChildTraining(Strict):
     optimizer: Optimizer
 
 
+class Finalists(Strict):
+    """Short trainings of some architectures within each budget, by which one of them is chosen (hwnas.finalists).
+
+    Every target proposes ``trainings`` architectures in ``rounds``, out of ``candidates`` random ones and those that the
+    method and counts prefer. Each is trained for ``epochs``; every target's best ``last`` are trained for ``last_epochs``
+    more. ``depth`` is the number of cells of the networks (by the space's convention); None for that of the search.
+    """
+
+    trainings: int = Field(default=12, ge=2)
+    rounds: int = Field(default=3, ge=1)
+    candidates: int = Field(default=100, ge=2)
+    last: int = Field(default=3, ge=1)
+    epochs: int = Field(ge=1)
+    last_epochs: int = Field(ge=1)
+    depth: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(ge=2)
+    optimizer: Optimizer
+
+
 class Choice(Strict):
     """A named choice with its options: in YAML ``dirichlet`` or ``{name: reinforce, samples: 20}``."""
 
@@ -161,6 +180,7 @@ class Recipe(Strict):
     precision: Precision = "float32"
     kernels: Literal["torch", "compiled"] = "torch"
     child: ChildTraining
+    finalists: Finalists | None = None
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

@@ -36,6 +36,8 @@ class Purpose(IntEnum):
     UNTRAINED_WEIGHTS = 14  # the weights of a target network that is exported before it is trained
     RANDOM_IMAGES = 15  # pixels of images that stand in where none are known
     SCORED_WEIGHTS = 16  # by architecture: the weights of a network that is scored untrained
+    FINALIST_WEIGHTS = 17  # by architecture: the initial weights of a finalist
+    CANDIDATES = 18  # by target: random architectures within a budget
 
 
 @unique

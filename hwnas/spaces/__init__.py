@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
@@ -62,3 +65,15 @@ def get_space(spec: str) -> SearchSpace:
 
         return import_space(spec, tuple(SPACES))
     raise HwnasError(f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, FILE.yaml or package.module:NAME")
+
+
+def _pickled(space: SearchSpace) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """Pickle a space by its name or definition: the functions that it holds cannot be pickled."""
+    if space.origin is None or space.origin.text is None:
+        return get_space, (space.spec,)
+    from hwnas.spaces.user_space import parse_space
+
+    return parse_space, (space.origin.spec, space.origin.text)
+
+
+copyreg.pickle(SearchSpace, _pickled)  # type: ignore[arg-type]

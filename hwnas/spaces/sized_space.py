@@ -28,6 +28,10 @@ class SizedSpace:
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def __reduce__(self) -> tuple[type[SizedSpace], tuple[SearchSpace, Setting]]:
+        """Pickle without the network, which is built again."""
+        return type(self), (self.space, self.setting)
+
     @cached_property
     def network(self) -> Network:
         """The network of the space at these sizes.

@@ -64,6 +64,18 @@ def accuracy(
     return processes.total(int(correct)) / len(split)
 
 
+def cross_entropy(
+    network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256
+) -> float:
+    """Return the mean cross entropy of a split's images, in nats."""
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    with torch.no_grad():
+        for images, targets in data.batches(split, batch_size):
+            scores = network(images.contiguous(memory_format=torch.channels_last))
+            total += nn.functional.cross_entropy(scores.float(), targets, reduction="sum")
+    return float(total) / len(split)
+
+
 def scores_of(
     network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256
 ) -> NDArray[np.float32]:

@@ -1,0 +1,115 @@
+"""The architectures that can become finalists of a target: within its limits, and using what they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.budgets.derive import Limits, follows_rules, ranked
+from hwnas.cost.model import Array, CostModel
+from hwnas.spaces import NONE, Architecture, SearchSpace
+from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice
+
+LEAST_USED = 0.8  # share of the tightest limit that a candidate uses, where enough architectures do
+LOOKED_AT = 200  # architectures of a ranking, in a space too large to enumerate
+AT_ONCE = 500
+TILTS = (0.0, 1.0, 4.0, 16.0)  # weights of the costs in a ranking, until it uses the limits
+DRAWS, MOST_DRAWS = 2_000, 50
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The architectures of a space within ``limits``; ``inputs_per_node`` as in hwnas.budgets.derive."""
+
+    space: SearchSpace
+    limits: Limits
+    inputs_per_node: int | None
+
+    def shares(self, choices: NDArray[np.intp]) -> Array:
+        """Return the share [N] of the limit that each of ``choices`` [N, edges] comes closest to; 1 without limits."""
+        shares = [model.predict_many(choices) / bound for model, bound in self.limits.values()]
+        return np.maximum.reduce(shares) if shares else np.ones(len(choices))
+
+    def within(self, choices: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return a mask [N] of the choices that are candidates, however little they use."""
+        return follows_rules(self.space, choices, self.inputs_per_node) & (self.shares(choices) <= 1)
+
+    def using(self, ranking: Iterable[Architecture], number: int) -> list[Architecture]:
+        """Return the first ``number`` of a ranking of candidates that use at least 80 % of the limits.
+
+        Where there are fewer, those that use most follow.
+        """
+        remaining = iter(ranking) if self._enumerable else islice(ranking, LOOKED_AT)
+        found: list[Architecture] = []
+        others: list[tuple[float, Architecture]] = []
+        while len(found) < number and (batch := list(islice(remaining, AT_ONCE if self._enumerable else 1))):
+            for architecture, share in zip(batch, self.shares(encode(self.space, batch)), strict=True):
+                if share >= LEAST_USED:
+                    found.append(architecture)
+                else:
+                    others.append((-float(share), architecture))
+        others.sort(key=lambda item: item[0])
+        return [*found, *(architecture for _, architecture in others)][:number]
+
+    def largest(self, worth: Mapping[str, Array], number: int) -> list[Architecture]:
+        """Return the ``number`` candidates of largest summed ``worth[kind]`` [E, K] that use the limits.
+
+        In a space too large to enumerate, costs gain weight in the sum until such are found.
+        """
+        scale = max(float(np.ptp(values)) for values in worth.values()) or 1.0
+        found: list[Architecture] = []
+        for tilt in TILTS:
+            sums = {kind: values / scale + tilt * self._relative_costs(kind) for kind, values in worth.items()}
+            tops = {kind: values - values.max() for kind, values in sums.items()}
+            found = self.using(ranked(self.space, tops, self.limits, self.inputs_per_node), number)
+            if self._enumerable or not found or self.shares(encode(self.space, found)).min() >= LEAST_USED:
+                break
+        return found
+
+    def sample(self, number: int, generator: np.random.Generator) -> list[Architecture]:
+        """Draw up to ``number`` different candidates; where those that use 80 % are rare, others make up the number."""
+        found: dict[Architecture, float] = {}
+        for drawn in self._draws(generator):
+            choices = drawn[self.within(drawn)]
+            found |= {decode(self.space, c): s for c, s in zip(choices, self.shares(choices), strict=True)}
+            if sum(share >= LEAST_USED for share in found.values()) >= number:
+                break
+        enough = [architecture for architecture, share in found.items() if share >= LEAST_USED]
+        others = sorted((a for a, share in found.items() if share < LEAST_USED), key=lambda a: -found[a])
+        return [*enough, *others][:number]
+
+    @property
+    def _enumerable(self) -> bool:
+        return self.space.num_architectures <= ENUMERABLE
+
+    def _relative_costs(self, kind: str) -> Array:
+        """Return c[e, o] / bound [E, K], summed over the limits on costs that add up over edges."""
+        shape = len(self.space.cells[kind].edges), len(self.space.operations)
+        linear = [(m.linear()[1][kind], bound) for m, bound in self.limits.values() if isinstance(m, CostModel)]
+        return sum((costs / bound for costs, bound in linear), start=np.zeros(shape))
+
+    def _draws(self, generator: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+        """Yield uniform choices [N, edges]; in a space that can be enumerated all of them, in random order."""
+        if self._enumerable:
+            yield from np.array_split(generator.permutation(every_choice(self.space)), 10)
+            return
+        for _ in range(MOST_DRAWS):
+            yield self._uniform(generator)
+
+    def _uniform(self, generator: np.random.Generator) -> NDArray[np.intp]:
+        none = self.space.operations.index(NONE)
+        if self.inputs_per_node is None:
+            return generator.integers(len(self.space.operations), size=(DRAWS, self.space.num_edges))
+        others = np.array([o for o in range(len(self.space.operations)) if o != none])
+        choices = generator.choice(others, size=(DRAWS, self.space.num_edges))
+        for kind, own in self.space.by_cell(choices).items():  # views: what is written here is written to choices
+            cell = self.space.cells[kind]
+            for node in cell.inner_nodes:
+                into = list(cell.edges_into(node))
+                order = generator.permuted(np.tile(np.arange(len(into)), (DRAWS, 1)), axis=1)
+                own[:, into] = np.where(order < self.inputs_per_node, own[:, into], none)
+        return choices

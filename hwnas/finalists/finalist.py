@@ -1,0 +1,73 @@
+"""The training of one finalist: an independent job (hwnas.jobs), which needs no file and no other finalist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from hwnas.compute.seeds import Purpose, seed_of
+from hwnas.data import ImageData, Split
+from hwnas.errors import HwnasError
+from hwnas.files import sha256_of
+from hwnas.networks.child import ChildNetwork
+from hwnas.spaces import Architecture, SizedSpace
+from hwnas.training.child import Trainer, Weights
+from hwnas.training.evaluation import cross_entropy
+from hwnas.training.recipe import Training
+
+
+@dataclass(frozen=True)
+class FinalistTraining:
+    """What all finalists of a round have in common: the sizes of the network, images without a test split, and recipe."""
+
+    sized: SizedSpace
+    data: ImageData
+    training: Training
+
+    @classmethod
+    def of(cls, sized: SizedSpace, data: ImageData, training: Training) -> FinalistTraining:
+        data.stop_decoding()
+        return cls(sized, replace(data.on(torch.device("cpu")), load_test=_no_test), training)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finalist after a training: losses of the last epoch and on the validation images, their accuracy, the weights."""
+
+    training_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """A finalist to train: its architecture, and the weights that an earlier round left, if there was one."""
+
+    architecture: Architecture
+    weights: Weights | None = None
+
+
+def train_finalist(shared: FinalistTraining, start: Start) -> Trained:
+    """Train a finalist and evaluate it on the validation images.
+
+    Random weights follow from the recipe's seed and the architecture, so a result does not depend on the other
+    finalists. Raises HwnasError where the loss is not finite.
+    """
+    seed = shared.training.seed
+    torch.manual_seed(seed_of(seed, Purpose.FINALIST_WEIGHTS, int(sha256_of(start.architecture.cells)[:16], 16)))
+    child = ChildNetwork(shared.sized, start.architecture, prune=True)
+    if start.weights:
+        child.load_state_dict(start.weights)
+    trainer = Trainer(child, shared.data, shared.training)
+    while not trainer.over:
+        trainer.take_step()
+    last = trainer.history[-1]
+    network = trainer.evaluated.eval()
+    loss = cross_entropy(network, trainer.data, trainer.data.validation)
+    return Trained(last.loss, loss, last.validation_accuracy, trainer.weights())
+
+
+def _no_test() -> Split:
+    raise HwnasError("a finalist's training reads no test images")

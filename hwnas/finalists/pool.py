@@ -1,0 +1,87 @@
+"""The candidates of all targets of a run, with the features by which an accuracy model compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwnas.cost.model import Array
+from hwnas.finalists.accuracy_model import Features
+from hwnas.jobs.executor import Executor
+from hwnas.progress import OnProgress
+from hwnas.scores.score import SCORES, score_architectures
+from hwnas.spaces import Architecture, SearchSpace, SizedSpace
+from hwnas.spaces.encoding import encode, without_dead_edges
+
+AT_ONCE = 20  # architectures that one job scores
+Key = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What all jobs that score architectures have in common; ``images`` [N, C, H, W] are normalised."""
+
+    sized: SizedSpace
+    images: Tensor
+    seed: int
+
+
+def score(shared: Scoring, architectures: list[Architecture]) -> dict[str, Array]:
+    """Return every training-free score [N] of some architectures, by name: a job of an executor."""
+    return score_architectures(shared.sized, architectures, tuple(SCORES), shared.images, shared.seed)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Architectures of which no two are the same network, with their training-free scores [N] by name."""
+
+    scoring: Scoring
+    architectures: tuple[Architecture, ...] = ()
+    scores: dict[str, Array] = field(default_factory=lambda: {name: np.empty(0) for name in SCORES})
+
+    def with_others(self, others: Iterable[Architecture], executor: Executor, on_progress: OnProgress) -> Pool:
+        """Return the pool with those of ``others`` that are networks it does not have, scored on the executor."""
+        new: dict[Key, Architecture] = {}
+        for architecture in others:
+            key = self.key(architecture)
+            if key not in self._index:
+                new.setdefault(key, architecture)
+        added = list(new.values())
+        chunks = {str(start): added[start : start + AT_ONCE] for start in range(0, len(added), AT_ONCE)}
+        found: dict[str, dict[str, Array]] = {}
+        for name, scores in executor.run(score, self.scoring, chunks):
+            found[name] = scores
+            on_progress("scoring candidates", min(len(found) * AT_ONCE, len(added)), len(added))
+        scores = {name: np.concatenate([known, *(found[c][name] for c in chunks)]) for name, known in self.scores.items()}
+        return replace(self, architectures=(*self.architectures, *added), scores=scores)
+
+    def key(self, architecture: Architecture) -> Key:
+        """Return the operation of every edge without dead ones: equal for architectures that are the same network."""
+        choices = without_dead_edges(self.space, encode(self.space, [architecture]))
+        return tuple(int(o) for o in choices[0])
+
+    def indices(self, architectures: Iterable[Architecture]) -> list[int]:
+        """Return the indices of architectures whose networks are in the pool."""
+        return [self._index[self.key(architecture)] for architecture in architectures]
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.scoring.sized.space
+
+    @cached_property
+    def choices(self) -> NDArray[np.intp]:
+        """Operation indices [N, edges]."""
+        return encode(self.space, list(self.architectures))
+
+    @cached_property
+    def features(self) -> Features:
+        return Features.of(self.space, without_dead_edges(self.space, self.choices), self.scores)
+
+    @cached_property
+    def _index(self) -> dict[Key, int]:
+        return {self.key(architecture): index for index, architecture in enumerate(self.architectures)}
