@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from hwnas.errors import HwnasError
 from hwnas.files import decode_text, shipped
@@ -90,20 +99,20 @@ class ChildTraining(Strict):
 class Finalists(Strict):
     """Short trainings of some architectures within each budget, by which one of them is chosen (hwnas.finalists).
 
-    Every target proposes ``trainings`` architectures in ``rounds``, out of ``candidates`` random ones and those that the
-    method and counts prefer. Each is trained for ``epochs``; every target's best ``last`` are trained for ``last_epochs``
-    more. ``depth`` is the number of cells of the networks (by the space's convention); None for that of the search.
+    Every target proposes ``trainings`` architectures in ``rounds``, out of ``candidates`` random ones and those that
+    the method and counts prefer. Each is trained for ``epochs``; every target's best ``last`` are trained for
+    ``last_epochs`` more. ``depth`` is the number of cells of their networks; None for that of the search.
     """
 
     trainings: int = Field(default=12, ge=2)
     rounds: int = Field(default=3, ge=1)
     candidates: int = Field(default=100, ge=2)
     last: int = Field(default=3, ge=1)
-    epochs: int = Field(ge=1)
-    last_epochs: int = Field(ge=1)
+    epochs: int = Field(default=2, ge=1)
+    last_epochs: int = Field(default=4, ge=1)
     depth: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(ge=2)
-    optimizer: Optimizer
+    batch_size: int = Field(default=64, ge=2)
+    optimizer: Optimizer = Optimizer(name="sgd", lr=0.1, lr_end=0.0, nesterov=True, weight_decay=5e-4)
 
 
 class Choice(Strict):
@@ -149,6 +158,8 @@ class Recipe(Strict):
     ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
     (hwnas.compute.precision). ``kernels``: implementation of its cells on a CPU; compiled kernels
     (hwnas.networks.fast.kernels) need a C++ compiler, and plain torch replaces them without one.
+
+    ``finalists``: short trainings by which the final architecture is chosen; without them ``selection`` chooses it.
     """
 
     method: str
@@ -181,6 +192,14 @@ class Recipe(Strict):
     kernels: Literal["torch", "compiled"] = "torch"
     child: ChildTraining
     finalists: Finalists | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``finalists`` where there are none, so that the settings of older runs keep their hash."""
+        content: dict[str, Any] = handler(self)
+        if self.finalists is None:
+            content.pop("finalists", None)
+        return content
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from hwnas.files import write_text
+from hwnas.finalists.record import FinalistsFile
 from hwnas.runs import schema
 from hwnas.runs.manifest_schema import Manifest
 from hwnas.search.epoch_row import EpochRow
@@ -27,6 +28,7 @@ FILES: dict[str, type[BaseModel]] = {
     "manifest.json": Manifest,
     "summary.json": schema.Summary,
     "metrics.jsonl": EpochRow,
+    "finalists.json": FinalistsFile,
     "profile/steps.json": StepTable,
     "TARGET/architecture.json": schema.ArchitectureFile,
     "TARGET/derivations.json": schema.Derivation,
@@ -48,6 +50,7 @@ hash. `hwnas report runs/a` shows them on one page.
 | `table.json` | the latency table; with several devices `tables/NAME.json` |
 | `space.yaml` | a copy of your own space |
 | `metrics.jsonl` | a row for each epoch and target: accuracy, E[C], lambda, entropy, architecture |
+| `finalists.json`, `finalists/` | the trainings of `--finalists`, by which architectures were chosen |
 | `summary.json` | costs, latencies and accuracies of the final networks |
 | `targets.png`, `search.png` | latency against accuracy; E[C]/budget and lambda over the epochs |
 | `checkpoint.pt` | the state of the search, from which an interrupted run resumes |

@@ -68,6 +68,7 @@ def search(
     search_layers: int | None = None,
     epochs: int | None = None,
     child_epochs: int | None = None,
+    finalists: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
     compute: str | None = None,
@@ -84,7 +85,8 @@ def search(
     to ``classes`` change it. ``search_setting`` to ``search_layers`` are the sizes of the search network, by default
     the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
     images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
-    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. ``verify`` times the networks and derives again
+    to ``fixed_lambda`` change it, ``finalists`` the number of architectures that each target trains before one of them
+    is chosen; ``plugin`` registers choices for it. ``verify`` times the networks and derives again
     when one is over its budget. An interrupted call resumes when it is repeated.
 
     Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
@@ -96,6 +98,7 @@ def search(
     sizes = size_changes(channels, layers, input_shape, classes)
     target = common_network(opened, space, setting, **sizes)
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
+    changes["finalists.trainings"] = finalists
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     settings = _recipe(method, recipe, target.space, data, changes)
     small, fixed = SearchSizes(search_setting, search_channels, search_layers), image_sizes(sizes)

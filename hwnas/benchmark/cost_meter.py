@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -15,7 +16,9 @@ from hwnas.files import write_text
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall-clock seconds, processor seconds, and peak resident memory of the process in MB (10^6 bytes)."""
+    """Wall-clock seconds, processor seconds of the process and of those that it started, and peak resident memory of
+    the process in MB (10^6 bytes).
+    """
 
     wall_s: float = 0.0
     processor_s: float = 0.0
@@ -27,15 +30,20 @@ class CostMeter:
 
     def __init__(self, before: Cost) -> None:
         self._before = before
-        self._wall_s, self._processor_s = time.monotonic(), time.process_time()
+        self._wall_s, self._processor_s = time.monotonic(), _processor_s()
 
     def total(self) -> Cost:
         """Return the cost up to now."""
         return Cost(
             self._before.wall_s + time.monotonic() - self._wall_s,
-            self._before.processor_s + time.process_time() - self._processor_s,
+            self._before.processor_s + _processor_s() - self._processor_s,
             max(self._before.peak_memory_mb, peak_memory_mb()),
         )
+
+
+def _processor_s() -> float:
+    """Return the processor seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def cost_until(path: Path, step: int) -> Cost:

@@ -21,6 +21,10 @@ from hwnas.benchmark.cost_meter import Cost, CostMeter
 from hwnas.benchmark.objectives import read_objectives
 from hwnas.benchmark.schema import Searched, SearchSettings
 from hwnas.data import ImageData
+from hwnas.finalists.evidence import Evidence
+from hwnas.finalists.judge import Judgement
+from hwnas.finalists.of_search import judge_search, propose
+from hwnas.jobs.choose import choose_executor
 from hwnas.profiling.session import ask
 from hwnas.recipe import Recipe
 from hwnas.runtimes.device_spec import parse_device
@@ -95,22 +99,34 @@ def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdat
             with pace.saving():
                 content = pack(item.digest, search.state())
         yield SearchUpdate(search.step, total, cost_meter.total(), rows, content)
-    found = _select_cells(search, objectives, sized)
+    judgement = None
+    if recipe.finalists:
+        evidence = Evidence(choose_executor("local", item.threads))
+        judgement = judge_search(search, evidence, target_network, lambda stage, done, total: None)
+    found = _select_cells(search, objectives, judgement)
     cost, machine = cost_meter.total(), _machine(inputs)
     made: dict[str, Any] = {"search": cost, "torch": torch.__version__, "threads": item.threads, "machine": machine}
     searched = {target: Searched(**fields, **made) for target, fields in found.items()}
     yield SearchUpdate(search.step, total, cost, searched=searched)
 
 
-def _select_cells(search: Search, objectives: list[Objective], sized: SizedSpace) -> dict[str, dict[str, Any]]:
+def _select_cells(
+    search: Search, objectives: list[Objective], judgement: Judgement | None
+) -> dict[str, dict[str, Any]]:
     """Return the cell of every target, with its validation accuracy and the costs of its network."""
-    chosen = [search.evaluator.choose(target) for target in search.targets]
+    evidence = {"finalists": judgement.summary()} if judgement else {}
+    chosen = []
+    for target in search.targets:
+        found = propose(search, target, target.limits, judgement)
+        assert found is not None  # an impossible budget was refused before the search
+        chosen.append(found[0])
     return {
         objective.target: {
-            "architecture": sized.space.format(architecture),
+            "architecture": search.space.format(architecture),
             "validation_accuracy": search.evaluator.validate(architecture),
             "network": {metric: model.predict(architecture) for metric, model in objective.costs.items()},
             "collapse": collapse(architecture),
+            **evidence,
         }
         for objective, architecture in zip(objectives, chosen, strict=True)
     }

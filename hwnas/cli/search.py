@@ -62,6 +62,13 @@ Kernels = Annotated[
     str | None,
     typer.Option(help="torch, or compiled: faster kernels for the supernet, compiled on this machine."),
 ]
+Finalists = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Architectures within each budget that are trained for some epochs; the best by this evidence is chosen.",
+    ),
+]
 FixedLambda = Annotated[
     float | None, typer.Option("--lambda", min=0, help="Fix the weight of the penalty, as in the papers.")
 ]
@@ -96,6 +103,7 @@ def search_command(
     search_layers: SearchLayers = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the search.")] = None,
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of training each network.")] = None,
+    finalists: Finalists = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
     compute: ComputeName = None,
@@ -121,7 +129,8 @@ def search_command(
     target: Any = {"setting": setting, "channels": channels, "layers": layers, "input_shape": shape, "classes": classes}
     small = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
     rules = {"method": method, "recipe": recipe, "plugin": plugin, "fixed_lambda": fixed_lambda}
-    counts = {"epochs": epochs, "child_epochs": child_epochs, "batch_size": batch_size, "seed": seed}
+    counts = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists}
+    counts |= {"batch_size": batch_size, "seed": seed}
     computing = {"compute": compute, "precision": precision, "kernels": kernels, "profile_steps": profile}
     settings: Any = {**inputs, **target, **small, **rules, **counts, **computing}
     with Progress() as progress:

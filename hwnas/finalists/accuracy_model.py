@@ -1,10 +1,10 @@
 """A model of accuracy that adds up over edges: the twin of the latency table, fitted to trained architectures.
 
-The value of an architecture is a Gaussian process (Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006,
-chapter 2) with three terms: a sum over edges of the operation's worth, a sum over pairs of edges, and a linear function of
-scores that need no training. Each term has a prior variance, as the noise of the values has; what is predicted is the
-mean over a grid of these variances, weighted by how likely each makes the values (chapter 5). The weight of scores against
-the worth of operations thus follows from the finalists of the run, not from another space.
+The value of an architecture is a Gaussian process (Rasmussen & Williams, "Gaussian Processes for Machine Learning",
+2006, chapter 2) with three terms: a sum over edges of the worth of their operations, a sum over pairs of edges, and a
+linear function of scores that need no training. Each term has a prior variance, and so has the noise of the values.
+Predictions are averaged over a grid of these variances, weighted by the likelihood of the values (chapter 5). So the
+run's own finalists decide how much scores count against operations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GRID = tuple(product((0.3, 1.0, 3.0), (0.1, 0.5), (0.1, 0.5, 2.0), (0.1, 0.3, 1.
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N architectures: ``operations`` [N, edges * K], one-hot, and ``scores`` [N, F] of mean 0, deviation 1."""
+    """Features of N architectures: ``operations`` [N, edges * K] as 0 and 1, standardised ``scores`` [N, F]."""
 
     operations: Array
     scores: Array
@@ -65,7 +65,10 @@ class _Process:
 
 @dataclass(frozen=True)
 class AccuracyModel:
-    """A fitted model. ``mean`` and ``scale`` are those of the values; ``processes`` see values of mean 0, deviation 1."""
+    """A fitted model. ``mean`` and ``scale`` are the mean and the standard deviation of the values.
+
+    Its processes are fitted to standardised values.
+    """
 
     known: Features
     mean: float
@@ -110,7 +113,7 @@ class AccuracyModel:
         return self.mean + self.scale * means, self.scale * np.sqrt(spread)
 
     def by_edge(self, space: SearchSpace) -> dict[str, Array]:
-        """Return the worth [E, K] of every operation on every edge of each cell kind: the term that adds up over edges."""
+        """Return the worth [E, K] of every operation on every edge, by cell kind: the term that is a sum over edges."""
         known, total = self.known, sum(process.weight for process in self.processes)
         worth = sum(p.weight * p.variances[0] * known.operations.T @ p.dual for p in self.processes)
         table = self.scale * np.asarray(worth).reshape(known.edges, len(space.operations)) / total / known.edges
@@ -118,9 +121,9 @@ class AccuracyModel:
 
 
 def _fit_process(kernels: Sequence[Array], targets: Array, variances: tuple[float, ...]) -> tuple[float, Array, Array]:
-    """Return the log likelihood of the targets (up to a constant), the inverse covariance, and its product with them."""
+    """Return the targets' log likelihood (up to a constant), the inverse covariance, and its product with them."""
     covariance = _weighted(kernels, variances[:-1]) + variances[-1] * np.eye(len(targets))
-    inverse = np.linalg.inv(covariance)
+    inverse = np.asarray(np.linalg.inv(covariance), dtype=np.float64)
     dual = inverse @ targets
     return float(-0.5 * targets @ dual - 0.5 * np.linalg.slogdet(covariance)[1]), inverse, dual
 

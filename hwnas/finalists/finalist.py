@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from hwnas.compute.device import CPU
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.networks.child import ChildNetwork
+from hwnas.search.plugin import require_plugin
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.training.child import Trainer, Weights
 from hwnas.training.evaluation import cross_entropy
@@ -19,21 +22,26 @@ from hwnas.training.recipe import Training
 
 @dataclass(frozen=True)
 class FinalistTraining:
-    """What all finalists of a round have in common: the sizes of the network, images without a test split, and recipe."""
+    """What all finalists of a stage have in common: the sizes of the network, the images, and the recipe.
+
+    ``plugin`` is the user's file that registers operations, if there is one.
+    """
 
     sized: SizedSpace
     data: ImageData
     training: Training
+    plugin: Path | None = None
 
     @classmethod
-    def of(cls, sized: SizedSpace, data: ImageData, training: Training) -> FinalistTraining:
+    def of(cls, sized: SizedSpace, data: ImageData, training: Training, plugin: Path | None) -> FinalistTraining:
+        """Return the same with images that other processes can be sent: on the CPU, without those for testing."""
         data.stop_decoding()
-        return cls(sized, replace(data.on(torch.device("cpu")), load_test=_no_test), training)
+        return cls(sized, replace(data.on(CPU), load_test=_no_test), training, plugin)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finalist after a training: losses of the last epoch and on the validation images, their accuracy, the weights."""
+    """A finalist after a training: the loss of the last epoch, loss and accuracy on validation images, the weights."""
 
     training_loss: float
     validation_loss: float
@@ -55,6 +63,7 @@ def train_finalist(shared: FinalistTraining, start: Start) -> Trained:
     Random weights follow from the recipe's seed and the architecture, so a result does not depend on the other
     finalists. Raises HwnasError where the loss is not finite.
     """
+    require_plugin(shared.plugin)
     seed = shared.training.seed
     torch.manual_seed(seed_of(seed, Purpose.FINALIST_WEIGHTS, int(sha256_of(start.architecture.cells)[:16], 16)))
     child = ChildNetwork(shared.sized, start.architecture, prune=True)

@@ -1,9 +1,9 @@
 """Choose architectures by evidence: propose finalists, train them for real, learn from them, propose again.
 
-All targets of a run share the evidence, because an accuracy does not depend on a device. In each round every target takes
-the candidates that look best and have not been trained yet; after it, one accuracy model is fitted to all trainings. In
-the end each target's best are trained further (successive halving: Jamieson & Talwalkar, AISTATS 2016), and a model that
-is fitted to these, with the first model's prediction as a score, ranks the candidates.
+All targets of a run share the evidence, because an accuracy does not depend on a device. In each round every target
+takes the candidates that look best and have not been trained yet; after it, one accuracy model is fitted to all
+trainings. In the end each target's best are trained further (successive halving: Jamieson & Talwalkar, AISTATS 2016). A
+model that is fitted to these, with the first model's prediction as a score, ranks the candidates.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.finalist import FinalistTraining, Start, Trained
 from hwnas.finalists.pool import Pool
-from hwnas.progress import Progress
+from hwnas.finalists.record import FinalistRow, FinalistsFile
+from hwnas.progress import OnProgress
 from hwnas.recipe import Finalists
-from hwnas.spaces import Architecture
+from hwnas.spaces import Architecture, SizedSpace
+from hwnas.training.child import Weights
 
 FIRST, LAST = "first", "last"  # stages of training
 EXPLORED = 0.5  # standard deviations that are added to a prediction when the next finalists are proposed
@@ -41,16 +43,49 @@ class Contender:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The pool with what is expected of each member after the last stage: the negative validation loss [N].
+    """The pool, and the value [N] that is expected of each member after the last stage.
 
-    ``trained`` are the results of each stage by index in the pool; ``agreement`` is Kendall's tau of each source of
-    evidence with the values of the last stage that were measured, None where too few were.
+    ``sized`` is the network that was trained; ``trained`` are the results of every stage, by index in the pool.
+    ``agreement`` is Kendall's tau of each source of evidence with the values that the last stage measured; None where
+    these are too few.
     """
 
+    sized: SizedSpace
     pool: Pool
     expected: Array
     trained: Mapping[str, Mapping[int, Trained]]
     agreement: Mapping[str, float | None]
+
+    def record(self) -> FinalistsFile:
+        """Return what ``finalists.json`` holds."""
+        rows = [
+            FinalistRow(
+                stage=stage,
+                architecture=self.pool.space.format(self.pool.architectures[index], all_edges=True),
+                training_loss=result.training_loss,
+                validation_loss=result.validation_loss,
+                validation_accuracy=result.validation_accuracy,
+            )
+            for stage, results in self.trained.items()
+            for index, result in results.items()
+        ]
+        return FinalistsFile(candidates=len(self.expected), agreement=dict(self.agreement), trainings=rows)
+
+    def report(self) -> str:
+        """Return a line for the user."""
+        first, last = (len(self.trained[stage]) for stage in (FIRST, LAST))
+        found = {name: value for name, value in self.agreement.items() if value is not None}
+        taus = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
+        agreement = f"; Kendall's tau with the longer trainings: {taus}" if found else ""
+        return f"{first} finalists trained, {last} of them longer, out of {len(self.expected)} candidates{agreement}"
+
+    def weights_of(self, architecture: Architecture, sized: SizedSpace) -> Weights | None:
+        """Return the weights of an architecture after the last stage; None for other sizes, or without such weights."""
+        if sized != self.sized:
+            return None
+        index = self.pool.index(architecture)
+        result = None if index is None else self.trained[LAST].get(index)
+        return result.weights if result else None
 
     def ranking(self, candidates: Candidates) -> Iterator[tuple[Architecture, float]]:
         """Yield the members of the pool that are candidates, with what is expected of each.
@@ -76,7 +111,7 @@ class Judge:
         last: FinalistTraining,
         evidence: Evidence,
         generators: Sequence[np.random.Generator],
-        progress: Progress,
+        progress: OnProgress,
     ) -> None:
         self.settings, self.contenders, self.pool = settings, contenders, pool
         self.first, self.last, self.evidence, self.progress = first, last, evidence, progress
@@ -88,12 +123,14 @@ class Judge:
         for number in range(self.settings.rounds):
             chosen = [self._proposals(contender, number) for contender in self.contenders]
             self._train(FIRST, [index for own in chosen for index in own])
-        model, expected = self._fit(FIRST, self.pool.features)
-        finals = [index for contender in self.contenders for index in self._best(contender, expected, self.settings.last)]
+        _, expected = self._fit(FIRST, self.pool.features)
+        finals = [
+            index for contender in self.contenders for index in self._best(contender, expected, self.settings.last)
+        ]
         self._train(LAST, finals)
         features = self.pool.features.with_score(expected)
         _, expected_last = self._fit(LAST, features)
-        return Judgement(self.pool, expected_last, self.results, self._agreement(expected))
+        return Judgement(self.last.sized, self.pool, expected_last, self.results, self._agreement(expected))
 
     def _fill_pool(self, counts: Mapping[str, CostModel], generators: Sequence[np.random.Generator]) -> None:
         """Add the preferred candidates of every target, the largest ones, and some at random."""

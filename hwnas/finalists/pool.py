@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from hwnas.finalists.accuracy_model import Features
 from hwnas.jobs.executor import Executor
 from hwnas.progress import OnProgress
 from hwnas.scores.score import SCORES, score_architectures
+from hwnas.search.plugin import require_plugin
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
 from hwnas.spaces.encoding import encode, without_dead_edges
 
@@ -29,10 +31,12 @@ class Scoring:
     sized: SizedSpace
     images: Tensor
     seed: int
+    plugin: Path | None = None
 
 
 def score(shared: Scoring, architectures: list[Architecture]) -> dict[str, Array]:
     """Return every training-free score [N] of some architectures, by name: a job of an executor."""
+    require_plugin(shared.plugin)
     return score_architectures(shared.sized, architectures, tuple(SCORES), shared.images, shared.seed)
 
 
@@ -57,13 +61,19 @@ class Pool:
         for name, scores in executor.run(score, self.scoring, chunks):
             found[name] = scores
             on_progress("scoring candidates", min(len(found) * AT_ONCE, len(added)), len(added))
-        scores = {name: np.concatenate([known, *(found[c][name] for c in chunks)]) for name, known in self.scores.items()}
+        scores = {
+            name: np.concatenate([known, *(found[c][name] for c in chunks)]) for name, known in self.scores.items()
+        }
         return replace(self, architectures=(*self.architectures, *added), scores=scores)
 
     def key(self, architecture: Architecture) -> Key:
         """Return the operation of every edge without dead ones: equal for architectures that are the same network."""
         choices = without_dead_edges(self.space, encode(self.space, [architecture]))
         return tuple(int(o) for o in choices[0])
+
+    def index(self, architecture: Architecture) -> int | None:
+        """Return the index of an architecture's network; None where the pool does not have it."""
+        return self._index.get(self.key(architecture))
 
     def indices(self, architectures: Iterable[Architecture]) -> list[int]:
         """Return the indices of architectures whose networks are in the pool."""

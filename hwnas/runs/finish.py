@@ -11,6 +11,7 @@ import torch
 
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.export.network import save_weights
+from hwnas.finalists.judge import Judgement
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.derived import DerivedNetwork
@@ -34,7 +35,8 @@ from hwnas.training.recipe import training_of
 class Finish:
     """Finish the targets of a search in ``folder``, the folder of the run.
 
-    Where both networks are equal, the network that ships has the supernet's weights, trained further. Where they are
+    Where both networks are equal, the network that ships has the supernet's weights, trained further; a finalist
+    of the same sizes keeps the weights of its own training. Where they are
     not, that network is the proxy, and the target network is exported untrained (``hwnas train`` trains it).
     """
 
@@ -43,6 +45,7 @@ class Finish:
     search: Search
     folder: Path
     progress: Progress
+    judgement: Judgement | None = None
 
     def __call__(self, target: TargetState) -> SummaryRow:
         """Select a target's architecture, train and export; return its row."""
@@ -50,7 +53,9 @@ class Finish:
         folder = self.folder / objective.target
         if trained := self._trained_since(objective.target):
             return trained
-        architecture, attempts = select_architecture(self.search, target, self.request, networks, folder, self.progress)
+        architecture, attempts = select_architecture(
+            self.search, target, self.request, networks, folder, self.progress, self.judgement
+        )
         child, result = self._train(architecture, folder / PROXY if networks.proxy else folder)
         if networks.proxy:
             proxy = self._save_proxy(child, result, folder / PROXY)
@@ -82,11 +87,15 @@ class Finish:
         """Train the network of the search's sizes from the supernet's weights; also return the fields of its result."""
         search, recipe = self.search, self.request.recipe
         child = search.supernet.child(architecture)
+        finalist = self.judgement.weights_of(architecture, search.sized) if self.judgement else None
+        if finalist:
+            child.load_state_dict(finalist)
         child.to(search.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(child, search.data, recipe.batch_size, recipe.seed)
         before = accuracy(child, search.data, search.data.validation)
         training = training_of(recipe.child, recipe.seed, recipe.compute)
         start = f"{search.space.format(architecture, all_edges=True)} after step {search.step}"
+        start += " and as a finalist" if finalist else ""
         name = f"the proxy of {folder.parent.name}" if self.networks.proxy else folder.name
 
         def on_progress(stage: str, done: int, total: int) -> None:

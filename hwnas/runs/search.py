@@ -14,6 +14,10 @@ from hwnas.cost.carried_head import head_notes
 from hwnas.data import load_data
 from hwnas.export.timing import require_its_device
 from hwnas.files import write_json
+from hwnas.finalists.evidence import Evidence
+from hwnas.finalists.of_search import judge_search
+from hwnas.finalists.record import FILE
+from hwnas.jobs.choose import choose_executor
 from hwnas.progress import Progress
 from hwnas.runs.finish import Finish
 from hwnas.runs.folder import PROFILE, SUMMARY
@@ -73,7 +77,13 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
             return []
         search.evaluator.processes = leave_group()
     search.data.stop_decoding()
-    finish = Finish(request, networks, search, folder, progress)
+    judgement = None
+    if request.recipe.finalists:
+        evidence = Evidence(choose_executor("local"), folder, digest)
+        judgement = judge_search(search, evidence, progress, request.plugin)
+        write_json(folder / FILE, judgement.record().to_json())
+        progress.log(judgement.report())
+    finish = Finish(request, networks, search, folder, progress, judgement)
     return _summarise(request, manifest, [finish(target) for target in search.targets], folder, progress)
 
 

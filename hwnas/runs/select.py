@@ -15,6 +15,8 @@ from hwnas.export.network import export_network
 from hwnas.export.quantize import quantize_network
 from hwnas.export.timing import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
+from hwnas.finalists.judge import Judgement
+from hwnas.finalists.of_search import propose
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.folder import DERIVATIONS
@@ -40,8 +42,9 @@ def select_architecture(
     networks: TwoNetworks,
     folder: Path,
     progress: Progress,
+    judgement: Judgement | None = None,
 ) -> tuple[Architecture, list[Derivation]]:
-    """Select the architecture that the method prefers within the target's budget.
+    """Select the best architecture within the target's budget: that of the judgement, or without one of the method.
 
     If the request verifies, target networks of candidates are timed on the target's devices until one meets the budget
     (hwnas.budgets.closed_loop); they are not trained, because latency does not depend on the weights. Also returns one
@@ -53,7 +56,7 @@ def select_architecture(
         fix = f"remove {file}"
         rows = [validate(Derivation, row, file, fix) for row in read_json(file, fix)]
         return space.parse(next(row for row in rows if row.taken).architecture), rows
-    candidates = _Candidates(search, target, request.tables, networks, folder, progress)
+    candidates = _Candidates(search, target, request.tables, networks, folder, progress, judgement)
     budget_ms = candidates.budget_ms
     if request.verify and budget_ms:
         step = 0.0 if space.num_architectures <= ENUMERABLE else STEP
@@ -81,6 +84,7 @@ class _Candidates:
     networks: TwoNetworks
     folder: Path
     progress: Progress
+    judgement: Judgement | None
 
     @cached_property
     def table_of(self) -> dict[str, LatencyTable]:
@@ -95,10 +99,10 @@ class _Candidates:
         return {metric: bound for metric, bound in self.target.budget.limits.items() if metric in self.table_of}
 
     def propose(self, bounds: Mapping[str, float], excluded: Collection[Architecture]) -> Candidate | None:
-        """Return the method's choice within the target's limits, with ``bounds`` in place of those on latency."""
+        """Return the choice within the target's limits, with ``bounds`` in place of those on latency."""
         search, costs = self.search, self.target.objective.costs
         within = dict(self.target.limits) | {metric: (costs[metric], bound) for metric, bound in bounds.items()}
-        found = search.evaluator.propose(self.target, within, excluded)
+        found = propose(search, self.target, within, self.judgement, excluded)
         if found is None:
             return None
         architecture, value = found

@@ -18,7 +18,7 @@ def load_plugin(path: Path) -> None:
     register_builtin()
     if not path.is_file():
         raise HwnasError(f"plugin {path} does not exist", "give the path of a Python file")
-    spec = importlib.util.spec_from_file_location(f"hwnas_plugin_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(_module_name(path), path)
     if spec is None or spec.loader is None:
         raise HwnasError(f"plugin {path} is not a Python file", "give the path of a .py file")
     module = importlib.util.module_from_spec(spec)
@@ -28,3 +28,13 @@ def load_plugin(path: Path) -> None:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise HwnasError(f"plugin {path} failed: {reason}", "fix the file") from error
+
+
+def require_plugin(path: Path | None) -> None:
+    """Load a plug-in, if one is named, in a process that has not loaded it yet."""
+    if path and _module_name(path) not in sys.modules:
+        load_plugin(path)
+
+
+def _module_name(path: Path) -> str:
+    return f"hwnas_plugin_{path.stem}"

@@ -76,4 +76,4 @@ def _pickled(space: SearchSpace) -> tuple[Callable[..., Any], tuple[str, ...]]:
     return parse_space, (space.origin.spec, space.origin.text)
 
 
-copyreg.pickle(SearchSpace, _pickled)  # type: ignore[arg-type]
+copyreg.pickle(SearchSpace, _pickled)

@@ -64,9 +64,7 @@ def accuracy(
     return processes.total(int(correct)) / len(split)
 
 
-def cross_entropy(
-    network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256
-) -> float:
+def cross_entropy(network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256) -> float:
     """Return the mean cross entropy of a split's images, in nats."""
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     with torch.no_grad():

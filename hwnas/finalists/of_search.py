@@ -1,0 +1,94 @@
+"""Judge the targets of a finished search by finalists."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from hwnas.budgets.derive import Limits
+from hwnas.compute.seeds import Purpose, numpy_generator
+from hwnas.cost.counts import count_metrics
+from hwnas.cost.metric import MACS, PARAMS
+from hwnas.cost.model import CostModel
+from hwnas.finalists.candidates import LOOKED_AT, Candidates
+from hwnas.finalists.evidence import Evidence
+from hwnas.finalists.finalist import FinalistTraining
+from hwnas.finalists.judge import PROPOSED, Contender, Judge, Judgement
+from hwnas.finalists.pool import Pool, Scoring
+from hwnas.progress import OnProgress
+from hwnas.recipe import ChildTraining, Finalists, Recipe
+from hwnas.search.search import Search
+from hwnas.search.selection import first_excluding
+from hwnas.search.target import TargetState
+from hwnas.spaces import Architecture, SizedSpace
+from hwnas.training.recipe import Training, training_of
+
+SCORED_IMAGES = 32
+LARGEST = (PARAMS.name, MACS.name)  # counts of which the largest within the limits become candidates
+
+
+def finalists_sized(sized: SizedSpace, settings: Finalists) -> SizedSpace:
+    """Return the network that finalists are trained with, for a search with the network ``sized``."""
+    return replace(sized, setting=replace(sized.setting, depth=settings.depth or sized.setting.depth))
+
+
+def judge_search(search: Search, evidence: Evidence, on_progress: OnProgress, plugin: Path | None = None) -> Judgement:
+    """Propose, train and compare finalists for the targets of a search whose recipe asks for them.
+
+    Raises HwnasError where a training fails.
+    """
+    settings, recipe, data = search.recipe.finalists, search.recipe, search.data
+    assert settings is not None
+    sized = finalists_sized(search.sized, settings)
+    images, _ = data.train_batch(0, SCORED_IMAGES, recipe.seed)
+    first, last = (
+        FinalistTraining.of(sized, data, training, plugin)
+        for training in (_training(recipe, settings, epochs) for epochs in (settings.epochs, settings.last_epochs))
+    )
+    return Judge(
+        settings,
+        [_contender(search, target) for target in search.targets],
+        {
+            name: model
+            for name, model in count_metrics(sized).items()
+            if name in LARGEST and isinstance(model, CostModel)
+        },
+        Pool(Scoring(sized, images.cpu(), recipe.seed, plugin)),
+        first,
+        last,
+        evidence,
+        [numpy_generator(recipe.seed, Purpose.CANDIDATES, index) for index in range(len(search.targets))],
+        on_progress,
+    ).judge()
+
+
+def _contender(search: Search, target: TargetState) -> Contender:
+    candidates = Candidates(search.space, target.limits, search.recipe.inputs_per_node)
+    best = search.evaluator.selection.best(search.evaluator, target, target.limits)
+    preferred = candidates.using((architecture for architecture, _ in islice(best, LOOKED_AT)), PROPOSED)
+    return Contender(target.objective.target, candidates, preferred)
+
+
+def _training(recipe: Recipe, settings: Finalists, epochs: int) -> Training:
+    child = ChildTraining(epochs=epochs, batch_size=settings.batch_size, optimizer=settings.optimizer)
+    return training_of(child, recipe.seed, recipe.compute)
+
+
+def propose(
+    search: Search,
+    target: TargetState,
+    limits: Limits,
+    judgement: Judgement | None,
+    excluded: Collection[Architecture] = (),
+) -> tuple[Architecture, float] | None:
+    """Return the architecture within ``limits`` that is expected to be best and not ``excluded``, and its value.
+
+    Where no candidate is left, or without a judgement, the search's own selection chooses. None where it finds none.
+    """
+    if judgement:
+        ranking = judgement.ranking(Candidates(search.space, limits, search.recipe.inputs_per_node))
+        if found := first_excluding(ranking, excluded):
+            return found
+    return search.evaluator.propose(target, limits, excluded)
