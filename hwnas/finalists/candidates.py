@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from hwnas.spaces import NONE, Architecture, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice
 
 LEAST_USED = 0.8  # share of the tightest limit that a candidate uses, where enough architectures do
-LOOKED_AT = 200  # architectures of a ranking, in a space too large to enumerate
+LOOKED_AT = 2  # architectures of a ranking for each that is asked for, in a space too large to enumerate
 AT_ONCE = 500
-TILTS = (0.0, 1.0, 4.0, 16.0)  # weights of the costs in a ranking, until it uses the limits
+TILTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # weights of the costs in a ranking, until it uses the limits
 DRAWS, MOST_DRAWS = 2_000, 50
 
 
@@ -43,7 +43,7 @@ class Candidates:
 
         Where there are fewer, those that use most follow.
         """
-        remaining = iter(ranking) if self._enumerable else islice(ranking, LOOKED_AT)
+        remaining = iter(ranking) if self._enumerable else islice(ranking, LOOKED_AT * number)
         found: list[Architecture] = []
         others: list[tuple[float, Architecture]] = []
         while len(found) < number and (batch := list(islice(remaining, AT_ONCE if self._enumerable else 1))):
@@ -58,17 +58,21 @@ class Candidates:
     def largest(self, worth: Mapping[str, Array], number: int) -> list[Architecture]:
         """Return the ``number`` candidates of largest summed ``worth[kind]`` [E, K] that use the limits.
 
-        In a space too large to enumerate, costs gain weight in the sum until such are found.
+        In a space too large to enumerate, costs gain weight in the sum until the largest uses the limits.
         """
-        scale = max(float(np.ptp(values)) for values in worth.values()) or 1.0
-        found: list[Architecture] = []
-        for tilt in TILTS:
-            sums = {kind: values / scale + tilt * self._relative_costs(kind) for kind, values in worth.items()}
-            tops = {kind: values - values.max() for kind, values in sums.items()}
-            found = self.using(ranked(self.space, tops, self.limits, self.inputs_per_node), number)
-            if self._enumerable or not found or self.shares(encode(self.space, found)).min() >= LEAST_USED:
+        for tilt in TILTS[:1] if self._enumerable else TILTS:
+            ranking = self._ranking(worth, tilt)
+            first = list(islice(ranking, 1))
+            if first and self.shares(encode(self.space, first))[0] >= LEAST_USED:
                 break
-        return found
+        return self.using(chain(first, ranking), number)
+
+    def _ranking(self, worth: Mapping[str, Array], tilt: float) -> Iterator[Architecture]:
+        """Yield the candidates by their worth, scaled to a range of 1 an edge, plus ``tilt`` times relative costs."""
+        scale = max(float(np.ptp(values)) for values in worth.values()) or 1.0
+        sums = {kind: values / scale + tilt * self._relative_costs(kind) for kind, values in worth.items()}
+        tops = {kind: values - values.max() for kind, values in sums.items()}
+        return ranked(self.space, tops, self.limits, self.inputs_per_node)
 
     def sample(self, number: int, generator: np.random.Generator) -> list[Architecture]:
         """Draw up to ``number`` different candidates; where those that use 80 % are rare, others make up the number."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from hwnas.budgets.derive import Limits
@@ -12,7 +11,7 @@ from hwnas.compute.seeds import Purpose, numpy_generator
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metric import MACS, PARAMS
 from hwnas.cost.model import CostModel
-from hwnas.finalists.candidates import LOOKED_AT, Candidates
+from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.finalist import FinalistTraining
 from hwnas.finalists.judge import PROPOSED, Contender, Judge, Judgement
@@ -67,7 +66,7 @@ def judge_search(search: Search, evidence: Evidence, on_progress: OnProgress, pl
 def _contender(search: Search, target: TargetState) -> Contender:
     candidates = Candidates(search.space, target.limits, search.recipe.inputs_per_node)
     best = search.evaluator.selection.best(search.evaluator, target, target.limits)
-    preferred = candidates.using((architecture for architecture, _ in islice(best, LOOKED_AT)), PROPOSED)
+    preferred = candidates.using((architecture for architecture, _ in best), PROPOSED)
     return Contender(target.objective.target, candidates, preferred)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from hwnas.cost.model import Array
 from hwnas.finalists.accuracy_model import Features
 from hwnas.jobs.executor import Executor
+from hwnas.jobs.in_process import InProcess
 from hwnas.progress import OnProgress
 from hwnas.scores.score import SCORES, score_architectures
 from hwnas.search.plugin import require_plugin
@@ -57,6 +58,7 @@ class Pool:
                 new.setdefault(key, architecture)
         added = list(new.values())
         chunks = {str(start): added[start : start + AT_ONCE] for start in range(0, len(added), AT_ONCE)}
+        executor = executor if len(chunks) > 1 else InProcess()  # to start processes takes longer than one job
         found: dict[str, dict[str, Array]] = {}
         for name, scores in executor.run(score, self.scoring, chunks):
             found[name] = scores
