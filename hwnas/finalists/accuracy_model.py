@@ -77,12 +77,12 @@ class AccuracyModel:
 
     @classmethod
     def fit(cls, known: Features, values: Array) -> AccuracyModel:
-        """Fit to the values [N] of architectures; larger is better.
+        """Fit to the values [N] of architectures; larger is better. Of one value, that is expected everywhere.
 
-        Raises ValueError for fewer than two values or for one that is not finite.
+        Raises ValueError without values, or for one that is not finite.
         """
-        if len(values) < 2 or not np.isfinite(values).all():
-            raise ValueError("an accuracy model needs at least two values, all finite")
+        if not len(values) or not np.isfinite(values).all():
+            raise ValueError("an accuracy model needs values, all finite")
         mean, scale = float(values.mean()), float(values.std()) or 1.0
         targets = (values - mean) / scale
         kernels = known.similarities(known)

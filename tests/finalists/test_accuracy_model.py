@@ -58,12 +58,13 @@ def test_a_score_that_explains_the_values_is_used_and_one_that_does_not_is_not()
     assert by_chance.predict(others)[0].std() < by_score.predict(others)[0].std()
 
 
-@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan], [1.0, np.inf]])
+@pytest.mark.parametrize("values", [[np.nan], [1.0, np.nan], [1.0, np.inf]])
 def test_values_that_say_nothing_are_refused(values: list[float]) -> None:
-    with pytest.raises(ValueError, match="at least two values, all finite"):
+    with pytest.raises(ValueError, match="needs values, all finite"):
         AccuracyModel.fit(features_of(len(values)), np.array(values))
 
 
-def test_equal_values_are_expected_everywhere() -> None:
-    mean, _ = AccuracyModel.fit(features_of(10), np.full(10, 2.5)).predict(features_of(5))
+@pytest.mark.parametrize("number", [1, 10])
+def test_equal_values_are_expected_everywhere(number: int) -> None:
+    mean, _ = AccuracyModel.fit(features_of(number), np.full(number, 2.5)).predict(features_of(5))
     np.testing.assert_allclose(mean, 2.5)
