@@ -69,6 +69,7 @@ def search(
     epochs: int | None = None,
     child_epochs: int | None = None,
     finalists: int | None = None,
+    executor: str = "local",
     batch_size: int | None = None,
     seed: int | None = None,
     compute: str | None = None,
@@ -85,9 +86,9 @@ def search(
     to ``classes`` change it. ``search_setting`` to ``search_layers`` are the sizes of the search network, by default
     the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
     images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
-    to ``fixed_lambda`` change it, ``finalists`` the number of architectures that each target trains before one of them
-    is chosen; ``plugin`` registers choices for it. ``verify`` times the networks and derives again
-    when one is over its budget. An interrupted call resumes when it is repeated.
+    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. ``finalists`` is the number of architectures
+    that each target trains on the ``executor`` (hwnas.jobs.choose) before one of them is chosen. ``verify`` times the
+    networks and derives again when one is over its budget. An interrupted call resumes when it is repeated.
 
     Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
     """
@@ -102,7 +103,9 @@ def search(
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     settings = _recipe(method, recipe, target.space, data, changes)
     small, fixed = SearchSizes(search_setting, search_channels, search_layers), image_sizes(sizes)
-    request = SearchRequest(target, opened, data, as_list(budgets), settings, verify, file, target_data, fixed, small)
+    request = SearchRequest(
+        target, opened, data, as_list(budgets), settings, verify, file, target_data, fixed, small, executor
+    )
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
 
 

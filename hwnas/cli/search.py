@@ -14,6 +14,7 @@ from hwnas.cli.options import (
     Classes,
     ComputeName,
     DataSpec,
+    ExecutorName,
     InputShape,
     Layers,
     PrecisionName,
@@ -104,6 +105,7 @@ def search_command(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the search.")] = None,
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of training each network.")] = None,
     finalists: Finalists = None,
+    executor: ExecutorName = "local",
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
     compute: ComputeName = None,
@@ -129,7 +131,7 @@ def search_command(
     target: Any = {"setting": setting, "channels": channels, "layers": layers, "input_shape": shape, "classes": classes}
     small = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
     rules = {"method": method, "recipe": recipe, "plugin": plugin, "fixed_lambda": fixed_lambda}
-    counts = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists}
+    counts = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists, "executor": executor}
     counts |= {"batch_size": batch_size, "seed": seed}
     computing = {"compute": compute, "precision": precision, "kernels": kernels, "profile_steps": profile}
     settings: Any = {**inputs, **target, **small, **rules, **counts, **computing}

@@ -36,7 +36,8 @@ class SearchRequest:
     ``target_data_spec`` names the images of the target network where they are not those of the search.
 
     A budget that names devices gives one target for these; every other budget gives one target for each device.
-    ``plugin`` is the user's Python file that registered choices of the recipe.
+    ``plugin`` is the user's Python file that registered choices of the recipe. ``executor`` names where finalists are
+    trained (hwnas.jobs).
     """
 
     target_sized: SizedSpace
@@ -49,6 +50,7 @@ class SearchRequest:
     target_data_spec: str | None = None
     fixed_sizes: frozenset[str] = frozenset()
     search_sizes: SearchSizes = SearchSizes()
+    executor: str = "local"
 
 
 def build_objectives(

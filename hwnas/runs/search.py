@@ -79,7 +79,8 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     search.data.stop_decoding()
     judgement = None
     if request.recipe.finalists:
-        evidence = Evidence(choose_executor("local"), folder, digest)
+        executor = choose_executor(request.executor, gpu=request.recipe.compute != "cpu")
+        evidence = Evidence(executor, folder, digest)
         judgement = judge_search(search, evidence, progress, request.plugin)
         write_json(folder / FILE, judgement.record().to_json())
         progress.log(judgement.report())
