@@ -101,7 +101,8 @@ class Finalists(Strict):
 
     Every target proposes ``trainings`` architectures in ``rounds``, out of ``candidates`` random ones and those that
     the method and counts prefer. Each is trained for ``epochs``; every target's best ``last`` are trained for
-    ``last_epochs`` more. ``depth`` is the number of cells of their networks; None for that of the search.
+    ``last_epochs`` more. ``depth`` is the number of cells of their networks; None for that of the target network: in a
+    shallow network, cells of many ``skip_connect`` train well that fail in a deep one.
     """
 
     trainings: int = Field(default=12, ge=2)

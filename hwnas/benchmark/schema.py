@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.benchmark.cost_meter import Cost
+from hwnas.finalists.record import FinalistsFile
 from hwnas.runs.schema import Limits
 from hwnas.tables.schema import Device
 from hwnas.validation import Record
@@ -111,6 +112,7 @@ class Searched(Record):
     """``searched.json``: the cell that a search found, before its accuracy is known.
 
     ``network`` are the predicted costs of the target network by metric, ``search`` is the cost of the search.
+    ``finalists`` describe the trainings by which the cell was chosen, if it was.
     """
 
     architecture: str
@@ -121,6 +123,7 @@ class Searched(Record):
     torch: str
     threads: int = Field(ge=1)
     machine: Device
+    finalists: FinalistsFile | None = None
 
 
 class Account(Record):

@@ -9,7 +9,7 @@ model that is fitted to these, with the first model's prediction as a score, ran
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 
 import numpy as np
@@ -56,6 +56,15 @@ class Judgement:
     trained: Mapping[str, Mapping[int, Trained]]
     agreement: Mapping[str, float | None]
 
+    def summary(self) -> FinalistsFile:
+        """Return what ``finalists.json`` holds, without the trainings."""
+        return FinalistsFile(
+            setting=asdict(self.sized.setting),
+            candidates=len(self.expected),
+            trained={stage: len(results) for stage, results in self.trained.items()},
+            agreement=dict(self.agreement),
+        )
+
     def record(self) -> FinalistsFile:
         """Return what ``finalists.json`` holds."""
         rows = [
@@ -69,7 +78,7 @@ class Judgement:
             for stage, results in self.trained.items()
             for index, result in results.items()
         ]
-        return FinalistsFile(candidates=len(self.expected), agreement=dict(self.agreement), trainings=rows)
+        return self.summary().model_copy(update={"trainings": rows})
 
     def report(self) -> str:
         """Return a line for the user."""

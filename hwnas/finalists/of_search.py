@@ -28,19 +28,21 @@ SCORED_IMAGES = 32
 LARGEST = (PARAMS.name, MACS.name)  # counts of which the largest within the limits become candidates
 
 
-def finalists_sized(sized: SizedSpace, settings: Finalists) -> SizedSpace:
-    """Return the network that finalists are trained with, for a search with the network ``sized``."""
-    return replace(sized, setting=replace(sized.setting, depth=settings.depth or sized.setting.depth))
+def finalists_sized(search: SizedSpace, target: SizedSpace, settings: Finalists) -> SizedSpace:
+    """Return the network that finalists are trained as: the search network, with as many cells as ``settings`` say."""
+    return replace(search, setting=replace(search.setting, depth=settings.depth or target.setting.depth))
 
 
-def judge_search(search: Search, evidence: Evidence, on_progress: OnProgress, plugin: Path | None = None) -> Judgement:
+def judge_search(
+    search: Search, evidence: Evidence, target: SizedSpace, on_progress: OnProgress, plugin: Path | None = None
+) -> Judgement:
     """Propose, train and compare finalists for the targets of a search whose recipe asks for them.
 
-    Raises HwnasError where a training fails.
+    ``target`` is the network that ships. Raises HwnasError where a training fails.
     """
     settings, recipe, data = search.recipe.finalists, search.recipe, search.data
     assert settings is not None
-    sized = finalists_sized(search.sized, settings)
+    sized = finalists_sized(search.sized, target, settings)
     images, _ = data.train_batch(0, SCORED_IMAGES, recipe.seed)
     first, last = (
         FinalistTraining.of(sized, data, training, plugin)

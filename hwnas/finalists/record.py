@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import FiniteFloat
+from typing import Any
+
+from pydantic import Field, FiniteFloat
 
 from hwnas.validation import Record
 
@@ -25,10 +27,13 @@ class FinalistRow(Record):
 class FinalistsFile(Record):
     """The trainings of all targets' finalists, which share them.
 
-    ``candidates`` is the number of architectures that were compared. ``agreement`` is Kendall's tau of each source of
-    evidence with the validation losses of the last stage; None where these are too few.
+    ``setting`` are the sizes of the networks that were trained, ``candidates`` is the number of architectures that were
+    compared. ``agreement`` is Kendall's tau of each source of evidence with the validation losses of the last stage;
+    None where these are too few. A benchmark writes the numbers of ``trained`` networks by stage, a run ``trainings``.
     """
 
+    setting: dict[str, Any]
     candidates: int
+    trained: dict[str, int]
     agreement: dict[str, FiniteFloat | None]
-    trainings: list[FinalistRow]
+    trainings: list[FinalistRow] = Field(default_factory=list)

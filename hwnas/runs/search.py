@@ -81,7 +81,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     if request.recipe.finalists:
         executor = choose_executor(request.executor, gpu=request.recipe.compute != "cpu")
         evidence = Evidence(executor, folder, digest)
-        judgement = judge_search(search, evidence, progress, request.plugin)
+        judgement = judge_search(search, evidence, networks.target_sized, progress, request.plugin)
         write_json(folder / FILE, judgement.record().to_json())
         progress.log(judgement.report())
     finish = Finish(request, networks, search, folder, progress, judgement)

@@ -106,13 +106,13 @@ def test_tighter_limits_are_kept_from_the_same_evidence() -> None:
 
 def test_real_trainings_resume_and_do_not_depend_on_workers(tmp_path: Path) -> None:
     search = searching("nasbench201", "snas-short", "mild", "aggressive", finalists={**SHORT, "rounds": 1})
-    whole = judge_search(search, Evidence(choose_executor("local", 2), tmp_path, "run"), lambda *_: None)
+    whole = judge_search(search, Evidence(choose_executor("local", 2), tmp_path, "run"), SIZED, lambda *_: None)
     files = sorted((tmp_path / "finalists").iterdir())
     assert len(files) == sum(len(results) for results in whole.trained.values())
     for file in files[::2]:  # as if interrupted
         file.unlink()
     kept = {file: file.stat().st_mtime_ns for file in files[1::2]}
-    again = judge_search(search, Evidence(InProcess(), tmp_path, "run"), lambda *_: None)
+    again = judge_search(search, Evidence(InProcess(), tmp_path, "run"), SIZED, lambda *_: None)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert sorted((tmp_path / "finalists").iterdir()) == files
     assert again.record() == whole.record()
@@ -129,11 +129,11 @@ def test_real_trainings_resume_and_do_not_depend_on_workers(tmp_path: Path) -> N
 def test_a_damaged_training_is_one_clear_error(tmp_path: Path) -> None:
     search = searching("nasbench201", "snas-short", finalists=SHORT)
     evidence = Evidence(InProcess(), tmp_path, "run")
-    judge_search(search, evidence, lambda *_: None)
+    judge_search(search, evidence, SIZED, lambda *_: None)
     file = next((tmp_path / "finalists").iterdir())
     file.write_bytes(b"no tensors")
     with pytest.raises(HwnasError, match=file.name):
-        judge_search(search, evidence, lambda *_: None)
+        judge_search(search, evidence, SIZED, lambda *_: None)
 
 
 def test_no_test_images_and_no_random_state_reach_a_training() -> None:
