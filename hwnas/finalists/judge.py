@@ -29,7 +29,7 @@ from hwnas.training.child import Weights
 
 FIRST, LAST = "first", "last"  # stages of training
 EXPLORED = 0.5  # standard deviations that are added to a prediction when the next finalists are proposed
-PROPOSED = 20  # candidates that each ranking adds to the pool
+PROPOSED = 20  # the most candidates that a ranking adds to the pool
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Judge:
             own = contender.candidates
             found += contender.preferred
             for model in counts.values():
-                found += own.largest(model.linear()[1], PROPOSED)
+                found += own.largest(model.linear()[1], proposed(self.settings))
             found += own.sample(self.settings.candidates, generator)
         self._extend(found)
 
@@ -163,7 +163,7 @@ class Judge:
             return list(dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None))[:share]
         model, _ = self._fit(FIRST, self.pool.features)
         worth = model.by_edge(self.pool.space)
-        self._extend(contender.candidates.largest(worth, PROPOSED))
+        self._extend(contender.candidates.largest(worth, proposed(self.settings)))
         mean, deviation = model.predict(self.pool.features)
         return self._best(contender, mean + EXPLORED * deviation, share, untrained=True)
 
@@ -205,6 +205,11 @@ class Judge:
         sources = {"model": expected[index], "first stage": first}
         sources |= {name: scores[index] for name, scores in self.pool.scores.items()}
         return {name: tau(source, values) for name, source in sources.items()}
+
+
+def proposed(settings: Finalists) -> int:
+    """Return the number of candidates that a ranking adds to the pool."""
+    return min(PROPOSED, settings.candidates)
 
 
 def value_of(result: Trained) -> float:

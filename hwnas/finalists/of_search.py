@@ -14,7 +14,7 @@ from hwnas.cost.model import CostModel
 from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.finalist import FinalistTraining
-from hwnas.finalists.judge import PROPOSED, Contender, Judge, Judgement
+from hwnas.finalists.judge import Contender, Judge, Judgement, proposed
 from hwnas.finalists.pool import Pool, Scoring
 from hwnas.progress import OnProgress
 from hwnas.recipe import ChildTraining, Finalists, Recipe
@@ -50,7 +50,7 @@ def judge_search(
     )
     return Judge(
         settings,
-        [_contender(search, target) for target in search.targets],
+        [_contender(search, target, proposed(settings)) for target in search.targets],
         {
             name: model
             for name, model in count_metrics(sized).items()
@@ -65,10 +65,10 @@ def judge_search(
     ).judge()
 
 
-def _contender(search: Search, target: TargetState) -> Contender:
+def _contender(search: Search, target: TargetState, number: int) -> Contender:
     candidates = Candidates(search.space, target.limits, search.recipe.inputs_per_node)
     best = search.evaluator.selection.best(search.evaluator, target, target.limits)
-    preferred = candidates.using((architecture for architecture, _ in best), PROPOSED)
+    preferred = candidates.using((architecture for architecture, _ in best), number)
     return Contender(target.objective.target, candidates, preferred)
 
 

@@ -26,6 +26,7 @@ from hwnas import __version__
 from hwnas.errors import HwnasError
 from hwnas.imports import require_extra
 from hwnas.jobs.executor import Executor, Item, Result, Shared, name_errors
+from hwnas.text import quoted
 
 CLIENT = "ray://"
 PATIENCE_S = 5.0
@@ -41,7 +42,7 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, text: str, jobs: int | None, threads: int, gpu: bool) -> None:
-        self._ray: Any = require_extra("ray", "cluster", f"--executor {text}")
+        self._ray: Any = require_extra("ray", "cluster", f"--executor {quoted(text)}")
         _connect(self._ray, text)
         resources = self._ray.cluster_resources()
         super().__init__(jobs or max(1, int(resources.get("CPU", 0)) // threads), threads)
@@ -133,7 +134,7 @@ def _connect(ray: Any, text: str) -> None:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise HwnasError(
-            f"no Ray cluster answers --executor {text}: {_last_line(error)}",
+            f"no Ray cluster answers --executor {quoted(text)}: {_last_line(error)}",
             "start one: 'ray start --head' on one machine, 'ray start --address=HOST:6379' on the others",
         ) from error
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")

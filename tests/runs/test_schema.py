@@ -38,12 +38,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("schema")
     space = get_space("nasbench201")
     write_table(place / "cpu.json", make_table(SizedSpace(space, Setting(channels=4, depth=1, height=16, width=16))))
+    one = "{trainings: 2, rounds: 1, candidates: 2, epochs: 1, last: 1, last_epochs: 1}"
+    (place / "short.yaml").write_text(f"base: snas-short\nfinalists: {one}\n")
     sizes = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "1", "--child-epochs", "1")
     arguments = (
         "search",
         "--table",
         str(place / "cpu.json"),
         *sizes,
+        "--recipe",
+        str(place / "short.yaml"),
         "--budget",
         "mild",
         "--out",
