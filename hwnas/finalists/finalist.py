@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from hwnas.compute.device import CPU
 from hwnas.compute.seeds import Purpose, seed_of
-from hwnas.data import ImageData, Split
-from hwnas.errors import HwnasError
+from hwnas.data import ImageData
 from hwnas.files import sha256_of
 from hwnas.networks.child import ChildNetwork
 from hwnas.search.plugin import require_plugin
@@ -36,7 +35,7 @@ class FinalistTraining:
     def of(cls, sized: SizedSpace, data: ImageData, training: Training, plugin: Path | None) -> FinalistTraining:
         """Return the same with images that other processes can be sent: on the CPU, without those for testing."""
         data.stop_decoding()
-        return cls(sized, replace(data.on(CPU), load_test=_no_test), training, plugin)
+        return cls(sized, data.on(CPU).without_test(), training, plugin)
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,3 @@ def train_finalist(shared: FinalistTraining, start: Start) -> Trained:
     network = trainer.evaluated.eval()
     loss = cross_entropy(network, trainer.data, trainer.data.validation)
     return Trained(last.loss, loss, last.validation_accuracy, trainer.weights())
-
-
-def _no_test() -> Split:
-    raise HwnasError("a finalist's training reads no test images")
