@@ -22,6 +22,9 @@ PURPOSES = {  # recorded runs depend on these numbers
     "AUXILIARY_HEAD": 13,
     "UNTRAINED_WEIGHTS": 14,
     "RANDOM_IMAGES": 15,
+    "SCORED_WEIGHTS": 16,
+    "FINALIST_WEIGHTS": 17,
+    "CANDIDATES": 18,
 }
 
 
