@@ -88,7 +88,7 @@ def size_changes(
 ) -> dict[str, int | None]:
     """Return the changed fields of a setting. Raises HwnasError for an input shape with the channels last."""
     if input_shape:
-        _require_channels_first(input_shape)
+        require_channels_first(input_shape)
     changes = {"channels": channels, "depth": layers, "classes": classes}
     image = zip(IMAGE_SIZES[:3], input_shape, strict=True) if input_shape else ()
     return {**changes, **dict(image)}
@@ -99,7 +99,7 @@ def image_sizes(changes: Mapping[str, int | None]) -> frozenset[str]:
     return frozenset(name for name in IMAGE_SIZES if changes.get(name) is not None)
 
 
-def _require_channels_first(shape: InputShape) -> None:
+def require_channels_first(shape: InputShape) -> None:
     """Raise HwnasError for a shape that is more likely (height, width, channels), such as (32, 32, 3)."""
     channels, height, width = shape
     if width <= MOST_IMAGE_CHANNELS < channels:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.inputs import as_list, image_sizes, read_tables, size_changes
+from hwnas.api.inputs import as_list, image_sizes, read_tables, require_channels_first, size_changes
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.tables.network_key import common_network
@@ -66,6 +66,7 @@ def search(
     search_setting: str | None = None,
     search_channels: int | None = None,
     search_layers: int | None = None,
+    search_input: InputShape | None = None,
     epochs: int | None = None,
     child_epochs: int | None = None,
     finalists: int | None = None,
@@ -83,7 +84,7 @@ def search(
     """Search architectures within budgets, train and export them to ``out``, and return one row for each target.
 
     Budgets (``4.5ms``, ``60%``, ``4ms@phone,3ms@cpu``) are about the target network, that of the tables as ``space``
-    to ``classes`` change it. ``search_setting`` to ``search_layers`` are the sizes of the search network, by default
+    to ``classes`` change it. ``search_setting`` to ``search_input`` are the sizes of the search network, by default
     the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
     images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
     to ``fixed_lambda`` change it; ``plugin`` registers choices for it. ``finalists`` is the number of architectures
@@ -92,6 +93,7 @@ def search(
 
     Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
     """
+    from hwnas.data.sources import resized
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
 
@@ -102,7 +104,11 @@ def search(
     changes["finalists.trainings"] = finalists
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     settings = _recipe(method, recipe, target.space, data, changes)
-    small, fixed = SearchSizes(search_setting, search_channels, search_layers), image_sizes(sizes)
+    if search_input:
+        require_channels_first(search_input)
+        data = resized(data, search_input)
+    small = SearchSizes(search_setting, search_channels, search_layers, search_input)
+    fixed = image_sizes(sizes)
     request = SearchRequest(
         target, opened, data, as_list(budgets), settings, verify, file, target_data, fixed, small, executor
     )

@@ -48,8 +48,12 @@ SearchLayers = Annotated[
     typer.Option(
         "--search-layers",
         "--search-cells",
-        help="Number of cells of the search network; its images are those of --data (NAME?size=N resizes them).",
+        help="Number of cells of the search network.",
     ),
+]
+SearchInput = Annotated[
+    str | None,
+    typer.Option("--search-input", help="Shape of the search network's images, to which those of --data are resized."),
 ]
 ArchitectureText = Annotated[
     str, typer.Option("--architecture", help="An architecture in the space's notation, or a name such as DARTS_V2.")

@@ -19,6 +19,7 @@ from hwnas.cli.options import (
     Layers,
     PrecisionName,
     SearchChannels,
+    SearchInput,
     SearchLayers,
     SearchSetting,
     SettingName,
@@ -102,6 +103,7 @@ def search_command(
     search_setting: SearchSetting = None,
     search_channels: SearchChannels = None,
     search_layers: SearchLayers = None,
+    search_input: SearchInput = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the search.")] = None,
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of training each network.")] = None,
     finalists: Finalists = None,
@@ -129,7 +131,8 @@ def search_command(
     tables, shape = open_tables(table), parse_input(input_shape)
     inputs: Any = {"space": space, "data": data, "target_data": target_data, "verify": verify}
     target: Any = {"setting": setting, "channels": channels, "layers": layers, "input_shape": shape, "classes": classes}
-    small = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
+    small: Any = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
+    small["search_input"] = parse_input(search_input)
     rules = {"method": method, "recipe": recipe, "plugin": plugin, "fixed_lambda": fixed_lambda}
     counts = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists, "executor": executor}
     counts |= {"batch_size": batch_size, "seed": seed}

@@ -82,6 +82,23 @@ def load_data(spec: str, progress: Progress | None = None) -> ImageData:
     return image_folder(spec, Path(location), options, select, progress)
 
 
+def resized(spec: str, shape: tuple[int, int, int]) -> str:
+    """Return ``spec`` with images resized to ``shape`` [C, H, W]; unchanged for a source that does not resize.
+
+    Raises HwnasError for a shape that is not square, and where ``spec`` has another size.
+    """
+    kind, _, query = re.split(r"[:?]", spec, maxsplit=1)[0], *spec.partition("?")[1:]
+    if "size" not in OPTIONS.get(kind, ()):
+        return spec
+    _, height, width = shape
+    if height != width:
+        raise HwnasError(f"images of {height}x{width} are not square, as --data resizes them", "give a square size")
+    size = dict(parse_qsl(query)).get("size")
+    if size not in (None, str(height)):
+        raise HwnasError(f"data {spec!r} has size {size}, and --search-input {height}", "leave out one of them")
+    return spec if size else f"{spec}{'&' if query else '?'}size={height}"
+
+
 def _logged(data: ImageData, progress: Progress) -> ImageData:
     """Log the classes and the number of images; the test images are not counted, because only evaluation reads them."""
     splits = {"train": data.train, "validation": data.validation}

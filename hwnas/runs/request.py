@@ -20,11 +20,12 @@ from hwnas.tables.schema import LatencyTable
 
 @dataclass(frozen=True)
 class SearchSizes:
-    """The sizes of the search network that the user asked for: a named setting, channels and depth; None for usual."""
+    """The sizes of the search network that the user asked for; None for usual. ``images`` are [C, H, W]."""
 
     setting: str | None = None
     channels: int | None = None
     depth: int | None = None
+    images: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,16 @@ def choose_networks(request: SearchRequest, data: ImageData, target_data: ImageD
     The target network follows ``target_data``; without them it follows ``data`` where the tables hold the network of
     their shape and classes, and otherwise stays that of the tables.
 
-    Raises HwnasError where the tables lack the target network, ``target_data`` do not fit it, or the search network
-    has fewer kinds of cell.
+    Raises HwnasError where the tables lack the target network, ``target_data`` do not fit it, ``data`` have another
+    shape than was asked for, or the search network has fewer kinds of cell.
     """
+    asked = request.search_sizes.images
+    if asked and asked != data.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (data.shape, asked)]
+        raise HwnasError(
+            f"the images of --data are {shapes[0]}, and --search-input asks for {shapes[1]}",
+            "give images of that shape, or leave out --search-input",
+        )
     target = _target_network(request, data, target_data)
     search = _search_network(request.search_sizes, target, data)
     _require_same_cells(search, target)

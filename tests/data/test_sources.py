@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hwnas.data import load_data
+from hwnas.data.sources import resized
 from support.command import Run, assert_one_clear_line
 
 
@@ -23,6 +24,20 @@ def test_digits_are_scikit_learns_images() -> None:
     original = {tuple(np.rint(image.ravel() * 255 / 16).astype(int)) for image in load_digits().images}
     assert {tuple(image[0].flatten().tolist()) for image in total} == original
     assert load_data("digits").shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("digits", "digits?size=8"),
+        ("digits?size=8", "digits?size=8"),
+        ("imagefolder:photos?train=10", "imagefolder:photos?train=10&size=8"),
+        ("cifar10:folder", "cifar10:folder"),
+        ("unknown:x", "unknown:x"),
+    ],
+)
+def test_a_size_is_added_where_a_source_resizes(spec: str, expected: str) -> None:
+    assert resized(spec, (3, 8, 8)) == expected
 
 
 @pytest.mark.parametrize(

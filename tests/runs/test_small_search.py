@@ -322,6 +322,10 @@ def test_inputs_that_do_not_fit_are_refused(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "darts.json", named_table(large))
     darts = ("search", "--table", tmp_path / "darts.json", *base[3:])
     assert_one_clear_line(run(*darts, "--search-cells", 1), "has no normal cell", "--search-cells")
+    assert_one_clear_line(run(*base, "--search-input", "3x8x8"), "has size 16", "--search-input 8")
+    assert_one_clear_line(run(*base, "--search-input", "3x8x16"), "8x16 are not square")
+    assert_one_clear_line(run(*base, "--search-input", "1x16x16"), "are 3x16x16", "asks for 1x16x16")
+    assert_one_clear_line(run(*base, "--search-input", "16x16x3"), "channels come first")
     assert not (tmp_path / "run").exists()
 
 
@@ -341,9 +345,12 @@ def test_a_table_that_comes_with_hwnas_is_read_by_name(run: Run, tmp_path: Path)
 
 @pytest.mark.end_to_end
 def test_a_small_search_for_a_device_that_comes_with_hwnas(run: Run, tmp_path: Path) -> None:
-    small = ("--search-channels", 4, "--search-cells", 1, "--data", "digits?size=8", *SHORT, "--recipe", "snas-short")
+    small = ("--search-channels", 4, "--search-cells", 1, "--search-input", "3x8x8", *SHORT, "--recipe", "snas-short")
     result = run("search", "--table", "shipped:published-pixel3", *small, "--out", tmp_path / "run", "--json")
     assert result.exit_code == 0, result.output
+    manifest = content_of(tmp_path / "run" / "manifest.json")
+    assert manifest["data"] == "digits?size=8"
+    assert [manifest["search_setting"][size] for size in ("image_channels", "height", "width")] == [3, 8, 8]
     (row,) = json.loads(result.stdout)["targets"]
     table = read_table(Path("shipped:published-pixel3"))
     full = SizedSpace.named(get_space("nasbench201"))
