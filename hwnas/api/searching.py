@@ -93,26 +93,30 @@ def search(
 
     Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
     """
-    from hwnas.data.sources import resized
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
 
-    opened, file = read_tables(tables), _load_plugin(plugin)
+    opened, file, asked = read_tables(tables), _load_plugin(plugin), as_list(budgets)
     sizes = size_changes(channels, layers, input_shape, classes)
     target = common_network(opened, space, setting, **sizes)
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
     changes["finalists.trainings"] = finalists
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     settings = _recipe(method, recipe, target.space, data, changes)
-    if search_input:
-        require_channels_first(search_input)
-        data = resized(data, search_input)
-    small = SearchSizes(search_setting, search_channels, search_layers, search_input)
-    fixed = image_sizes(sizes)
-    request = SearchRequest(
-        target, opened, data, as_list(budgets), settings, verify, file, target_data, fixed, small, executor
-    )
+    images = _resized(data, search_input)
+    small, fixed = SearchSizes(search_setting, search_channels, search_layers, search_input), image_sizes(sizes)
+    request = SearchRequest(target, opened, images, asked, settings, verify, file, target_data, fixed, small, executor)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
+
+
+def _resized(data: str, shape: InputShape | None) -> str:
+    """Return the images of the search, resized to a shape where one is given."""
+    from hwnas.data.sources import resized
+
+    if shape is None:
+        return data
+    require_channels_first(shape)
+    return resized(data, shape)
 
 
 def _load_plugin(plugin: Path | str | None) -> Path | None:
