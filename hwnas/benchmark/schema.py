@@ -127,7 +127,7 @@ class Searched(Record):
 
 
 class Account(Record):
-    """Whether a cell keeps its budget, by the costs that decide: measured latencies, or what the tables predict.
+    """Account of a cell and its budget, by the costs that decide: measured latencies, or what the tables predict.
 
     ``share`` is cost over bound of the limit that it comes closest to. ``kept`` and ``share`` are None for a cell that
     was not measured.
@@ -157,7 +157,7 @@ class Result(Searched, Account):
 
     @property
     def keeps(self) -> bool | None:
-        """Whether the cell keeps its budget; of older results, as the tables predict. None if it was not measured."""
+        """True where the cell keeps its budget; in older results as tables predict; None if it was not measured."""
         if "kept" in self.model_fields_set:
             return self.kept
         return all(self.network[metric] <= bound for metric, bound in self.bounds.items())
@@ -253,7 +253,7 @@ class Overall(Record):
 
 
 class SummaryHead(Record):
-    """What both forms of a summary have; one of baselines alone has no field about searches, such as ``data``."""
+    """Fields of both forms of a summary; one of baselines alone has no field about searches, such as ``data``."""
 
     space: Literal["nasbench201"]
     data: str = ""

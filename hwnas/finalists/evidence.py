@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hwnas.files import sha256_of
-from hwnas.finalists.finalist import FinalistTraining, Start, Trained, train_finalist
+from hwnas.finalists.finalist import FinalistResult, FinalistTraining, Start, train_finalist
 from hwnas.jobs.executor import Executor
 from hwnas.progress import OnProgress
 from hwnas.training.checkpoint import Checkpoint
@@ -25,13 +25,13 @@ class Evidence:
 
     def train(
         self, stage: str, shared: FinalistTraining, starts: Mapping[str, Start], on_progress: OnProgress
-    ) -> dict[str, Trained]:
+    ) -> dict[str, FinalistResult]:
         """Return the result of a stage's training for every start, by its name: the architecture as text.
 
         Raises HwnasError where a file is damaged, or a training fails.
         """
         files = {name: self._file(self.folder, stage, name) for name in starts} if self.folder else {}
-        results = {name: Trained(**state) for name, file in files.items() if (state := file.load())}
+        results = {name: FinalistResult(**state) for name, file in files.items() if (state := file.load())}
         missing = {name: start for name, start in starts.items() if name not in results}
         for name, trained in self.executor.run(train_finalist, shared, missing):
             if self.folder:

@@ -21,7 +21,7 @@ from hwnas.training.recipe import Training
 
 @dataclass(frozen=True)
 class FinalistTraining:
-    """What all finalists of a stage have in common: the sizes of the network, the images, and the recipe.
+    """Input that all finalists of a stage share: the sizes of the network, the images, and the recipe.
 
     ``plugin`` is the user's file that registers operations, if there is one.
     """
@@ -39,7 +39,7 @@ class FinalistTraining:
 
 
 @dataclass(frozen=True)
-class Trained:
+class FinalistResult:
     """A finalist after a training: the loss of the last epoch, loss and accuracy on validation images, the weights."""
 
     training_loss: float
@@ -56,7 +56,7 @@ class Start:
     weights: Weights | None = None
 
 
-def train_finalist(shared: FinalistTraining, start: Start) -> Trained:
+def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
     """Train a finalist and evaluate it on the validation images.
 
     Random weights follow from the recipe's seed and the architecture, so a result does not depend on the other
@@ -74,4 +74,4 @@ def train_finalist(shared: FinalistTraining, start: Start) -> Trained:
     last = trainer.history[-1]
     network = trainer.evaluated.eval()
     loss = cross_entropy(network, trainer.data, trainer.data.validation)
-    return Trained(last.loss, loss, last.validation_accuracy, trainer.weights())
+    return FinalistResult(last.loss, loss, last.validation_accuracy, trainer.weights())

@@ -19,7 +19,7 @@ from hwnas.cost.model import Array, CostModel
 from hwnas.finalists.accuracy_model import AccuracyModel, Features
 from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
-from hwnas.finalists.finalist import FinalistTraining, Start, Trained
+from hwnas.finalists.finalist import FinalistResult, FinalistTraining, Start
 from hwnas.finalists.pool import Pool
 from hwnas.finalists.record import FinalistRow, FinalistsFile
 from hwnas.progress import OnProgress
@@ -53,7 +53,7 @@ class Judgement:
     sized: SizedSpace
     pool: Pool
     expected: Array
-    trained: Mapping[str, Mapping[int, Trained]]
+    trained: Mapping[str, Mapping[int, FinalistResult]]
     agreement: Mapping[str, float | None]
 
     def summary(self) -> FinalistsFile:
@@ -124,11 +124,12 @@ class Judge:
     ) -> None:
         self.settings, self.contenders, self.pool = settings, contenders, pool
         self.first, self.last, self.evidence, self.progress = first, last, evidence, progress
-        self.results: dict[str, dict[int, Trained]] = {FIRST: {}, LAST: {}}
-        self._fill_pool(counts, generators)
+        self.counts, self.generators = counts, generators
+        self.results: dict[str, dict[int, FinalistResult]] = {FIRST: {}, LAST: {}}
 
     def judge(self) -> Judgement:
         """Train in rounds, then the best of every target further; return what is then expected of all candidates."""
+        self._fill_pool()
         for number in range(self.settings.rounds):
             chosen = [self._proposals(contender, number) for contender in self.contenders]
             self._train(FIRST, [index for own in chosen for index in own])
@@ -141,14 +142,14 @@ class Judge:
         _, expected_last = self._fit(LAST, features)
         return Judgement(self.last.sized, self.pool, expected_last, self.results, self._agreement(expected))
 
-    def _fill_pool(self, counts: Mapping[str, CostModel], generators: Sequence[np.random.Generator]) -> None:
+    def _fill_pool(self) -> None:
         """Add the preferred candidates of every target, the largest ones, and some at random."""
         found: list[Architecture] = []
-        for contender, generator in zip(self.contenders, generators, strict=True):
+        for contender, generator in zip(self.contenders, self.generators, strict=True):
             own = contender.candidates
             found += contender.preferred
-            for model in counts.values():
-                found += own.largest(model.linear()[1], proposed(self.settings))
+            for model in self.counts.values():
+                found += own.largest(model.linear()[1], most_proposed(self.settings))
             found += own.sample(self.settings.candidates, generator)
         self._extend(found)
 
@@ -163,7 +164,7 @@ class Judge:
             return list(dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None))[:share]
         model, _ = self._fit(FIRST, self.pool.features)
         worth = model.by_edge(self.pool.space)
-        self._extend(contender.candidates.largest(worth, proposed(self.settings)))
+        self._extend(contender.candidates.largest(worth, most_proposed(self.settings)))
         mean, deviation = model.predict(self.pool.features)
         return self._best(contender, mean + EXPLORED * deviation, share, untrained=True)
 
@@ -207,12 +208,12 @@ class Judge:
         return {name: tau(source, values) for name, source in sources.items()}
 
 
-def proposed(settings: Finalists) -> int:
+def most_proposed(settings: Finalists) -> int:
     """Return the number of candidates that a ranking adds to the pool."""
     return min(PROPOSED, settings.candidates)
 
 
-def value_of(result: Trained) -> float:
+def value_of(result: FinalistResult) -> float:
     """Return the value of a training, larger is better: the mean log probability of the right validation classes."""
     return -result.validation_loss
 

@@ -14,7 +14,7 @@ from hwnas.cost.model import CostModel
 from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.finalist import FinalistTraining
-from hwnas.finalists.judge import Contender, Judge, Judgement, proposed
+from hwnas.finalists.judge import Contender, Judge, Judgement, most_proposed
 from hwnas.finalists.pool import Pool, Scoring
 from hwnas.progress import OnProgress
 from hwnas.recipe import ChildTraining, Finalists, Recipe
@@ -50,7 +50,7 @@ def judge_search(
     )
     return Judge(
         settings,
-        [_contender(search, target, proposed(settings)) for target in search.targets],
+        [_contender(search, target, most_proposed(settings)) for target in search.targets],
         {
             name: model
             for name, model in count_metrics(sized).items()

@@ -27,7 +27,7 @@ Key = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Scoring:
-    """What all jobs that score architectures have in common; ``images`` [N, C, H, W] are normalised."""
+    """Input that all jobs that score architectures share; ``images`` [N, C, H, W] are normalised."""
 
     sized: SizedSpace
     images: Tensor

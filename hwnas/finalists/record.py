@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat
 
 from hwnas.validation import Record
 
-FILE = "finalists.json"
+FINALISTS_FILE = "finalists.json"
 
 
 class FinalistRow(Record):

@@ -107,7 +107,7 @@ class BenchmarkContent:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a budget."""
+        """True where there is a budget."""
         return any(target.budget.limits for target in self.targets)
 
     @property

@@ -12,12 +12,14 @@ import torch
 
 from hwnas.cost.carried_head import head_notes
 from hwnas.data import load_data
+from hwnas.errors import HwnasError
 from hwnas.export.timing import require_its_device
 from hwnas.files import write_json
 from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.of_search import judge_search
-from hwnas.finalists.record import FILE
+from hwnas.finalists.record import FINALISTS_FILE
 from hwnas.jobs.choose import choose_executor
+from hwnas.jobs.executor import Executor
 from hwnas.progress import Progress
 from hwnas.runs.finish import Finish
 from hwnas.runs.folder import PROFILE, SUMMARY
@@ -48,6 +50,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     Raises HwnasError, before any training, for inputs that do not fit together or to the folder.
     """
     processes = process_group()
+    executor = _executor(request)
     if request.verify:
         for table in request.tables.values():
             require_its_device(table)
@@ -78,14 +81,22 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
         search.evaluator.processes = leave_group()
     search.data.stop_decoding()
     judgement = None
-    if request.recipe.finalists:
-        executor = choose_executor(request.executor, gpu=request.recipe.compute != "cpu")
+    if executor:
         evidence = Evidence(executor, folder, digest)
         judgement = judge_search(search, evidence, networks.target_sized, progress, request.plugin)
-        write_json(folder / FILE, judgement.record().to_json())
+        write_json(folder / FINALISTS_FILE, judgement.record().to_json())
         progress.log(judgement.report())
     finish = Finish(request, networks, search, folder, progress, judgement)
     return _summarise(request, manifest, [finish(target) for target in search.targets], folder, progress)
+
+
+def _executor(request: SearchRequest) -> Executor | None:
+    """Return what trains the finalists; None without any. Raises HwnasError where it is not there, or has no work."""
+    if request.recipe.finalists:
+        return choose_executor(request.executor, gpu=request.recipe.compute != "cpu")
+    if request.executor != "local":
+        raise HwnasError("--executor trains finalists, and the search has none", "add --finalists, or leave it out")
+    return None
 
 
 def _load(request: SearchRequest, progress: Progress) -> TwoNetworks:

@@ -36,7 +36,7 @@ from support.training import DATA, recipe_of, tiny_child
 
 METHODS = [
     *(name for name in known_recipes() if name.startswith("nasbench201/")),
-    "darts/drnas-progressive",  # other operations, two kinds of cells, stages
+    *(f"darts/{name}" for name in ("darts", "drnas-progressive")),  # other operations, two kinds of cells, stages
 ]
 STEPS = 2
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU on this machine")

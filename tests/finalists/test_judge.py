@@ -16,7 +16,7 @@ from hwnas.cost.counts import count_metrics
 from hwnas.errors import HwnasError
 from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
-from hwnas.finalists.finalist import FinalistTraining, Start, Trained, train_finalist
+from hwnas.finalists.finalist import FinalistResult, FinalistTraining, Start, train_finalist
 from hwnas.finalists.judge import Contender, Judge, Judgement
 from hwnas.finalists.of_search import judge_search
 from hwnas.finalists.pool import Pool, Scoring
@@ -52,10 +52,10 @@ class Oracle(Evidence):
 
     asked: dict[str, list[str]] = field(default_factory=dict)
 
-    def train(self, stage, shared, starts: Mapping[str, Start], on_progress) -> dict[str, Trained]:
+    def train(self, stage, shared, starts: Mapping[str, Start], on_progress) -> dict[str, FinalistResult]:
         self.asked.setdefault(stage, []).extend(starts)
         choices = [true_value(encode(NASBENCH201, [start.architecture]))[0] for start in starts.values()]
-        return {name: Trained(0.0, -value, 0.0, {}) for name, value in zip(starts, choices, strict=True)}
+        return {name: FinalistResult(0.0, -value, 0.0, {}) for name, value in zip(starts, choices, strict=True)}
 
 
 def judged(budgets: tuple[str, ...], settings: Finalists) -> tuple[Judgement, list[Candidates], Oracle]:

@@ -326,6 +326,8 @@ def test_inputs_that_do_not_fit_are_refused(run: Run, tmp_path: Path) -> None:
     assert_one_clear_line(run(*base, "--search-input", "3x8x16"), "8x16 are not square")
     assert_one_clear_line(run(*base, "--search-input", "1x16x16"), "are 3x16x16", "asks for 1x16x16")
     assert_one_clear_line(run(*base, "--search-input", "16x16x3"), "channels come first")
+    assert_one_clear_line(run(*base, "--executor", "ray"), "the search has none", "--finalists")
+    assert_one_clear_line(run(*base, "--finalists", 4, "--executor", "cloud"), "unknown executor 'cloud'")
     assert not (tmp_path / "run").exists()
 
 
