@@ -103,6 +103,10 @@ class Finalists(Strict):
     the method and counts prefer. Each is trained for ``epochs``; every target's best ``last`` are trained for
     ``last_epochs`` more. ``depth`` is the number of cells of their networks; None for that of the target network: in a
     shallow network, cells of many ``skip_connect`` train well that fail in a deep one.
+
+    ``baselines``: whether networks that need no search are trained as long, for comparison (hwnas.finalists.baselines).
+    By default ``hwnas search`` does where they take at most half as many epochs as the finalists; a benchmark, which
+    compares with baselines by published accuracies, does not.
     """
 
     trainings: int = Field(default=12, ge=2)
@@ -112,6 +116,7 @@ class Finalists(Strict):
     epochs: int = Field(default=2, ge=1)
     last_epochs: int = Field(default=4, ge=1)
     depth: int | None = Field(default=None, ge=1)
+    baselines: bool | None = None
     batch_size: int = Field(default=64, ge=2)
     optimizer: Optimizer = Optimizer(name="sgd", lr=0.1, lr_end=0.0, nesterov=True, weight_decay=5e-4)
 

@@ -70,6 +70,7 @@ def search(
     epochs: int | None = None,
     child_epochs: int | None = None,
     finalists: int | None = None,
+    baselines: bool | None = None,
     executor: str = "local",
     batch_size: int | None = None,
     seed: int | None = None,
@@ -88,8 +89,10 @@ def search(
     the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
     images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
     to ``fixed_lambda`` change it; ``plugin`` registers choices for it. ``finalists`` is the number of architectures
-    that each target trains on the ``executor`` (hwnas.jobs.choose) before one of them is chosen. ``verify`` times the
-    networks and derives again when one is over its budget. An interrupted call resumes when it is repeated.
+    that each target trains on the ``executor`` (hwnas.jobs.choose) before one of them is chosen; ``baselines`` trains
+    networks that need no search as long, for comparison, by default where that is cheap (hwnas.recipe.Finalists).
+    ``verify`` times the networks and derives again when one is over its budget. An interrupted call resumes when it is
+    repeated.
 
     Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
     """
@@ -103,10 +106,18 @@ def search(
     changes["finalists.trainings"] = finalists
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     settings = _recipe(method, recipe, target.space, data, changes)
+    if baselines is not None:
+        settings = _with_baselines(settings, baselines)
     images = _resized(data, search_input)
     small, fixed = SearchSizes(search_setting, search_channels, search_layers, search_input), image_sizes(sizes)
     request = SearchRequest(target, opened, images, asked, settings, verify, file, target_data, fixed, small, executor)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
+
+
+def _with_baselines(recipe: Recipe, baselines: bool) -> Recipe:
+    if recipe.finalists is None:
+        raise HwnasError("baselines are trained as finalists are, and the search has none", "add --finalists")
+    return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"baselines": baselines})})
 
 
 def _resized(data: str, shape: InputShape | None) -> str:

@@ -3,6 +3,7 @@
 OUT/METHOD/seedN/manifest.json   settings of the search
 OUT/METHOD/seedN/table.json      latency table, if there is a budget; tables/NAME.json, if there are several
 OUT/METHOD/seedN/metrics.jsonl   one line an epoch; checkpoint.pt: state of the search; costs.jsonl: its cost a step
+OUT/METHOD/seedN/finalists/      the trainings of its finalists, if its recipe asks for any
 OUT/METHOD/seedN/searched.json   the cell found and the cost of the search
 OUT/METHOD/seedN/result.json     the same with settings, and with accuracy and regret of the cell
 OUT/summary.json                 one row a method, and references that need no search

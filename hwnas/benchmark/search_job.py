@@ -21,9 +21,10 @@ from hwnas.benchmark.cost_meter import Cost, CostMeter
 from hwnas.benchmark.objectives import read_objectives
 from hwnas.benchmark.schema import Searched, SearchSettings
 from hwnas.data import ImageData
-from hwnas.finalists.evidence import Evidence
-from hwnas.finalists.judge import Judgement
-from hwnas.finalists.of_search import judge_search, propose
+from hwnas.finalists.baselines import BaselinePlan, plan_baselines
+from hwnas.finalists.evidence import Advance, Evidence
+from hwnas.finalists.judgement import Judgement
+from hwnas.finalists.of_search import judge_of, propose
 from hwnas.jobs.choose import choose_executor
 from hwnas.profiling.session import ask
 from hwnas.recipe import Recipe
@@ -54,13 +55,17 @@ class SearchInputs:
 
 @dataclass(frozen=True)
 class SearchItem:
-    """One search: settings, digest and threads of its manifest, content of its checkpoint, and its cost until then."""
+    """One search: settings, digest and threads of its manifest, content of its checkpoint, and its cost until then.
+
+    ``trainings`` are the contents of the files of finalists that have been trained, by name.
+    """
 
     settings: SearchSettings
     digest: str
     threads: int
     checkpoint: bytes | None
     cost: Cost
+    trainings: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class SearchUpdate:
     """A search after ``step`` of ``total`` steps, and its cost so far.
 
     ``rows`` are those of the epoch that ends with the step. ``checkpoint`` is the content of a checkpoint, where one is
-    due. ``searched`` has, at the end of the search, what was found for every target.
+    due. ``finalists`` is an advance of the finalists' trainings after the last step. ``searched`` has, at the end of
+    the search, what was found for every target.
     """
 
     step: int
@@ -76,6 +82,7 @@ class SearchUpdate:
     cost: Cost
     rows: list[EpochRow] = field(default_factory=list)
     checkpoint: bytes | None = None
+    finalists: Advance | None = None
     searched: Mapping[str, Searched] = field(default_factory=dict)
 
 
@@ -101,8 +108,12 @@ def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdat
         yield SearchUpdate(search.step, total, cost_meter.total(), rows, content)
     judgement = None
     if recipe.finalists:
-        evidence = Evidence(choose_executor("local", item.threads))
-        judgement = judge_search(search, evidence, target_network, lambda stage, done, total: None)
+        evidence = Evidence(choose_executor("local", item.threads), item.digest, item.trainings)
+        plan = plan_baselines(search) if recipe.finalists.baselines else BaselinePlan([], [])
+        judge = judge_of(search, evidence, target_network, baselines=plan.baselines)
+        for advance in judge.advances():
+            yield SearchUpdate(search.step, total, cost_meter.total(), finalists=advance)
+        judgement = judge.judgement()
     found = _select_cells(search, objectives, judgement)
     cost, machine = cost_meter.total(), _machine(inputs)
     made: dict[str, Any] = {"search": cost, "torch": torch.__version__, "threads": item.threads, "machine": machine}

@@ -12,6 +12,7 @@ from hwnas.benchmark.plan import BenchmarkRun
 from hwnas.benchmark.records import SEARCHED, read_manifest
 from hwnas.benchmark.search_job import SearchInputs, SearchItem, SearchUpdate, search_cells
 from hwnas.files import append_lines, write_bytes, write_json
+from hwnas.finalists.evidence import read_trainings
 from hwnas.jobs.executor import Executor, name_errors
 from hwnas.progress import Progress
 from hwnas.search.epoch_row import METRICS
@@ -29,7 +30,10 @@ def run_searches(runs: Sequence[BenchmarkRun], inputs: SearchInputs, executor: E
     folders = {run.name: run.folder for run in runs}
     for name, update in executor.stream(search_cells, inputs, {run.name: _resume(run) for run in runs}):
         _write(folders[name], update)
-        progress(name, update.step, update.total)
+        if update.finalists:
+            progress(f"{name}: {update.finalists.stage}", update.finalists.done, update.finalists.total)
+        else:
+            progress(name, update.step, update.total)
         for row in update.rows:
             progress.log(f"{name}: {row.describe(with_device=bool(row.target))}")
 
@@ -42,19 +46,27 @@ def _resume(run: BenchmarkRun) -> SearchItem:
         state = Checkpoint(file, manifest.digest).load()
         step = state["step"] if state else 0
         cost = cost_until(run.folder / COSTS, step)
+        trainings = read_trainings(run.folder, manifest.digest)
     drop_later_lines(run.folder / METRICS, step)
     content = file.read_bytes() if state else None
-    return SearchItem(manifest.settings, manifest.digest, manifest.threads, content, cost)
+    return SearchItem(manifest.settings, manifest.digest, manifest.threads, content, cost, trainings)
 
 
 def _write(folder: Path, update: SearchUpdate) -> None:
-    """Write an update. The checkpoint is last: what precedes it is dropped and written again without it."""
+    """Write an update. The checkpoint is last: what precedes it is dropped and written again without it.
+
+    So is the training of a finalist, which would be repeated without its file.
+    """
     if update.searched:
         for target, found in update.searched.items():
             write_json(folder / target / SEARCHED, found.to_json())
+        return
+    if update.finalists and not update.finalists.files:
         return
     append_lines(folder / COSTS)(json.dumps({"step": update.step, **asdict(update.cost)}))
     for row in update.rows:
         append_lines(folder / METRICS)(json.dumps(row.to_json()))
     if update.checkpoint:
         write_bytes(folder / CHECKPOINT, update.checkpoint)
+    if update.finalists:
+        update.finalists.write(folder)

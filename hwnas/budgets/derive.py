@@ -31,13 +31,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.budgets.integer_program import CellVariables, IntegerProgram, addition_rows, shared_rows
+from hwnas.budgets.integer_program import CellVariables, IntegerProgram, addition_rows, live_rows, shared_rows
 from hwnas.calibration.design_matrix import connected
 from hwnas.cost.build import CostFunction
 from hwnas.cost.model import Array, CostModel
@@ -99,6 +100,17 @@ def cheapest(model: CostFunction, limits: Limits | None = None, inputs_per_node:
     if found is None:
         raise _none_within(model.space, limits or {})
     return found
+
+
+def largest(model: CostModel, limits: Limits, inputs_per_node: int | None = None) -> Architecture:
+    """Return the architecture within ``limits`` whose live edges have the greatest sum of a count such as MACs.
+
+    Raises HwnasError when there is none, and ValueError for a model that is not a sum over edges.
+    """
+    if any(cost.addition or cost.fused_addition or (cost.piece >= 0).any() for cost in model.cells.values()):
+        raise ValueError(f"{model.metric} is not a sum over edges")
+    negated = {kind: replace(cost, edges=-cost.edges, always=-cost.always) for kind, cost in model.cells.items()}
+    return cheapest(replace(model, cells=negated, dead_edges_are_free=True), limits, inputs_per_node)
 
 
 def clipped(log_probability: Mapping[str, Array]) -> dict[str, Array]:
@@ -199,6 +211,8 @@ def _integer_program(
             objective.update(zip(variables.choose.ravel().tolist(), (-score[kind]).ravel().tolist(), strict=True))
     if least is not None:
         objective = _cost_row(program, least, cells)
+        for kind, variables in cells.items():
+            live_rows(program, least, kind, variables)
     peaks = [(model, bound) for model, bound in limits.values() if isinstance(model, PeakModel)]
     _add_covers(program, cells, [cover for model, bound in peaks for cover in model.known_covers(bound)])
     for metric, (model, bound) in limits.items():

@@ -96,6 +96,30 @@ def _edges(model: CostModel, kind: str, variables: CellVariables) -> _Edges:
     )
 
 
+def live_rows(program: IntegerProgram, model: CostModel, kind: str, variables: CellVariables) -> None:
+    """Add the rows by which the operations of one cell kind that cost less than nothing run on live edges only.
+
+    Without them, the program would count such operations on dead edges, too, and only the exact check would not.
+    """
+    cost, cell = model.cells[kind].edges, model.space.cells[kind]
+    if not (model.dead_edges_are_free and (cost < 0).any()):
+        return
+    used = [o for o, op in enumerate(model.space.operations) if op != NONE]
+    nodes, edges = cell.num_inputs + cell.num_nodes, len(cell.edges)
+    reached, needed = program.variables(nodes).tolist(), program.variables(nodes).tolist()
+    arrives, leaves = program.variables(edges).tolist(), program.variables(edges).tolist()
+    for e, (source, target) in enumerate(cell.edges):
+        for column, end in ((arrives[e], reached[source]), (leaves[e], needed[target])):
+            program.add(total(([column], 1), (variables.choose[e, used], -1)), upper=0)
+            program.add({column: 1.0, end: -1.0}, upper=0)
+            for o in np.flatnonzero(cost[e] < 0):
+                program.add({int(variables.runs[e, o]): 1.0, column: -1.0}, upper=0)
+    for node in cell.inner_nodes:
+        program.add(total(([reached[node]], 1), ([arrives[e] for e in cell.edges_into(node)], -1)), upper=0)
+    for node in set(range(nodes)) - set(cell.outputs):
+        program.add(total(([needed[node]], 1), ([leaves[e] for e in cell.edges_from(node)], -1)), upper=0)
+
+
 def addition_rows(program: IntegerProgram, model: CostModel, kind: str, variables: CellVariables) -> Row:
     """Add the rows of the additions of one cell kind, and return their costs.
 

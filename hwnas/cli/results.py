@@ -53,11 +53,36 @@ def show_results(rows: Sequence[SummaryRow]) -> None:
     else:
         columns += ["val. before training", "val. after", "test accuracy"]
     show_table("", columns, shown)
+    show_comparison(rows)
     for row in rows:
         print(f"{name_of(row, rows)}: {row.architecture}  {row.onnx}")
         if row.int8:
             file = Path(row.onnx).with_name(row.int8.onnx)
             print(f"{name_of(row, rows)}: in int8, {_test_accuracy(row.int8.test_accuracy)}  {file}")
+
+
+def show_comparison(rows: Sequence[SummaryRow]) -> None:
+    """Print the networks found beside the baselines within their budgets, where these were trained."""
+    compared = [(row, network) for row in rows for network in row.comparison]
+    if not compared:
+        return
+    shown = [
+        [
+            name_of(row, rows),
+            network.name + ", the network found" * (network.is_found and network is not row.comparison[0]),
+            "-" if network.validation_accuracy is None else f"{network.validation_accuracy:.1%}",
+            ", ".join(
+                f"{ms:.4g} ms" + f" on {device}" * (len(network.predicted_ms) > 1)
+                for device, ms in network.predicted_ms.items()
+            ),
+            f"{network.macs / 1e6:.2f} M",
+            f"{network.params / 1e6:.4f} M",
+            f"{network.share:.0%}",
+        ]
+        for row, network in compared
+    ]
+    title = f"within the same budget, all trained as the finalists were, for {compared[0][1].epochs} epochs"
+    show_table(title, ["budget", "network", "val. accuracy", "predicted", "MACs", "params", "budget used"], shown)
 
 
 def _accuracies(row: SummaryRow, proxies: bool) -> list[str]:

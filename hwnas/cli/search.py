@@ -71,6 +71,14 @@ Finalists = Annotated[
         help="Architectures within each budget that are trained for some epochs; the best by this evidence is chosen.",
     ),
 ]
+Baselines = Annotated[
+    bool | None,
+    typer.Option(
+        "--baselines/--no-baselines",
+        help="Also train a random network within each budget and those of most MACs and most parameters, as long as "
+        "the finalists; default: where they take at most half as many epochs.",
+    ),
+]
 FixedLambda = Annotated[
     float | None, typer.Option("--lambda", min=0, help="Fix the weight of the penalty, as in the papers.")
 ]
@@ -107,6 +115,7 @@ def search_command(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the search.")] = None,
     child_epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of training each network.")] = None,
     finalists: Finalists = None,
+    baselines: Baselines = None,
     executor: ExecutorName = "local",
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
@@ -134,8 +143,8 @@ def search_command(
     small: Any = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
     small["search_input"] = parse_input(search_input)
     rules = {"method": method, "recipe": recipe, "plugin": plugin, "fixed_lambda": fixed_lambda}
-    counts = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists, "executor": executor}
-    counts |= {"batch_size": batch_size, "seed": seed}
+    counts: Any = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists, "baselines": baselines}
+    counts |= {"executor": executor, "batch_size": batch_size, "seed": seed}
     computing = {"compute": compute, "precision": precision, "kernels": kernels, "profile_steps": profile}
     settings: Any = {**inputs, **target, **small, **rules, **counts, **computing}
     with Progress() as progress:

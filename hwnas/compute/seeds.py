@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     SCORED_WEIGHTS = 16  # by architecture: the weights of a network that is scored untrained
     FINALIST_WEIGHTS = 17  # by architecture: the initial weights of a finalist
     CANDIDATES = 18  # by target: random architectures within a budget
+    BASELINES = 19  # by target: the random architecture that the found one is compared with
 
 
 @unique

@@ -86,6 +86,13 @@ class Candidates:
         others = sorted((a for a, share in found.items() if share < LEAST_USED), key=lambda a: -found[a])
         return [*enough, *others][:number]
 
+    def draw(self, generator: np.random.Generator) -> Architecture | None:
+        """Draw one candidate, all equally likely however little they use; None where none is found among many."""
+        for drawn in self._draws(generator):
+            if len(found := drawn[self.within(drawn)]):
+                return decode(self.space, found[0])
+        return None
+
     @property
     def _enumerable(self) -> bool:
         return self.space.num_architectures <= ENUMERABLE

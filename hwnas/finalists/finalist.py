@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hwnas.files import sha256_of
 from hwnas.networks.child import ChildNetwork
 from hwnas.search.plugin import require_plugin
 from hwnas.spaces import Architecture, SizedSpace
+from hwnas.training.batches import DivergedError
 from hwnas.training.child import Trainer, Weights
 from hwnas.training.evaluation import cross_entropy
 from hwnas.training.recipe import Training
@@ -40,12 +42,22 @@ class FinalistTraining:
 
 @dataclass(frozen=True)
 class FinalistResult:
-    """A finalist after a training: the loss of the last epoch, loss and accuracy on validation images, the weights."""
+    """A finalist after a training: the loss of the last epoch, loss and accuracy on validation images, the weights.
+
+    All three numbers are NaN and there are no weights where the training diverged.
+    """
 
     training_loss: float
     validation_loss: float
     validation_accuracy: float
     weights: Weights
+
+    @property
+    def diverged(self) -> bool:
+        return math.isnan(self.validation_loss)
+
+
+DIVERGED = FinalistResult(math.nan, math.nan, math.nan, {})
 
 
 @dataclass(frozen=True)
@@ -57,10 +69,10 @@ class Start:
 
 
 def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
-    """Train a finalist and evaluate it on the validation images.
+    """Train a finalist and evaluate it on the validation images; return DIVERGED where a loss is not finite.
 
     Random weights follow from the recipe's seed and the architecture, so a result does not depend on the other
-    finalists. Raises HwnasError where the loss is not finite.
+    finalists.
     """
     require_plugin(shared.plugin)
     seed = shared.training.seed
@@ -69,9 +81,14 @@ def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
     if start.weights:
         child.load_state_dict(start.weights)
     trainer = Trainer(child, shared.data, shared.training)
-    while not trainer.over:
-        trainer.take_step()
+    try:
+        while not trainer.over:
+            trainer.take_step()
+    except DivergedError:
+        return DIVERGED
     last = trainer.history[-1]
     network = trainer.evaluated.eval()
     loss = cross_entropy(network, trainer.data, trainer.data.validation)
+    if not math.isfinite(loss):
+        return DIVERGED
     return FinalistResult(last.loss, loss, last.validation_accuracy, trainer.weights())

@@ -4,111 +4,54 @@ All targets of a run share the evidence, because an accuracy does not depend on 
 takes the candidates that look best and have not been trained yet; after it, one accuracy model is fitted to all
 trainings. In the end each target's best are trained further (successive halving: Jamieson & Talwalkar, AISTATS 2016). A
 model that is fitted to these, with the first model's prediction as a score, ranks the candidates.
+
+Baselines (hwnas.finalists.baselines) are trained last and change no proposal. One that is worse than all finalists of
+its target is no evidence, because it would say little about the best and stretch the scale of the values. The others
+are evidence like the finalists, so a baseline that is better than these is chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import rankdata
 
 from hwnas.cost.model import Array, CostModel
+from hwnas.errors import HwnasError
 from hwnas.finalists.accuracy_model import AccuracyModel, Features
 from hwnas.finalists.candidates import Candidates
-from hwnas.finalists.evidence import Evidence
+from hwnas.finalists.evidence import Advance, Evidence
 from hwnas.finalists.finalist import FinalistResult, FinalistTraining, Start
+from hwnas.finalists.judgement import FIRST, LAST, Judgement, Proposal, tau, value_of
 from hwnas.finalists.pool import Pool
-from hwnas.finalists.record import FinalistRow, FinalistsFile
-from hwnas.progress import OnProgress
 from hwnas.recipe import Finalists
-from hwnas.spaces import Architecture, SizedSpace
-from hwnas.training.child import Weights
+from hwnas.spaces import Architecture
 
-FIRST, LAST = "first", "last"  # stages of training
 EXPLORED = 0.5  # standard deviations that are added to a prediction when the next finalists are proposed
 PROPOSED = 20  # the most candidates that a ranking adds to the pool
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One target: its candidates, and the architectures that the search's method prefers, the best first."""
+    """One target: its candidates, the architectures that the search's method prefers, and baselines by name.
+
+    The best of the preferred is first.
+    """
 
     name: str
     candidates: Candidates
     preferred: Sequence[Architecture]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The pool, and the value [N] that is expected of each member after the last stage.
-
-    ``sized`` is the network that was trained; ``trained`` are the results of every stage, by index in the pool.
-    ``agreement`` is Kendall's tau of each source of evidence with the values that the last stage measured; None where
-    these are too few.
-    """
-
-    sized: SizedSpace
-    pool: Pool
-    expected: Array
-    trained: Mapping[str, Mapping[int, FinalistResult]]
-    agreement: Mapping[str, float | None]
-
-    def summary(self) -> FinalistsFile:
-        """Return what ``finalists.json`` holds, without the trainings."""
-        return FinalistsFile(
-            setting=asdict(self.sized.setting),
-            candidates=len(self.expected),
-            trained={stage: len(results) for stage, results in self.trained.items()},
-            agreement=dict(self.agreement),
-        )
-
-    def record(self) -> FinalistsFile:
-        """Return what ``finalists.json`` holds."""
-        rows = [
-            FinalistRow(
-                stage=stage,
-                architecture=self.pool.space.format(self.pool.architectures[index], all_edges=True),
-                training_loss=result.training_loss,
-                validation_loss=result.validation_loss,
-                validation_accuracy=result.validation_accuracy,
-            )
-            for stage, results in self.trained.items()
-            for index, result in results.items()
-        ]
-        return self.summary().model_copy(update={"trainings": rows})
-
-    def report(self) -> str:
-        """Return a line for the user."""
-        first, last = (len(self.trained[stage]) for stage in (FIRST, LAST))
-        found = {name: value for name, value in self.agreement.items() if value is not None}
-        taus = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
-        agreement = f"; Kendall's tau with the longer trainings: {taus}" if found else ""
-        return f"{first} finalists trained, {last} of them longer, out of {len(self.expected)} candidates{agreement}"
-
-    def weights_of(self, architecture: Architecture, sized: SizedSpace) -> Weights | None:
-        """Return the weights of an architecture after the last stage; None for other sizes, or without such weights."""
-        if sized != self.sized:
-            return None
-        index = self.pool.index(architecture)
-        result = None if index is None else self.trained[LAST].get(index)
-        return result.weights if result else None
-
-    def ranking(self, candidates: Candidates) -> Iterator[tuple[Architecture, float]]:
-        """Yield the members of the pool that are candidates, with what is expected of each.
-
-        Those that were trained to the last stage come first, each group with the best first.
-        """
-        within = np.flatnonzero(candidates.within(self.pool.choices))
-        order = sorted(within, key=lambda index: (index not in self.trained[LAST], -self.expected[index]))
-        for index in order:
-            yield self.pool.architectures[index], float(self.expected[index])
+    baselines: Mapping[str, Architecture] = field(default_factory=dict)
 
 
 class Judge:
-    """Judges the candidates of all ``contenders``; ``first`` and ``last`` are the trainings of the two stages."""
+    """Judges the candidates of all ``contenders``; ``first`` and ``last`` are the trainings of the two stages.
+
+    Iterate over ``advances``, then call ``judgement``.
+    """
 
     def __init__(
         self,
@@ -120,29 +63,43 @@ class Judge:
         last: FinalistTraining,
         evidence: Evidence,
         generators: Sequence[np.random.Generator],
-        progress: OnProgress,
     ) -> None:
         self.settings, self.contenders, self.pool = settings, contenders, pool
-        self.first, self.last, self.evidence, self.progress = first, last, evidence, progress
+        self.first, self.last, self.evidence = first, last, evidence
         self.counts, self.generators = counts, generators
         self.results: dict[str, dict[int, FinalistResult]] = {FIRST: {}, LAST: {}}
+        self.aside: dict[str, set[int]] = {FIRST: set(), LAST: set()}
+        self.proposals: dict[int, Proposal] = {}
+        self.baselines: dict[str, dict[str, int]] = {}
 
-    def judge(self) -> Judgement:
-        """Train in rounds, then the best of every target further; return what is then expected of all candidates."""
-        self._fill_pool()
+    def advances(self) -> Iterator[Advance]:
+        """Train in rounds, then the best of every target further, then the baselines; yield every advance.
+
+        Raises HwnasError where all finalists of a target diverge.
+        """
+        yield from self._fill_pool()
         for number in range(self.settings.rounds):
-            chosen = [self._proposals(contender, number) for contender in self.contenders]
-            self._train(FIRST, [index for own in chosen for index in own])
+            chosen: list[int] = []
+            for contender in self.contenders:
+                chosen += yield from self._proposals(contender, number)
+            yield from self._train(FIRST, chosen)
+            if not self._sound(FIRST):
+                self._require_some(FIRST)
+        self._require_some(FIRST)
         _, expected = self._fit(FIRST, self.pool.features)
-        finals = [
-            index for contender in self.contenders for index in self._best(contender, expected, self.settings.last)
-        ]
-        self._train(LAST, finals)
-        features = self.pool.features.with_score(expected)
-        _, expected_last = self._fit(LAST, features)
-        return Judgement(self.last.sized, self.pool, expected_last, self.results, self._agreement(expected))
+        yield from self._train(LAST, [i for c in self.contenders for i in self._best(c, expected, self.settings.last)])
+        self._require_some(LAST)
+        yield from self._train_baselines()
 
-    def _fill_pool(self) -> None:
+    def judgement(self) -> Judgement:
+        """Return what is expected of all candidates after ``advances``."""
+        _, expected = self._fit(FIRST, self.pool.features)
+        _, expected_last = self._fit(LAST, self.pool.features.with_score(expected))
+        agreement = self._agreement(expected)
+        trained, reasons = (self.results, self.aside), (self.proposals, self.baselines)
+        return Judgement(self.last, self.pool, expected_last, *trained, *reasons, agreement)
+
+    def _fill_pool(self) -> Iterator[Advance]:
         """Add the preferred candidates of every target, the largest ones, and some at random."""
         found: list[Architecture] = []
         for contender, generator in zip(self.contenders, self.generators, strict=True):
@@ -151,22 +108,32 @@ class Judge:
             for model in self.counts.values():
                 found += own.largest(model.linear()[1], most_proposed(self.settings))
             found += own.sample(self.settings.candidates, generator)
-        self._extend(found)
+        yield from self._extend(found)
 
-    def _extend(self, architectures: Iterable[Architecture]) -> None:
-        self.pool = self.pool.with_others(architectures, self.evidence.executor, self.progress)
+    def _extend(self, architectures: Iterable[Architecture]) -> Iterator[Advance]:
+        self.pool = yield from self.pool.with_others(architectures, self.evidence.executor)
 
-    def _proposals(self, contender: Contender, number: int) -> list[int]:
+    def _proposals(self, contender: Contender, number: int) -> Generator[Advance, None, list[int]]:
         """Return the pool's indices of the candidates that a target trains in a round."""
         share = -(-self.settings.trainings // self.settings.rounds)
+        mean = deviation = None
         if number == 0:
             rankings = [self._by_scores(contender), self.pool.indices(contender.preferred)]
-            return list(dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None))[:share]
-        model, _ = self._fit(FIRST, self.pool.features)
-        worth = model.by_edge(self.pool.space)
-        self._extend(contender.candidates.largest(worth, most_proposed(self.settings)))
-        mean, deviation = model.predict(self.pool.features)
-        return self._best(contender, mean + EXPLORED * deviation, share, untrained=True)
+            found = list(dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None))[:share]
+        else:
+            model, _ = self._fit(FIRST, self.pool.features)
+            worth = model.by_edge(self.pool.space)
+            yield from self._extend(contender.candidates.largest(worth, most_proposed(self.settings)))
+            mean, deviation = model.predict(self.pool.features)
+            found = self._best(contender, mean + EXPLORED * deviation, share, untrained=True)
+        for index in found:
+            self._propose(index, number + 1, mean, deviation).targets.append(contender.name)
+        return found
+
+    def _propose(self, index: int, number: int | None, mean: Array | None, deviation: Array | None) -> Proposal:
+        """Return the proposal of a member of the pool; that of this round, with predictions [N], if it is its first."""
+        predicted = None if mean is None or deviation is None else (float(mean[index]), float(deviation[index]))
+        return self.proposals.setdefault(index, Proposal(number, *(predicted or (None, None))))
 
     def _by_scores(self, contender: Contender) -> list[int]:
         """Return the indices of a target's candidates by the sum of their ranks in all training-free scores."""
@@ -177,10 +144,10 @@ class Judge:
     def _best(self, contender: Contender, values: Array, number: int, untrained: bool = False) -> list[int]:
         own = np.flatnonzero(contender.candidates.within(self.pool.choices))
         order = [int(i) for i in own[np.argsort(-values[own], kind="stable")]]
-        known = self.results[FIRST]
+        known = self.results[FIRST] if untrained else self._sound(FIRST)
         return [i for i in order if (i in known) != untrained][:number]
 
-    def _train(self, stage: str, indices: Iterable[int]) -> None:
+    def _train(self, stage: str, indices: Iterable[int]) -> Iterator[Advance]:
         shared = self.first if stage == FIRST else self.last
         wanted = [i for i in dict.fromkeys(indices) if i not in self.results[stage]]
         names = {self.pool.space.format(self.pool.architectures[i], all_edges=True): i for i in wanted}
@@ -189,18 +156,69 @@ class Judge:
             name: Start(self.pool.architectures[i], earlier[i].weights if stage == LAST else None)
             for name, i in names.items()
         }
-        for name, trained in self.evidence.train(stage, shared, starts, self.progress).items():
+        results = yield from self.evidence.train(stage, shared, starts)
+        for name, trained in results.items():
             self.results[stage][names[name]] = trained
+
+    def _train_baselines(self) -> Iterator[Advance]:
+        """Train every target's baselines as its finalists were; set those aside that are worse than all of these."""
+        if not any(c.baselines for c in self.contenders):
+            return
+        worst = {c.name: min(map(value_of, self._sound(LAST, c).values())) for c in self.contenders}
+        yield from self._extend(a for c in self.contenders for a in c.baselines.values())
+        model, _ = self._fit(FIRST, self.pool.features)
+        mean, deviation = model.predict(self.pool.features)
+        self.baselines = {
+            c.name: {name: self.pool.indices([a])[0] for name, a in c.baselines.items()} for c in self.contenders
+        }
+        for target, own in self.baselines.items():
+            for name, index in own.items():
+                self._propose(index, None, mean, deviation).baselines.append(f"{target}: {name}" if target else name)
+        wanted = [index for own in self.baselines.values() for index in own.values()]
+        new = {stage: set(wanted) - self.results[stage].keys() for stage in (FIRST, LAST)}
+        yield from self._train(FIRST, wanted)
+        yield from self._train(LAST, [i for i in wanted if not self.results[FIRST][i].diverged])
+        good = {
+            index
+            for target, own in self.baselines.items()
+            for index in own.values()
+            if (result := self.results[LAST].get(index)) and value_of(result) >= worst[target]
+        }
+        self.aside = {stage: indices - good for stage, indices in new.items()}
+
+    def _sound(self, stage: str, contender: Contender | None = None) -> dict[int, FinalistResult]:
+        """Return the results of a stage that are evidence, by index; on request those of one target's candidates."""
+        results = self.results[stage]
+        index = [i for i, result in results.items() if i not in self.aside[stage] and not result.diverged]
+        if contender:
+            index = self._own(contender, index)
+        return {i: results[i] for i in index}
+
+    def _own(self, contender: Contender, index: Sequence[int]) -> list[int]:
+        """Return those members of the pool that are candidates of a target."""
+        within = contender.candidates.within(self.pool.choices[list(index)]) if index else ()
+        return [i for i, own in zip(index, within, strict=True) if own]
+
+    def _require_some(self, stage: str) -> None:
+        """Raise HwnasError for a target all of whose finalists diverged in a stage."""
+        for contender in self.contenders:
+            own = self._own(contender, list(self.results[stage]))
+            if all(self.results[stage][index].diverged for index in own):
+                raise HwnasError(
+                    f"all {len(own)} finalists{f' of {contender.name}' * bool(contender.name)} diverged: "
+                    "their loss was not finite",
+                    f"lower finalists.optimizer.lr in the recipe (now {self.settings.optimizer.lr:g})",
+                )
 
     def _fit(self, stage: str, features: Features) -> tuple[AccuracyModel, Array]:
         """Fit the accuracy model to the results of a stage; also return what it expects of every member of the pool."""
-        results = self.results[stage]
+        results = self._sound(stage)
         model = AccuracyModel.fit(features.rows(list(results)), np.array([value_of(r) for r in results.values()]))
         return model, model.predict(features)[0]
 
     def _agreement(self, expected: Array) -> dict[str, float | None]:
         """Return Kendall's tau of each source of evidence with the values of the last stage."""
-        last = self.results[LAST]
+        last = self._sound(LAST)
         index, values = list(last), [value_of(result) for result in last.values()]
         first = np.array([value_of(self.results[FIRST][i]) for i in index])
         sources = {"model": expected[index], "first stage": first}
@@ -211,16 +229,3 @@ class Judge:
 def most_proposed(settings: Finalists) -> int:
     """Return the number of candidates that a ranking adds to the pool."""
     return min(PROPOSED, settings.candidates)
-
-
-def value_of(result: FinalistResult) -> float:
-    """Return the value of a training, larger is better: the mean log probability of the right validation classes."""
-    return -result.validation_loss
-
-
-def tau(values: Array, truth: Sequence[float]) -> float | None:
-    """Return Kendall's tau; None for fewer than four values, or where either does not vary."""
-    if len(truth) < 4:
-        return None
-    found = float(kendalltau(values, truth).statistic)
-    return found if np.isfinite(found) else None

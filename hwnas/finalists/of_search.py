@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from hwnas.cost.model import CostModel
 from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.finalist import FinalistTraining
-from hwnas.finalists.judge import Contender, Judge, Judgement, most_proposed
+from hwnas.finalists.judge import Contender, Judge, most_proposed
+from hwnas.finalists.judgement import Judgement
 from hwnas.finalists.pool import Pool, Scoring
-from hwnas.progress import OnProgress
 from hwnas.recipe import ChildTraining, Finalists, Recipe
 from hwnas.search.search import Search
 from hwnas.search.selection import first_excluding
@@ -33,12 +33,16 @@ def finalists_sized(search: SizedSpace, target: SizedSpace, settings: Finalists)
     return replace(search, setting=replace(search.setting, depth=settings.depth or target.setting.depth))
 
 
-def judge_search(
-    search: Search, evidence: Evidence, target: SizedSpace, on_progress: OnProgress, plugin: Path | None = None
-) -> Judgement:
-    """Propose, train and compare finalists for the targets of a search whose recipe asks for them.
+def judge_of(
+    search: Search,
+    evidence: Evidence,
+    target: SizedSpace,
+    plugin: Path | None = None,
+    baselines: Sequence[Mapping[str, Architecture]] = (),
+) -> Judge:
+    """Return the judge of the targets of a search whose recipe asks for finalists.
 
-    ``target`` is the network that ships. Raises HwnasError where a training fails.
+    ``target`` is the network that ships; ``baselines`` are those of every target by name.
     """
     settings, recipe, data = search.recipe.finalists, search.recipe, search.data
     assert settings is not None
@@ -50,7 +54,10 @@ def judge_search(
     )
     return Judge(
         settings,
-        [_contender(search, target, most_proposed(settings)) for target in search.targets],
+        [
+            _contender(search, target, most_proposed(settings), own)
+            for target, own in zip(search.targets, baselines or [{}] * len(search.targets), strict=True)
+        ],
         {
             name: model
             for name, model in count_metrics(sized).items()
@@ -61,15 +68,14 @@ def judge_search(
         last,
         evidence,
         [numpy_generator(recipe.seed, Purpose.CANDIDATES, index) for index in range(len(search.targets))],
-        on_progress,
-    ).judge()
+    )
 
 
-def _contender(search: Search, target: TargetState, number: int) -> Contender:
+def _contender(search: Search, target: TargetState, number: int, baselines: Mapping[str, Architecture]) -> Contender:
     candidates = Candidates(search.space, target.limits, search.recipe.inputs_per_node)
     best = search.evaluator.selection.best(search.evaluator, target, target.limits)
     preferred = candidates.using((architecture for architecture, _ in best), number)
-    return Contender(target.objective.target, candidates, preferred)
+    return Contender(target.objective.target, candidates, preferred, baselines)
 
 
 def _training(recipe: Recipe, settings: Finalists, epochs: int) -> Training:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hwnas.cost.model import Array
 from hwnas.finalists.accuracy_model import Features
+from hwnas.finalists.evidence import Advance
 from hwnas.jobs.executor import Executor
 from hwnas.jobs.in_process import InProcess
-from hwnas.progress import OnProgress
 from hwnas.scores.score import SCORES, score_architectures
 from hwnas.search.plugin import require_plugin
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
@@ -49,8 +49,11 @@ class Pool:
     architectures: tuple[Architecture, ...] = ()
     scores: dict[str, Array] = field(default_factory=lambda: {name: np.empty(0) for name in SCORES})
 
-    def with_others(self, others: Iterable[Architecture], executor: Executor, on_progress: OnProgress) -> Pool:
-        """Return the pool with those of ``others`` that are networks it does not have, scored on the executor."""
+    def with_others(self, others: Iterable[Architecture], executor: Executor) -> Generator[Advance, None, Pool]:
+        """Return the pool with those of ``others`` that are networks it does not have, scored on the executor.
+
+        Yields an advance for every chunk of scored architectures.
+        """
         new: dict[Key, Architecture] = {}
         for architecture in others:
             key = self.key(architecture)
@@ -62,7 +65,7 @@ class Pool:
         found: dict[str, dict[str, Array]] = {}
         for name, scores in executor.run(score, self.scoring, chunks):
             found[name] = scores
-            on_progress("scoring candidates", min(len(found) * AT_ONCE, len(added)), len(added))
+            yield Advance("scoring candidates", min(len(found) * AT_ONCE, len(added)), len(added))
         scores = {
             name: np.concatenate([known, *(found[c][name] for c in chunks)]) for name, known in self.scores.items()
         }

@@ -12,16 +12,29 @@ FINALISTS_FILE = "finalists.json"
 
 
 class FinalistRow(Record):
-    """One training: its stage (``first``, or ``last`` for those that were trained longer) and its results.
+    """One training: its stage (``first``, or ``last`` for those that were trained longer), results and reasons.
 
-    ``training_loss`` is that of the last epoch; losses are cross entropies in nats.
+    ``training_loss`` is that of the last epoch; losses are cross entropies in nats. ``value`` is what the accuracy
+    model is fitted to: minus the validation loss. All four are None where the training diverged. ``predicted`` is what
+    the model expected of the first stage's value before that training, with its standard deviation; None in the first
+    round.
+
+    ``round`` (from 1) and ``targets`` proposed the architecture; ``baselines`` name the baselines that it is, such as
+    "mild: random". ``evidence`` is false for a baseline that was worse than all finalists of its target.
     """
 
     stage: str
     architecture: str
-    training_loss: FiniteFloat
-    validation_loss: FiniteFloat
-    validation_accuracy: FiniteFloat
+    training_loss: FiniteFloat | None
+    validation_loss: FiniteFloat | None
+    validation_accuracy: FiniteFloat | None
+    value: FiniteFloat | None = None
+    predicted: FiniteFloat | None = None
+    deviation: FiniteFloat | None = None
+    round: int | None = None
+    targets: list[str] = Field(default_factory=list)
+    baselines: list[str] = Field(default_factory=list)
+    evidence: bool = True
 
 
 class FinalistsFile(Record):
@@ -29,11 +42,15 @@ class FinalistsFile(Record):
 
     ``setting`` are the sizes of the networks that were trained, ``candidates`` is the number of architectures that were
     compared. ``agreement`` is Kendall's tau of each source of evidence with the validation losses of the last stage;
-    None where these are too few. A benchmark writes the numbers of ``trained`` networks by stage, a run ``trainings``.
+    None where these are too few. ``round_agreement`` is that of the model's predictions before each round with the
+    values of its trainings, ``validation_images`` their number. A benchmark writes the numbers of ``trained`` networks
+    by stage, a run ``trainings``.
     """
 
     setting: dict[str, Any]
     candidates: int
     trained: dict[str, int]
     agreement: dict[str, FiniteFloat | None]
+    round_agreement: list[FiniteFloat | None] = Field(default_factory=list)
+    validation_images: int | None = None
     trainings: list[FinalistRow] = Field(default_factory=list)

@@ -219,6 +219,38 @@ def additivity(rows: Rows, colours: Mapping[str, str]) -> str:
     return draw({"layer": layers, "width": 270, "height": 270})
 
 
+def predictions(rows: Rows, roles: Sequence[str]) -> str:
+    """Plot ``predicted`` of trainings, with bars from ``least`` to ``most``, against ``value``, by ``role``.
+
+    Both are equal on the dashed line.
+    """
+    ends = [f(row[key] for row in rows for key in ("predicted", "value")) for f in (min, max)]
+    both = {"scale": {"zero": False, "padding": 8, "nice": False}, "axis": {"tickCount": 5}}
+    x, y = _number("predicted", title="predicted", **both), _number("value", title="after the training", **both)
+    colour = _by("role", dict(zip(roles, PALETTE, strict=False)))
+    dashed = {"type": "line", "color": MUTED, "strokeDash": [4, 3], "strokeWidth": 1.2, "aria": False}
+    layers = [
+        _layer([{"predicted": end, "value": end} for end in ends], dashed, {"x": x, "y": y}),
+        _layer(
+            rows,
+            {"type": "rule", "strokeWidth": 1.2, "opacity": 0.6, "aria": False},
+            {"x": _number("least", title="predicted"), "x2": {"field": "most"}, "y": y, "color": colour},
+        ),
+        _layer(
+            rows,
+            {"type": "point", "size": 60, "opacity": 1, "filled": True},
+            {
+                "x": x,
+                "y": y,
+                "color": colour,
+                "shape": _by("role", dict(zip(roles, SHAPES, strict=False))),
+                "description": _name("tip"),
+            },
+        ),
+    ]
+    return draw({"layer": layers, "width": 270, "height": 230})
+
+
 def verification(rows: Rows, labels: Sequence[str]) -> str:
     """Plot ``ms`` in a line for each network; ``what`` is "budget", "predicted" or "measured"."""
     kinds = {"budget": ("M0,-1V1", PALETTE[1]), "predicted": ("circle", GREY), "measured": ("diamond", PALETTE[0])}

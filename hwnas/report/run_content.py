@@ -11,9 +11,10 @@ from hwnas.cost.build import build_metrics
 from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
+from hwnas.finalists.record import FinalistsFile
 from hwnas.runs.folder import MANIFEST, SUMMARY, table_file
 from hwnas.runs.manifest_schema import Manifest
-from hwnas.runs.records import read_epochs, read_manifest, read_summary
+from hwnas.runs.records import read_epochs, read_finalists, read_manifest, read_summary
 from hwnas.runs.schema import DeviceTiming, Summary, SummaryRow
 from hwnas.runs.sizes import read_sizes
 from hwnas.search.epoch_row import METRICS, EpochRow
@@ -54,7 +55,7 @@ class Target:
 class RunContent:
     """The content of a run's folder; ``tables`` are by device name.
 
-    ``sized`` is the target network, ``search_sized`` the search network.
+    ``sized`` is the target network, ``search_sized`` the search network. ``finalists`` is None without any.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class RunContent:
     summary: Summary
     tables: Mapping[str, LatencyTable]
     targets: tuple[Target, ...]
+    finalists: FinalistsFile | None
 
     @property
     def space(self) -> SearchSpace:
@@ -121,7 +123,8 @@ def read_run(folder: Path) -> RunContent:
         targets.append(Target(target, row, row.timings, space.parse(row.architecture), own))
     tables = _read_tables(folder, manifest, targets, fix)
     name = folder.resolve().name
-    return RunContent(folder, name, sized, search_sized, manifest, summary, tables, tuple(targets))
+    finalists = read_finalists(folder, fix)
+    return RunContent(folder, name, sized, search_sized, manifest, summary, tables, tuple(targets), finalists)
 
 
 def _read_tables(folder: Path, manifest: Manifest, targets: list[Target], fix: str) -> dict[str, LatencyTable]:

@@ -63,6 +63,7 @@ def _numbers(run: RunContent, section: RunSection, lines: Sequence[str]) -> dict
         "cells": {
             target.label: {cell.kind: cell.graph.data for cell in target.cells} for target in section.targets
         },
+        "finalists": run.finalists and run.finalists.to_json(),
         "epochs": [epoch.to_json() for target in run.targets for epoch in target.epochs],
         "tables": {
             device: {

@@ -40,6 +40,8 @@ class RunSection:
 
     def figures(self) -> Iterator[Figure]:
         for target in self.targets:
+            if target.finalists and target.finalists.figure:
+                yield target.finalists.figure
             for cell in target.cells:
                 yield cell.graph
                 if cell.probabilities:

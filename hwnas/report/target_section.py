@@ -10,6 +10,7 @@ from hwnas.budgets.budget import Budget
 from hwnas.report.cell_graph import cell_graph
 from hwnas.report.edges import Edge, edges_of
 from hwnas.report.figure import Figure
+from hwnas.report.finalists_section import FinalistsSection, finalists_section
 from hwnas.report.labels import latencies_text, limits_text
 from hwnas.report.run_content import RunContent, Target
 from hwnas.report.search_charts import probability_figure
@@ -39,6 +40,7 @@ class TargetSection:
     facts: list[tuple[str, str]]
     devices: list[str]
     cells: list[CellSection]
+    finalists: FinalistsSection | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def target_section(
     devices = [timing.device for timing in target.timings]
     id_, row = f"{run_id}t{number}", target.row
     verdict = VERDICTS[target.kept] + ", untrained" * (not row.trained)
-    return TargetSection(id_, label, row.architecture, verdict, _facts(run, target), devices, cells)
+    finalists = finalists_section(run, target, label, stem)
+    return TargetSection(id_, label, row.architecture, verdict, _facts(run, target), devices, cells, finalists)
 
 
 def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:

@@ -11,9 +11,10 @@ import torch
 
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.export.network import save_weights
-from hwnas.finalists.judge import Judgement
+from hwnas.finalists.judgement import Judgement
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
+from hwnas.runs.compare import compare_with_baselines
 from hwnas.runs.derived import DerivedNetwork
 from hwnas.runs.folder import ARCHITECTURE, PROXY, SUMMARY, WEIGHTS, table_file
 from hwnas.runs.records import read_summary
@@ -63,6 +64,9 @@ class Finish:
             untrained = dict.fromkeys(("validation_accuracy", "validation_accuracy_before_training"))
             result = {**untrained, "child_epochs": 0, "proxy": proxy}
         result["derivations"] = attempts
+        settings = self.request.recipe.finalists
+        if self.judgement and settings:
+            result["comparison"] = compare_with_baselines(self.judgement, target, architecture, settings)
         derived = self._derived(target, architecture)
         row = write_network(child, derived, objective.costs, networks.target_data, result)
         assert isinstance(row, SummaryRow)  # the target network claims its budget

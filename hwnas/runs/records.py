@@ -8,6 +8,7 @@ from typing import Any
 
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
+from hwnas.finalists.record import FINALISTS_FILE, FinalistsFile
 from hwnas.runs.folder import MANIFEST, SUMMARY
 from hwnas.runs.manifest_schema import Manifest
 from hwnas.runs.schema import Summary
@@ -25,6 +26,15 @@ def read_summary(run: Path, fix: str) -> Summary:
     """Read ``summary.json``. Raises HwnasError, which names ``fix``, when it is missing or incomplete."""
     file = run / SUMMARY
     return validate(Summary, read_json(file, fix), file, fix)
+
+
+def read_finalists(run: Path, fix: str) -> FinalistsFile | None:
+    """Read ``finalists.json``; None where the run has none.
+
+    Raises HwnasError, which names ``fix``, when it is damaged.
+    """
+    file = run / FINALISTS_FILE
+    return validate(FinalistsFile, read_json(file, fix), file, fix) if file.exists() else None
 
 
 def read_epochs(run: Path, fix: str) -> list[EpochRow]:

@@ -162,6 +162,26 @@ class Verification(TimedNetwork):
 # summary.json
 
 
+class ComparedNetwork(Record):
+    """A network that was trained as the finalists were, for ``epochs``: the one found, or a baseline within its budget.
+
+    ``name`` is "found", "random", "most MACs" or "most parameters"; ``is_found`` is true for every network that is the
+    one found. ``validation_accuracy`` is that of the finalists' network; None where the network was not trained as long
+    (as one that --verify chose later), or its training diverged. Costs are of the target network: ``predicted_ms`` by
+    device, and ``share`` of the limit that it comes closest to.
+    """
+
+    name: str
+    is_found: bool
+    architecture: str
+    epochs: int
+    validation_accuracy: Accuracy | None
+    macs: int
+    params: int
+    predicted_ms: dict[str, Milliseconds]
+    share: FiniteFloat
+
+
 class NetworkRow(Record):
     """A network that was exported: its costs, accuracies and files.
 
@@ -201,9 +221,14 @@ class NetworkRow(Record):
 
 
 class SummaryRow(NetworkRow, TimedNetwork):
-    """A target of ``summary.json``. ``accuracy`` is that of the ONNX file on the test split."""
+    """A target of ``summary.json``. ``accuracy`` is that of the ONNX file on the test split.
+
+    ``comparison`` has the network found and baselines within its budget, where finalists were trained and baselines
+    were not left out.
+    """
 
     limits: dict[str, FiniteFloat]
+    comparison: list[ComparedNetwork] = Field(default_factory=list)
 
 
 class Summary(Record):

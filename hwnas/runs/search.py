@@ -15,8 +15,11 @@ from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.export.timing import require_its_device
 from hwnas.files import write_json
-from hwnas.finalists.evidence import Evidence
-from hwnas.finalists.of_search import judge_search
+from hwnas.finalists.baselines import BaselinePlan, plan_baselines
+from hwnas.finalists.evidence import Evidence, read_trainings
+from hwnas.finalists.judge import Judge
+from hwnas.finalists.judgement import Judgement
+from hwnas.finalists.of_search import judge_of
 from hwnas.finalists.record import FINALISTS_FILE
 from hwnas.jobs.choose import choose_executor
 from hwnas.jobs.executor import Executor
@@ -69,6 +72,9 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     torch.manual_seed(request.recipe.seed)
     register_builtin()
     search = Search(networks.search_sized, objectives, networks.data, request.recipe, processes, progress.log)
+    plan = plan_baselines(search) if executor else BaselinePlan([], [])
+    for line in plan.lines:
+        progress.log(line)
     many = len(request.tables) > 1
     with StepProfile(folder / PROFILE, progress.log, processes.is_rank_zero) if profile else nullcontext() as profiler:
         digest = manifest.digest
@@ -82,12 +88,22 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     search.data.stop_decoding()
     judgement = None
     if executor:
-        evidence = Evidence(executor, folder, digest)
-        judgement = judge_search(search, evidence, networks.target_sized, progress, request.plugin)
-        write_json(folder / FINALISTS_FILE, judgement.record().to_json())
-        progress.log(judgement.report())
+        evidence = Evidence(executor, digest, read_trainings(folder, digest))
+        judge = judge_of(search, evidence, networks.target_sized, request.plugin, plan.baselines)
+        judgement = _judge(judge, folder, progress)
     finish = Finish(request, networks, search, folder, progress, judgement)
     return _summarise(request, manifest, [finish(target) for target in search.targets], folder, progress)
+
+
+def _judge(judge: Judge, folder: Path, progress: Progress) -> Judgement:
+    """Train the finalists, each of which leaves a file in the run's folder; write ``finalists.json``."""
+    for advance in judge.advances():
+        advance.write(folder)
+        progress(advance.stage, advance.done, advance.total)
+    judgement = judge.judgement()
+    write_json(folder / FINALISTS_FILE, judgement.record().to_json())
+    progress.log(judgement.report())
+    return judgement
 
 
 def _executor(request: SearchRequest) -> Executor | None:

@@ -15,7 +15,7 @@ from hwnas.export.network import export_network
 from hwnas.export.quantize import quantize_network
 from hwnas.export.timing import Measured, spec_of, time_networks
 from hwnas.files import read_json, write_json
-from hwnas.finalists.judge import Judgement
+from hwnas.finalists.judgement import Judgement
 from hwnas.finalists.of_search import propose
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress

@@ -43,6 +43,7 @@ from hwnas.runtimes.registry import RUNTIMES
 from hwnas.text import quoted
 
 Costs = Mapping[str, float]
+OF_SUMMARY = ("derivations", "comparison")  # fields that architecture.json does not repeat
 
 
 def write_network(
@@ -150,7 +151,7 @@ def _describe(
         **tables,
         data=data.name if data else None,
         test_accuracy=test_accuracy,
-        **{name: value for name, value in results.items() if name != "derivations"},
+        **{name: value for name, value in results.items() if name not in OF_SUMMARY},
     )
 
 

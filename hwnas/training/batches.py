@@ -18,6 +18,10 @@ from hwnas.recipe import Compute, Precision
 from hwnas.training.processes import Processes
 
 
+class DivergedError(HwnasError):
+    """The error for a training or search whose loss is no longer finite."""
+
+
 def set_up_numerics(compute: Compute, precision: Precision) -> tuple[torch.device, str]:
     """Return the device and the precision for what a recipe asks; on a GPU also set how it multiplies float32."""
     device = choose_device(compute)
@@ -79,9 +83,9 @@ class EpochSums:
         self.count += 1
 
     def require_finite(self, step: int, fix: str) -> None:
-        """Raise HwnasError where a loss was infinite or NaN."""
+        """Raise DivergedError where a loss was infinite or NaN."""
         if not math.isfinite(self.loss):
-            raise HwnasError(f"the loss became {float(self.loss)} at step {step}", fix)
+            raise DivergedError(f"the loss became {float(self.loss)} at step {step}", fix)
 
     def state(self) -> dict[str, float]:
         return {"loss": float(self.loss), "correct": float(self.correct), "count": float(self.count)}

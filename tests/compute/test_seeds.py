@@ -25,6 +25,7 @@ PURPOSES = {  # recorded runs depend on these numbers
     "SCORED_WEIGHTS": 16,
     "FINALIST_WEIGHTS": 17,
     "CANDIDATES": 18,
+    "BASELINES": 19,
 }
 
 

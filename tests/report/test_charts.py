@@ -28,6 +28,7 @@ CHARTS: dict[str, tuple[Any, ...]] = {
     "probabilities": (SHARES, COLOURS, ["0→1"]),
     "heat_map": (TABLE, (0.25, 1.0), 1e3),
     "additivity": ([{"label": "a", "predicted_ms": 1.0, "measured_ms": 1.1, "tip": ""}], COLOURS),
+    "predictions": ([{"predicted": -1.0, "value": -1.1, "least": -1.2, "most": -0.8, "role": "a", "tip": ""}], ["a"]),
     "verification": (TIMES, ["a"]),
     "strip": (SEEDS, SEEDS, SEEDS, "regret", ["a"], True),
     "scatter": ({"cifar10": (SEEDS, SEEDS)}, COLOURS, "seconds", True),

@@ -1,0 +1,127 @@
+"""A whole search with finalists and baselines: its summary, its files, its page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
+
+from hwnas.cli import app
+from hwnas.runs.schema import SCHEMA_FILE
+from hwnas.spaces import NASBENCH201, SizedSpace
+from hwnas.tables.io import write_table
+from support.command import Run, assert_one_clear_line
+from support.few_digits import FEW_DIGITS
+from support.spaces import SMALL
+from support.tables import make_table
+
+FINALISTS = "{trainings: 4, rounds: 2, candidates: 4, epochs: 1, last: 1, last_epochs: 1, batch_size: 32}"
+SEARCH = (
+    "--data",
+    FEW_DIGITS,
+    "--epochs",
+    "1",
+    "--child-epochs",
+    "0",
+    "--batch-size",
+    "32",
+    "--channels",
+    "4",
+    "--layers",
+    "1",
+)
+BUDGETS = ("--budget", "moderate", "--budget", "mild")
+
+
+def content_of(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search for two budgets whose finalists are trained beside baselines."""
+    folder = tmp_path_factory.mktemp("finalists")
+    write_table(folder / "board.json", make_table(SizedSpace(NASBENCH201, SMALL["nasbench201"])))
+    (folder / "recipe.yaml").write_text(f"base: snas-short\nfinalists: {FINALISTS}\n")
+    inputs = ("--table", str(folder / "board.json"), "--recipe", str(folder / "recipe.yaml"), *SEARCH, *BUDGETS)
+    result = CliRunner().invoke(app, ["search", *inputs, "--baselines", "--out", str(folder / "run")])
+    assert result.exit_code == 0, result.output
+    assert "baselines (random, most MACs, most parameters): " in result.stderr
+    assert "within the same budget, all trained as the finalists were, for 2 epochs" in result.stdout
+    return folder / "run"
+
+
+@pytest.mark.end_to_end
+def test_the_summary_compares_the_network_found_with_baselines(searched: Path) -> None:
+    summary, finalists = content_of(searched / "summary.json"), content_of(searched / "finalists.json")
+    longer = {row["architecture"]: row for row in finalists["trainings"] if row["stage"] == "last"}
+    for row in summary["targets"]:
+        compared = {network["name"]: network for network in row["comparison"]}
+        assert list(compared) == ["found", "random", "most MACs", "most parameters"]
+        found = compared["found"]
+        assert (found["architecture"], found["macs"], found["params"]) == tuple(
+            row[name] for name in ("architecture", "macs", "params")
+        )
+        assert found["predicted_ms"] == {"board": row["predicted_ms"]}
+        assert found["share"] == row["predicted_ms"] / row["budget_ms"]
+        for name, network in compared.items():
+            assert network["share"] <= 1
+            assert network["validation_accuracy"] == longer[network["architecture"]]["validation_accuracy"]
+            assert network["is_found"] == (network["architecture"] == row["architecture"])
+            if name not in ("found", "random"):
+                assert f"{row['target']}: {name}" in longer[network["architecture"]]["baselines"]
+        assert compared["most MACs"]["macs"] == max(network["macs"] for network in compared.values())
+        assert "comparison" not in content_of(searched / row["target"] / "architecture.json")
+
+
+@pytest.mark.end_to_end
+def test_the_trainings_say_why_they_were_made(searched: Path) -> None:
+    found = content_of(searched / "finalists.json")
+    schema = content_of(SCHEMA_FILE)
+    Draft202012Validator(schema["$defs"]["FinalistsFile"] | {"$defs": schema["$defs"]}).validate(found)
+    first = [row for row in found["trainings"] if row["stage"] == "first"]
+    assert {row["round"] for row in first} >= {1, 2}
+    for row in first:
+        assert (row["predicted"] is None) == (row["round"] == 1)
+        assert row["targets"] or row["baselines"]
+        assert row["value"] == -row["validation_loss"]
+    assert len(found["round_agreement"]) == 2
+    assert found["round_agreement"][0] is None  # there is no model before the first round
+    assert found["validation_images"] == 64
+
+
+@pytest.mark.end_to_end
+def test_the_page_shows_finalists_and_baselines(run: Run, searched: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert run("report", searched, "--out", page).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("The network found beside baselines within its budget") == 2
+    summary, finalists = content_of(searched / "summary.json"), content_of(searched / "finalists.json")
+    for row in summary["targets"]:
+        for network in row["comparison"]:
+            assert f'<td class="n">{network["validation_accuracy"]:.1%}</td>' in text
+    for row in finalists["trainings"]:
+        assert f"<code>{row['architecture']}</code>" in text
+    numbers = content_of(tmp_path / "report_files" / "report.json")
+    assert numbers["runs"][0]["finalists"] == finalists
+    figures = sorted(file.name for file in (tmp_path / "report_files").glob("*-finalists.json"))
+    assert len(figures) == 2
+    for name in figures:
+        for point in content_of(tmp_path / "report_files" / name)["data"]:
+            (row,) = [
+                row
+                for row in finalists["trainings"]
+                if row["architecture"] == point["architecture"] and row["stage"] == "first"
+            ]
+            assert (point["predicted"], point["value"]) == (row["predicted"], row["value"])
+            assert point["most"] - point["predicted"] == pytest.approx(row["deviation"])
+
+
+def test_baselines_without_finalists_are_one_clear_error(run: Run, tmp_path: Path) -> None:
+    write_table(tmp_path / "board.json", make_table(SizedSpace(NASBENCH201, SMALL["nasbench201"])))
+    done = run("search", "--table", tmp_path / "board.json", "--baselines", "--out", tmp_path / "run")
+    assert_one_clear_line(done, "baselines are trained as finalists are, and the search has none", "--finalists")
