@@ -102,7 +102,9 @@ class Finalists(Strict):
     Every target proposes ``trainings`` architectures in ``rounds``, out of ``candidates`` random ones and those that
     the method and counts prefer. Each is trained for ``epochs``; every target's best ``last`` are trained for
     ``last_epochs`` more. ``depth`` is the number of cells of their networks; None for that of the target network: in a
-    shallow network, cells of many ``skip_connect`` train well that fail in a deep one.
+    shallow network, cells of many ``skip_connect`` train well that fail in a deep one. ``augment`` as in
+    hwnas.training.recipe: so few epochs learn more from images that are not shifted. The learning rate falls to that
+    of the end with every step.
 
     ``baselines``: whether networks that need no search are trained as long, for comparison (hwnas.finalists.baselines).
     By default ``hwnas search`` does where they take at most half as many epochs as the finalists; a benchmark, which
@@ -118,6 +120,7 @@ class Finalists(Strict):
     depth: int | None = Field(default=None, ge=1)
     baselines: bool | None = None
     batch_size: int = Field(default=64, ge=2)
+    augment: Literal["shift-flip", "flip"] = "flip"
     optimizer: Optimizer = Optimizer(name="sgd", lr=0.1, lr_end=0.0, nesterov=True, weight_decay=5e-4)
 
 

@@ -25,7 +25,7 @@ HELD_OUT = 0.2  # share of the training images held out for validation, and for 
 SAMPLED = 2_000  # number of streamed training images from which mean and standard deviation are computed
 DECODED_AT_ONCE = 50
 MAX_STREAMS = 2  # a search alternates between batches for weights and batches for logits
-Augment = Literal["shift-flip", "imagenet"]
+Augment = Literal["shift-flip", "flip", "imagenet"]
 # Select the images of a split to use, from the split's class numbers [N] and name. Returns indices.
 SelectImages = Callable[[NDArray[np.int64], str], NDArray[np.int64]]
 
@@ -162,12 +162,13 @@ class ImageData:
         chosen = choose_batch(len(self.train), step, batch_size, seed, subset)
         count, chosen = len(chosen), chosen[share]
         indices = to_device(chosen, self.device)
-        if isinstance(self.train.images, Tensor) and augment == "shift-flip":
+        if isinstance(self.train.images, Tensor) and augment != "imagenet":
             images = self.train.images[indices]
         else:
             images = to_device(self._stream(batch_size, seed, subset, augment, share).batch(step), self.device)
-        if augment == "shift-flip":
-            images = self._augment(images, torch_generator(seed, Purpose.AUGMENTATION, step), count, share)
+        if augment != "imagenet":
+            generator = torch_generator(seed, Purpose.AUGMENTATION, step)
+            images = self._augment(images, generator, count, share, shift=augment == "shift-flip")
         return self.normalise(images), self.train.targets[indices]
 
     def images_per_step(self, batch_size: int, subset: Tensor | None = None) -> int:
@@ -203,16 +204,22 @@ class ImageData:
         return stream
 
     def _augment(
-        self, images: Tensor, generator: torch.Generator, count: int | None = None, share: slice = slice(None)
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        count: int | None = None,
+        share: slice = slice(None),
+        shift: bool = True,
     ) -> Tensor:
         """Pad with zeros by an eighth of the side (4 pixels at 32), crop at random and flip horizontally at random.
 
+        Without ``shift``, images are only flipped.
         ``images`` are the ``share`` of a batch of ``count`` images, by default the whole batch. Random numbers are
         drawn for the whole batch.
         """
         size, _, height, width = images.shape
         count = count or size
-        pad = max(1, height // 8)
+        pad = max(1, height // 8) if shift else 0
         padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
         tops = torch.randint(2 * pad + 1, (count,), generator=generator)[share]
         lefts = torch.randint(2 * pad + 1, (count,), generator=generator)[share]

@@ -17,12 +17,12 @@ from hwnas.finalists.finalist import FinalistTraining
 from hwnas.finalists.judge import Contender, Judge, most_proposed
 from hwnas.finalists.judgement import Judgement
 from hwnas.finalists.pool import Pool, Scoring
-from hwnas.recipe import ChildTraining, Finalists, Recipe
+from hwnas.recipe import Finalists, Recipe
 from hwnas.search.search import Search
 from hwnas.search.selection import first_excluding
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture, SizedSpace
-from hwnas.training.recipe import Training, training_of
+from hwnas.training.recipe import Descent, Training
 
 SCORED_IMAGES = 32
 LARGEST = (PARAMS.name, MACS.name)  # counts of which the largest within the limits become candidates
@@ -79,8 +79,14 @@ def _contender(search: Search, target: TargetState, number: int, baselines: Mapp
 
 
 def _training(recipe: Recipe, settings: Finalists, epochs: int) -> Training:
-    child = ChildTraining(epochs=epochs, batch_size=settings.batch_size, optimizer=settings.optimizer)
-    return training_of(child, recipe.seed, recipe.compute)
+    return Training(
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        seed=recipe.seed,
+        compute=recipe.compute,
+        augment=settings.augment,
+        optimizer=Descent.model_validate(settings.optimizer.model_dump() | {"every": "step"}),
+    )
 
 
 def propose(

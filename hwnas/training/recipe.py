@@ -39,11 +39,12 @@ class Training(Strict):
 
     ``setting`` names the network's sizes in its space (``as-searched``: those of the run's target network);
     ``channels`` and ``depth`` override them. ``augment`` shift-flip shifts training images by up to an eighth of their
-    side and mirrors half of them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is
-    the final probability of dropping an edge, reached linearly from 0; ``cutout`` the side of the square that is cut
-    out of every image; ``auxiliary_weight`` 0 builds no auxiliary head. ``ema`` is the decay of a moving average of the
-    weights, which is then evaluated and exported. ``keep`` chooses the last weights or those of the epoch with the best
-    validation accuracy; ``patience`` is the number of epochs without improvement after which training stops.
+    side and mirrors half of them; flip only mirrors them; imagenet crops, mirrors and recolours them
+    (hwnas.data.imagenet). ``drop_path`` is the final probability of dropping an edge, reached linearly from 0;
+    ``cutout`` the side of the square that is cut out of every image; ``auxiliary_weight`` 0 builds no auxiliary head.
+    ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
+    last weights or those of the epoch with the best validation accuracy; ``patience`` is the number of epochs without
+    improvement after which training stops.
     ``compute`` is the device (hwnas.compute.device); ``precision`` auto is bfloat16 where the device multiplies it.
     """
 

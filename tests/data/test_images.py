@@ -52,6 +52,9 @@ def test_augmentation_shifts_and_flips_and_nothing_else() -> None:
     seen = {tuple(image.flatten().tolist()) for image in augmented}
     assert seen <= allowed
     assert len(seen) > 10
+    flipped = data._augment(images, torch.Generator().manual_seed(0), shift=False)
+    seen = {tuple(image.flatten().tolist()) for image in flipped}
+    assert seen == {tuple(v.flatten().tolist()) for v in (images[0, 0], images[0, 0].flip(-1))}
 
 
 def test_normalised_training_images_have_zero_mean_and_unit_deviation() -> None:
@@ -67,7 +70,7 @@ def test_shares_of_a_batch_make_up_the_batch(tmp_path: Path, stream: str) -> Non
     """Several processes share a step's images, and the batches that score a network."""
     data = load_data(f"imagefolder:{write_images(tmp_path / 'images', 20, side=None)}?size=12&stream={stream}")
     shares = (slice(0, 2), slice(2, 5))
-    for augment in ("shift-flip", "imagenet"):
+    for augment in ("shift-flip", "flip", "imagenet"):
         for step in range(2):
             whole = data.train_batch(step, 5, 3, None, augment)
             first, second = (data.train_batch(step, 5, 3, None, augment, share) for share in shares)

@@ -40,7 +40,7 @@ def test_streamed_images_equal_those_in_memory(tmp_path: Path, side: int | None,
         streamed.shape, streamed.labels, streamed.mean, streamed.std,
     )  # fmt: skip
     half = torch.arange(0, len(in_memory.train), 2)
-    for augment in ("shift-flip", "imagenet"):
+    for augment in ("shift-flip", "flip", "imagenet"):
         for step in range(7):  # beyond two epochs of the half, one of all
             for subset in (None, half):
                 (a, classes), (b, same) = (d.train_batch(step, 5, 3, subset, augment) for d in (in_memory, streamed))
