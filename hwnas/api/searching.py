@@ -88,13 +88,10 @@ def search(
     to ``classes`` change it. ``search_setting`` to ``search_input`` are the sizes of the search network, by default
     the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
     images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
-    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. ``finalists`` is the number of architectures
-    that each target trains on the ``executor`` (hwnas.jobs.choose) before one of them is chosen; ``baselines`` trains
-    networks that need no search as long, for comparison, by default where that is cheap (hwnas.recipe.Finalists).
-    ``verify`` times the networks and derives again when one is over its budget. An interrupted call resumes when it is
-    repeated.
-
-    Raises HwnasError, before any training, for inputs that do not fit together, and where ``out`` holds another run.
+    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. Each target trains ``finalists`` architectures
+    on the ``executor`` (hwnas.jobs.choose) before it chooses one, and ``baselines`` for comparison
+    (hwnas.recipe.Finalists). ``verify`` times the networks and derives again when one is over its budget. A repeated
+    call resumes an interrupted one. Raises HwnasError for inputs that do not fit together or to the folder ``out``.
     """
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
@@ -103,21 +100,13 @@ def search(
     sizes = size_changes(channels, layers, input_shape, classes)
     target = common_network(opened, space, setting, **sizes)
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
-    changes["finalists.trainings"] = finalists
+    changes |= {"finalists.trainings": finalists, "finalists.baselines": baselines}
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
-    settings = _recipe(method, recipe, target.space, data, changes)
-    if baselines is not None:
-        settings = _with_baselines(settings, baselines)
-    images = _resized(data, search_input)
-    small, fixed = SearchSizes(search_setting, search_channels, search_layers, search_input), image_sizes(sizes)
-    request = SearchRequest(target, opened, images, asked, settings, verify, file, target_data, fixed, small, executor)
+    rules = _recipe(method, recipe, target.space, data, changes)
+    images, fixed = _resized(data, search_input), image_sizes(sizes)
+    small = SearchSizes(search_setting, search_channels, search_layers, search_input)
+    request = SearchRequest(target, opened, images, asked, rules, verify, file, target_data, fixed, small, executor)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
-
-
-def _with_baselines(recipe: Recipe, baselines: bool) -> Recipe:
-    if recipe.finalists is None:
-        raise HwnasError("baselines are trained as finalists are, and the search has none", "add --finalists")
-    return recipe.model_copy(update={"finalists": recipe.finalists.model_copy(update={"baselines": baselines})})
 
 
 def _resized(data: str, shape: InputShape | None) -> str:
@@ -141,13 +130,21 @@ def _load_plugin(plugin: Path | str | None) -> Path | None:
 
 
 def _recipe(method: str | None, recipe: str | None, space: SearchSpace, data: str, changes: dict[str, Any]) -> Recipe:
-    """Return the recipe of a search; a space of the user's own takes the recipes of NAS-Bench-201."""
+    """Return the recipe of a search; a space of the user's own takes the recipes of NAS-Bench-201.
+
+    Raises HwnasError for baselines without finalists.
+    """
     from hwnas.recipe import read_recipe, recipe_of
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     name = recipe or recipe_of(method or "snas", NASBENCH201.name if space.origin else space.name, data)
     fixed = {} if changes["penalty.weight"] is None else {"penalty.mode": "fixed"}
-    settings = read_recipe(name, changes | fixed)
+    baselines = changes["finalists.baselines"]
+    settings = read_recipe(name, changes | fixed | {"finalists.baselines": None})
+    if baselines is not None:
+        if settings.finalists is None:
+            raise HwnasError("baselines are trained as finalists are, and the search has none", "add --finalists")
+        settings = read_recipe(name, changes | fixed)
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
     return settings
