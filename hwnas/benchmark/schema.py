@@ -112,7 +112,8 @@ class Searched(Record):
     """``searched.json``: the cell that a search found, before its accuracy is known.
 
     ``network`` are the predicted costs of the target network by metric, ``search`` is the cost of the search.
-    ``finalists`` describe the trainings by which the cell was chosen, if it was.
+    ``finalists`` describe the trainings by which the cell was chosen, if it was. ``choices`` are the cells that parts
+    of the evidence alone would have chosen (hwnas.benchmark.ablation).
     """
 
     architecture: str
@@ -124,6 +125,7 @@ class Searched(Record):
     threads: int = Field(ge=1)
     machine: Device
     finalists: FinalistsFile | None = None
+    choices: dict[str, str] = Field(default_factory=dict)
 
 
 class Account(Record):

@@ -4,7 +4,8 @@ A search has the images, the latency tables if there are budgets, and its settin
 to latencies of cells, and no folder: after every step it returns what is to be written, and at its end what it found.
 
 The cost of a search includes its steps, validation after every epoch, checkpoints and derivation. It excludes starting
-Python, sending the images and building the supernet.
+Python, sending the images and building the supernet, and what is computed for the ablation of the choice
+(hwnas.benchmark.ablation).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from hwnas.benchmark.ablation import choices
 from hwnas.benchmark.collapse import collapse
 from hwnas.benchmark.cost_meter import Cost, CostMeter
 from hwnas.benchmark.objectives import read_objectives
@@ -117,6 +119,10 @@ def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdat
     found = _select_cells(search, objectives, judgement)
     cost, machine = cost_meter.total(), _machine(inputs)
     made: dict[str, Any] = {"search": cost, "torch": torch.__version__, "threads": item.threads, "machine": machine}
+    if judgement:
+        for target in search.targets:
+            alone = choices(search, target, judgement)
+            found[target.objective.target]["choices"] = {name: search.space.format(a) for name, a in alone.items()}
     searched = {target: Searched(**fields, **made) for target, fields in found.items()}
     yield SearchUpdate(search.step, total, cost, searched=searched)
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import numpy as np
-from scipy.stats import rankdata
 
 from hwnas.cost.model import Array, CostModel
 from hwnas.errors import HwnasError
@@ -118,7 +117,8 @@ class Judge:
         share = -(-self.settings.trainings // self.settings.rounds)
         mean = deviation = None
         if number == 0:
-            rankings = [self._by_scores(contender), self.pool.indices(contender.preferred)]
+            own = np.flatnonzero(contender.candidates.within(self.pool.choices))
+            rankings = [self.pool.by_scores(own), self.pool.indices(contender.preferred)]
             found = list(dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None))[:share]
         else:
             model, _ = self._fit(FIRST, self.pool.features)
@@ -134,12 +134,6 @@ class Judge:
         """Return the proposal of a member of the pool; that of this round, with predictions [N], if it is its first."""
         predicted = None if mean is None or deviation is None else (float(mean[index]), float(deviation[index]))
         return self.proposals.setdefault(index, Proposal(number, *(predicted or (None, None))))
-
-    def _by_scores(self, contender: Contender) -> list[int]:
-        """Return the indices of a target's candidates by the sum of their ranks in all training-free scores."""
-        own = np.flatnonzero(contender.candidates.within(self.pool.choices))
-        ranks = sum((rankdata(values[own]) for values in self.pool.scores.values()), start=np.zeros(len(own)))
-        return [int(own[i]) for i in np.argsort(-ranks, kind="stable")]
 
     def _best(self, contender: Contender, values: Array, number: int, untrained: bool = False) -> list[int]:
         own = np.flatnonzero(contender.candidates.within(self.pool.choices))

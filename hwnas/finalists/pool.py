@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from hwnas.cost.model import Array
@@ -83,6 +84,11 @@ class Pool:
     def indices(self, architectures: Iterable[Architecture]) -> list[int]:
         """Return the indices of architectures whose networks are in the pool."""
         return [self._index[self.key(architecture)] for architecture in architectures]
+
+    def by_scores(self, members: NDArray[np.intp]) -> list[int]:
+        """Return ``members``, indices [N], by the sum of their ranks in all scores, the largest first."""
+        ranks = sum((rankdata(values[members]) for values in self.scores.values()), start=np.zeros(len(members)))
+        return [int(members[i]) for i in np.argsort(-ranks, kind="stable")]
 
     @property
     def space(self) -> SearchSpace:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ablation import regrets
 from hwnas.benchmark import searches
+from hwnas.benchmark.accuracy import read_accuracy
 from hwnas.files import shipped
 from support.benchmarks import PUBLISHED, needs_accuracies, search_here
 from support.command import Run
@@ -65,3 +67,9 @@ def test_an_interrupted_benchmark_repeats_no_finalist(
     seconds = [row["processor_s"] for row in costs]
     assert seconds == sorted(seconds)
     assert found["search"]["processor_s"] >= seconds[-1]
+
+    result = content_of(searched.parent / "result.json")
+    assert set(result["choices"]) == {"logits", "supernet", "scores", "finalists"}
+    by_choice = regrets([result], read_accuracy(str(PUBLISHED)))
+    assert by_choice["chosen"] == [result["regret"]["cifar10"]]
+    assert all(0 <= value <= 100 for values in by_choice.values() for value in values)  # all are within the budget
