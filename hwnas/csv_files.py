@@ -105,14 +105,13 @@ def parse_csv(text: str, name: str, fix: str) -> CsvFile:
     rows, line = [], 1
     try:
         for cells in reader:
-            row = CsvRow(line + skipped, _without_empty_end(cells, 0))
+            if _without_empty_end(cells, 0):
+                rows.append((line + skipped, cells))
             line = reader.line_num + 1
-            if row.cells:
-                rows.append((row, cells))
     except csv.Error as error:
         raise HwnasError(f"{name} is not valid CSV ({error}, line {line + skipped})", fix) from None
-    headings = tuple(map(str.strip, rows[0][0].cells)) if rows else ()
-    body = [CsvRow(row.line, _without_empty_end(cells, len(headings))) for row, cells in rows[1:]]
+    headings = tuple(map(str.strip, _without_empty_end(rows[0][1], 0))) if rows else ()
+    body = [CsvRow(line, _without_empty_end(cells, len(headings))) for line, cells in rows[1:]]
     file = CsvFile(name, headings, tuple(_with_points(body, delimiter)))
     named = [column for column in file.columns if column]
     if twice := next((column for column in named if named.count(column) > 1), None):
@@ -140,8 +139,10 @@ def _delimiter(heading: str) -> str:
 
 def _without_empty_end(cells: Sequence[str], least: int) -> tuple[str, ...]:
     """Return the cells without empty ones at the end beyond ``least``."""
-    used = max((number for number, cell in enumerate(cells, 1) if cell.strip()), default=0)
-    return tuple(cells[: max(least, used)])
+    end = len(cells)
+    while end > least and not cells[end - 1].strip():
+        end -= 1
+    return tuple(cells[:end])
 
 
 def _with_points(rows: Sequence[CsvRow], delimiter: str) -> list[CsvRow]:
@@ -172,11 +173,9 @@ def _has_decimal_commas(cells: Sequence[str], delimiter: str) -> bool:
     Semicolons separate columns where commas are decimal. Elsewhere a number is needed that cannot be a thousand.
     """
     numbers = [cell for cell in cells if COMMA_NUMBER.fullmatch(cell)]
-    if any(POINT_NUMBER.fullmatch(cell) for cell in cells):
+    if not numbers or any(POINT_NUMBER.fullmatch(cell) for cell in cells):
         return False
-    if delimiter == ";":
-        return bool(numbers)
-    return any(not PERHAPS_A_THOUSAND.fullmatch(number) for number in numbers)
+    return delimiter == ";" or any(not PERHAPS_A_THOUSAND.fullmatch(number) for number in numbers)
 
 
 def _decimal_comma(row: CsvRow) -> str:

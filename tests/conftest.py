@@ -11,7 +11,8 @@ from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from support.chromium import Chromium, find_chromium
 from support.command import Run, invoke, profile
-from support.once import made_once
+from support.once import made_once, shared_folder
+from support.short_timings import shorten_timings
 from support.tables import make_table
 
 
@@ -26,11 +27,27 @@ def table_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured(tmp_path_factory: pytest.TempPathFactory, pieces: Path) -> Path:
     """A table of this machine, of the same network; no test changes it."""
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
     quick = ("--rounds", 6, "--fit-networks", 4, "--report-networks", 4)
-    return made_once(tmp_path_factory, "measured.json", lambda out: profile(invoke, *sizes, *quick, "--out", out))
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_timings(patch, pieces)
+        return made_once(tmp_path_factory, "measured.json", lambda out: profile(invoke, *sizes, *quick, "--out", out))
+
+
+@pytest.fixture(scope="session")
+def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of operations exported as ONNX, which all processes of a test run share."""
+    folder = shared_folder(tmp_path_factory) / "pieces"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def short_timings(monkeypatch: pytest.MonkeyPatch, pieces: Path) -> None:
+    """Time models for a moment, in this process."""
+    shorten_timings(monkeypatch, pieces)
 
 
 @pytest.fixture

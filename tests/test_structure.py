@@ -110,6 +110,18 @@ def test_import_hwnas_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_packages_that_import_slowly_are_imported_in_functions() -> None:
+    """Every command that imports the module would wait for them."""
+    slow = ("scipy.stats", "sklearn", "matplotlib", "torchvision", "onnxruntime", "fvcore", "ray", "pyarrow")
+    eager = []
+    for module in modules():
+        for node in tree(module).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            eager += [f"{module} imports {name}" for name in names if f"{name}.".startswith(tuple(f"{s}." for s in slow))]
+    assert eager == []
+
+
 def test_no_test_file_imports_another() -> None:
     """Helpers that several test files need are in tests/support."""
     names = {file.stem for file in (ROOT / "tests").rglob("test_*.py")} | {"conftest"}

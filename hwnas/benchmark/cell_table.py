@@ -18,6 +18,9 @@ from hwnas.spaces.encoding import decode, encode, every_choice
 from hwnas.spaces.nasbench201 import NASBENCH201
 
 
+DECIMAL = re.compile(r"\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII)
+
+
 @dataclass(frozen=True)
 class NumberForm:
     """The columns of a file: ``column`` is what each stands for, ``number`` describes the numbers in it.
@@ -91,7 +94,7 @@ def _indices() -> dict[str, int]:
 
 def parse_decimal(text: str) -> float | None:
     """Return a number without a sign, such as ``94.3`` or ``1.5e-3``; None for any other text."""
-    return float(text) if re.fullmatch(r"\d+(\.\d*)?(e[+-]?\d+)?", text, re.ASCII) else None
+    return float(text) if DECIMAL.fullmatch(text) else None
 
 
 def index_of_cell(cell: Architecture) -> int:

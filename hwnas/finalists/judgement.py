@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from hwnas.cost.model import Array
 from hwnas.finalists.candidates import Candidates
@@ -158,6 +157,8 @@ def value_of(result: FinalistResult) -> float:
 
 def tau(values: Array, truth: Sequence[float]) -> float | None:
     """Return Kendall's tau; None for fewer than four values, or where either does not vary."""
+    from scipy.stats import kendalltau  # takes most of a second to import
+
     if len(truth) < 4:
         return None
     found = float(kendalltau(values, truth).statistic)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from hwnas.cost.model import Array
@@ -87,6 +86,8 @@ class Pool:
 
     def by_scores(self, members: NDArray[np.intp]) -> list[int]:
         """Return ``members``, indices [N], by the sum of their ranks in all scores, the largest first."""
+        from scipy.stats import rankdata  # takes most of a second to import
+
         ranks = sum((rankdata(values[members]) for values in self.scores.values()), start=np.zeros(len(members)))
         return [int(members[i]) for i in np.argsort(-ranks, kind="stable")]
 

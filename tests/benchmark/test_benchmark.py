@@ -224,6 +224,7 @@ def test_methods_are_compared(
     assert (tmp_path / "hasty.yaml").read_text() != recipe
     out = tmp_path / "out"
     asked = ("--method", "usual", "--method", "hasty", "--recipe", tmp_path / "{method}.yaml", "--seeds", "3,1")
+    asked += ("--data", "digits?size=8")
     first = run(*bench(out, *asked, "--epochs", 1, "--jobs", 2))
     assert first.exit_code == 0, first.output
     summary = read_json(out / "summary.json", "")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.benchmark import cell_table
 from hwnas.benchmark.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_accuracy
 from hwnas.errors import HwnasError
 from hwnas.spaces import SPACES
@@ -41,19 +42,22 @@ def write_nats(path: Path, values: dict[str, np.ndarray], cells: list[str], epoc
     api.pickle_save(content, path.with_suffix(""), path.suffix)
 
 
-@pytest.mark.slow
 @needs_accuracies
-def test_nats_bench_gives_the_same_accuracies(published: AccuracyTable, tmp_path: Path) -> None:
-    """The published numbers, put into a benchmark of nats_bench and read back through it."""
-    cells = [SPACE.format(decode(SPACE, choice)) for choice in every_choice(SPACE)]
+def test_nats_bench_gives_the_same_accuracies(
+    published: AccuracyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published numbers of every 25th cell, put into a benchmark of nats_bench and read back through it."""
+    some = np.arange(0, 15_625, 25)
+    cells = [SPACE.format(decode(SPACE, choice)) for choice in every_choice(SPACE)[some]]
+    monkeypatch.setattr(cell_table, "_indices", lambda: {cell: place for place, cell in enumerate(cells)})
     order = np.random.default_rng(0).permutation(len(cells))
-    values = {name: numbers[order] for name, numbers in published.values.items()}
+    values = {name: numbers[some][order] for name, numbers in published.values.items()}
     file = tmp_path / "NATS.pickle.pbz2"
     write_nats(file, values, [cells[place] for place in order])
     read = read_accuracy(f"{NATS}{file}")
     assert read.data_sets == published.data_sets
     for name in read.data_sets:
-        np.testing.assert_allclose(read.values[name], published.values[name], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(read.values[name], published.values[name][some], rtol=0, atol=1e-12)
 
 
 @needs_accuracies

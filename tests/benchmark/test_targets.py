@@ -43,7 +43,7 @@ DEVICES = {"published-pixel3": "pixel3", "published-1080ti-1": "1080ti_1"}
 TABLES = [option for name in DEVICES for option in ("--table", shipped("latency_tables") / f"{name}.json")]
 SEARCH = (
     "benchmark", "nasbench201", "--method", "snas", "--recipe", "snas-short", "--epochs", 1, "--seeds", "0,1",
-    "--data", "digits?size=16", "--search-channels", 4, "--search-cells", 1, "--jobs", 2, "--accuracy", ACCURACY,
+    "--data", "digits?size=8", "--search-channels", 4, "--search-cells", 1, "--jobs", 2, "--accuracy", ACCURACY,
 )  # fmt: skip
 BUDGETS = ("--budget", "moderate", "--budget", "aggressive")
 
@@ -75,7 +75,7 @@ def measured() -> tuple[dict[str, dict[str, float]], dict[str, float]]:
 def test_every_budget_on_every_device_is_a_target_of_each_search(benched: Path) -> None:
     """Budgets are those of the full network's table; whether a cell keeps them is decided by the measured latencies."""
     summary = read_json(benched / "summary.json", "")
-    assert (summary["setting"]["channels"], summary["setting"]["depth"], summary["setting"]["height"]) == (4, 1, 16)
+    assert (summary["setting"]["channels"], summary["setting"]["depth"], summary["setting"]["height"]) == (4, 1, 8)
     assert (summary["target_setting"]["channels"], summary["target_setting"]["depth"]) == (16, 5)
     latencies, accuracy = measured()
     assert [(t["device"], t["budget"]["text"]) for t in summary["targets"]] == [

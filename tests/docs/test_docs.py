@@ -52,10 +52,12 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     ids=lambda page: page.relative_to(ROOT).as_posix(),
 )
 def test_a_page_does_what_it_says(
-    page: Path, tmp_path: Path, variables: dict[str, str], request: pytest.FixtureRequest
+    page: Path, tmp_path: Path, variables: dict[str, str], pieces: Path, request: pytest.FixtureRequest
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
+    if not times(page):
+        variables = {**variables, "SHORT_TIMINGS": str(pieces)}
     if "$MEASURED" in page.read_text(encoding="utf-8"):
         variables = {**variables, "MEASURED": str(request.getfixturevalue("measured"))}
     Reader(folder, tmp_path / "state", variables).read(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import zipfile
@@ -13,6 +14,20 @@ from support.bare_environment import build_wheel, make_environment
 from support.noise import until_quiet
 
 EXTRAS = ("matplotlib", "pyarrow", "vl_convert", "cryptography", "aiohttp", "openvino", "ncnn", "pytest")
+FOUND = "from importlib.util import find_spec; print([name for name in {} if find_spec(name)])"
+# Reads the arguments of a command from a line, does it in a fork and prints the exit code: torch is imported once.
+SERVER = """
+import json, os, sys
+import hwnas.profiling.profile, hwnas.runs.search, torch._dynamo
+from hwnas.cli import main
+for line in sys.stdin:
+    if os.fork() == 0:
+        with open("printed.txt", "w") as file:
+            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        sys.argv = ["hwnas", *json.loads(line)]
+        main()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
 
 
 @pytest.mark.end_to_end
@@ -30,14 +45,26 @@ def test_the_bare_wheel_profiles_searches_and_verifies(tmp_path: Path) -> None:
         line = [str(python), *map(str, arguments)]
         return subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True, check=False)
 
-    def hwnas(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
-        done = run("-m", "hwnas", *arguments)
-        assert done.returncode in codes, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    for module in EXTRAS:
-        assert "ModuleNotFoundError" in run("-c", f"import {module}").stderr, module
+    assert run("-c", FOUND.format(("torch", *EXTRAS))).stdout == "['torch']\n"
     assert str(tmp_path / "environment") in run("-c", "import hwnas; print(hwnas.__file__)").stdout
+    shown = run("-m", "hwnas", "space", "show", "--space", "darts")
+    assert "darts" in shown.stdout, shown.stderr
+    with subprocess.Popen(
+        [python, "-c", SERVER], cwd=work, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        use_everything(work, server)
+
+
+def use_everything(work: Path, server: subprocess.Popen[str]) -> None:
+    """Run one command of each kind in the folder ``work``."""
+    assert server.stdin
+    assert server.stdout
+
+    def hwnas(*arguments: object, codes: tuple[int, ...] = (0,)) -> str:
+        print(json.dumps([str(argument) for argument in arguments]), file=server.stdin, flush=True)
+        code, printed = int(server.stdout.readline()), (work / "printed.txt").read_text()
+        assert code in codes, printed
+        return printed
 
     sizes = ("--channels", 4, "--cells", 1)
     few = ("--rounds", 4, "--fit-networks", 3, "--report-networks", 3)
@@ -49,7 +76,6 @@ def test_the_bare_wheel_profiles_searches_and_verifies(tmp_path: Path) -> None:
     assert (work / "run/moderate/network.onnx").exists()
     # 1: over the budget on this machine; 2: the machine is noisy
     assert "measured" in until_quiet(lambda: hwnas("verify", "run", codes=(0, 1, 2)), str)
-    assert "darts" in hwnas("space", "show", "--space", "darts")
     hwnas("table", "push", "t.json", "shelf")
     assert "t: pushed" in hwnas("table", "push", "t.json", "shelf2")
     assert "hwnas[report]" in hwnas("report", "run", codes=(2,))

@@ -17,6 +17,8 @@ from hwnas.runs.manifest_schema import Manifest
 from hwnas.runs.schema import SCHEMA_FILE, SummaryRow
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
+from support.benchmarks import search_here
+from support.few_digits import FEW_DIGITS
 from support.tables import make_table
 from tools import run_folder_page
 
@@ -40,12 +42,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(place / "cpu.json", make_table(SizedSpace(space, Setting(channels=4, depth=1, height=16, width=16))))
     one = "{trainings: 2, rounds: 1, candidates: 2, epochs: 1, last: 1, last_epochs: 1}"
     (place / "short.yaml").write_text(f"base: snas-short\nfinalists: {one}\n")
-    sizes = ("--data", "digits?size=16", "--channels", "4", "--layers", "1", "--epochs", "1", "--child-epochs", "1")
+    sizes = ("--data", FEW_DIGITS, "--channels", "4", "--layers", "1", "--epochs", "1", "--child-epochs", "1")
     arguments = (
         "search",
         "--table",
         str(place / "cpu.json"),
         *sizes,
+        "--batch-size",
+        "16",
         "--recipe",
         str(place / "short.yaml"),
         "--budget",
@@ -54,7 +58,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(place / "run"),
         "--profile",
     )
-    result = CliRunner().invoke(app, arguments)
+    with pytest.MonkeyPatch.context() as patched:
+        search_here(patched)
+        result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     return place / "run"
 

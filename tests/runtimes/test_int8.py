@@ -163,6 +163,7 @@ def accuracy_of(file: Path, split: Split) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_timings")
 def test_a_run_is_quantised_and_reports_accuracy_and_latency(run: Run, searched: Path) -> None:
     place = searched / "90pct"
     asked = ("--quantize", "int8", "--device", "cpu", "--calibration-images", 100)
@@ -275,14 +276,15 @@ def test_tables_of_int8_and_float32_do_not_mix(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.end_to_end
+@pytest.mark.usefixtures("short_timings")
 def test_a_search_for_the_quantised_device_keeps_its_budget_there(run: Run, tmp_path: Path) -> None:
     table, out = tmp_path / "int8.json", tmp_path / "run"
     sizes = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
-    quick = ("--rounds", 6, "--fit-networks", 4, "--report-networks", 4)
+    quick = ("--rounds", 6, "--fit-networks", 2, "--report-networks", 2)
     measured = profile(run, "--device", INT8, *sizes, *quick, "--out", table)
     assert measured.runtime.precision == "int8"
     assert "int8" in run("table", "show", table).stdout
-    assert len(next(iter(measured.networks.values()))) == 8
+    assert len(next(iter(measured.networks.values()))) == 4
     refused = run("profile", *sizes, *quick, "--accept-noise", "--out", table)
     assert_one_clear_line(refused, "a table of another device or runtime", "int8")
 

@@ -6,12 +6,12 @@ operations that waited for the device: reading a value, copying to the CPU, or a
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 
@@ -62,7 +62,7 @@ class Accelerator(TorchDispatchMode):
 
 def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = operation.overloadpacket.__name__
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors = list(_tensors((*args, *kwargs.values())))
     there = [tensor for tensor in tensors if isinstance(tensor, There)]
     device = kwargs.get("device")
     result_there = bool(there) if device is None else torch.device(device).type == NAME
@@ -76,15 +76,35 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"{operation}: tensors on two devices")
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    real_args, real_kwargs = tree_map_only(There, lambda tensor: tensor.held, (args, kwargs))
-    with _disable_current_modes():
-        result = operation(*real_args, **real_kwargs)
+    result = operation(*map(_held, args), **{option: _held(value) for option, value in kwargs.items()})
     if name == "copy_":
         return args[0]
     if not result_there:
         return result
-    known = {id(tensor.held): tensor for tensor in there}
-    return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else There(tensor), result)
+    return _put_there(result, {id(tensor.held): tensor for tensor in there})
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments, also those in lists. (torch's pytrees take most of the time of a test.)"""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_held, value))
+    return value.held if isinstance(value, There) else value
+
+
+def _put_there(result: Any, known: dict[int, There]) -> Any:
+    if isinstance(result, list | tuple):
+        return type(result)(_put_there(value, known) for value in result)
+    if not isinstance(result, Tensor):
+        return result
+    return known[id(result)] if id(result) in known else There(result)
 
 
 def _is_to_host(name: str, args: Any, result_there: bool) -> bool:

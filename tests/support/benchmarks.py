@@ -12,5 +12,5 @@ needs_accuracies = pytest.mark.skipif(not PUBLISHED.exists(), reason=f"{PUBLISHE
 
 
 def search_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a benchmark run its searches one after another in this process."""
+    """Let the local executor run the jobs of a benchmark or a search one after another in this process."""
     monkeypatch.setattr("hwnas.jobs.choose.LocalExecutor", lambda workers, threads: InProcess(threads))

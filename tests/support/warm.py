@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import tempfile
@@ -84,6 +85,12 @@ def _call(settings: tuple[str, str, dict[str, str]], work: Callable[..., None], 
         torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     work(*arguments)
+
+
+def run_torchrun(*arguments: str) -> None:
+    """Run torchrun in this process; the processes that it starts are new ones."""
+    sys.argv = ["torchrun", *arguments]
+    runpy.run_module("torch.distributed.run", run_name="__main__", alter_sys=True)
 
 
 def run_hwnas(*arguments: str) -> None:

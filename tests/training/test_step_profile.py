@@ -9,15 +9,15 @@ import pytest
 
 from hwnas.training.step_profile import SPANS, STEPS
 from support.command import Run
-from support.searches import SMALL_SEARCH, fingerprint
+from support.searches import FEW_SEARCH, fingerprint
 
-SHORT = ("--epochs", 3, "--child-epochs", 0, "--batch-size", 128, "--budget", "mild")
+SHORT = ("--epochs", 3, "--child-epochs", 0, "--batch-size", 24, "--budget", "mild")
 
 
 @pytest.mark.end_to_end
 def test_a_profile_adds_up_and_changes_nothing(run: Run, tmp_path: Path, table_file: Path) -> None:
     """Compare the spans of both kinds of steps, before and after the logits' warm-up, with the times in the trace."""
-    command = ("search", "--table", table_file, *SMALL_SEARCH, *SHORT)
+    command = ("search", "--table", table_file, *FEW_SEARCH, *SHORT)
     assert run(*command, "--out", tmp_path / "plain").exit_code == 0
     result = run(*command, "--profile", "--out", tmp_path / "profiled")
     assert result.exit_code == 0, result.output
@@ -56,8 +56,8 @@ def within(event: dict, span: dict) -> bool:
 
 @pytest.mark.end_to_end
 def test_a_search_of_too_few_steps_logs_that(run: Run, tmp_path: Path, table_file: Path) -> None:
-    short = ("--epochs", 1, "--child-epochs", 0, "--batch-size", 500, "--budget", "mild")
-    result = run("search", "--table", table_file, *SMALL_SEARCH, *short, "--profile", "--out", tmp_path / "run")
+    short = ("--epochs", 1, "--child-epochs", 0, "--batch-size", 96, "--budget", "mild")
+    result = run("search", "--table", table_file, *FEW_SEARCH, *short, "--profile", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "too few steps for a profile" in result.stderr
     assert not (tmp_path / "run" / "profile").exists()

@@ -15,6 +15,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import pytest
 import torch
 
 import hwnas
@@ -22,6 +23,10 @@ from hwnas.jobs import choose
 from hwnas.jobs.in_process import InProcess
 
 PYTHON = str(Path(__file__).with_name("python"))
+sys.path.append(str(Path(__file__).parents[3]))
+from support.short_timings import shorten_timings  # noqa: E402
+
+del sys.path[-1]  # pages do not see the tests' modules
 
 
 def import_all() -> None:
@@ -68,6 +73,8 @@ def run(connection: socket.socket) -> None:
     os.environ.update(asked["variables"])
     if "OMP_NUM_THREADS" in os.environ:  # which torch read when it was imported
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if pieces := os.environ.get("SHORT_TIMINGS"):
+        shorten_timings(pytest.MonkeyPatch(), Path(pieces))
     for number, file in enumerate(files):
         os.dup2(file, number)
     code = 1
