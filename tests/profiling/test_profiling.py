@@ -102,11 +102,10 @@ def test_profile_of_this_machine(profiled: Path) -> None:
 
 
 @pytest.mark.end_to_end
-@pytest.mark.usefixtures("short_timings")
 def test_profile_of_torch_on_this_machine(run: Run, tmp_path: Path) -> None:
     """With few rounds, because each process imports torch."""
     out = tmp_path / "t.json"
-    short = ("--rounds", 4, "--fit-networks", 2, "--report-networks", 3)
+    short = ("--rounds", 3, "--fit-networks", 2, "--report-networks", 3)
     profile(run, *SMALL_PROFILE, *short, "--device", "cpu+torch", "--out", out)
     assert_complete(out)
 
