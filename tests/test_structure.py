@@ -118,7 +118,9 @@ def test_packages_that_import_slowly_are_imported_in_functions() -> None:
         for node in tree(module).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            eager += [f"{module} imports {name}" for name in names if f"{name}.".startswith(tuple(f"{s}." for s in slow))]
+            eager += [
+                f"{module} imports {name}" for name in names if f"{name}.".startswith(tuple(f"{s}." for s in slow))
+            ]
     assert eager == []
 
 

@@ -17,7 +17,6 @@ from hwnas.spaces import Architecture
 from hwnas.spaces.encoding import decode, encode, every_choice
 from hwnas.spaces.nasbench201 import NASBENCH201
 
-
 DECIMAL = re.compile(r"\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII)
 
 
