@@ -24,6 +24,7 @@ from hwnas.errors import HwnasError
 if TYPE_CHECKING:
     from hwnas.api import (
         derive,
+        derive_accuracy,
         derive_pareto,
         evaluate,
         export,
@@ -43,6 +44,7 @@ __all__ = [
     "HwnasError",
     "__version__",
     "derive",
+    "derive_accuracy",
     "derive_pareto",
     "evaluate",
     "export",

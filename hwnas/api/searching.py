@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hwnas.api.inputs import InputShape, Space, Tables
     from hwnas.budgets.space_preview import SpacePreview
     from hwnas.recipe import Recipe
+    from hwnas.runs.accuracy_front import AccuracyFront
     from hwnas.runs.derive import BestArchitectures, ParetoArchitectures
     from hwnas.runs.schema import SummaryRow
     from hwnas.spaces import SearchSpace
@@ -184,3 +185,26 @@ def derive_pareto(
 
     picture = None if plot is None else Path(plot)
     return find(Path(run), metric, budget, points, picture, progress or Progress(quiet=True))
+
+
+def derive_accuracy(
+    run: Path | str,
+    tables: Tables | None = None,
+    *,
+    budget: str = "",
+    points: int | None = None,
+    plot: Path | str | None = None,
+    progress: Progress | None = None,
+) -> list[AccuracyFront]:
+    """Return the front of predicted accuracy against latency for every table, cheapest first.
+
+    Accuracy is predicted from the finalists of the run; nothing is trained. ``tables`` of any devices are for the run's
+    target network, by default the run's own. ``budget``, ``points`` and ``plot`` are those of ``derive_pareto``.
+
+    Raises HwnasError when the run is not finished or has no finalists, for a table that lacks the network, and for a
+    budget that cannot be met.
+    """
+    from hwnas.runs.accuracy_front import derive_accuracy as find
+
+    opened, picture = {} if tables is None else read_tables(tables), None if plot is None else Path(plot)
+    return find(Path(run), opened, budget, points, picture, progress or Progress(quiet=True))

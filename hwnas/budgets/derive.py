@@ -45,7 +45,7 @@ from hwnas.cost.model import Array, CostModel
 from hwnas.cost.peak import Cover, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
-from hwnas.spaces.encoding import ENUMERABLE, decode, every_choice
+from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice, without_dead_edges
 
 Limits = Mapping[str, tuple[CostFunction, float]]
 LEAST_LOG_PROBABILITY = -60.0
@@ -103,14 +103,27 @@ def cheapest(model: CostFunction, limits: Limits | None = None, inputs_per_node:
 
 
 def largest(model: CostModel, limits: Limits, inputs_per_node: int | None = None) -> Architecture:
-    """Return the architecture within ``limits`` whose live edges have the greatest sum of a count such as MACs.
+    """Return the architecture within ``limits`` whose live edges have the greatest sum, such as that of MACs.
+
+    Its dead edges are ``none`` where rules and limits allow that.
 
     Raises HwnasError when there is none, and ValueError for a model that is not a sum over edges.
     """
     if any(cost.addition or cost.fused_addition or (cost.piece >= 0).any() for cost in model.cells.values()):
         raise ValueError(f"{model.metric} is not a sum over edges")
     negated = {kind: replace(cost, edges=-cost.edges, always=-cost.always) for kind, cost in model.cells.items()}
-    return cheapest(replace(model, cells=negated, dead_edges_are_free=True), limits, inputs_per_node)
+    least = replace(model, cells=negated, base=-model.base, dead_edges_are_free=True)
+    return without_dead(cheapest(least, limits, inputs_per_node), model.space, limits, inputs_per_node)
+
+
+def without_dead(
+    architecture: Architecture, space: SearchSpace, limits: Limits, inputs_per_node: int | None
+) -> Architecture:
+    """Return the architecture with ``none`` on its dead edges, or as it is where rules or limits forbid that."""
+    choices = without_dead_edges(space, encode(space, [architecture]))
+    allowed = follows_rules(space, choices, inputs_per_node)[0]
+    other = decode(space, choices[0])
+    return other if allowed and all(model.predict(other) <= bound for model, bound in limits.values()) else architecture
 
 
 def clipped(log_probability: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,7 +1,9 @@
-"""The predicted Pareto set of a search: log probability of an architecture, a proxy for accuracy, against a cost.
+"""The predicted Pareto set of a search: the worth of an architecture against a cost.
+
+The worth is its log probability, a proxy for accuracy, or what a model predicts of its accuracy.
 
 A space that can be enumerated is enumerated. Otherwise the epsilon-constraint method (Haimes et al., IEEE Trans. Syst.
-Man Cybern. 1, 1971) finds the set from the costly end: each point is the most probable architecture within a bound
+Man Cybern. 1, 1971) finds the set from the costly end: each point is the architecture of greatest worth within a bound
 (hwnas.budgets.derive, exact), and the next bound lies just below its cost.
 """
 
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.budgets.derive import Limits, cheapest, derive, follows_rules, scores
 from hwnas.cost.build import CostFunction
@@ -25,16 +28,27 @@ SAME_OPTIMUM = 1e-4
 
 @dataclass(frozen=True)
 class Point:
-    """An architecture of the Pareto set, its log probability and its cost."""
+    """An architecture of the Pareto set, its worth (such as its log probability) and its cost."""
 
     architecture: Architecture
-    log_probability: float
+    worth: float
     cost: float
 
 
 @dataclass(frozen=True)
+class Worth:
+    """What a Pareto set maximises: ``of`` returns the worth [N] of choices [N, edges of all cells].
+
+    ``best`` returns the architecture of greatest worth within limits. It raises HwnasError when there is none.
+    """
+
+    of: Callable[[NDArray[np.intp]], Array]
+    best: Callable[[Limits], Architecture]
+
+
+@dataclass(frozen=True)
 class ParetoSet:
-    """Points from the cheapest on, with log probability rising with cost.
+    """Points from the cheapest on, with a worth that rises with cost.
 
     ``whole`` is true for the complete set; otherwise there may be more points between neighbours.
     """
@@ -55,33 +69,50 @@ def pareto(
 ) -> ParetoSet:
     """Return the architectures within ``limits`` that no other beats in both probability and cost.
 
-    The first arguments are those of ``derive``; ``model`` is the cost. ``points`` (2 or more) bounds their number in a
-    space that cannot be enumerated: they are then spread over the whole range of costs, each still exact.
-    ``on_progress`` gets the number of points found and of points in all.
+    The first arguments are those of ``derive``, the others those of ``front``.
+    """
+    worth = Worth(
+        lambda choices: scores(space, log_probability, choices),
+        lambda within: derive(space, log_probability, within, inputs_per_node),
+    )
+    return front(worth, model, limits, inputs_per_node, points, on_progress)
+
+
+def front(
+    worth: Worth,
+    model: CostFunction,
+    limits: Limits,
+    inputs_per_node: int | None = None,
+    points: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ParetoSet:
+    """Return the architectures within ``limits`` that no other beats in both worth and cost.
+
+    ``model`` is the cost. ``points`` (2 or more) bounds their number in a space that cannot be enumerated: they are
+    then spread over the whole range of costs, each still exact. ``on_progress`` gets the number of points found and of
+    points in all.
 
     Raises HwnasError when no architecture meets the limits.
     """
-    if space.num_architectures <= ENUMERABLE:
-        return _enumerated(space, log_probability, model, limits, inputs_per_node)
-    return _swept(
-        space, log_probability, model, limits, inputs_per_node, points, on_progress or (lambda done, of: None)
-    )
+    if model.space.num_architectures <= ENUMERABLE:
+        return _enumerated(worth, model, limits, inputs_per_node)
+    return _swept(worth, model, limits, inputs_per_node, points, on_progress or (lambda done, of: None))
 
 
 def _enumerated(
-    space: SearchSpace,
-    log_probability: Mapping[str, Array],
+    worth: Worth,
     model: CostFunction,
     limits: Limits,
     inputs_per_node: int | None,
 ) -> ParetoSet:
-    derive(space, log_probability, limits, inputs_per_node)  # raises where no architecture meets the limits
+    worth.best(limits)  # raises where no architecture meets the limits
+    space = model.space
     choices = every_choice(space)
     allowed = follows_rules(space, choices, inputs_per_node)
     for limited, bound in limits.values():
         allowed &= limited.predict_many(choices) <= bound
     choices = choices[allowed]
-    cost, score = model.predict_many(choices), scores(space, log_probability, choices)
+    cost, score = model.predict_many(choices), worth.of(choices)
     order = np.lexsort((-score, np.round(cost / np.abs(cost).max(), 12)))  # equal up to the order of summation
     best, found = -np.inf, []
     for row in order:
@@ -92,8 +123,7 @@ def _enumerated(
 
 
 def _swept(
-    space: SearchSpace,
-    log_probability: Mapping[str, Array],
+    worth: Worth,
     model: CostFunction,
     limits: Limits,
     inputs_per_node: int | None,
@@ -105,8 +135,8 @@ def _swept(
     bound, whole = limits[model.metric][1] if model.metric in limits else None, True
     while True:
         within = limits if bound is None else {**limits, model.metric: (model, bound)}
-        architecture = derive(space, log_probability, within, inputs_per_node)
-        score = float(scores(space, log_probability, encode(space, [architecture]))[0])
+        architecture = worth.best(within)
+        score = float(worth.of(encode(model.space, [architecture]))[0])
         found.append(Point(architecture, score, model.predict(architecture)))
         on_progress(len(found), points or len(found) + 1)
         cost = found[-1].cost
@@ -120,10 +150,10 @@ def _swept(
 
 
 def _nondominated(found: list[Point]) -> list[Point]:
-    """Sort by cost, without points that cost more than one that is as probable."""
+    """Sort by cost, without points that cost more than one that is worth as much."""
     best, kept = -np.inf, []
     for point in reversed(found):
-        if point.log_probability > best + SAME_SCORE:
-            best = point.log_probability
+        if point.worth > best + SAME_SCORE:
+            best = point.worth
             kept.append(point)
     return kept

@@ -148,7 +148,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
         axis.set_xlim(*ends)
         for curve, (colour, marker) in zip(curves, colours_and_markers(len(curves)), strict=True):
             x = np.array([point.cost for point in curve.found.points]) * unit.factor
-            y = np.array([point.log_probability for point in curve.found.points])
+            y = np.array([point.worth for point in curve.found.points])
             many = "" if curve.found.whole else ", more between"
             label = f"search for {curve.budget.text}: {len(x)} point{'s' * (len(x) > 1)}{many}"
             axis.step([*x, ends[1]], [*y, y[-1]], where="post", color=colour, linewidth=1)
@@ -158,7 +158,7 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
                 text = f"budget {curve.budget.text}: ≤ {format_amount(metric, bound)}"
                 axis.axvline(bound * unit.factor, color=colour, linewidth=1, linestyle="--", label=text)
             axis.plot(
-                curve.chosen.cost * unit.factor, curve.chosen.log_probability, "*", color=colour, markersize=11,
+                curve.chosen.cost * unit.factor, curve.chosen.worth, "*", color=colour, markersize=11,
                 markeredgecolor="black", markeredgewidth=0.6, zorder=4,
             )  # fmt: skip
         axis.plot([], [], "*", color="white", markersize=9, markeredgecolor="black", label="derived by the search")
@@ -167,6 +167,50 @@ def plot_pareto(curves: Sequence[Curve], title: str, out: Path) -> None:
         axis.set_axisbelow(True)
         axis.set_xlabel(unit.label)
         axis.set_ylabel("log probability of the architecture (proxy for accuracy)")
+        axis.set_title(_lines(title), fontsize=9, loc="left", parse_math=False)
+        figure.legend(loc="outside lower left", frameon=False, ncols=2)
+        save(figure, out)
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """The front of predicted accuracy of a table: latencies in ms, accuracies, and the intervals of these."""
+
+    name: str
+    whole: bool
+    latency_ms: Sequence[float]
+    accuracy: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def plot_accuracy(curves: Sequence[AccuracyCurve], title: str, out: Path) -> None:
+    """Plot fronts of predicted accuracy against latency with their intervals, into a PNG or SVG file.
+
+    Raises HwnasError when ``out`` ends in neither, and when the folder cannot be written.
+    """
+    require_picture(out)
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    every = np.array([latency for curve in curves for latency in curve.latency_ms])
+    unit, scale = unit_of(LATENCY.name, float(every.max())), _scale(every)
+    with style():
+        figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+        axis = figure.subplots()
+        axis.set_xscale(scale)
+        for curve, (colour, marker) in zip(curves, colours_and_markers(len(curves)), strict=True):
+            x = np.array(curve.latency_ms) * unit.factor
+            label = f"{curve.name}: {len(x)} point{'s' * (len(x) > 1)}{', more between' * (not curve.whole)}"
+            axis.fill_between(x, curve.low, curve.high, step="post", color=colour, alpha=0.15, linewidth=0)
+            axis.step(x, curve.accuracy, where="post", color=colour, linewidth=1)
+            axis.plot(x, curve.accuracy, marker, color=colour, markersize=3.5, label=label)
+        _readable(axis, [scale, "linear"])
+        axis.grid(color="0.9", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.set_xlabel(unit.label)
+        axis.set_ylabel("predicted validation accuracy, with 90 % intervals")
         axis.set_title(_lines(title), fontsize=9, loc="left", parse_math=False)
         figure.legend(loc="outside lower left", frameon=False, ncols=2)
         save(figure, out)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hwnas.spaces import SearchSpace
 
 Array = NDArray[np.float64]
+Variances = tuple[float, float, float, float]
 
 # Prior variances that are tried, in variances of the values: edges, pairs of edges, scores, noise.
 GRID = tuple(product((0.3, 1.0, 3.0), (0.1, 0.5), (0.1, 0.5, 2.0), (0.1, 0.3, 1.0)))
@@ -76,8 +77,10 @@ class AccuracyModel:
     processes: tuple[_Process, ...]
 
     @classmethod
-    def fit(cls, known: Features, values: Array) -> AccuracyModel:
+    def fit(cls, known: Features, values: Array, grid: Sequence[Variances] | None = None) -> AccuracyModel:
         """Fit to the values [N] of architectures; larger is better. Of one value, that is expected everywhere.
+
+        ``grid`` replaces GRID.
 
         Raises ValueError without values, or for one that is not finite.
         """
@@ -86,13 +89,14 @@ class AccuracyModel:
         mean, scale = float(values.mean()), float(values.std()) or 1.0
         targets = (values - mean) / scale
         kernels = known.similarities(known)
-        fitted = [_fit_process(kernels, targets, variances) for variances in GRID]
+        grid = grid or GRID
+        fitted = [_fit_process(kernels, targets, variances) for variances in grid]
         likelihoods = np.array([likelihood for likelihood, *_ in fitted])
         weights = np.exp(likelihoods - likelihoods.max())
         weights /= weights.sum()
         processes = [
             _Process(variances[:-1], float(weight), inverse, dual)
-            for variances, weight, (_, inverse, dual) in zip(GRID, weights, fitted, strict=True)
+            for variances, weight, (_, inverse, dual) in zip(grid, weights, fitted, strict=True)
             if weight > 1e-3
         ]
         return cls(known, mean, scale, tuple(processes))
@@ -120,7 +124,7 @@ class AccuracyModel:
         return {kind: rows.T for kind, rows in space.by_cell(table.T).items()}
 
 
-def _fit_process(kernels: Sequence[Array], targets: Array, variances: tuple[float, ...]) -> tuple[float, Array, Array]:
+def _fit_process(kernels: Sequence[Array], targets: Array, variances: Variances) -> tuple[float, Array, Array]:
     """Return the targets' log likelihood (up to a constant), the inverse covariance, and its product with them."""
     covariance = _weighted(kernels, variances[:-1]) + variances[-1] * np.eye(len(targets))
     inverse = np.asarray(np.linalg.inv(covariance), dtype=np.float64)

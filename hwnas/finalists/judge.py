@@ -96,7 +96,8 @@ class Judge:
         _, expected_last = self._fit(LAST, self.pool.features.with_score(expected))
         agreement = self._agreement(expected)
         trained, reasons = (self.results, self.aside), (self.proposals, self.baselines)
-        return Judgement(self.last, self.pool, expected_last, *trained, *reasons, agreement)
+        epochs = {FIRST: self.first.training.epochs, LAST: self.last.training.epochs}
+        return Judgement(self.last, epochs, self.pool, expected_last, *trained, *reasons, agreement)
 
     def _fill_pool(self) -> Iterator[Advance]:
         """Add the preferred candidates of every target, the largest ones, and some at random."""

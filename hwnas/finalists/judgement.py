@@ -36,13 +36,15 @@ class Proposal:
 class Judgement:
     """The pool, and the value [N] that is expected of each member after the last stage.
 
-    ``training`` is the last stage's; ``trained`` are the results of every stage, by index in the pool, and ``aside``
-    those that are no evidence. ``proposals`` are by index, too, ``baselines`` indices by target and name.
+    ``training`` is the last stage's, ``epochs`` are those of every stage. ``trained`` are the results of every stage,
+    by index in the pool, and ``aside`` those that are no evidence. ``proposals`` are by index, too, ``baselines``
+    indices by target and name.
     ``agreement`` is Kendall's tau of each source of evidence with the values that the last stage measured; None where
     these are too few.
     """
 
     training: FinalistTraining
+    epochs: Mapping[str, int]
     pool: Pool
     expected: Array
     trained: Mapping[str, Mapping[int, FinalistResult]]
@@ -70,6 +72,7 @@ class Judgement:
             agreement=dict(self.agreement),
             round_agreement=self._round_agreement(),
             validation_images=len(self.training.data.validation),
+            epochs=dict(self.epochs),
         )
 
     def record(self) -> FinalistsFile:

@@ -43,8 +43,8 @@ class FinalistsFile(Record):
     ``setting`` are the sizes of the networks that were trained, ``candidates`` is the number of architectures that were
     compared. ``agreement`` is Kendall's tau of each source of evidence with the validation losses of the last stage;
     None where these are too few. ``round_agreement`` is that of the model's predictions before each round with the
-    values of its trainings, ``validation_images`` their number. A benchmark writes the numbers of ``trained`` networks
-    by stage, a run ``trainings``.
+    values of its trainings. ``validation_images`` is the number of images that validated them, ``epochs`` are those of
+    each stage. A benchmark writes the numbers of ``trained`` networks by stage, a run ``trainings``.
     """
 
     setting: dict[str, Any]
@@ -53,4 +53,5 @@ class FinalistsFile(Record):
     agreement: dict[str, FiniteFloat | None]
     round_agreement: list[FiniteFloat | None] = Field(default_factory=list)
     validation_images: int | None = None
+    epochs: dict[str, int] = Field(default_factory=dict)
     trainings: list[FinalistRow] = Field(default_factory=list)

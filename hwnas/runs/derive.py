@@ -7,19 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.budgets.budget import Budget, limits_of, parse_budget, preview, require_possible
 from hwnas.budgets.derive import derive_best, scores
 from hwnas.budgets.pareto import ParetoSet, Point, pareto
 from hwnas.budgets.text import names_devices
 from hwnas.calibration.intervals import LEVEL, half_intervals
+from hwnas.cost.build import CostFunction
 from hwnas.cost.carried_head import head_notes
 from hwnas.cost.metric import MACS, Metric
 from hwnas.errors import HwnasError
 from hwnas.plotting import require_picture
 from hwnas.progress import Progress
 from hwnas.runs.probabilities import SearchProbabilities, TargetProbabilities, read_probabilities
-from hwnas.spaces import Architecture
+from hwnas.spaces import Architecture, SizedSpace
 from hwnas.spaces.encoding import encode
+from hwnas.tables.schema import LatencyTable
 from hwnas.text import format_table
 
 
@@ -38,16 +43,20 @@ class DerivedArchitecture:
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat object, as ``hwnas derive --json`` prints it."""
-        intervals = {Metric.parse(metric).derived("interval").name: half for metric, half in self.intervals.items()}
-        measured = {metric: cost for metric, cost in self.costs.items() if Metric.parse(metric).measured}
-        return {
-            "architecture": self.architecture,
-            "log_probability": self.log_probability,
-            **measured,
-            **intervals,
-            **({"interval_level": LEVEL} if intervals else {}),
-            **{metric: cost for metric, cost in self.costs.items() if metric not in measured},
-        }
+        described = costs_to_json(self.costs, self.intervals)
+        return {"architecture": self.architecture, "log_probability": self.log_probability, **described}
+
+
+def costs_to_json(costs: Mapping[str, float], intervals: Mapping[str, float]) -> dict[str, float]:
+    """Return costs by metric, with half the intervals of latencies, as one flat object."""
+    halves = {Metric.parse(metric).derived("interval").name: half for metric, half in intervals.items()}
+    measured = {metric: cost for metric, cost in costs.items() if Metric.parse(metric).measured}
+    return {
+        **measured,
+        **halves,
+        **({"interval_level": LEVEL} if halves else {}),
+        **{metric: cost for metric, cost in costs.items() if metric not in measured},
+    }
 
 
 @dataclass(frozen=True)
@@ -176,39 +185,59 @@ def describe_architectures(
     space = learned.sized.space
     choices = encode(space, list(architectures))
     log_p = scores(space, target.log_probability, choices)
-    predicted = {metric: model.predict_many(choices) for metric, model in learned.costs.items()}
-    intervals = {
-        metric: half
-        for metric, table in learned.tables.items()
-        if (half := half_intervals(table, learned.sized, choices)) is not None
-    }
-    counts = [metric for metric in predicted if metric not in learned.tables]
+    described = describe_costs(learned.sized, learned.costs, learned.tables, choices)
     return [
-        DerivedArchitecture(
-            space.format(architecture, all_edges=True),
-            float(log_p[i]),
+        DerivedArchitecture(space.format(architecture, all_edges=True), float(value), costs, intervals)
+        for architecture, value, (costs, intervals) in zip(architectures, log_p, described, strict=True)
+    ]
+
+
+def describe_costs(
+    sized: SizedSpace,
+    costs: Mapping[str, CostFunction],
+    tables: Mapping[str, LatencyTable],
+    choices: NDArray[np.intp],
+) -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Return the costs of every row of ``choices`` by metric, and half the intervals of its latencies."""
+    predicted = {metric: model.predict_many(choices) for metric, model in costs.items()}
+    intervals = {
+        metric: half for metric, table in tables.items() if (half := half_intervals(table, sized, choices)) is not None
+    }
+    counts = [metric for metric in predicted if metric not in tables]
+    return [
+        (
             {
-                **{metric: float(predicted[metric][i]) for metric in learned.tables},
+                **{metric: float(predicted[metric][i]) for metric in tables},
                 **{metric: Metric.parse(metric).exact(float(predicted[metric][i])) for metric in counts},
             },
             {metric: float(half[i]) for metric, half in intervals.items()},
         )
-        for i, architecture in enumerate(architectures)
+        for i in range(len(choices))
     ]
 
 
 def format_architectures(title: str, derived: BestArchitectures | ParetoArchitectures) -> str:
     """Return a table of architectures with their log probabilities and costs."""
     rows = derived.architectures
-    columns = ["architecture", "log p"]
-    cells = [[row.architecture, f"{row.log_probability:.3f}"] for row in rows]
-    for name in rows[0].costs:
+    costs = format_costs(derived.macs_convention, [(row.costs, row.intervals) for row in rows])
+    cells = [[row.architecture, f"{row.log_probability:.3f}", *own] for row, own in zip(rows, costs[1:], strict=True)]
+    return format_table(title, ["architecture", "log p", *costs[0]], cells)
+
+
+def format_costs(
+    macs_convention: str, rows: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
+) -> list[list[str]]:
+    """Return the headings of a table of costs and intervals, and then the texts of every row."""
+    costs, intervals = rows[0]
+    columns: list[str] = []
+    cells: list[list[str]] = [[] for _ in rows]
+    for name in costs:
         metric = Metric.parse(name)
-        columns.append(f"MACs ({derived.macs_convention})" if name == MACS.name else metric.title)
-        for row, line in zip(rows, cells, strict=True):
-            line.append(metric.format(row.costs[name]))
-        if name in rows[0].intervals:
+        columns.append(f"MACs ({macs_convention})" if name == MACS.name else metric.title)
+        for (own, _), line in zip(rows, cells, strict=True):
+            line.append(metric.format(own[name]))
+        if name in intervals:
             columns.append(f"± ({LEVEL:.0%})")
-            for row, line in zip(rows, cells, strict=True):
-                line.append(metric.format(row.intervals[name]))
-    return format_table(title, columns, cells)
+            for (_, own), line in zip(rows, cells, strict=True):
+                line.append(metric.format(own[name]))
+    return [columns, *cells]

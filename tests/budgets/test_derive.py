@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hwnas.budgets import derive as derivation
 from hwnas.budgets import pareto as pareto_sets
 from hwnas.budgets.budget import Budget, binding_limit, preview
-from hwnas.budgets.derive import cheapest, derive, derive_best, ranked
+from hwnas.budgets.derive import cheapest, derive, derive_best, largest, ranked
 from hwnas.budgets.infeasible import conflicting_limits, least_under_others
 from hwnas.budgets.pareto import APART, pareto
 from hwnas.cost.model import Array, CostModel, build_cost_models
@@ -24,7 +24,7 @@ from hwnas.spaces import (
     SearchSpace,
     SizedSpace,
 )
-from hwnas.spaces.encoding import ENUMERABLE, encode
+from hwnas.spaces.encoding import ENUMERABLE, decode, encode
 from support.small_spaces import (
     EVERY,
     KINDS,
@@ -147,6 +147,25 @@ def test_the_cheapest_is_the_cheapest(case: Case, metric: str) -> None:
     assert case.models[metric].predict(found) == pytest.approx(case.costs[metric][case.kept].min(), rel=1e-7)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("method")
+@EITHER_WAY
+@given(case=cases())
+def test_the_largest_has_the_greatest_sum_over_live_edges(case: Case) -> None:
+    """The sums have terms of both signs."""
+    assume(case.kept.any())
+    params = case.models["params"]
+    cells = {
+        kind: replace(cost, edges=case.log_p[kind] - case.log_p[kind].mean()) for kind, cost in params.cells.items()
+    }
+    model = replace(params, cells=cells)
+    found = encode(case.space, [largest(model, case.limits, case.inputs_per_node)])
+    assert case.kept[case.row(decode(case.space, found[0]))]
+    choices = EVERY[next(name for name, space in SPACES.items() if space is case.space)]
+    live = replace(model, dead_edges_are_free=True)
+    assert live.predict_many(found)[0] == pytest.approx(live.predict_many(choices[case.kept]).max(), abs=1e-6)
+
+
 def brute_force_pareto(case: Case, metric: str) -> NDArray[np.intp]:
     """Rows of kept architectures that none beats: as probable and cheaper, or as cheap and more probable."""
     rows = np.flatnonzero(case.kept)
@@ -166,7 +185,7 @@ def test_the_pareto_set_is_that_of_brute_force(case: Case, metric: str) -> None:
     rows = [case.row(point.architecture) for point in found.points]
     assert case.kept[rows].all()
     np.testing.assert_allclose([p.cost for p in found.points], case.costs[metric][rows])
-    np.testing.assert_allclose([p.log_probability for p in found.points], case.scores[rows])
+    np.testing.assert_allclose([p.worth for p in found.points], case.scores[rows])
     same = lambda costs, scores: sorted(set(zip(np.round(costs / costs.max(), 9), np.round(scores, 7), strict=True)))  # noqa: E731
     assert same(case.costs[metric][rows], case.scores[rows]) == same(case.costs[metric][wanted], case.scores[wanted])
 
@@ -182,7 +201,7 @@ def test_the_swept_pareto_set_is_exact_and_leaves_out_nothing_that_it_does_not_a
         for module in (derivation, pareto_sets):
             patch.setattr(module, "ENUMERABLE", 0)
         found = pareto(case.space, case.log_p, case.models[metric], case.limits, case.inputs_per_node, points)
-    costs, log_p = (np.array([getattr(p, name) for p in found.points]) for name in ("cost", "log_probability"))
+    costs, log_p = (np.array([getattr(p, name) for p in found.points]) for name in ("cost", "worth"))
     assert (np.diff(costs) > 0).all()
     assert (np.diff(log_p) > 0).all()
     assert points is None or len(costs) <= points
@@ -192,7 +211,7 @@ def test_the_swept_pareto_set_is_exact_and_leaves_out_nothing_that_it_does_not_a
     for point in found.points:
         row = case.row(point.architecture)
         assert kept[row]
-        assert point.log_probability == pytest.approx(case.scores[kept & (cost <= cost[row])].max(), abs=1e-6)
+        assert point.worth == pytest.approx(case.scores[kept & (cost <= cost[row])].max(), abs=1e-6)
     assert log_p[-1] == pytest.approx(case.scores[kept].max(), abs=1e-6)  # both ends are there
     assert costs[0] <= cost[kept].min() + apart
     if found.whole:

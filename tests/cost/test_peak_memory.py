@@ -318,7 +318,7 @@ def test_the_pareto_set_of_peak_memory_is_that_of_brute_force() -> None:
     expected = [(p, b) for i, (p, b) in enumerate(zip(TINY_PEAKS, best, strict=True)) if b > max([-np.inf, *best[:i]])]
     assert found.whole
     assert [point.cost for point in found.points] == [p for p, _ in expected]
-    assert [point.log_probability for point in found.points] == pytest.approx([b for _, b in expected], abs=1e-4)
+    assert [point.worth for point in found.points] == pytest.approx([b for _, b in expected], abs=1e-4)
 
 
 def test_peak_memory_and_another_limit_that_contradict_each_other_say_how_far_each_goes() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,51 @@ def test_the_page_shows_finalists_and_baselines(run: Run, searched: Path, tmp_pa
             ]
             assert (point["predicted"], point["value"]) == (row["predicted"], row["value"])
             assert point["most"] - point["predicted"] == pytest.approx(row["deviation"])
+
+
+@pytest.mark.end_to_end
+def test_the_front_of_predicted_accuracy_is_derived_for_any_table(run: Run, searched: Path, tmp_path: Path) -> None:
+    done = run("derive", searched, "--pareto", "accuracy", "--budget", "80%-params", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    finalists = content_of(searched / "finalists.json")
+    assert found["trainings"] == sum(row["stage"] == "first" for row in finalists["trainings"])
+    (table,) = found["tables"]
+    assert (table["table"], found["epochs"], table["whole"]) == ("board", 1, True)
+    points = table["points"]
+    for earlier, later in pairwise(points):
+        assert earlier["accuracy"] < later["accuracy"]
+        assert earlier["latency_ms"] < later["latency_ms"]
+    for point in points:
+        assert 0 < point["accuracy_low"] < point["accuracy"] < point["accuracy_high"] < 1
+        assert point["params"] <= table["limits"]["params"]
+
+    other = make_table(SizedSpace.named(NASBENCH201))
+    write_table(tmp_path / "phone.json", other)
+    tables = ("--table", tmp_path / "phone.json", "--table", searched.parent / "board.json")
+    done = run("derive", searched, "--pareto", "accuracy", *tables, "--plot", tmp_path / "front.png")
+    assert done.exit_code == 0, done.output
+    assert "phone lacks the run's target network" in done.stderr
+    for name in ("phone", "board"):
+        assert f"{name}: validation accuracy after 1 epochs, predicted from" in done.stdout
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--table", "t.json"), "--table belongs to --pareto accuracy"),
+        (("--pareto", "accuracy", "--points", 1), "the number of points must be at least 2, not 1"),
+        (("--pareto", "accuracy"), "has no finalists, from which accuracy is predicted; search with finalists"),
+    ],
+)
+def test_a_front_that_cannot_be_derived_is_one_clear_error(
+    run: Run, searched: Path, tmp_path: Path, options: tuple[object, ...], problem: str
+) -> None:
+    folder = Path(shutil.copytree(searched, tmp_path / "run"))
+    (folder / "finalists.json").unlink()
+    assert_one_clear_line(run("derive", folder, *options), problem)
 
 
 def test_baselines_without_finalists_are_one_clear_error(run: Run, tmp_path: Path) -> None:
