@@ -15,6 +15,7 @@ from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import cheapest, follows_rules
 from hwnas.compute.seeds import Purpose
 from hwnas.cost.build import build_metrics
+from hwnas.data import load_data
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
@@ -32,7 +33,7 @@ from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.evaluation import accuracy
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
-from support.searches import COSTS, DATA, FEW, PREVIEWS, searching, unlike
+from support.searches import COSTS, FEW, PREVIEWS, searching, unlike
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -253,13 +254,14 @@ def test_running_statistics_give_other_accuracies_and_change_nothing() -> None:
 
 
 def accuracies_at_the_end(recipe: str, epochs: int) -> tuple[float, float]:
-    """Return two validation accuracies after some epochs of real training: the supernet's with a draw, and the child's
-    with the supernet's weights.
+    """Return two validation accuracies after some epochs of real training on digits of 8x8: the supernet's with a draw,
+    and the child's with the supernet's weights.
     """
-    space, sizes = SPACES["nasbench201"], replace(SMALL["nasbench201"], channels=8)
+    space, sizes = SPACES["nasbench201"], replace(SMALL["nasbench201"], channels=8, height=8, width=8)
+    digits = load_data("digits?size=8")
     costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     settings = read_recipe(recipe, {"epochs": epochs})
-    search = Search(SizedSpace(space, sizes), [Objective("table", Budget("none", {}), costs)], DATA, settings)
+    search = Search(SizedSpace(space, sizes), [Objective("table", Budget("none", {}), costs)], digits, settings)
     while not search.over:
         search.take_step()
     (target,) = search.targets
@@ -270,7 +272,7 @@ def accuracies_at_the_end(recipe: str, epochs: int) -> tuple[float, float]:
 
     draw = search.current_step.draw(target, Purpose.CONTROLLER_SAMPLES)
     with batch_statistics(search.supernet):
-        whole = accuracy(supernet, DATA, DATA.validation)
+        whole = accuracy(supernet, digits, digits.validation)
     return whole, search.evaluator.validate(search.evaluator.choose(target))
 
 

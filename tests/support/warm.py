@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -75,6 +76,7 @@ class WarmProcess:
 
 def _call(settings: tuple[str, str, dict[str, str]], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     output, folder, variables = settings
+    gc.freeze()  # a collection of what was imported would copy its memory
     with Path(output).open("w") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
