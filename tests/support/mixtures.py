@@ -22,10 +22,10 @@ def step_of(
     net: nn.Module, weights: dict[str, Tensor], drop: bool, size: tuple[int, int] = (15, 17)
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of a batch and the gradient of the mixture's weights. Parameters keep theirs in ``grad``."""
-    images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(4, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     mine = {kind: w.clone().requires_grad_() for kind, w in weights.items()}
-    dropping = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if drop else None
+    dropping = drop_path(0.4, torch.Generator().manual_seed(3), 100, 4) if drop else None
     scores = net(images, {kind: Mixed(w) for kind, w in mine.items()}, None, dropping)
-    loss = nn.functional.cross_entropy(10 * scores, torch.arange(6))
+    loss = nn.functional.cross_entropy(10 * scores, torch.arange(4))
     loss.backward()
     return loss.detach(), {kind: w.grad for kind, w in mine.items()}  # type: ignore[misc]

@@ -64,12 +64,12 @@ def mixture(name: str, kind: str) -> dict[str, Mixed]:
 def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
     """Return the results of two steps by name: scores, gradients, buffers."""
     mixed, size = mixture(name, kind), (net.sized.setting.height, net.sized.setting.width)
-    images = torch.randn(6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(4, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
-    drop = drop_path(0.4, torch.Generator().manual_seed(3), 100, 6) if kind == "dropped" else None
+    drop = drop_path(0.4, torch.Generator().manual_seed(3), 100, 4) if kind == "dropped" else None
     for _ in range(2):
         scores = net(images, mixed, None, drop)
-        nn.functional.cross_entropy(10 * scores, torch.arange(6)).backward()
+        nn.functional.cross_entropy(10 * scores, torch.arange(4)).backward()
     found: dict[str, Tensor | None] = {"scores": scores.detach(), "images": images.grad, **dict(net.named_buffers())}
     for part, m in mixed.items():
         found |= {f"{part} weights": m.weights.grad, f"{part} edges": None if m.edges is None else m.edges.grad}
