@@ -190,7 +190,9 @@ def by_key(table: LatencyTable) -> list[Entry]:
 
 @pytest.mark.end_to_end
 def test_ctrl_c_prints_how_to_resume(tmp_path: Path) -> None:
-    process = hwnas_process("profile", "--accept-noise", *SMALL_PROFILE, "--rounds", 30, *QUICK[2:], "--out", tmp_path / "t.json")
+    process = hwnas_process(
+        "profile", "--accept-noise", *SMALL_PROFILE, "--rounds", 30, *QUICK[2:], "--out", tmp_path / "t.json"
+    )
     while process.poll() is None and not list(tmp_path.glob("t.json.partial/*/pass0.jsonl")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
