@@ -36,7 +36,8 @@ from hwnas.profiling.session import ask
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.search import Search
 from hwnas.training.optimizers import ParameterOptimizer
-from hwnas.training.step_profile import lines_of, span, started, stop, table_of
+from hwnas.training.step_profile import span, started, stop, table_of, wait_for_gpu
+from hwnas.training.step_table import StepTable
 
 METHODS = ("snas", "darts", "drnas", "advantagenas", "entrannas")
 TURN = 2  # steps: AdvantageNAS's are of two kinds in turn
@@ -107,15 +108,14 @@ def work(arguments: argparse.Namespace) -> None:
         for _ in range(TURN):
             with span("step"):
                 search.take_step()
-        if on_gpu:
-            torch.cuda.synchronize()
+            wait_for_gpu()
 
     for line in sys.stdin:
         if line.strip() == "profile":
             profiler = started()
             take_turn()
             stop(profiler)
-            print(json.dumps(table_of(profiler)), flush=True)
+            print(json.dumps(table_of(profiler).to_json()), flush=True)
             continue
         start = time.perf_counter()
         take_turn()
@@ -201,7 +201,7 @@ def main() -> None:
             f"peak {result['peak_mb']:.0f} MB, {result['peak_share']:.0%} of naive; {result['kernels']}"
         )
         for kind, table in (result["profile"] or {}).items():
-            print(*lines_of(kind, table), sep="\n")
+            print(*StepTable.model_validate(table).describe(kind), sep="\n")
     if arguments.out:
         write_json(arguments.out, result)
 

@@ -26,6 +26,14 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as text: "40 s", "2 min 5 s", "3 h 20 min"."""
+    whole = round(seconds)
+    if whole >= 7200:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
+
+
 def first_few(names: list[str], number: int = 6) -> str:
     """Return the first names separated by commas, and how many more there are."""
     return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")

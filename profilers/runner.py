@@ -13,7 +13,7 @@ import time
 PROTOCOL = 2
 
 
-def serve(start, load, values=None, threads=None):
+def serve(start, load, values=None, threads=None, finish=None):
     """Do the job named on the command line.
 
     ``start(job)`` prepares the runtime and describes it: ``runtime``, ``version``, ``provider`` and, where they apply,
@@ -23,6 +23,7 @@ def serve(start, load, values=None, threads=None):
     them with the processor's clock.
     ``threads()`` returns the system's numbers of the threads that run the models if these belong to another program.
     That program may then use all processors: its other threads would slow these down.
+    ``finish(job)`` returns further fields of the last line, such as the device's state after the runs.
     """
     if len(sys.argv) != 2:
         sys.exit(f"usage: {os.path.basename(sys.argv[0])} job.json > times.jsonl")
@@ -62,7 +63,7 @@ def serve(start, load, values=None, threads=None):
         emit(line)
     after = stolen_ticks()
     share = (after[0] - stolen[0]) / max(after[1] - stolen[1], 1) if stolen and after else None
-    emit({"event": "end", "load": load_average(), "stolen": share})
+    emit(dict({"event": "end", "load": load_average(), "stolen": share}, **(finish(job) if finish else {})))
 
 
 def timed_values(infer, job, warmup_ms):

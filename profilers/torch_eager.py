@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Time models layer by layer with torch, on the CPU or a CUDA device. Needs torch, and runner.py in the same folder.
+"""Time models layer by layer with torch, on the CPU or a CUDA device.
+
+Needs torch, and runner.py and nvidia_smi.py in the same folder.
 
     python torch_eager.py job.json > times.jsonl
 
-On CUDA the times are the device's own, from events around each inference; the host waits for them once a run.
+On CUDA the times are the device's own, from events around each inference; the host waits for them once a run. Float32
+is multiplied exactly, not as tf32, which is torch's default for convolutions.
 """
 
 import operator
 import pickle
 import sys
 
+import nvidia_smi
 import runner
 import torch
+
+INPUTS = {}  # on CUDA, by shapes: models of equal inputs share them, since a device holds all models at once
 
 
 def start(job):
@@ -24,10 +30,28 @@ def start(job):
     if not torch.cuda.is_available() or number >= torch.cuda.device_count():
         sys.exit(f"there is no CUDA device {number} for torch {torch.__version__} here")
     torch.cuda.set_device(number)
+    multiply_exactly()
     properties = torch.cuda.get_device_properties(number)
     device = {"name": properties.name, "model": properties.name, "kind": "gpu"}
     device.update({"cores": properties.multi_processor_count, "memory_bytes": properties.total_memory})
-    return dict(described, provider=f"cuda {torch.version.cuda}", device=device)
+    options = {"float32": "ieee"}
+    return dict(described, provider=f"cuda {torch.version.cuda}", device=device, options=options)
+
+
+def multiply_exactly():
+    """Multiply float32 in full precision. All versions of torch know these settings; some warn of newer ones."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def finish(job):
+    """Return the state of a CUDA device right after the runs, when its clocks are still those of the work."""
+    if not job["hardware"].startswith("cuda"):
+        return {}
+    number = int(job["hardware"].split(":")[1])
+    # nvidia-smi numbers all devices of the machine, torch those that it may use.
+    uuid = getattr(torch.cuda.get_device_properties(number), "uuid", None)
+    return {"gpu": dict(nvidia_smi.read(number if uuid is None else f"GPU-{uuid}"), number=number)}
 
 
 def load(path, job):
@@ -38,11 +62,20 @@ def load(path, job):
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         sys.exit(f"{path} is not a model for this profiler: " + " ".join(str(error).split())[:200])
     module = as_layers(content, device).eval()
-    generator = torch.Generator().manual_seed(0)
-    inputs = [
-        torch.randn([job["batch"], *shape[1:]], generator=generator).to(device) for shape in content["inputs"].values()
-    ]
+    inputs = inputs_of([[job["batch"], *shape[1:]] for shape in content["inputs"].values()], device)
     return lambda: module(*inputs)
+
+
+def inputs_of(shapes, device):
+    """Return fixed random inputs of these shapes."""
+    key = str(shapes)
+    if device.type == "cuda" and key in INPUTS:
+        return INPUTS[key]
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+    if device.type == "cuda":
+        INPUTS[key] = inputs
+    return inputs
 
 
 def as_layers(content, device):
@@ -144,5 +177,17 @@ def values(infer, job, warmup_ms):
     return [before.elapsed_time(after) for before, after in events]
 
 
+def guarded(function):
+    """Return a function that ends with one line where a CUDA device has too little memory."""
+
+    def call(first, job, *rest):
+        try:
+            return function(first, job, *rest)
+        except torch.cuda.OutOfMemoryError:
+            sys.exit("out of memory: {} has too little for batch={}".format(job["hardware"], job["batch"]))
+
+    return call
+
+
 if __name__ == "__main__":
-    runner.serve(start, load, values)
+    runner.serve(start, guarded(load), guarded(values), finish=finish)

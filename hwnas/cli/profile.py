@@ -23,7 +23,7 @@ from hwnas.cli.options import (
     parse_input,
 )
 from hwnas.cli.output import show_json
-from hwnas.text import quoted
+from hwnas.text import duration, quoted
 
 if TYPE_CHECKING:
     from hwnas.tables.schema import LatencyTable
@@ -84,7 +84,6 @@ def _profile(
     out: Path, device: str, space: str, sizes: Mapping[str, Any], options: Mapping[str, Any], as_json: bool
 ) -> None:
     from hwnas import api
-    from hwnas.profiling.forecast import duration
     from hwnas.progress import Progress
 
     start_s, before = time.monotonic(), out.read_bytes() if out.is_file() else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.recipe import Compute
+from hwnas.text import plural
 
 CPU = torch.device("cpu")
 CPUS = Path("/sys/devices/system/cpu")
@@ -23,7 +24,8 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def choose_device(requested: Compute) -> torch.device:
     """Return the device for a recipe's ``compute``; ``auto`` is a GPU where torch can use one.
 
-    Each of several processes gets its own GPU. Raises HwnasError for cuda where there is none.
+    Each of several processes gets its own GPU. Raises HwnasError for cuda where there is none, and where torchrun has
+    started more processes on this machine than it has GPUs.
     """
     available = torch.cuda.is_available()
     if requested == "cuda" and not available:
@@ -31,7 +33,15 @@ def choose_device(requested: Compute) -> torch.device:
             "torch finds no CUDA GPU on this machine",
             "leave out --compute, or install a driver and a torch that is built for it",
         )
-    return torch.device("cuda", torch.cuda.current_device()) if available and requested != "cpu" else CPU
+    if requested == "cpu" or not available:
+        return CPU
+    processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if processes > gpus:
+        raise HwnasError(
+            f"{processes} processes cannot share the {plural(gpus, 'GPU')} of this machine",
+            f"start one a GPU (torchrun --nproc-per-node {gpus}), or compute on the processor with --compute cpu",
+        )
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def available_cores() -> int:
@@ -64,7 +74,11 @@ def _quota() -> int:
 
 
 def describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the processor"
+    """Return the name of a GPU, with its number where there are several."""
+    if device.type != "cuda":
+        return "the processor"
+    number = f" ({device})" if torch.cuda.device_count() > 1 else ""
+    return torch.cuda.get_device_name(device) + number
 
 
 def layout_on(device: torch.device, network: nn.Module) -> torch.memory_format:
@@ -78,9 +92,13 @@ def layout_on(device: torch.device, network: nn.Module) -> torch.memory_format:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on ``device`` without synchronisation: copies from pinned memory are queued like other work."""
+    """Return the tensor on ``device``.
+
+    Copies to a GPU, from pinned memory, are queued like other work. A copy to the CPU waits: torch does not order a
+    queued one before the CPU's reads.
+    """
     if tensor.device == device:
         return tensor
     if device.type == "cuda" and tensor.device == CPU and not tensor.requires_grad:
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=device.type != "cpu")

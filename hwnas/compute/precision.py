@@ -6,6 +6,7 @@ Weights, optimisers, logits and sums stay in float32, and so do, in a search on 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,10 @@ def computing(precision: str, device: torch.device = CPU) -> Iterator[None]:
 def multiply_in(precision: str, device: torch.device) -> None:
     """Set whether a GPU multiplies float32 exactly or as tf32, and make its choice of kernels deterministic."""
     if device.type == "cuda":
-        kind = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = kind
-        torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+        # Not by torch's newer fp32_precision, which leaves these flags as they are: torch.export reads them, and fails
+        # where they say otherwise.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.deterministic = True

@@ -55,10 +55,9 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
             f"there is no profiler for the table's runtime {table.runtime.name!r}",
             f"time the ONNX file there, or here with `hwnas verify DIR --device cpu`; known are {', '.join(RUNTIMES)}",
         )
-    hardware = {"gpu": "cuda:0", "browser": "browser"}.get(table.device.kind, "cpu")
     precision = FLOAT32 if table.runtime.precision == NOT_KNOWN else table.runtime.precision
     spec = DeviceSpec(
-        hardware, RUNTIMES[table.runtime.name], table.runtime.threads, table.runtime.batch, precision=precision
+        table.hardware, RUNTIMES[table.runtime.name], table.runtime.threads, table.runtime.batch, precision=precision
     )
     require_precision(spec)
     return spec

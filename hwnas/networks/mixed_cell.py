@@ -35,6 +35,10 @@ class Mixed:
         edges = None if self.edges is None else to_device(self.edges, device)
         return replace(self, weights=to_device(self.weights, device), edges=edges)
 
+    def detached(self) -> Mixed:
+        """Return the mixture with tensors that carry no gradient."""
+        return replace(self, weights=self.weights.detach(), edges=None if self.edges is None else self.edges.detach())
+
 
 class MixedCell(nn.Module):
     """One cell instance in the supernet: node j = sum over edges (i, j) of ``Z[i, j] . O[i, j](x_i)``.

@@ -23,6 +23,7 @@ from hwnas.profiling.statistics import interval_factor, read
 from hwnas.profiling.timing import allowed_ms, entry_estimates, network_runs, usual_network_ms
 from hwnas.progress import OnProgress
 from hwnas.spaces import Workload
+from hwnas.text import duration
 
 SAMPLE = 12  # workloads
 NETWORKS = 4
@@ -50,11 +51,6 @@ class Forecast:
             f"{self.models} models; about {duration(self.writing_s)} to write them "
             f"and {duration(self.timing_s)} to time them, {duration(self.seconds)} in all"
         )
-
-
-def duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
 
 
 def forecast_profile(plan: ProfilePlan, out: Path, on_progress: OnProgress) -> Forecast:

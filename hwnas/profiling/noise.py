@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.errors import HwnasError
 from hwnas.profiling.connections.connection import Connection
+from hwnas.profiling.gpu_state import throttling
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.plan import ProfilePlan
@@ -64,6 +65,8 @@ def _problems(runs: Sequence[Run], job_values: Sequence[JobValues], most_waited:
         found.append(f"other programs held the processor in {waited:.0%} of the runs")
     if stolen > MOST_STOLEN:
         found.append(f"the host of this virtual machine took {stolen:.0%} of its time")
+    if slowed := throttling(job_values):
+        found.append(slowed)
     if high / low - 1 > MOST_DRIFT:
         found.append(f"its speed moved by {high / low - 1:.0%}")
     return found

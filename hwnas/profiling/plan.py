@@ -109,7 +109,8 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
     spec, runtime = plan.spec, table.runtime
     here = (start.device.fingerprint, start.runtime, start.version, start.provider)
     there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider)
-    asked, held = (spec.threads, spec.batch, spec.precision), (runtime.threads, runtime.batch, runtime.precision)
+    asked = (spec.hardware, spec.threads, spec.batch, spec.precision)
+    held = (table.hardware, runtime.threads, runtime.batch, runtime.precision)
     if (here, asked) != (there, held):
         raise HwnasError(
             f"{out} is a table of another device or runtime ({table.describe()})", "write to another file with --out"

@@ -19,6 +19,7 @@ from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.networks.count import count_workload
 from hwnas.profiling.connections.connect import connect
+from hwnas.profiling.gpu_state import over_processes
 from hwnas.profiling.models import repetitions
 from hwnas.profiling.names import network_names
 from hwnas.profiling.noise import OR_MARKED, check_quiet, noise_of, stolen_share
@@ -169,6 +170,7 @@ def _protocol(plan: ProfilePlan, job_values: Sequence[JobValues], readings: Read
         load=start.load,
         waited=readings.waited,
         stolen=stolen_share(job_values),
+        gpu=over_processes(job_values),
         date=today(),
         tool_version=__version__,
     )

@@ -17,7 +17,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.runtimes.device_spec import DeviceSpec
-from hwnas.tables.schema import Device
+from hwnas.tables.schema import Device, Gpu
 from hwnas.text import plural
 
 PROTOCOL = 2
@@ -77,13 +77,15 @@ class Start:
 class JobValues:
     """The values of one process: all runs of a job, in order.
 
-    ``stolen`` is the share of time that a virtual machine's host took away.
+    ``stolen`` is the share of time that a virtual machine's host took away, ``gpu`` the state of the GPU that was
+    timed.
     """
 
     job: Job
     start: Start | None = None
     runs: list[Run] = field(default_factory=list)
     stolen: float | None = None
+    gpu: Gpu | None = None
 
     @property
     def wall_ms(self) -> float:
@@ -103,6 +105,7 @@ class JobValues:
                 self._add_run(event)
             elif event["event"] == "end":
                 self.stolen = event["stolen"]
+                self.gpu = Gpu.model_validate(event["gpu"]) if event.get("gpu") else None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, ValidationError) as error:
             raise HwnasError(
                 f"the profiler printed {line[:200]!r}, which is not of protocol {PROTOCOL} ({error})"

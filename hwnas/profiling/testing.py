@@ -23,7 +23,8 @@ WORKLOAD = Workload("nor_conv_3x3", 16, 16, 32, 32)
 class ProfilerCase:
     """Run a profiler as a program on small models. ``device`` is a spec such as ``cpu+onnxruntime``.
 
-    ``packages`` are the modules that it may import besides the standard library and ``runner``.
+    ``packages`` are the modules that it may import besides the standard library, ``runner`` and
+    ``nvidia_smi``.
     """
 
     device: ClassVar[str]
@@ -116,7 +117,7 @@ class ProfilerCase:
                 else []
             )
         }
-        assert imported - set(sys.stdlib_module_names) <= self.packages | {"runner"}
+        assert imported - set(sys.stdlib_module_names) <= self.packages | {"runner", "nvidia_smi"}
 
     def test_batches_are_run(self, folder: Path, tmp_path: Path) -> None:
         """Eight images take longer than one."""

@@ -88,6 +88,8 @@ def facts_of(table: LatencyTable) -> list[tuple[str, str]]:
         conditions.append(f"entries known less closely than asked for {len(quality.unstable)}")
     if conditions:
         facts.append(("conditions", "; ".join(conditions)))
+    if protocol.gpu:
+        facts.append(("GPU", protocol.gpu.describe()))
     if table.licence:
         facts.append(("licence", table.licence))
     return [*facts, ("sha256", table.sha256)]

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from hwnas.compute.device import CPU
+from hwnas.compute.memory import enough_memory
 from hwnas.files import append_lines
 from hwnas.progress import OnProgress
 from hwnas.search.epoch_row import METRICS, EpochRow
+from hwnas.search.pace import Pace
 from hwnas.search.search import Search
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.step_profile import StepProfile
@@ -21,25 +24,33 @@ def run_to_end(
     on_progress: OnProgress,
     on_row: Callable[[EpochRow], None],
     profile: StepProfile | None = None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Take all remaining steps of a search, from the checkpoint in ``folder`` if there is one.
 
     ``metrics.jsonl`` gets a line an epoch and target, which ``on_row`` gets as well. With several processes only rank
-    0 reads and writes. ``profile`` measures some steps and changes nothing.
+    0 reads and writes. ``profile`` measures some steps and changes nothing. On a GPU ``log`` gets the search's pace
+    every epoch.
+
+    Raises HwnasError where the memory of the GPU does not suffice.
     """
     checkpoint, writes = Checkpoint(folder / "checkpoint.pt", digest), search.processes.is_rank_zero
     resume(search, checkpoint, search.processes)
     if writes:
         drop_later_lines(folder / METRICS, search.step)
         write = append_lines(folder / METRICS)
-    for rows in remaining_steps(search, profile):
-        on_progress("searching", search.step, search.schedule.total_steps)
-        for row in rows:
-            if writes:
-                write(json.dumps(row.to_json()))
-            on_row(row)
-        if writes and (checkpoint.due() or search.over):
-            checkpoint.save(search.state())
+    pace = None if search.device == CPU else Pace(search.device, search.schedule.total_steps, search.step)
+    with enough_memory(search.recipe.batch_size):
+        for rows in remaining_steps(search, profile):
+            on_progress("searching", search.step, search.schedule.total_steps)
+            for row in rows:
+                if writes:
+                    write(json.dumps(row.to_json()))
+                on_row(row)
+            if rows and pace:
+                log(pace.describe(search.step))
+            if writes and (checkpoint.due() or search.over):
+                checkpoint.save(search.state())
 
 
 def remaining_steps(search: Search, profile: StepProfile | None = None) -> Iterator[list[EpochRow]]:

@@ -87,10 +87,10 @@ class SupernetState:
                 self.weights.optimizer.state[parameter]["momentum_buffer"] = momentum[name]
 
     def state(self) -> dict[str, Any]:
-        return {"supernet": self.module.state_dict(), "weight_optimizer": self.weights.optimizer.state_dict()}
+        return {"supernet": self.module.state_dict(), "weight_optimizer": self.weights.state_dict()}
 
     def load_state(self, state: Mapping[str, Any], partial_channels: int) -> None:
         if partial_channels != self.module.partial:
             self.use(Supernet(self.sized, partial_channels, self.recipe.shared_features))
         self.module.load_state_dict(state["supernet"])
-        self.weights.optimizer.load_state_dict(state["weight_optimizer"])
+        self.weights.load_state_dict(state["weight_optimizer"])

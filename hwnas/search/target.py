@@ -131,7 +131,7 @@ class TargetState:
         log_p = self.log_probability() if with_probability else None
         return {
             "distribution": self.distribution.state_dict(),
-            "optimizer": self.optimizer.optimizer.state_dict() if self.optimizer else None,
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "multipliers": self.multipliers,
             "log_probability": None if log_p is None else {k: torch.from_numpy(values) for k, values in log_p.items()},
             "memory": self.memory,
@@ -143,7 +143,7 @@ class TargetState:
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.distribution.load_state_dict(state["distribution"])
         if self.optimizer:
-            self.optimizer.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(state["optimizer"])
         self.multipliers = state["multipliers"].to(self.device)
         self.memory = {name: value.to(self.device) for name, value in state["memory"].items()}
         self._before, self.stopped = state["before"], state["stopped"]

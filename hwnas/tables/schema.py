@@ -64,6 +64,36 @@ class Runtime(TableModel):
     options: dict[Name, bool | int | FiniteFloat | Name] = {}
 
 
+class Gpu(TableModel):
+    """The state of the GPU right after the runs, over the processes: the least clocks, the most heat and power.
+
+    ``number`` is that of the device for its runtime (``cuda:N``), ``slowed_by`` are the reasons that the driver gave
+    for clocks below the maximum. None means that the driver does not report it.
+    """
+
+    number: int = Field(ge=0)
+    driver: Name | None = None
+    sm_clock_mhz: FiniteFloat | None = None
+    max_sm_clock_mhz: FiniteFloat | None = None
+    memory_clock_mhz: FiniteFloat | None = None
+    temperature_c: FiniteFloat | None = None
+    power_w: FiniteFloat | None = None
+    power_limit_w: FiniteFloat | None = None
+    slowed_by: list[Name] = []
+
+    def describe(self) -> str:
+        of = "" if self.max_sm_clock_mhz is None else f" of {self.max_sm_clock_mhz:.0f}"
+        limit = "" if self.power_limit_w is None else f" of {self.power_limit_w:.0f}"
+        known = [
+            ("driver {}", self.driver),
+            ("{:.0f}" + of + " MHz", self.sm_clock_mhz),
+            ("{:.0f} °C", self.temperature_c),
+            ("{:.0f}" + limit + " W", self.power_w),
+            ("slowed by {}", ", ".join(self.slowed_by) or None),
+        ]
+        return "; ".join([f"cuda:{self.number}", *(form.format(v) for form, v in known if v is not None)])
+
+
 class Protocol(TableModel):
     """The measurement.
 
@@ -71,8 +101,8 @@ class Protocol(TableModel):
     settle early have fewer, others more (``samples``). ``processors`` are the processors it was pinned to, ``governor``
     their frequency governor, ``load`` the number of running programs before the start, ``waited`` the share of readings
     that waited for a processor (they are not used), and ``stolen`` the share of time taken by the host of a virtual
-    machine. None means that the system does not report it. After an addition to a table, they describe the newest
-    entries.
+    machine. ``gpu`` is the GPU that was timed, if it was one. None means that the system does not report it. After an
+    addition to a table, they describe the newest entries.
     """
 
     version: int
@@ -87,6 +117,7 @@ class Protocol(TableModel):
     load: FiniteFloat | None = None
     waited: Share | None = None
     stolen: Share | None = None
+    gpu: Gpu | None = None
     date: Name
     tool_version: Name
 
@@ -310,12 +341,21 @@ class LatencyTable(TableModel):
     def content(self) -> dict[str, Any]:
         """Return all fields but the hash, as JSON of the table's version has them.
 
-        ``suspect_readings`` are left out where there are none, so that older tables keep their hash.
+        ``suspect_readings`` and ``gpu`` are left out where there are none, so that older tables keep their hash.
         """
         content = self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
         if not self.quality.suspect_readings:
             del content["quality"]["suspect_readings"]
+        if not self.protocol.gpu:
+            del content["protocol"]["gpu"]
         return content
+
+    @property
+    def hardware(self) -> str:
+        """The hardware that it describes, as in a device spec: ``cpu``, ``cuda:N`` or ``browser``."""
+        if self.device.kind == "gpu":
+            return f"cuda:{self.protocol.gpu.number if self.protocol.gpu else 0}"
+        return "browser" if self.device.kind == "browser" else "cpu"
 
     @property
     def sha256(self) -> str:

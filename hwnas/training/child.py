@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hwnas.compute.device import CPU, layout_on
+from hwnas.compute.memory import enough_memory
 from hwnas.compute.precision import computing
 from hwnas.compute.seeds import Purpose, seed_of, torch_generator
 from hwnas.data import ImageData
@@ -25,6 +25,7 @@ from hwnas.training.augment import cutout
 from hwnas.training.batches import Batches, EpochSums, set_up_numerics
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.evaluation import accuracy
+from hwnas.training.moving_average import MovingAverage
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import SINGLE_PROCESS, Processes
 from hwnas.training.recipe import Training
@@ -85,9 +86,7 @@ class Trainer:
         processes.share_norms(trained)
         trained.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.optimizer = ParameterOptimizer(recipe.optimizer, trained.parameters(), processes)
-        self.average: AveragedModel | None = None
-        if recipe.ema is not None:
-            self.average = AveragedModel(child, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.average = None if recipe.ema is None else MovingAverage(child, recipe.ema)
         self.step = 0
         self.sums = EpochSums()
         self.history: list[TrainingRow] = []
@@ -195,7 +194,7 @@ class Trainer:
             "child": self.child.state_dict(),
             "auxiliary": self.auxiliary.state_dict() if self.auxiliary else None,
             "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "sums": {"loss": sums["loss"], "right": sums["correct"]},
             "history": [row.to_json() for row in self.history],
@@ -209,7 +208,7 @@ class Trainer:
             self.auxiliary.load_state_dict(state["auxiliary"])
         if self.average:
             self.average.load_state_dict(state["average"])
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.history = [TrainingRow.model_validate(row) for row in state["history"]]
         count = self.step % self.batches.steps_per_epoch
@@ -234,7 +233,8 @@ def train_child(
     folder's ``training.jsonl`` gets a line an epoch, which ``on_epoch`` gets as well; its ``loss`` includes label
     smoothing and the auxiliary loss. With several processes only rank 0 reads and writes.
 
-    Raises HwnasError where the checkpoint is damaged or of another training, or the loss is not finite.
+    Raises HwnasError where the checkpoint is damaged or of another training, the loss is not finite, or the memory of
+    the GPU does not suffice.
     """
     trainer = Trainer(child, data, recipe, processes)
     sizes = asdict(child.network.setting)
@@ -243,7 +243,8 @@ def train_child(
     if resume(trainer, checkpoint, processes):
         write_history(history, trainer.history)
     while not trainer.over:
-        trainer.take_step()
+        with enough_memory(recipe.batch_size):
+            trainer.take_step()
         on_progress(f"training {folder.name}", trainer.step, trainer.total_steps)
         if trainer.step % trainer.batches.steps_per_epoch == 0:
             if writes:

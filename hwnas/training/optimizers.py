@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,15 @@ class ParameterOptimizer:
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a state, saved on any device: whether a step is one fused kernel depends on this one."""
+        fused = self.optimizer.defaults["fused"]
+        groups = [{**group, "fused": fused} for group in state["param_groups"]]
+        self.optimizer.load_state_dict({**state, "param_groups": groups})
 
     def step(self) -> None:
         """Take one step along the gradients that the parameters hold."""

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -212,9 +213,11 @@ class _Normalised(torch.autograd.Function):
         eps, count, processes = ctx.rest
         scale = torch.rsqrt(variance + eps)
         factor = torch.ones_like(scale) if weight is None else weight
-        # The gradient for constant mean and variance; the sums over x that correct it come with it.
+        # The gradient for constant mean and variance; the sums over x that correct it come with it. On a GPU the
+        # statistics of a batch may be empty, not missing.
+        nothing = mean.new_empty(0)
         straight, with_y, total = torch.ops.aten.native_batch_norm_backward(
-            slope, x, factor, mean, variance, None, None, False, eps, [True, True, True]
+            slope, x, factor, mean, variance, nothing, nothing, False, eps, [True, True, True]
         )
         sums = processes._sum(torch.stack([total, with_y])) * (factor * scale / count)
         first, second = (s.view(1, -1, 1, 1).to(x.dtype) for s in (sums[0], sums[1] * scale))
@@ -260,6 +263,9 @@ def join_process_group() -> Iterator[None]:
     try:
         with _silenced(rank > 0):
             yield
+        if on_gpu:
+            torch.cuda.empty_cache()
+            wait_for_all(store, count)
     except BaseException as error:
         if _is_reported(store):
             if not isinstance(error, KeyboardInterrupt):
@@ -269,6 +275,16 @@ def join_process_group() -> Iterator[None]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def wait_for_all(store: dist.Store, count: int) -> None:
+    """Wait until all processes are here: NCCL ends a group only in all of its processes at once.
+
+    Rank 0 works on alone for as long as a training takes, so there is no limit of time.
+    """
+    if store.add("finished", 1) == count:
+        store.set("all finished", "")
+    store.wait(["all finished"], timedelta(days=365))
 
 
 def _is_reported(store: dist.Store) -> bool:

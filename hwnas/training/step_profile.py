@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from hwnas.files import atomic_path, write_json
+from hwnas.training.gpu_busy import busy_us
 from hwnas.training.step_table import StepOperator, StepSpan, StepTable
 
 WARM_UP, STEPS = 3, 5  # of every kind of step: steps before the profile, steps in it
@@ -58,6 +60,7 @@ class StepProfile:
             return
         with span("step"):
             take()
+            wait_for_gpu()
         if seen == WARM_UP + STEPS:
             with span("evaluation"):
                 evaluate()
@@ -89,6 +92,12 @@ def started() -> profile:
     return profiler
 
 
+def wait_for_gpu() -> None:
+    """Wait until a GPU, where torch can use one, has done all queued work: a profiled step ends with its kernels."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def stop(profiler: profile) -> None:
     with _without_stderr():
         profiler.stop()
@@ -108,11 +117,15 @@ def _without_stderr() -> Iterator[None]:
 
 
 def table_of(profiler: profile) -> StepTable:
-    """Return the table of a profile: spans and operators, in milliseconds a step."""
-    events = profiler.key_averages()
+    """Return the table of a profile: spans and operators, in milliseconds a step.
+
+    On a GPU the spans are the processor's time: it queues work, and waits for it in "rest".
+    """
+    # On a GPU a span has a second row, of the kernels that it launched.
+    events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
     found = {event.key.removeprefix(PREFIX): event for event in events if event.key.startswith(PREFIX)}
     step = found["step"]
-    total = step.cpu_time_total
+    total, busy = step.cpu_time_total, busy_us(profiler, PREFIX + "step")
 
     def row(name: str, time_us: float, calls: int) -> StepSpan:
         return StepSpan(part=name, ms=time_us / step.count / 1e3, share=time_us / total, calls=calls / step.count)
@@ -125,6 +138,7 @@ def table_of(profiler: profile) -> StepTable:
         step_ms=total / step.count / 1e3,
         parts=[*spans, row("rest", rest, step.count)],
         evaluation_ms=found["evaluation"].cpu_time / 1e3 if "evaluation" in found else None,
+        gpu_ms=None if busy is None else busy / step.count / 1e3,
         operators=[
             StepOperator(operator=e.key, self_ms=e.self_cpu_time_total / step.count / 1e3, calls=e.count / step.count)
             for e in own[:OPERATORS]

@@ -7,8 +7,10 @@ GPU, tests run on it as well.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 import hwnas.training.batches
-from hwnas.compute.device import CPU, choose_device, layout_on, to_device
-from hwnas.compute.precision import choose_precision
+from hwnas.compute.device import CPU, choose_device, describe, layout_on, to_device
+from hwnas.compute.precision import choose_precision, multiply_in
 from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.networks import fast
@@ -26,10 +28,13 @@ from hwnas.networks.fast import fused_edges
 from hwnas.networks.fast.cuda_graphs import MOST_GRAPHS, GraphReplay
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
-from hwnas.recipe import known_recipes
+from hwnas.recipe import known_recipes, read_recipe
+from hwnas.search.pace import Pace, describe_images
+from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
 from hwnas.training.child import Trainer, train_child
-from hwnas.training.optimizers import make_optimizer
+from hwnas.training.optimizers import ParameterOptimizer, make_optimizer
+from hwnas.training.processes import Processes
 from support.accelerator import DEVICE, WAITS, Accelerator, There
 from support.searches import searching
 from support.training import DATA, recipe_of, tiny_child
@@ -151,6 +156,10 @@ def test_every_synchronisation_is_noticed(there: None) -> None:
         x + torch.ones(3)
     to_device(torch.ones(3), DEVICE)
     assert len(WAITS) == len(doings)
+    with pytest.raises(RuntimeError, match="not waited for"):
+        x.to(CPU, non_blocking=True)
+    assert to_device(x, CPU).tolist() == [1, 1, 1]
+    assert len(WAITS) == len(doings) + 1
 
 
 @pytest.mark.slow
@@ -163,8 +172,7 @@ def test_a_training_on_another_device_equals_that_on_the_cpu(monkeypatch: pytest
         child = tiny_child()
         found = train_child(child, DATA, recipe, tmp_path / "b", "a test", lambda *a: None)
         assert {parameter.device for parameter in child.parameters()} == {CPU}
-        # torch's moving averages look at how many they are.
-        trainer = Trainer(tiny_child(), DATA, recipe.model_copy(update={"ema": None}))
+        trainer = Trainer(tiny_child(), DATA, recipe)
         trainer.take_step()
         WAITS.clear()
         trainer.take_step()
@@ -298,6 +306,83 @@ def test_unavailable_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         choose_device("cuda")
     with pytest.raises(HwnasError, match="tf32 needs a GPU"):
         choose_precision("tf32", CPU)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA T4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert describe(choose_device("auto")) == "NVIDIA T4 (cuda:1)"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert choose_device("cpu") == CPU
+    with pytest.raises(HwnasError, match="3 processes cannot share the 2 GPUs") as caught:
+        choose_device("auto")
+    assert "--nproc-per-node 2" in caught.value.fix
+
+
+def test_too_little_memory_names_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a search and in a training; the text is torch's."""
+
+    def fails(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has a total capacity of 8 GiB"
+        )
+
+    search = searching("nasbench201", "nasbench201/snas", batch_size=16)
+    monkeypatch.setattr(search, "take_step", fails)
+    with pytest.raises(HwnasError, match=r"step of 16 images \(2.25 GiB more") as caught:
+        run_to_end(search, tmp_path, "a digest", lambda *a: None, lambda row: None)
+    assert "--batch-size, such as 8" in caught.value.fix
+    monkeypatch.setattr(Trainer, "take_step", fails)
+    with pytest.raises(HwnasError, match="step of 8 images"):
+        train_child(tiny_child(), DATA, recipe_of(), tmp_path / "child", "a test", lambda *a: None)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_an_optimiser_steps_as_its_device_does_whatever_it_resumes(name: str) -> None:
+    """The state was saved where a step is one fused kernel."""
+    settings = read_recipe("nasbench201/snas", {}).logits if name == "adam" else recipe_of().optimizer
+    start, resumed = (ParameterOptimizer(settings, [nn.Parameter(torch.ones(3))], Processes()) for _ in range(2))
+    start.parameters[0].grad = torch.ones(3)
+    start.step()
+    state = start.state_dict()
+    for group in state["param_groups"]:
+        group["fused"] = True
+    resumed.load_state_dict(state)
+    assert [group["fused"] for group in resumed.optimizer.param_groups] == [None]
+    assert [group["fused"] for group in state["param_groups"]] == [True]
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_models_are_exported_whatever_the_precision_of_products(precision: str) -> None:
+    """After a search on a GPU; torch.export reads how float32 is multiplied."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+    try:
+        multiply_in(precision, torch.device("cuda", 0))
+        assert matmul.allow_tf32 == cudnn.allow_tf32 == (precision == "tf32")
+        newer = matmul.fp32_precision, cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+        assert ("tf32" in newer) == (precision == "tf32")
+        torch.export.export(nn.Conv2d(3, 4, 3).eval(), (torch.zeros(1, 3, 8, 8),))
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
+
+
+def test_a_search_states_its_pace(there: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas.search.pace.peak_gpu_bytes", lambda device: 8_400_000_000)
+    search, lines = searching("nasbench201", "nasbench201/snas", epochs=2), []
+    run_to_end(search, tmp_path, "a digest", lambda *a: None, lambda row: None, log=lines.append)
+    assert len(lines) == 2
+    assert re.fullmatch(r"[\d.e+]+ steps a second, 8.40 GB of GPU memory, ends at about .* left\)", lines[0])
+    assert lines[1].endswith("GPU memory")
+    assert describe_images(search.data) == "0 MB of images are in the memory of the GPU"
+    monkeypatch.undo()
+    times = iter([0.0, 10.0, 20.0])
+    pace = Pace(CPU, 1_000_040, 0, lambda: next(times), lambda: datetime(2026, 5, 4, 23, 59, 0))
+    assert pace.describe(999_900) == "1e+05 steps a second, ends at about 23:59:00 (0 s left)"
+    assert pace.describe(999_920) == "2 steps a second, ends at about 00:00:00 (60 s left)"
 
 
 def test_depthwise_convolutions_are_channels_first_on_a_gpu() -> None:

@@ -1,6 +1,7 @@
 """A simulated device: its tensors wrap tensors on the CPU, so its results are exact.
 
-It behaves like a GPU: two devices in one operation are an error, and synchronisations are recorded. ``WAITS`` lists the
+It behaves like a GPU: two devices in one operation are an error, as is a queued copy to the CPU, whose reader would get
+old values, and synchronisations are recorded. ``WAITS`` lists the
 operations that waited for the device: reading a value, copying to the CPU, or a copy to the device that is not queued.
 """
 
@@ -68,6 +69,8 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result_there = bool(there) if device is None else torch.device(device).type == NAME
     queued = kwargs.get("non_blocking", len(args) > 2 and args[2] is True)
     masked = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+    if queued and _is_to_host(name, args, result_there):
+        raise RuntimeError(f"{operation}: a queued copy to the CPU, which is not waited for")
     if there and (name in READS or masked or _is_to_host(name, args, result_there)):
         WAITS.append(name)
     elif _is_to_device(name, args, result_there) and not queued:

@@ -8,19 +8,22 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import torch
-from torch.distributed import TCPStore
+from torch import nn
+from torch.distributed import HashStore, TCPStore
 
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.runs.search import run_search
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import write_table
-from hwnas.training.processes import SINGLE_PROCESS, Processes
+from hwnas.training.processes import SINGLE_PROCESS, Processes, wait_for_all
 from support.command import Run
 from support.distributed import SEARCHES, a_child, do_share, request_for, searching, some_steps, trained
 from support.searches import SMALL_SEARCH, unlike
@@ -217,3 +220,55 @@ def test_a_batch_is_divided_evenly_and_completely() -> None:
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
     with pytest.raises(HwnasError, match="a batch of 15 images cannot be divided among 16 processes"):
         searching("nasbench201", "snas", Processes(0, 16))
+
+
+def test_processes_end_together() -> None:
+    """Rank 0 works on alone for a while; the others end with it, as NCCL's groups must."""
+    store, order = HashStore(), []
+
+    def end(rank: int) -> None:
+        wait_for_all(store, 3)
+        order.append(rank)
+
+    others = [Thread(target=end, args=(rank,)) for rank in (1, 2)]
+    for thread in others:
+        thread.start()
+    while store.add("finished", 0) < 2:
+        time.sleep(0.001)
+    assert order == []
+    end(0)
+    for thread in others:
+        thread.join()
+    assert sorted(order) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients_of_a_shared_norm_ask_for_no_missing_statistics(
+    affine: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU torch's kernel for channels last refuses missing statistics, and computes empty ones."""
+    norm = nn.BatchNorm2d(3, affine=affine).double()
+    alone = deepcopy(norm)
+    group = Processes(0, 2)
+    group.share_norms(norm)
+    group.sizes = [4]
+    monkeypatch.setattr(group, "gather", lambda mine: mine[None])
+    monkeypatch.setattr(group, "_sum", lambda mine: mine)
+    given: list[bool] = []
+    original = torch.ops.aten.native_batch_norm_backward
+
+    def watched(*arguments: Any) -> Any:
+        given.extend(value is None for value in arguments[5:7])
+        return original(*arguments)
+
+    monkeypatch.setattr(torch.ops.aten, "native_batch_norm_backward", watched)
+    x = torch.randn(4, 3, 5, 5, dtype=torch.float64).contiguous(memory_format=layout)
+    gradients = []
+    for module in (norm, alone):
+        leaf = x.clone().requires_grad_()
+        (module(leaf) ** 3).sum().backward()
+        gradients.append([leaf.grad, *(p.grad for p in module.parameters())])
+    assert given == [False, False]
+    for mine, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, expected)

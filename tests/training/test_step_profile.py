@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.autograd import DeviceType
 
-from hwnas.training.step_profile import SPANS, STEPS
+from hwnas.training.gpu_busy import covered
+from hwnas.training.step_profile import SPANS, STEPS, span, started, stop, table_of
 from support.command import Run
 from support.searches import FEW_SEARCH, fingerprint
 
@@ -61,3 +65,33 @@ def test_a_search_of_too_few_steps_logs_that(run: Run, tmp_path: Path, table_fil
     assert result.exit_code == 0, result.output
     assert "too few steps for a profile" in result.stderr
     assert not (tmp_path / "run" / "profile").exists()
+
+
+def test_overlapping_kernels_count_once_and_only_inside_steps() -> None:
+    """Two kernels at once, one that crosses the end of a step, one of the evaluation."""
+    kernels = [(5.0, 9.0), (1.0, 3.0), (2.0, 4.0), (9.5, 12.0), (14.0, 20.0)]
+    assert covered(kernels, [(0.0, 4.0), (4.0, 10.0)]) == 3 + 4 + 0.5
+    assert covered([], [(0.0, 1.0)]) == 0
+
+
+def test_kernels_of_a_gpu_make_its_share_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With events as torch's profiler has them on a GPU, where a span has a second row on the device."""
+
+    def event(name: str, device: DeviceType, start: float, end: float, annotation: bool = False) -> SimpleNamespace:
+        times = SimpleNamespace(start=start, end=end)
+        return SimpleNamespace(name=name, device_type=device, time_range=times, is_user_annotation=annotation)
+
+    profiler = started()
+    for _ in range(2):
+        with span("step"), span("forward"):
+            torch.ones(8).relu()
+    stop(profiler)
+    steps = [e for e in profiler.events() if e.name == "hwnas: step"]
+    first = steps[0].time_range
+    kernels = [event("hwnas: step", DeviceType.CUDA, first.start, first.end, annotation=True)]
+    kernels += [event("gemm", DeviceType.CUDA, first.start, first.end)]
+    monkeypatch.setattr(profiler, "events", lambda: [*steps, *kernels])
+    table = table_of(profiler)
+    assert table.gpu_ms == pytest.approx((first.end - first.start) / 2 / 1e3)
+    assert table.gpu_ms < table.step_ms
+    assert any(line.startswith("  GPU at work") for line in table.describe("weights"))

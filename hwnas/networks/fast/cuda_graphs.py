@@ -23,7 +23,8 @@ MOST_GRAPHS = 4  # each holds the memory of a pass
 class GraphReplay:
     """The forward pass of ``supernet`` in one precision, replayed from CUDA graphs if ``enabled``.
 
-    If a pass cannot be recorded, the reason is logged, ``enabled`` becomes False and all passes run eagerly.
+    If a pass cannot be recorded, the reason is logged, ``enabled`` becomes False, the memory of recorded passes is
+    freed, and all passes run eagerly.
     """
 
     def __init__(self, supernet: Supernet, precision: str, enabled: bool, log: Callable[[str], None]) -> None:
@@ -44,8 +45,7 @@ class GraphReplay:
             key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
             if key in self._graphs or len(self._graphs) < MOST_GRAPHS:
                 return self._replayed(key, images, mixture, drop, frozen)
-            self.enabled = False
-            self.log(f"forward passes are of more than {MOST_GRAPHS} kinds; CUDA graphs are no longer used")
+            self._disable(f"forward passes are of more than {MOST_GRAPHS} kinds; CUDA graphs are no longer used")
         with computing(self.precision, images.device):
             return self.supernet(images, mixture, instances, drop)
 
@@ -60,6 +60,11 @@ class GraphReplay:
             )
         return self._graphs[key](images, *tensors)
 
+    def _disable(self, line: str) -> None:
+        self.enabled = False
+        self._graphs.clear()
+        self.log(line)
+
     def _record(self, module: _TensorPass, images: Tensor, tensors: list[Tensor], frozen: bool) -> _TensorPass:
         """Record a pass if possible, and restore the statistics of batch norms that recording changed."""
         samples = tuple(t.detach().clone().requires_grad_(t.requires_grad) for t in (images, *tensors))
@@ -70,10 +75,8 @@ class GraphReplay:
                 parameter.requires_grad_(not frozen)
             torch.cuda.make_graphed_callables(module, samples, allow_unused_input=True)  # replaces its forward
         except RuntimeError as error:
-            self.enabled = False
-            self.log(
-                f"CUDA graphs cannot record the supernet ({str(error).splitlines()[0]}); its operators run one by one"
-            )
+            reason = str(error).splitlines()[0]
+            self._disable(f"CUDA graphs cannot record the supernet ({reason}); its operators run one by one")
         finally:
             for parameter in trainable:
                 parameter.requires_grad_()
@@ -86,7 +89,8 @@ class _TensorPass(nn.Module):
 
     def __init__(self, supernet: Supernet, mixture: Mapping[str, Mixed], precision: str) -> None:
         super().__init__()
-        self.supernet, self.mixture, self.precision = supernet, dict(mixture), precision
+        self.supernet, self.precision = supernet, precision
+        self.mixture = {kind: mixed.detached() for kind, mixed in mixture.items()}  # without the graph of their draw
 
     def forward(self, images: Tensor, *tensors: Tensor) -> Tensor:
         rest = iter(tensors)

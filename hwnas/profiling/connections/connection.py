@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hwnas.errors import HwnasError
@@ -22,5 +23,8 @@ def profiler_failed(spec: DeviceSpec, code: int, stderr: str) -> HwnasError:
     last = next((line for line in reversed(stderr.splitlines()) if line.strip()), f"exit code {code}")
     package = last.rpartition("No module named ")[2].strip("'\"") if "No module named" in last else ""
     where = f" on {spec.host}" if spec.host else ""
+    smaller = spec.batch > 1 and last.startswith("out of memory:")
     fix = f"install it{where} (python -m pip install {package})" if package else f"run it by hand{where} to see more"
+    if smaller:
+        fix = f"profile fewer images at once: --device {replace(spec, batch=spec.batch // 2).text!r}"
     return HwnasError(f"profiler {spec.runtime.profiler} failed on {spec.text}: {last.strip()}", fix)

@@ -1,0 +1,79 @@
+"""Compare some steps of searches on the GPU with the same steps on the processor, in float32 and float64.
+
+DARTS, whose random numbers are the same on both, in both spaces. The result is the largest difference of a weight, a
+statistic or a logit, relative to the largest value of its tensor.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.method_steps import make_search
+from hwnas.compute.device import CPU
+from hwnas.files import write_json
+from hwnas.search.search import Search
+
+BATCH_SIZE = 16
+
+
+def steps(arguments: argparse.Namespace, compute: str, dtype: torch.dtype) -> tuple[str, dict[str, Tensor]]:
+    """Return the kind of the device and the state, on the processor, after some steps."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        search = make_search("darts", arguments, precision="float32", kernels="torch", compute=compute)
+        for _ in range(arguments.steps):
+            search.take_step()
+    finally:
+        torch.set_default_dtype(usual)
+    return search.device.type, tensors(search)
+
+
+def tensors(search: Search) -> dict[str, Tensor]:
+    parts = {"supernet": search.supernet, "logits": search.targets[0].distribution}
+    return {
+        f"{part} {name}": tensor.detach().to(CPU)
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point()
+    }
+
+
+def difference(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
+    """Return the largest relative difference and the name of its tensor."""
+    found = {
+        name: float((mine[name] - value).abs().max() / value.abs().max().clamp_min(1e-12))
+        for name, value in theirs.items()
+    }
+    name = max(found, key=lambda key: found[key])
+    return found[name], name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for space in ("nasbench201", "darts"):
+        arguments.space = space
+        for dtype in (torch.float32, torch.float64):
+            gpu, mine = steps(arguments, "auto", dtype)
+            _, theirs = steps(arguments, "cpu", dtype)
+            largest, where = difference(mine, theirs)
+            rows.append({"space": space, "dtype": str(dtype), "device": gpu, "difference": largest, "where": where})
+            print(rows[-1], flush=True)
+            write_json(arguments.out, {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

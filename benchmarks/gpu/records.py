@@ -1,0 +1,37 @@
+"""The record of a session: one line of JSON a step, written at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FILE = "results.jsonl"
+
+
+def write(out: Path, record: Mapping[str, Any]) -> None:
+    """Append a record, so that it is on the disk when the call returns."""
+    with (out / FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the records in a folder, none where it has no file of them; a torn last line is left out."""
+    file = folder / FILE
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def finished(records: list[dict[str, Any]]) -> set[str]:
+    """Return the steps that some session has finished."""
+    return {record["step"] for record in records if record.get("state") == "ok"}

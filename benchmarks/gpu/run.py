@@ -1,0 +1,69 @@
+"""Run a session on a GPU, show its plan, or rehearse it on the processor. ``benchmarks/gpu/run.sh`` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from benchmarks.gpu import records
+from benchmarks.gpu.images import FOLDER, decode_archive
+from benchmarks.gpu.machine import describe_machine
+from benchmarks.gpu.plan import MOST_S, RETURN_S, Places, Step, rehearsal, steps
+from benchmarks.gpu.returned import restore
+from benchmarks.gpu.session import run_session
+
+SET_UP_S = 40  # packages, images, what came back from an earlier session
+
+
+def show(plan: list[Step]) -> str:
+    """Return the plan as text, with the sum of its limits."""
+    rows = [("set-up", SET_UP_S, "packages, images, what an earlier session returned")]
+    rows += [(step.name, step.limit_s, step.what + " (resumable)" * step.resumable) for step in plan]
+    rows += [("return", RETURN_S, "archives of at most eight files")]
+    lines = [f"{name:<22}{seconds:>6.0f} s  {what}" for name, seconds, what in rows]
+    total = sum(seconds for _, seconds, _ in rows)
+    return "\n".join([*lines, f"{'in all':<22}{total:>6.0f} s, at most {MOST_S} s"])
+
+
+def prepare_images(pack: Path, work: Path) -> None:
+    """Decode the carried images and name their folder to the steps."""
+    archive = pack / "cifar10-images.tar.gz"
+    if not archive.exists():
+        return
+    folder = work / "images"
+    decode_archive(archive, folder)
+    os.environ[FOLDER] = str(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("gpu-session"))
+    parser.add_argument("seconds", type=float, nargs="?", default=MOST_S)
+    parser.add_argument("--plan", action="store_true", help="Only show the steps and their limits.")
+    parser.add_argument("--rehearse", action="store_true", help="Tiny steps on the processor.")
+    parser.add_argument("--only", nargs="+", help="Names of the steps to run.")
+    parser.add_argument("--pack", type=Path, default=Path("gpu-pack"), help="The folder that pack.sh filled.")
+    parser.add_argument("--work", type=Path, help="Folder of runs and images; by default beside OUT.")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    work = arguments.work or arguments.out.with_name(arguments.out.name + "-work")
+    places = Places(arguments.out.absolute(), work.absolute())
+    plan = (rehearsal if arguments.rehearse else steps)(places)
+    if arguments.plan:
+        print(show(plan))
+        return
+    chosen = [step for step in plan if not arguments.only or step.name in arguments.only]
+    places.out.mkdir(parents=True, exist_ok=True)
+    places.work.mkdir(parents=True, exist_ok=True)
+    restore(arguments.pack / "returned", places)
+    if not arguments.rehearse:
+        prepare_images(arguments.pack, places.work)
+    done = records.finished(records.read(places.out))
+    run_session(chosen, places, arguments.seconds - (time.monotonic() - began), describe_machine(), done)
+    print(f"{places.out}: " + ", ".join(sorted(file.name for file in places.out.iterdir())))
+
+
+if __name__ == "__main__":
+    main()

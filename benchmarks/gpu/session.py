@@ -1,0 +1,68 @@
+"""One session on a GPU: every step within its limit and the session's time, each recorded whatever becomes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import records
+from benchmarks.gpu.plan import RETURN_S, Places, Step
+from benchmarks.gpu.process import run_for
+from benchmarks.gpu.returned import keep
+
+LEAST_S = 3.0  # a step that has less is left out
+LOG = "log.txt"
+
+
+def run_session(
+    steps: Sequence[Step],
+    places: Places,
+    seconds: float,
+    machine: Mapping[str, Any],
+    done: Collection[str] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Run the steps that are not ``done`` in order, within ``seconds`` in all.
+
+    A resumable step gets its limit and all time that the limits of the later steps leave.
+    """
+    ends = clock() + seconds - RETURN_S
+    left = [step for step in steps if step.name not in done]
+    for number, step in enumerate(left):
+        later_s = sum(other.limit_s for other in left[number + 1 :])
+        remaining_s = ends - clock()
+        limit_s = min(remaining_s, max(step.limit_s, remaining_s - later_s) if step.resumable else step.limit_s)
+        record = _recorded(step, limit_s, places)
+        if not keep(places, step.name):
+            record["not_returned"] = f"the folder of {step.name} had no room"
+        records.write(places.out, {**record, "machine": dict(machine)})
+
+
+def _recorded(step: Step, limit_s: float, places: Places) -> dict[str, Any]:
+    record: dict[str, Any] = {"step": step.name, "limit_s": round(limit_s, 1)}
+    if limit_s < LEAST_S:
+        return {**record, "state": "left out", "tail": "no time was left"}
+    print(f"{step.name}: {step.what} (at most {limit_s:.0f} s)", flush=True)
+    try:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        ended = run_for(step.command, limit_s, places.out / LOG, environment)
+        state = "ok" if ended.code == 0 else "failed"
+        if ended.code is None:
+            state = "interrupted" if step.resumable else "overran"
+        tail = "" if state == "ok" else ended.tail
+        record.update(state=state, code=ended.code, seconds=round(ended.seconds, 1), tail=tail)
+        record["result"] = _result(places.result(step.name))
+    except Exception:  # a step must not end the session
+        record.update(state="failed", tail=traceback.format_exc())
+    print(f"{step.name}: {record['state']}", flush=True)
+    return record
+
+
+def _result(file: Path) -> Any:
+    """Return what a step has written so far; None without a file."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

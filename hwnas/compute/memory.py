@@ -1,0 +1,33 @@
+"""The memory of a GPU: how much of it this process takes, and one clear error where it does not suffice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from hwnas.errors import HwnasError
+from hwnas.text import plural
+
+
+def peak_gpu_bytes(device: torch.device) -> int | None:
+    """Return the most memory that torch has held on a GPU, recorded CUDA graphs included; None on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def enough_memory(images: int) -> Iterator[None]:
+    """Compute a step of ``images`` images in the body.
+
+    Raises HwnasError, which names the batch size, where the memory of the GPU does not suffice.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        wanted = str(error).partition("Tried to allocate ")[2].partition(". ")[0]
+        lacking = f" ({wanted} more were asked for)" if wanted else ""
+        raise HwnasError(
+            f"the memory of the GPU does not suffice for a step of {plural(images, 'image')}{lacking}",
+            f"give a smaller --batch-size, such as {max(images // 2, 2)}, fewer channels or cells, or --compute cpu",
+        ) from error

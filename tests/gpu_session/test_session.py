@@ -1,0 +1,240 @@
+"""Sessions on a GPU, rehearsed: limits, failures, what comes back, what a later session resumes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.gpu import records
+from benchmarks.gpu.images import FOLDER, cifar10, decode_archive
+from benchmarks.gpu.missing import missing
+from benchmarks.gpu.plan import MOST_S, Places, Step, rehearsal, steps
+from benchmarks.gpu.process import run_for
+from benchmarks.gpu.returned import MOST_BYTES, MOST_FILES, keep, restore
+from benchmarks.gpu.run import show
+from benchmarks.gpu.session import run_session
+from hwnas.data.user_function import python_data
+from support.paths import ROOT
+
+MACHINE = {"python": "3.12.3", "gpu": {"driver": "580.159.03"}}
+
+
+def places_in(folder: Path) -> Places:
+    places = Places(folder / "out", folder / "work")
+    places.out.mkdir(parents=True)
+    places.work.mkdir(parents=True)
+    return places
+
+
+def step(name: str, program: str, limit_s: float = 30.0, resumable: bool = False) -> Step:
+    return Step(name, f"step {name}", limit_s, (sys.executable, "-S", "-c", program), resumable)
+
+
+def is_running(process: str) -> bool:
+    """Return whether a process runs; one that has ended may wait to be collected."""
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def writes(places: Places, name: str, value: int) -> str:
+    return f"open({str(places.result(name))!r}, 'w').write('{{\"value\": {value}}}')"
+
+
+def test_a_step_that_fails_or_hangs_is_recorded_and_the_others_run(tmp_path: Path) -> None:
+    """The one that hangs has started a process that ignores requests to end, and has written a first result."""
+    places = places_in(tmp_path)
+    child = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    )
+    hangs = (
+        f"{writes(places, 'hangs', 1)}; import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', {child!r}])"
+    )
+    plan = [
+        step("fails", "print('about to fail'); raise ValueError('a reason')"),
+        step("hangs", hangs, limit_s=3.0),
+        step("works", writes(places, "works", 2)),
+        Step("absent", "no such program", 30.0, (str(tmp_path / "no program"),)),
+    ]
+    run_session(plan, places, 600.0, MACHINE)
+    found = {record["step"]: record for record in records.read(places.out)}
+    assert {name: record["state"] for name, record in found.items()} == {
+        "fails": "failed",
+        "hangs": "overran",
+        "works": "ok",
+        "absent": "failed",
+    }
+    assert "about to fail" in found["fails"]["tail"]
+    assert found["fails"]["tail"].endswith("ValueError: a reason")
+    assert "FileNotFoundError" in found["absent"]["tail"]
+    assert found["hangs"]["result"] == {"value": 1}
+    assert found["works"]["result"] == {"value": 2}
+    assert all(record["machine"] == MACHINE for record in found.values())
+    assert not is_running((tmp_path / "pid").read_text())
+    assert "a reason" in (places.out / "log.txt").read_text()
+
+
+def test_an_interrupted_step_resumes_from_what_came_back(tmp_path: Path) -> None:
+    """Each session counts on from the file that the one before left; the third finds every step done."""
+    earlier: Path | None = None
+    for number, limit_s, expected in ((0, 3.0, "interrupted"), (1, 60.0, "ok"), (2, 60.0, None)):
+        places = places_in(tmp_path / str(number))
+        if earlier:
+            restore(earlier, places)
+        file = places.run("counts") / "count.txt"
+        program = (
+            f"import pathlib, time; file = pathlib.Path({str(file)!r}); file.parent.mkdir(exist_ok=True)\n"
+            "before = int(file.read_text()) if file.exists() else 0\n"
+            "file.write_text(str(before + 1))\n"
+            "time.sleep(0 if before else 600)"
+        )
+        plan = [step("first", "pass"), step("counts", program, limit_s, resumable=True)]
+        before = records.read(places.out)
+        run_session(plan, places, limit_s + 8.0, MACHINE, records.finished(before))
+        new = records.read(places.out)[len(before) :]
+        assert [record["step"] for record in new] == [["first", "counts"], ["counts"], []][number]
+        assert (new[-1]["state"] if new else None) == expected
+        if number < 2:
+            assert file.read_text() == str(number + 1)
+        earlier = places.out
+
+
+def test_time_is_shared_as_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumable step gets what the limits after it leave; a step without time is left out."""
+    now, given = [0.0], {}
+
+    def runs(command: Any, limit_s: float, log: Path, environment: Any) -> Any:
+        given[command[0]] = limit_s
+        now[0] += limit_s
+        return run_for([sys.executable, "-S", "-c", ""], 60, log, environment)
+
+    monkeypatch.setattr("benchmarks.gpu.session.run_for", runs)
+    plan = [
+        Step(name, name, limit_s, (name,), resumable)
+        for name, limit_s, resumable in (("a", 50, False), ("b", 20, True), ("c", 30, True), ("d", 40, False))
+    ]
+    places = places_in(tmp_path)
+    run_session(plan, places, 205.0, {}, clock=lambda: now[0])
+    assert given == {"a": 50, "b": 80, "c": 30, "d": 40}
+    given.clear()
+    now[0] = 0.0
+    run_session(plan, places, 205.0, {}, done={"a", "c"}, clock=lambda: now[0])
+    assert given == {"b": 160, "d": 40}
+    given.clear()
+    now[0] = 0.0
+    run_session(plan, places, 56.0, {}, clock=lambda: now[0])
+    assert given == {"a": 50}
+    assert [record["state"] for record in records.read(places.out)[-3:]] == ["left out"] * 3
+
+
+def test_the_plan_fits_and_the_rehearsal_has_its_steps(tmp_path: Path) -> None:
+    places = Places(tmp_path / "out", tmp_path / "work")
+    plan, tiny = steps(places), rehearsal(places)
+    text = show(plan)
+    total = float(text.splitlines()[-1].split()[2])
+    assert total <= MOST_S == 11 * 60
+    assert all(step.name in text for step in plan)
+    assert [(s.name, s.limit_s, s.resumable) for s in plan] == [(s.name, s.limit_s, s.resumable) for s in tiny]
+    assert all("cuda" not in word for step in tiny if step.name != "tests" for word in step.command if "/" not in word)
+
+
+def test_what_comes_back_is_small_enough(tmp_path: Path) -> None:
+    """A checkpoint is divided; of a finished run only what people read returns; what has no room is named."""
+    places = places_in(tmp_path)
+    generator = np.random.default_rng(0)
+    for name, size in (("snas", 2 * MOST_BYTES), ("drnas", 1000), ("cells", MOST_BYTES * 5)):
+        places.run(name).mkdir()
+        (places.run(name) / "checkpoint.pt").write_bytes(generator.bytes(size))
+        (places.run(name) / "network.onnx").write_bytes(b"large")
+    (places.run("drnas") / "summary.json").write_text("{}")
+    (places.work / "darts_cuda.json").write_text("{}")
+    records.write(places.out, {"step": "drnas", "state": "ok"})
+    assert [keep(places, name) for name in ("snas", "drnas", "cells")] == [True, True, False]
+    files = list(places.out.iterdir())
+    assert len(files) <= MOST_FILES
+    assert max(file.stat().st_size for file in files) <= 16_000_000
+    later = places_in(tmp_path / "later")
+    restore(places.out, later)
+    content = (places.run("snas") / "checkpoint.pt").read_bytes()
+    assert (later.run("snas") / "checkpoint.pt").read_bytes() == content
+    assert [file.name for file in later.run("drnas").iterdir()] == ["summary.json"]
+    assert (later.work / "darts_cuda.json").exists()
+    assert records.finished(records.read(later.out)) == {"drnas"}
+
+
+def test_images_are_decoded_once_and_read_as_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tmp_path / "images.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for split, count in (("train", 12), ("test", 4)):
+            for number in range(count):
+                buffer = io.BytesIO()
+                Image.new("RGB", (32, 32), (number * 20, 0, 0)).save(buffer, "JPEG")
+                info = tarfile.TarInfo(f"{split}/{('cat', 'dog')[number % 2]}/{number:02}.jpg")
+                info.size = len(buffer.getvalue())
+                tar.addfile(info, io.BytesIO(buffer.getvalue()))
+    decode_archive(archive, tmp_path / "arrays", processes=1)
+    monkeypatch.setenv(FOLDER, str(tmp_path / "arrays"))
+    data = python_data("python:x:y", "benchmarks.gpu.images:cifar10", lambda targets, split: np.arange(len(targets)))
+    assert data.labels == ("cat", "dog")
+    assert (len(data.train), len(data.validation), len(data.test)) == (10, 2, 4)
+    red = np.concatenate([cifar10()[split][0][:, 0, 0, 0] for split in ("train", "validation")])
+    assert sorted(np.round(red / 20)) == list(range(12))
+
+
+def test_only_wheels_that_fit_and_are_missing_are_installed(tmp_path: Path) -> None:
+    here = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    names = [
+        f"nowhere_to_be_found-1.0-{here}-{here}-manylinux_2_17_x86_64.whl",
+        "nowhere_to_be_found-1.0-cp37-cp37m-manylinux_2_17_x86_64.whl",
+        "also_not_there-2.0-py2.py3-none-any.whl",
+        "numpy-2.0-py3-none-any.whl",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [wheel.name for wheel in missing(tmp_path)] == sorted([names[0], names[2]])
+
+
+@pytest.fixture
+def rehearse(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Rehearse steps by the script itself, as on a machine with a GPU; return their records."""
+
+    def run(*names: str, seconds: int = 600) -> list[dict[str, Any]]:
+        command = ["bash", "benchmarks/gpu/run.sh", str(tmp_path / "out"), str(seconds), "--rehearse", "--only", *names]
+        environment = {
+            **os.environ,
+            "PYTHON": sys.executable,
+            "GPU_PACK": str(tmp_path / "pack"),
+            "OMP_NUM_THREADS": "1",
+        }
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return records.read(tmp_path / "out")
+
+    return run
+
+
+@pytest.mark.end_to_end
+def test_a_rehearsal_compares_the_simulated_device_with_the_processor(
+    rehearse: Callable[..., list[dict[str, Any]]],
+) -> None:
+    (record,) = rehearse("equality")
+    assert record["state"] == "ok", record["tail"]
+    rows = record["result"]["rows"]
+    assert [(row["space"], row["dtype"]) for row in rows] == [
+        (space, f"torch.float{bits}") for space in ("nasbench201", "darts") for bits in (32, 64)
+    ]
+    assert {row["device"] for row in rows} == {"pretended"}
+    assert max(row["difference"] for row in rows) < 1e-4
+    assert record["machine"]["packages"]["torch"]
+    assert json.dumps(record)
