@@ -9,19 +9,20 @@ from pathlib import Path
 
 def missing(folder: Path) -> list[Path]:
     """Return the wheels for this Python, or for any, whose packages are not installed."""
-    here = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    found = []
-    for wheel in sorted(folder.glob("*.whl")):
-        name, _, tags = wheel.stem.partition("-")
-        python = tags.split("-")[-3]
-        if not _installed(name) and (here in python.split(".") or "py3" in python.split(".")):
-            found.append(wheel)
-    return found
+    return [wheel for wheel in sorted(folder.glob("*.whl")) if _fits(wheel) and not _installed(wheel)]
 
 
-def _installed(name: str) -> bool:
+def _fits(wheel: Path) -> bool:
+    python, abi, _ = wheel.stem.split("-")[-3:]
+    newest = sys.version_info.minor
+    older = [f"cp3{minor}" for minor in range(2, newest + 1)]  # a stable interface fits every later version
+    fitting = older if abi == "abi3" else [f"cp3{newest}", "py3"]
+    return any(tag in fitting for tag in python.split("."))
+
+
+def _installed(wheel: Path) -> bool:
     try:
-        version(name.replace("_", "-"))
+        version(wheel.name.partition("-")[0].replace("_", "-"))
     except PackageNotFoundError:
         return False
     return True

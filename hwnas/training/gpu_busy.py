@@ -10,13 +10,16 @@ from torch.profiler import profile
 Interval = tuple[float, float]
 
 
-def busy_us(profiler: profile, step: str) -> float | None:
-    """Return the microseconds in which a GPU worked inside the spans named ``step``; None where it recorded no work."""
+def busy_us(profiler: profile, prefix: str) -> float | None:
+    """Return the microseconds in which a GPU worked inside the spans named ``prefix`` + "step".
+
+    None where no work of a GPU was recorded. On a GPU a span has a second event, from its first kernel to its last.
+    """
     events = profiler.events() or []
-    work = [event for event in events if event.device_type != DeviceType.CPU and not event.is_user_annotation]
+    work = [event for event in events if event.device_type != DeviceType.CPU and not event.name.startswith(prefix)]
     if not work:
         return None
-    steps = [event for event in events if event.device_type == DeviceType.CPU and event.name == step]
+    steps = [event for event in events if event.device_type == DeviceType.CPU and event.name == f"{prefix}step"]
     return covered(_intervals(work), _intervals(steps))
 
 

@@ -125,7 +125,7 @@ def table_of(profiler: profile) -> StepTable:
     events = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
     found = {event.key.removeprefix(PREFIX): event for event in events if event.key.startswith(PREFIX)}
     step = found["step"]
-    total, busy = step.cpu_time_total, busy_us(profiler, PREFIX + "step")
+    total, busy = step.cpu_time_total, busy_us(profiler, PREFIX)
 
     def row(name: str, time_us: float, calls: int) -> StepSpan:
         return StepSpan(part=name, ms=time_us / step.count / 1e3, share=time_us / total, calls=calls / step.count)

@@ -199,10 +199,12 @@ def test_only_wheels_that_fit_and_are_missing_are_installed(tmp_path: Path) -> N
         "nowhere_to_be_found-1.0-cp37-cp37m-manylinux_2_17_x86_64.whl",
         "also_not_there-2.0-py2.py3-none-any.whl",
         "numpy-2.0-py3-none-any.whl",
+        "of_a_stable_interface-1.0-cp310-abi3-manylinux_2_17_x86_64.whl",
+        "of_a_later_interface-1.0-cp399-abi3-manylinux_2_17_x86_64.whl",
     ]
     for name in names:
         (tmp_path / name).touch()
-    assert [wheel.name for wheel in missing(tmp_path)] == sorted([names[0], names[2]])
+    assert [wheel.name for wheel in missing(tmp_path)] == sorted([names[0], names[2], names[4]])
 
 
 @pytest.fixture

@@ -77,9 +77,9 @@ def test_overlapping_kernels_count_once_and_only_inside_steps() -> None:
 def test_kernels_of_a_gpu_make_its_share_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """With events as torch's profiler has them on a GPU, where a span has a second row on the device."""
 
-    def event(name: str, device: DeviceType, start: float, end: float, annotation: bool = False) -> SimpleNamespace:
+    def event(name: str, device: DeviceType, start: float, end: float) -> SimpleNamespace:
         times = SimpleNamespace(start=start, end=end)
-        return SimpleNamespace(name=name, device_type=device, time_range=times, is_user_annotation=annotation)
+        return SimpleNamespace(name=name, device_type=device, time_range=times)
 
     profiler = started()
     for _ in range(2):
@@ -88,7 +88,7 @@ def test_kernels_of_a_gpu_make_its_share_of_a_step(monkeypatch: pytest.MonkeyPat
     stop(profiler)
     steps = [e for e in profiler.events() if e.name == "hwnas: step"]
     first = steps[0].time_range
-    kernels = [event("hwnas: step", DeviceType.CUDA, first.start, first.end, annotation=True)]
+    kernels = [event("hwnas: step", DeviceType.CUDA, first.start, first.end)]
     kernels += [event("gemm", DeviceType.CUDA, first.start, first.end)]
     monkeypatch.setattr(profiler, "events", lambda: [*steps, *kernels])
     table = table_of(profiler)
