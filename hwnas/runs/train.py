@@ -86,13 +86,14 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     jobs = [_plan(network, name, recipe, data) for network in networks]
     progress.log(f"recipe {name}: {recipe.epochs} epochs in {precision} ({reason})")
     _warn(jobs, recipe, data, progress)
-    data = data.on(device)
-    results = [_train(job, data, progress, processes) for job in jobs]
+    moved = data.on(device)
+    results = [_train(job, moved, progress, processes) for job in jobs]
     if not processes.is_rank_zero:
         return []
     if not processes.is_single:
         leave_group()
-    # Files are written after all trainings, so that a resumed call trains no network twice.
+    # Files are written after all trainings, so that a resumed call trains no network twice. Networks are exported, and
+    # evaluated as exported, on the processor.
     rows = [_write(job, result, name, data) for job, result in zip(jobs, results, strict=True)]
     update_summary(networks[0].run, [row for row in rows if not row.no_claim], progress.log)
     proxies = [job.new.folder for job in jobs if job.saved.content.proxy and job.new.claims_budget]

@@ -23,10 +23,14 @@ from hwnas.export.network import onnx_network
 from hwnas.files import sha256_of_file
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.session import ask
+from hwnas.progress import Progress
+from hwnas.runs.train import train_run
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
+from hwnas.training.recipe import read_training
 from support.command import Run, assert_one_clear_line, hwnas_process, timed
+from support.simulated import simulated_gpu
 from support.tables import make_table
 
 SIZES = ("--channels", 4, "--cells", 1, "--data", "digits?size=16", "--recipe", "snas-short")
@@ -98,6 +102,17 @@ def test_a_network_of_other_sizes_has_no_budget(run: Run, finished: Path) -> Non
     assert further.exit_code == 0, further.output
     (row,) = json.loads(further.stdout)["targets"]
     assert (row["child_epochs"], row["onnx"]) == (3, str(place / "network.onnx"))
+
+
+@pytest.mark.end_to_end
+def test_networks_trained_on_a_gpu_are_exported_and_evaluated_on_the_processor(finished: Path) -> None:
+    recipe = read_training("quick", {"epochs": 1, "batch_size": 256, "ema": 0.9})
+    with simulated_gpu():
+        (row,) = train_run(finished, "quick", recipe, None, Progress(quiet=True))
+    assert row.parity
+    assert row.parity.same_class == 1
+    assert row.child_epochs == 2
+    assert row.accuracy is not None
 
 
 @pytest.mark.end_to_end
