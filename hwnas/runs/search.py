@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compute.device import CPU
 from hwnas.cost.carried_head import head_notes
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
@@ -36,7 +35,6 @@ from hwnas.runs.schema import Summary, SummaryRow
 from hwnas.runs.two_networks import TwoNetworks, choose_networks
 from hwnas.runs.verify import verify_run
 from hwnas.search.methods import register_builtin
-from hwnas.search.pace import describe_images
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
 from hwnas.tables.schema import today
@@ -77,8 +75,6 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     plan = plan_baselines(search) if executor else BaselinePlan([], [])
     for line in plan.lines:
         progress.log(line)
-    if search.device != CPU:
-        progress.log(describe_images(search.data))
     many = len(request.tables) > 1
     with StepProfile(folder / PROFILE, progress.log, processes.is_rank_zero) if profile else nullcontext() as profiler:
         digest = manifest.digest

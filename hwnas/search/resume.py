@@ -11,7 +11,7 @@ from hwnas.compute.memory import enough_memory
 from hwnas.files import append_lines
 from hwnas.progress import OnProgress
 from hwnas.search.epoch_row import METRICS, EpochRow
-from hwnas.search.pace import Pace
+from hwnas.search.pace import Pace, describe_images
 from hwnas.search.search import Search
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.step_profile import StepProfile
@@ -29,8 +29,8 @@ def run_to_end(
     """Take all remaining steps of a search, from the checkpoint in ``folder`` if there is one.
 
     ``metrics.jsonl`` gets a line an epoch and target, which ``on_row`` gets as well. With several processes only rank
-    0 reads and writes. ``profile`` measures some steps and changes nothing. On a GPU ``log`` gets the search's pace
-    every epoch.
+    0 reads and writes. ``profile`` measures some steps and changes nothing. On a GPU ``log`` gets the place of the
+    images and, every epoch, the search's pace.
 
     Raises HwnasError where the memory of the GPU does not suffice.
     """
@@ -40,6 +40,8 @@ def run_to_end(
         drop_later_lines(folder / METRICS, search.step)
         write = append_lines(folder / METRICS)
     pace = None if search.device == CPU else Pace(search.device, search.schedule.total_steps, search.step)
+    if pace:
+        log(describe_images(search.data))
     with enough_memory(search.recipe.batch_size):
         for rows in remaining_steps(search, profile):
             on_progress("searching", search.step, search.schedule.total_steps)

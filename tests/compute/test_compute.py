@@ -29,7 +29,7 @@ from hwnas.networks.fast.cuda_graphs import MOST_GRAPHS, GraphReplay
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
 from hwnas.recipe import known_recipes, read_recipe
-from hwnas.search.pace import Pace, describe_images
+from hwnas.search.pace import Pace
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
 from hwnas.training.child import Trainer, train_child
@@ -374,10 +374,10 @@ def test_a_search_states_its_pace(there: None, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("hwnas.search.pace.peak_gpu_bytes", lambda device: 8_400_000_000)
     search, lines = searching("nasbench201", "nasbench201/snas", epochs=2), []
     run_to_end(search, tmp_path, "a digest", lambda *a: None, lambda row: None, log=lines.append)
+    assert lines.pop(0) == "0 MB of images are in the memory of the GPU"
     assert len(lines) == 2
     assert re.fullmatch(r"[\d.e+]+ steps a second, 8.40 GB of GPU memory, ends at about .* left\)", lines[0])
     assert lines[1].endswith("GPU memory")
-    assert describe_images(search.data) == "0 MB of images are in the memory of the GPU"
     monkeypatch.undo()
     times = iter([0.0, 10.0, 20.0])
     pace = Pace(CPU, 1_000_040, 0, lambda: next(times), lambda: datetime(2026, 5, 4, 23, 59, 0))
