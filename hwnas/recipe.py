@@ -104,7 +104,7 @@ class Finalists(Strict):
     ``last_epochs`` more. ``depth`` is the number of cells of their networks; None for that of the target network: in a
     shallow network, cells of many ``skip_connect`` train well that fail in a deep one. ``augment`` as in
     hwnas.training.recipe: so few epochs learn more from images that are not shifted. The learning rate falls to that
-    of the end with every step.
+    of the end with every step. Weights start near the identity (hwnas.networks.near_identity).
 
     ``baselines``: whether networks that need no search are trained as long, for comparison (hwnas.finalists.baselines).
     By default ``hwnas search`` does where they take at most half as many epochs as the finalists; a benchmark, which

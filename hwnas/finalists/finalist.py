@@ -13,6 +13,7 @@ from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData
 from hwnas.files import sha256_of
 from hwnas.networks.child import ChildNetwork
+from hwnas.networks.near_identity import start_near_identity
 from hwnas.search.plugin import require_plugin
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.training.batches import DivergedError
@@ -80,6 +81,8 @@ def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
     child = ChildNetwork(shared.sized, start.architecture, prune=True)
     if start.weights:
         child.load_state_dict(start.weights)
+    else:
+        start_near_identity(child)
     trainer = Trainer(child, shared.data, shared.training)
     try:
         while not trainer.over:
