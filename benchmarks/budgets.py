@@ -161,7 +161,7 @@ def judge(device: str, accuracy: np.ndarray, read_ms: np.ndarray, generator: np.
     """Run all variants on one device under its three budgets."""
     known = np.flatnonzero(np.isfinite(read_ms) & (read_ms > 0))
     chosen = generator.choice(known, min(FITTED, len(known)), replace=False)
-    asked = (SIZED, CHOICES[chosen], read_ms[chosen], generic_prior(SPACE), MeasurementOrigin(device))
+    asked = (SIZED, CHOICES[chosen], read_ms[chosen], generic_prior(SIZED), MeasurementOrigin(device))
     table = fit_table(*asked, lambda *_: None).table
     model = build_cost_models(table, SIZED)["latency_ms"]
     predicted_ms = model.predict_many(CHOICES)

@@ -67,7 +67,7 @@ def main() -> None:
         everything, devices, results = np.arange(len(choices)), {}, []
         for name in latency_ms:
             began = time.monotonic()
-            devices[name] = fitted(name, everything, generic_prior(SPACE))
+            devices[name] = fitted(name, everything, generic_prior(SIZED))
             result = judge(devices[name], choices, latency_ms[name])
             results.append({"device": name, "measurements": len(choices), "prior": "none", **result})
             print(f"{name}: all {len(choices)} measurements, no prior: {describe(result)}, "

@@ -26,6 +26,7 @@ class Strict(BaseModel):
 
 
 Settings = TypeVar("Settings", bound=Strict)
+CHAIN = "chain"  # the folder of the recipes of all chains of layers
 Compute = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 
@@ -251,16 +252,19 @@ def read_settings(kind: type[Settings], folder: str, name: str, changes: dict[st
 
 
 def recipe_of(method: str, space: str, data: str) -> str:
-    """Return the name of a method's recipe for a space; the short one for the embedded digits in NAS-Bench-201.
+    """Return the name of a method's recipe for a space, or CHAIN for any chain of layers; the short one for the
+    embedded digits in NAS-Bench-201.
 
     Raises HwnasError for a method without a recipe for the space.
     """
-    if method == "snas":
+    if method == "snas" and space != CHAIN:
         return "snas-short" if data.startswith("digits") else "snas"
     folder = "short" if data.startswith("digits") and space == "nasbench201" else space
     known = [name.split("/")[1] for name in known_recipes() if name.startswith(f"{folder}/")]
     if method not in known:
-        raise HwnasError(f"unknown method {method!r}", f"use one of {', '.join(known)}")
+        elsewhere = any(name.endswith(f"/{method}") for name in known_recipes())
+        problem = f"method {method} has no recipe for space {space}" if elsewhere else f"unknown method {method!r}"
+        raise HwnasError(problem, f"use one of {', '.join(known)}")
     return f"{folder}/{method}"
 
 

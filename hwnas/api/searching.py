@@ -131,14 +131,15 @@ def _load_plugin(plugin: Path | str | None) -> Path | None:
 
 
 def _recipe(method: str | None, recipe: str | None, space: SearchSpace, data: str, changes: dict[str, Any]) -> Recipe:
-    """Return the recipe of a search; a space of the user's own takes the recipes of NAS-Bench-201.
+    """Return the recipe of a search; a space of the user's own takes those of chains or of NAS-Bench-201.
 
     Raises HwnasError for baselines without finalists.
     """
-    from hwnas.recipe import read_recipe, recipe_of
+    from hwnas.recipe import CHAIN, read_recipe, recipe_of
     from hwnas.spaces.nasbench201 import NASBENCH201
 
-    name = recipe or recipe_of(method or "snas", NASBENCH201.name if space.origin else space.name, data)
+    folder = NASBENCH201.name if space.origin else space.name
+    name = recipe or recipe_of(method or "snas", CHAIN if space.is_chain else folder, data)
     fixed = {} if changes["penalty.weight"] is None else {"penalty.mode": "fixed"}
     baselines = changes["finalists.baselines"]
     settings = read_recipe(name, changes | fixed | {"finalists.baselines": None})

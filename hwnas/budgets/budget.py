@@ -19,7 +19,7 @@ from hwnas.cost.model import Array
 from hwnas.cost.peak import PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
-from hwnas.spaces.encoding import ENUMERABLE, every_choice
+from hwnas.spaces.encoding import ENUMERABLE, every_choice, offered, random_choices
 from hwnas.units import without_micro_signs
 
 NAMED = {"mild": 75.0, "moderate": 50.0, "aggressive": 25.0}
@@ -106,15 +106,15 @@ def _costliest(model: CostFunction) -> NDArray[np.intp]:
     if isinstance(model, PeakModel):
         return model.heaviest()
     space, (_, edges) = model.space, model.linear()
-    used = np.array([op != NONE for op in space.operations])
-    return np.concatenate([np.where(used, edges[kind], -np.inf).argmax(axis=1) for kind in space.cells])
+    used = np.array([op != NONE for op in space.operations]) & offered(space)
+    return np.where(used, np.concatenate([edges[kind] for kind in space.cells]), -np.inf).argmax(axis=1)
 
 
 def all_choices(space: SearchSpace) -> tuple[NDArray[np.intp], bool]:
     """Return all architectures of a space as operation indices and True, or a uniform sample (fixed seed) and False."""
     if space.num_architectures <= ENUMERABLE:
         return every_choice(space), True
-    return np.random.default_rng(0).integers(len(space.operations), size=(SAMPLES, space.num_edges)), False
+    return random_choices(space, SAMPLES, np.random.default_rng(0)), False
 
 
 def preview(models: Mapping[str, CostFunction]) -> dict[str, Preview]:

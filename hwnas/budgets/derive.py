@@ -22,6 +22,7 @@ exact ones:
     y[e, o] >= z[e, o] + f + b - 2       the operation runs
     t[n] >= sum of y into n - 1, t >= 0  additions
     g[e] <= u[e], a unit flow            every cell has a path from an input to an output
+    z[e, skip] <= z[next e, skip]        of a stage of layers the last ones are skipped
 
 and those of hwnas.budgets.integer_program for a runtime's rewrites.
 """
@@ -33,7 +34,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,8 @@ from hwnas.cost.model import Array, CostModel
 from hwnas.cost.peak import Cover, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
-from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice, without_dead_edges
+from hwnas.spaces.builtin_operations import SKIP
+from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice, possible, without_dead_edges
 
 Limits = Mapping[str, tuple[CostFunction, float]]
 LEAST_LOG_PROBABILITY = -60.0
@@ -176,8 +178,10 @@ def _enumerate(
 
 
 def follows_rules(space: SearchSpace, choices: NDArray[np.intp], inputs_per_node: int | None) -> NDArray[np.bool_]:
-    """Return a mask [N] of the architectures with a path through every cell and ``inputs_per_node`` at every node."""
-    allowed = connected(space, choices)
+    """Return a mask [N] of the architectures of the space with a path through every cell and ``inputs_per_node`` at
+    every node.
+    """
+    allowed = connected(space, choices) & possible(space, choices)
     for kind, chosen in space.by_cell(choices).items():
         cell, used = space.cells[kind], chosen != space.operations.index(NONE)
         if inputs_per_node is not None:
@@ -306,7 +310,20 @@ def _add_cell(program: IntegerProgram, space: SearchSpace, cell: Cell, inputs_pe
             )
     leaves = [e for e, (source, _) in enumerate(cell.edges) if source < cell.num_inputs]
     program.add({int(flow[e]): 1.0 for e in leaves}, 1, 1)
+    _add_offers(program, space, cell, choose)
     return CellVariables(choose, runs, additions)
+
+
+def _add_offers(program: IntegerProgram, space: SearchSpace, cell: Cell, choose: NDArray[np.intp]) -> None:
+    """Forbid operations that an edge does not offer, and a layer after a skipped one where the last are skipped."""
+    for e in range(len(cell.edges)):
+        closed = [o for o, op in enumerate(space.operations) if op not in cell.offered(e, space.operations)]
+        if closed:
+            program.add(dict.fromkeys(choose[e, closed].tolist(), 1.0), upper=0)
+    for group in cell.skipped_last:
+        skips = choose[list(group), space.operations.index(SKIP)].tolist()
+        for before, after in pairwise(skips):
+            program.add({before: 1.0, after: -1.0}, upper=0)
 
 
 def _cost_row(program: IntegerProgram, model: CostModel, cells: Mapping[str, CellVariables]) -> dict[int, float]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hwnas.cost.model import Array
 from hwnas.spaces import NONE, SearchSpace
-from hwnas.spaces.encoding import every_choice, live_edges
+from hwnas.spaces.encoding import every_choice, live_edges, random_choices
 
 REFERENCE = 2_000  # networks that represent a space
 CANDIDATES = 20_000  # networks considered in a larger space
@@ -86,8 +86,7 @@ def connected_choices(space: SearchSpace, number: int, seed: int = 0) -> NDArray
     if space.num_architectures <= 2 * CANDIDATES:
         choices = every_choice(space)
     else:
-        choices = generator.integers(len(space.operations), size=(4 * number, space.num_edges))
-        choices = np.unique(choices, axis=0)
+        choices = np.unique(random_choices(space, 4 * number, generator), axis=0)
     choices = choices[connected(space, choices)]
     return choices[np.sort(generator.permutation(len(choices))[:number])]
 

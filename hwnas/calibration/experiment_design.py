@@ -18,9 +18,14 @@ COMMON = 0.3  # weight of the part common to all latencies, the speed of the dev
 RANDOM = 3  # every third is drawn at random
 
 
-def choose_architectures(space: SearchSpace, prior: Prior, number: int) -> NDArray[np.intp]:
-    """Return ``number`` architectures [n, edges of all cells], the most informative first."""
-    candidates = connected_choices(space, CANDIDATES)
+def choose_architectures(
+    space: SearchSpace, prior: Prior, number: int, among: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """Return ``number`` architectures [n, edges of all cells], the most informative first.
+
+    They are from ``among`` [N, edges of all cells], by default random architectures.
+    """
+    candidates = connected_choices(space, CANDIDATES) if among is None else among
     reference = design_matrix(space, connected_choices(space, REFERENCE, seed=1))
     reference = reference / (reference @ prior.mean)[:, None]
     moment = reference.T @ reference / len(reference)

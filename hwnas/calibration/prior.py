@@ -15,6 +15,7 @@ from hwnas.calibration.design_matrix import (
     groups,
     num_features,
 )
+from hwnas.calibration.physical_prior import physical_prior
 from hwnas.calibration.regression import SCATTER_SHARE, SCATTER_SPREAD, Prior
 from hwnas.cost.carried_head import carry_head
 from hwnas.cost.metric import LATENCY
@@ -36,8 +37,13 @@ BLENDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 COMPARED = 40  # networks on which blends are compared
 
 
-def generic_prior(space: SearchSpace) -> Prior:
-    """Return a prior for an unknown device: an operation has a similar cost on every edge."""
+def generic_prior(sized: SizedSpace) -> Prior:
+    """Return a prior for an unknown device: an operation has a similar cost on every edge, a layer of a chain one that
+    follows from its physical features (hwnas.calibration.physical_prior).
+    """
+    if sized.space.is_chain:
+        return physical_prior(sized)
+    space = sized.space
     mean, covariance = np.zeros(num_features(space)), np.zeros((num_features(space),) * 2)
     mean[0], covariance[0, 0] = BASE, BASE_SPREAD**2
     used = design_matrix(space, connected_choices(space, REFERENCE))[:, 1:].mean(axis=0).sum() / 2
@@ -75,15 +81,28 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
         heads.append(carried.error_ms / NORMAL_95 / predicted.mean() if carried else 0.0)
     if not names:
         raise _unknown_network(tables, sized)
-    devices, logs = np.array(costs), np.log(shares)
-    generic = generic_prior(space).covariance
+    return prior_of_devices(sized, names, np.array(costs), np.array(shares), np.array(heads))
+
+
+def prior_of_devices(
+    sized: SizedSpace, names: Sequence[str], devices: Array, shares: Array, heads: Array | None = None
+) -> Prior:
+    """Return the prior of D devices with the edge costs ``devices`` [D, F], in units of their mean latencies.
+
+    ``shares`` [D] are the relative scatters of their latencies, ``heads`` [D] the standard errors of their constant
+    costs where the head was carried over, else 0.
+    """
+    space = sized.space
+    heads = np.zeros(len(names)) if heads is None else heads
+    logs, design = np.log(shares), design_matrix(space, connected_choices(space, REFERENCE))
+    generic = generic_prior(sized).covariance
     blend = _best_blend(devices, generic, design) if len(devices) > 3 else FEW_BLEND
     mean, covariance = _blended(devices, generic, design, blend)
     covariance[0, 0] += np.square(heads).mean()
     left_out = DEAD_EDGES * _dead_edges_left_out(space, mean)
     spread = max(float(logs.std()), LEAST_SCATTER_SPREAD) if len(devices) > 3 else SCATTER_SPREAD
     covariance = covariance + np.outer(left_out, left_out)
-    return Prior(mean, covariance, float(np.exp(logs.mean())), spread, tuple(names), _notes(sized, heads))
+    return Prior(mean, covariance, float(np.exp(logs.mean())), spread, tuple(names), _notes(sized, heads.tolist()))
 
 
 def _notes(sized: SizedSpace, heads: Sequence[float]) -> tuple[str, ...]:

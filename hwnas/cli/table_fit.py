@@ -99,7 +99,7 @@ def _fit(
         raise HwnasError(f"unknown kind of device {origin.kind!r}", f"use one of {', '.join(KINDS)}")
     choices, latency_ms = read_measurements(measurements, sized.space)
     source = origin.source or f"hwnas table fit, {len(latency_ms)} measurements"
-    known = pool_prior(_tables_of(prior), sized) if prior else generic_prior(sized.space)
+    known = pool_prior(_tables_of(prior), sized) if prior else generic_prior(sized)
     show_notes(known.notes)
     with Progress() as progress:
         fitted = fit_table(sized, choices, latency_ms, known, replace(origin, source=source), progress)

@@ -305,6 +305,7 @@ def _cost_model(
     cells = {}
     for kind, cell in space.cells.items():
         instances = network.cell_instances(kind)
+        sums = [instance.node_sum for instance in instances if instance.node_sum]
         shape = (len(cell.edges), len(space.operations))
         edges, shared = np.zeros(shape), np.zeros((len(cell.edges), len(names)))
         piece = np.full(shape, -1)
@@ -328,8 +329,8 @@ def _cost_model(
                 shared[e, piece[e, o]] = first
         cells[kind] = CellCost(
             edges=edges,
-            addition=sum(cost(instance.node_sum, correction.factor("sum")) for instance in instances),
-            fused_addition=sum(cost(instance.node_sum, correction.factor(fused)) for instance in instances),
+            addition=sum(cost(w, correction.factor("sum")) for w in sums),
+            fused_addition=sum(cost(w, correction.factor(fused)) for w in sums),
             piece=piece,
             pieces=shared,
             copies=copies,

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,8 +263,9 @@ def _sites(network: Network) -> list[Site]:
         )
         if site not in found:
             found.append(site)
-        ends = part.workload if isinstance(part, FixedModule) else part.concat or part.node_sum
-        sizes[index] = VALUE_BYTES * counted_layers(ends)[-1].written_values
+        fixed = isinstance(part, FixedModule)
+        values = counted_layers(part.workload)[-1].written_values if fixed else prod(part.output_shape)
+        sizes[index] = VALUE_BYTES * values
         last.setdefault(index, index)
     return found
 
@@ -307,7 +309,7 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
             assert total is not None
             total = schedule.run(cell_instance.node_sum, total, term)
         if total is None and node in empty and node in cell.outputs:
-            total = schedule.write(VALUE_BYTES * counted_layers(cell_instance.node_sum)[-1].written_values)
+            total = schedule.write(VALUE_BYTES * prod(cell_instance.node_shape))
         nodes.append(total)
     outputs = tuple(number for number in (nodes[node] for node in cell.outputs) if number is not None)
     if cell_instance.concat:

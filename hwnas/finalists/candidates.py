@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwnas.budgets.derive import Limits, follows_rules, ranked
 from hwnas.cost.model import Array, CostModel
 from hwnas.spaces import NONE, Architecture, SearchSpace
-from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice
+from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice, random_choices
 
 LEAST_USED = 0.8  # share of the tightest limit that a candidate uses, where enough architectures do
 LOOKED_AT = 2  # architectures of a ranking for each that is asked for, in a space too large to enumerate
@@ -114,7 +114,7 @@ class Candidates:
     def _uniform(self, generator: np.random.Generator) -> NDArray[np.intp]:
         none = self.space.operations.index(NONE)
         if self.inputs_per_node is None:
-            return generator.integers(len(self.space.operations), size=(DRAWS, self.space.num_edges))
+            return random_choices(self.space, DRAWS, generator)
         others = np.array([o for o in range(len(self.space.operations)) if o != none])
         choices = generator.choice(others, size=(DRAWS, self.space.num_edges))
         for kind, own in self.space.by_cell(choices).items():  # views: what is written here is written to choices

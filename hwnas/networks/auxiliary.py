@@ -51,13 +51,13 @@ def auxiliary_head(child: ChildNetwork) -> tuple[AuxiliaryHead, int]:
     setting = child.network.setting
     cells = [(index, part) for index, part in enumerate(child.network.parts) if isinstance(part, CellInstance)]
     index, instance = cells[2 * len(cells) // 3]
-    output = instance.concat or instance.node_sum
+    channels, height, width = instance.output_shape
     imagenet = setting.stem == "imagenet"
     min_size = WINDOW + stride_of(imagenet) * (KERNEL - 1)
-    if min(output.height, output.width) < min_size:
+    if min(height, width) < min_size:
         raise HwnasError(
             f"the auxiliary head needs maps of at least {min_size}x{min_size}, "
-            f"the cell at two thirds of the depth makes {output.height}x{output.width} of {setting.describe()}",
+            f"the cell at two thirds of the depth makes {height}x{width} of {setting.describe()}",
             "use larger images, or a recipe with auxiliary_weight 0",
         )
-    return AuxiliaryHead(output.out_channels, setting.classes, imagenet), index
+    return AuxiliaryHead(channels, setting.classes, imagenet), index

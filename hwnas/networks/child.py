@@ -32,8 +32,8 @@ class ChildCell(nn.Module):
         self.edges = nn.ModuleDict(
             {str(e): build(instance.candidates[e][op]) for e, op in enumerate(operations) if built[e]}
         )
-        node_sum = instance.node_sum
-        self.out_channels, self.out_size = node_sum.out_channels, (node_sum.height, node_sum.width)
+        self.out_channels, height, width = instance.node_shape
+        self.out_size = height, width
 
     def forward(self, *inputs: Tensor) -> Tensor:  # no default arguments: torch's exporter would count them as inputs
         return self.output(self.nodes(*inputs))
@@ -44,7 +44,11 @@ class ChildCell(nn.Module):
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def nodes(self, *inputs: Tensor, drop: Drop | None = None) -> list[Tensor]:
-        """Return the values of all nodes, inputs first. ``drop`` is applied to all edges but identities."""
+        """Return the values of all nodes, inputs first.
+
+        ``drop`` is applied to all edges but identities; in a chain to none, because nothing would pass a dropped layer.
+        """
+        drop = None if self.cell.is_chain else drop
         nodes = [prepare(x) for prepare, x in zip(self.preprocess, inputs, strict=True)]
         for node in self.cell.inner_nodes:
             edges = [e for e in self.cell.edges_into(node) if str(e) in self.edges]

@@ -65,13 +65,13 @@ class MixedCell(nn.Module):
                 {
                     op: build_operation(narrow(workload, partial), affine=False)
                     for op, workload in instance.candidates[e].items()
-                    if op != NONE
+                    if op in cell.offered(e, operations) and op != NONE
                 }
             )
             for e in (first_edges.values() if shared else range(len(sources)))
         )
-        node_sum = instance.node_sum
-        self.out_channels, self.out_size = node_sum.out_channels, (node_sum.height, node_sum.width)
+        self.out_channels, height, width = instance.node_shape
+        self.out_size = height, width
         # Depthwise convolutions in bfloat16 are slow on a CPU, and their gradients wrong in torch 2.13.
         self.has_depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.modules())
         self.evaluation: Callable[[MixedCell, Mixed, Sequence[Tensor], DropPath | None], CellEvaluation] = (
@@ -83,6 +83,10 @@ class MixedCell(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 return self(mixed, *(x.float() for x in inputs), drop=drop)
         return self.evaluation(self, mixed, inputs, drop).output()
+
+    def offers(self, e: int, o: int) -> bool:
+        """Return whether an edge can have the operation of this index."""
+        return self.operations[o] in self.cell.offered(e, self.operations)
 
     def candidate(self, e: int, op: str) -> nn.Module:
         """Return the module of an operation on an edge."""
@@ -100,11 +104,12 @@ class CellEvaluation:
     """
 
     def __init__(self, cell: MixedCell, mixed: Mixed, inputs: Sequence[Tensor], drop: DropPath | None) -> None:
-        self.cell, self.mixed, self.inputs, self.drop = cell, mixed, inputs, drop
+        self.cell, self.mixed, self.inputs = cell, mixed, inputs
+        self.drop = None if cell.cell.is_chain else drop  # nothing would pass a dropped layer
         self.nodes: list[Tensor] = []
         self.shared_outputs: dict[tuple[int, int], Tensor] = {}  # by slot and operation
         every = list(range(len(cell.operations)))
-        listed = mixed.active or [every] * len(mixed.weights)
+        listed = mixed.active or [[o for o in every if cell.offers(e, o)] for e in range(len(mixed.weights))]
         self.inactive = [[o for o in every if o not in row] for row in listed]
         self.active = [[o for o in row if cell.operations[o] != NONE] for row in listed]
         if not mixed.weights.requires_grad and mixed.weights.device == CPU:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.networks.drop_path import DropPath
 from hwnas.networks.mixed_cell import Mixed, MixedCell, narrow
@@ -101,6 +102,11 @@ def require_divisible(network: Network, partial: int) -> None:
         for candidates in part.candidates if isinstance(part, CellInstance) else ():
             for workload in candidates.values():
                 narrow(workload, partial)
+                if partial > 1 and workload and workload.in_channels != workload.out_channels:
+                    raise HwnasError(
+                        "channels cannot bypass a layer that changes their number, as partial channels do",
+                        "use a method without partial channels, such as --method snas",
+                    )
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwnas import __version__
 from hwnas.cost.fusion import pieces
@@ -21,7 +20,7 @@ from hwnas.profiling.protocol import PROTOCOL, Start
 from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.spaces import Architecture, SizedSpace, Workload
-from hwnas.spaces.encoding import decode
+from hwnas.spaces.encoding import decode, random_choices
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.text import quoted
@@ -155,8 +154,7 @@ def random_architectures(plan: ProfilePlan) -> list[Architecture]:
     for _ in range(MOST_DRAWS):
         if len(found) == wanted:
             break
-        choices: NDArray[np.intp] = generator.integers(len(space.operations), size=space.num_edges)
-        architecture = decode(space, choices)
+        architecture = decode(space, random_choices(space, 1, generator)[0])
         cells = zip(space.cells.values(), architecture.cells, strict=True)
         if all(any(cell.live_edges(operations)) for cell, operations in cells):
             found[architecture] = None

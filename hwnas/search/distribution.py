@@ -16,6 +16,7 @@ from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
 from hwnas.search.choices import register
 from hwnas.spaces import NONE, SearchSpace
+from hwnas.spaces.encoding import offered, possible
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ class Distribution(nn.Module):
         if unknown := set(recipe.without) - set(space.operations):
             raise HwnasError(f"unknown operation {min(unknown)!r}", f"use some of {', '.join(space.operations)}")
         self._listed: dict[str, tuple[Tensor, int, list[list[int]]]] = {}
-        allowed = torch.tensor([op not in recipe.without for op in space.operations])
-        if not set(space.operations) - {NONE, *recipe.without}:
+        allowed = offered(space) & np.array([op not in recipe.without for op in space.operations])
+        if not allowed[:, [op != NONE for op in space.operations]].any(axis=1).all():
             raise HwnasError("without leaves no operation to search", "name fewer in it")
-        for kind, cell in space.cells.items():
-            self.register_buffer(f"allowed_{kind}", allowed.expand(len(cell.edges), -1).clone())
+        for kind, open_ in space.by_cell(allowed, axis=0).items():
+            self.register_buffer(f"allowed_{kind}", torch.tensor(open_))
 
     @property
     def differentiable(self) -> bool:
@@ -187,6 +188,8 @@ def uniform_choice(
 
     With ``inputs_per_node`` exactly this number of edges into every node, drawn at random, is other than ``none``.
     """
+    if any(cell.offers for cell in space.cells.values()):
+        return _offered_choice(space, generator, without)
     operations = [o for o, op in enumerate(space.operations) if op not in without]
     real = [o for o in operations if space.operations[o] != NONE]
     chosen = {}
@@ -202,6 +205,15 @@ def uniform_choice(
             picks = torch.randint(len(real), (len(used),), generator=generator)
             chosen[kind][used] = torch.tensor(real)[picks]
     return chosen
+
+
+def _offered_choice(space: SearchSpace, generator: torch.Generator, without: Sequence[str]) -> dict[str, Tensor]:
+    """Draw uniformly in a space whose edges offer operations of their own."""
+    allowed = offered(space) & np.array([op not in without for op in space.operations])
+    while True:
+        picks = torch.multinomial(torch.tensor(allowed, dtype=torch.float), 1, generator=generator)[:, 0].numpy()
+        if possible(space, picks[None])[0]:
+            return {kind: torch.tensor(chosen) for kind, chosen in space.by_cell(picks).items()}
 
 
 def entropy(probabilities: Mapping[str, Tensor]) -> float:

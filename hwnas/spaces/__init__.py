@@ -10,6 +10,7 @@ from typing import Any
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
 from hwnas.spaces.layers import LayerTrace
+from hwnas.spaces.mobile_chains import FBNET, MOBILENETV3, PROXYLESSNAS
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.spaces.operation import Operation, get_operation, num_inputs, operation_of, register
 from hwnas.spaces.sized_space import SizedSpace
@@ -25,7 +26,7 @@ from hwnas.spaces.space import (
     Workload,
 )
 
-SPACES: dict[str, SearchSpace] = {space.name: space for space in (NASBENCH201, DARTS)}
+SPACES: dict[str, SearchSpace] = {space.name: space for space in (NASBENCH201, DARTS, FBNET, PROXYLESSNAS, MOBILENETV3)}
 
 __all__ = [
     "NONE",

@@ -46,11 +46,18 @@ class NetworkBuilder:
         self.image = PartOutput(-1, setting.image_channels, setting.height, setting.width)
         self.history: list[PartOutput] = []
 
-    def fixed(self, name: str, op: str, out_channels: int, stride: int = 1) -> None:
-        """Append a part that is not searched: a stem, a reduction or a head."""
-        last = self.history[-1] if self.history else self.image
+    @property
+    def last(self) -> PartOutput:
+        """The output of the last part, or the image."""
+        return self.history[-1] if self.history else self.image
+
+    def fixed(
+        self, name: str, op: str, out_channels: int, stride: int = 1, out_size: tuple[int, int] | None = None
+    ) -> None:
+        """Append a part that is not searched: a stem, a reduction or a head. ``out_size`` None: as of the stride."""
+        last = self.last
         workload = Workload(op, last.channels, out_channels, last.height, last.width, stride)
-        self._add(FixedModule(name, workload, (last.part,)), out_channels, strided(*last.size, stride))
+        self._add(FixedModule(name, workload, (last.part,)), out_channels, out_size or strided(*last.size, stride))
 
     def cell(self, kind: str, cell: Cell, channels: int, stride: int = 1, prepare: bool = True) -> None:
         """Append a cell. ``stride`` is that of the edges that leave its inputs.
@@ -71,7 +78,11 @@ class NetworkBuilder:
             concat=Workload(CONCAT, channels, outputs * channels, *size) if outputs > 1 else None,
             inputs=tuple(x.part for x in inputs),
         )
-        self._add(instance, outputs * channels, size)
+        self.add_cell(instance, outputs * channels, size)
+
+    def add_cell(self, instance: CellInstance, channels: int, size: tuple[int, int]) -> None:
+        """Append a cell with an output of these channels, height and width."""
+        self._add(instance, channels, size)
 
     def network(self) -> Network:
         """Return the network of the parts appended so far."""

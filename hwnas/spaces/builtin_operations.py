@@ -6,16 +6,17 @@ from collections.abc import Callable
 
 from hwnas.spaces.convolutions import convolution_operation
 from hwnas.spaces.layers import LayerKind, LayerTrace
+from hwnas.spaces.mobile_blocks import mobile_operation
 from hwnas.spaces.operation import CandidateFamily, Operation, add_operation, add_parser
-from hwnas.spaces.space import NONE, Workload
+from hwnas.spaces.space import NONE, SKIP, Workload
 
-SKIP = "skip_connect"
 FACTORIZED_REDUCE = "factorized_reduce"
 RESIDUAL_REDUCTION = "residual_reduction"
 PREPROCESS = "nor_conv_1x1"  # gives a cell's input the cell's channels
 RELU = "relu"
 SUM = "sum"
 CONCAT = "concat"
+GLOBAL_POOL = "global_avg_pool"
 STEM = "stem_conv_3x3"
 IMAGENET_STEM = ("stem_imagenet_first", "stem_imagenet_second")
 
@@ -169,4 +170,19 @@ for head, head_layers in (
     ("norm_relu_pool_linear", _norm_relu_classify),
 ):
     _fixed(head, f"stems_heads:{head}", head_layers, "linear", chainable=False)
+_fixed(
+    GLOBAL_POOL,
+    "mobile_blocks:global_avg_pool",
+    lambda t, w: t.layer("pool", (0,), (w.in_channels, 1, 1)),
+    "pool",
+    chainable=False,
+)
+_fixed(
+    "linear",
+    "mobile_blocks:linear",
+    lambda t, w: t.layer("linear", (0,), (w.out_channels, 1, 1), w.in_channels * w.out_channels),
+    "linear",
+    chainable=False,
+)
 add_parser(convolution_operation)
+add_parser(mobile_operation)

@@ -1,11 +1,13 @@
-"""Architectures as arrays of operation indices, one index for every edge of all cells."""
+"""Architectures as arrays of operation indices, one index for every edge of all cells: all of a space, or some."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.space import NONE, Architecture, Cell, SearchSpace
+from hwnas.spaces.space import NONE, SKIP, Architecture, Cell, SearchSpace
 
 ENUMERABLE = 100_000  # architectures: a space with at most this many is enumerated as a whole
 
@@ -24,8 +26,44 @@ def decode(space: SearchSpace, choices: NDArray[np.intp]) -> Architecture:
 
 def every_choice(space: SearchSpace) -> NDArray[np.intp]:
     """Return every architecture of a space as operation indices [N, edges of all cells]."""
-    k, e = len(space.operations), space.num_edges
-    return (np.arange(space.num_architectures)[:, None] // k ** np.arange(e - 1, -1, -1)) % k
+    options = [np.flatnonzero(row) for row in offered(space)]
+    numbers = np.arange(math.prod(map(len, options)))
+    choices = np.empty((len(numbers), len(options)), dtype=np.intp)
+    for e in reversed(range(len(options))):
+        numbers, digits = np.divmod(numbers, len(options[e]))
+        choices[:, e] = options[e][digits]
+    return choices[possible(space, choices)]
+
+
+def random_choices(space: SearchSpace, number: int, generator: np.random.Generator) -> NDArray[np.intp]:
+    """Draw ``number`` architectures uniformly, as operation indices [N, edges of all cells]."""
+    if all(cell.offers is None for cell in space.cells.values()):
+        return generator.integers(len(space.operations), size=(number, space.num_edges))
+    options = [np.flatnonzero(row) for row in offered(space)]
+    found = np.empty((0, len(options)), dtype=np.intp)
+    while len(found) < number:
+        drawn = np.stack([generator.choice(row, size=number) for row in options], axis=1)
+        found = np.concatenate([found, drawn[possible(space, drawn)]])
+    return found[:number]
+
+
+def offered(space: SearchSpace) -> NDArray[np.bool_]:
+    """Return a mask [edges of all cells, operations] of the operations that each edge can have."""
+    edges = [(cell, e) for cell in space.cells.values() for e in range(len(cell.edges))]
+    return np.array([[op in cell.offered(e, space.operations) for op in space.operations] for cell, e in edges])
+
+
+def possible(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return a mask [N] of the rows [N, edges of all cells] that are architectures of the space.
+
+    Each edge has an operation that it offers, and edges that are skipped last are (hwnas.spaces.space.Cell).
+    """
+    found = offered(space)[np.arange(space.num_edges), choices].all(axis=1)
+    for kind, chosen in space.by_cell(choices).items():
+        for group in space.cells[kind].skipped_last:
+            skipped = chosen[:, list(group)] == space.operations.index(SKIP)
+            found &= (skipped[:, :-1] <= skipped[:, 1:]).all(axis=1)
+    return np.asarray(found)
 
 
 def live_edges(cell: Cell, used: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwnas.errors import HwnasError
+from hwnas.spaces.layers import Shape, strided
 
 if TYPE_CHECKING:
     from numpy import generic
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     Value = TypeVar("Value", bound=generic)
 
 NONE = "none"
+SKIP = "skip_connect"
 
 
 @dataclass(frozen=True, order=True)
@@ -42,12 +46,18 @@ class Cell:
     """One kind of searched cell. Nodes ``0 .. num_inputs-1`` are its inputs; every later node sums its edges.
 
     The cell returns the concatenation of ``outputs`` (a single node is returned as it is).
+
+    ``offers`` lists the operations of the space that each edge can have; None: every edge can have all of them. Of the
+    edges of each group in ``skipped_last``, once one is ``skip_connect``, so are all after it: they set the group's
+    depth.
     """
 
     num_inputs: int
     num_nodes: int
     edges: tuple[tuple[int, int], ...]
     outputs: tuple[int, ...]
+    offers: tuple[tuple[str, ...], ...] | None = None
+    skipped_last: tuple[tuple[int, ...], ...] = ()
 
     @property
     def inner_nodes(self) -> range:
@@ -58,6 +68,38 @@ class Cell:
 
     def edges_from(self, node: int) -> list[int]:
         return [index for index, (source, _) in enumerate(self.edges) if source == node]
+
+    @property
+    def is_chain(self) -> bool:
+        """True for layers one after another, each with operations of its own: every node has one edge into it."""
+        chain = tuple((node, node + 1) for node in range(self.num_nodes))
+        return self.offers is not None and self.num_inputs == 1 and self.edges == chain
+
+    def offered(self, edge: int, operations: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of a space's ``operations`` that an edge can have."""
+        return operations if self.offers is None else self.offers[edge]
+
+    def num_choices(self, operations: tuple[str, ...]) -> int:
+        """Return the number of cells that can be made of a space's ``operations``."""
+        sizes = [len(self.offered(e, operations)) for e in range(len(self.edges))]
+        total = prod(size for e, size in enumerate(sizes) if not any(e in group for group in self.skipped_last))
+        for group in self.skipped_last:
+            ways = 1
+            for e in reversed(group):
+                ways = 1 + (sizes[e] - 1) * ways  # a skip leaves one way for the edges after it
+            total *= ways
+        return total
+
+    def refuse(self, operations: tuple[str, ...]) -> str | None:
+        """Return why the cell cannot have ``operations``, one an edge; None where it can."""
+        for e, (op, offered) in enumerate(zip(operations, self.offers or (), strict=False)):
+            if op not in offered:
+                return f"layer {e + 1} does not offer {op}; it offers {', '.join(offered)}"
+        for group in self.skipped_last:
+            for e, later in pairwise(group):
+                if operations[e] == SKIP != operations[later]:
+                    return f"layer {e + 1} is {SKIP}, but layer {later + 1} after it in its stage is not"
+        return None
 
     def live_edges(self, operations: tuple[str, ...]) -> tuple[bool, ...]:
         """Return for each edge whether it lies on a path of operations other than ``none`` from an input to an output.
@@ -129,15 +171,28 @@ class CellInstance:
     """One occurrence of a cell kind in a network.
 
     ``candidates[e][op]`` is the workload of operation ``op`` on edge ``e`` here, or None where it computes nothing
-    (``none``, and a ``skip_connect`` that is an identity).
+    (``none``, a ``skip_connect`` that is an identity, and an operation that the edge does not offer). ``node_sum`` is
+    None where no node has two edges into it.
     """
 
     kind: str
     preprocess: tuple[Workload | None, ...]
     candidates: tuple[Mapping[str, Workload | None], ...]
-    node_sum: Workload
+    node_sum: Workload | None
     concat: Workload | None
     inputs: tuple[int, ...]
+
+    @property
+    def node_shape(self) -> Shape:
+        """Channels, height and width of the last node."""
+        last = self.node_sum or next(w for w in self.candidates[-1].values() if w)
+        return last.out_channels, *strided(last.height, last.width, last.stride)
+
+    @property
+    def output_shape(self) -> Shape:
+        """Channels, height and width of the output."""
+        channels, *size = self.node_shape
+        return (self.concat.out_channels if self.concat else channels), *size
 
 
 @dataclass(frozen=True)
@@ -169,7 +224,7 @@ class Network:
         needed = set(self.fixed_workloads())
         for part in self.parts:
             if isinstance(part, CellInstance):
-                needed.add(part.node_sum)
+                needed.update([part.node_sum] if part.node_sum else [])
                 for candidates in part.candidates:
                     needed.update(workload for workload in candidates.values() if workload)
         return sorted(needed)
@@ -235,8 +290,13 @@ class SearchSpace:
         return sum(len(cell.edges) for cell in self.cells.values())
 
     @property
+    def is_chain(self) -> bool:
+        """True for a space of layers one after another."""
+        return all(cell.is_chain for cell in self.cells.values())
+
+    @property
     def num_architectures(self) -> int:
-        return len(self.operations) ** self.num_edges
+        return prod(cell.num_choices(self.operations) for cell in self.cells.values())
 
     def setting(self, name: str, **changes: int | None) -> Setting:
         """Return a named setting with some of its sizes changed; None leaves one as it is.
@@ -260,7 +320,7 @@ class SearchSpace:
     def architecture(self, cells: tuple[tuple[str, ...], ...]) -> Architecture:
         """Return an architecture from one operation an edge.
 
-        Raises HwnasError for a wrong number of cells or edges, or an operation the space does not have.
+        Raises HwnasError for a wrong number of cells or edges, or an operation the space or an edge does not have.
         """
         if len(cells) != len(self.cells):
             raise HwnasError(f"an architecture of space {self.name} has {len(self.cells)} cells, not {len(cells)}")
@@ -272,6 +332,8 @@ class SearchSpace:
                     raise HwnasError(
                         f"unknown operation {op!r} in space {self.name}", f"use one of {', '.join(self.operations)}"
                     )
+            if problem := cell.refuse(operations):
+                raise HwnasError(f"not an architecture of space {self.name}: {problem}", "change that layer")
         return Architecture(self.name, cells)
 
     def parse(self, text: str) -> Architecture:

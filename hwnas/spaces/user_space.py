@@ -79,10 +79,10 @@ class OperationDefinition(Definition):
             raise ValueError(f"{self.name}: pool needs pool: max or pool: avg; its kernel is 3")
         if self.kind in ALONE and self.name != self.kind:
             raise ValueError(f"{self.name}: an operation of kind {self.kind} must be named {self.kind}")
-        meant = _candidate(self.name)
+        meant = registered_candidate(self.name)
         if meant not in (None, self.op):
             raise ValueError(f"{self.name} is the name of another operation than {self.op}")
-        if meant is None and _is_taken(self.name):
+        if meant is None and is_taken(self.name):
             raise ValueError(f"{self.name}: the name is taken by torch modules, use another")
         return self
 
@@ -90,20 +90,20 @@ class OperationDefinition(Definition):
     def op(self) -> str | None:
         """The operation's name in workloads; None where there is no such operation."""
         if self.operation:
-            return _imported(self.operation).op
+            return imported_operation(self.operation).op
         if self.kind in PREFIXES:
             dilation = self.dilation or USUAL_DILATION[str(self.kind)]
             return Convolution(str(self.kind), self.kernel or 0, dilation).op
-        return f"{self.pool}_pool_3x3" if self.kind == "pool" else self.kind or _candidate(self.name)
+        return f"{self.pool}_pool_3x3" if self.kind == "pool" else self.kind or registered_candidate(self.name)
 
 
-def _candidate(name: str) -> str | None:
+def registered_candidate(name: str) -> str | None:
     """The name in workloads of the registered operation ``name``, if a space may offer it."""
     found = find_operation(name)
     return found.op if found and found.candidate else None
 
 
-def _imported(path: str) -> Operation:
+def imported_operation(path: str) -> Operation:
     """The operation that ``package.module:NAME`` names, registered. Raises HwnasError when it is something else."""
     found = import_object(path, "operation")
     if not isinstance(found, Operation):
@@ -113,7 +113,13 @@ def _imported(path: str) -> Operation:
     return register(found)
 
 
-def _is_taken(name: str) -> bool:
+def described(cell: Cell) -> dict[str, Any]:
+    """Return what the hash of a space's definition holds of a cell: the fields that only chains have where set."""
+    unset = {name for name in ("offers", "skipped_last") if not getattr(cell, name)}
+    return {name: value for name, value in asdict(cell).items() if name not in unset}
+
+
+def is_taken(name: str) -> bool:
     """Return whether torch modules have an attribute of this name, so that it cannot name a submodule."""
     from torch import nn
 
@@ -217,7 +223,7 @@ class SpaceDefinition(Definition):
             raise ValueError("operations: none is missing, which leaves out an edge")
         if sum(len(cell.cell.edges) for cell in self.cells.values()) > MAX_EDGES:
             raise ValueError(f"cells: more than {MAX_EDGES} edges")
-        if taken := next((kind for kind in self.cells if kind == RESIDUAL_REDUCTION or _is_taken(kind)), None):
+        if taken := next((kind for kind in self.cells if kind == RESIDUAL_REDUCTION or is_taken(kind)), None):
             raise ValueError(f"cells.{taken}: the name is taken, use another")
         self._check_stages()
         if self.search_setting not in (None, *self.settings):
@@ -250,7 +256,7 @@ class SpaceDefinition(Definition):
         usual = self.search_setting or next(iter(settings))
         notation = Notation(self.name, cells, next(name for name in operations if name != NONE))
         # The hash leaves out what the names of networks in tables state: the sizes.
-        shapes = [(kind, asdict(cell)) for kind, cell in cells.items()]
+        shapes = [(kind, described(cell)) for kind, cell in cells.items()]
         meant = [list(operations.items()), shapes, self.network.model_dump(), self.macs_convention]
         space = SearchSpace(
             name=self.name,
@@ -293,9 +299,16 @@ def read_space(path: Path, builtin: tuple[str, ...]) -> SearchSpace:
 
 @cache  # the same text gives the same object
 def parse_space(spec: str, text: str) -> SearchSpace:
-    """Parse the text of the YAML file ``spec``. Raises HwnasError that names the file and the invalid field."""
+    """Parse the text of the YAML file ``spec``: cells and the network that repeats them, or a chain of layers.
+
+    Raises HwnasError that names the file and the invalid field.
+    """
+    from hwnas.spaces.user_chain import ChainDefinition
+
     try:
-        return SpaceDefinition.model_validate(_load(spec, text)).space(spec, text)
+        content = _load(spec, text)
+        chain = isinstance(content, dict) and "candidates" in content
+        return (ChainDefinition if chain else SpaceDefinition).model_validate(content).space(spec, text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step)[:40] for step in first["loc"][:8])
@@ -340,7 +353,7 @@ def import_space(path: str, builtin: tuple[str, ...]) -> SearchSpace:
         raise HwnasError(f"space {path}: operations lack none, which leaves out an edge", HOW)
     try:
         network = SizedSpace.named(found).network
-        cells = [(kind, asdict(cell)) for kind, cell in found.cells.items()]
+        cells = [(kind, described(cell)) for kind, cell in found.cells.items()]
         digest = sha256_of([found.operations, cells, [asdict(part) for part in network.parts], found.macs_convention])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise HwnasError(f"space {path} is incomplete: {type(error).__name__}: {error}", HOW) from None

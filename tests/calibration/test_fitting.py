@@ -306,7 +306,7 @@ def test_budgets_are_kept_exactly_on_a_fitted_table_of_a_large_space() -> None:
         SizedSpace(DARTS, SMALL_DARTS),
         choices,
         latency_ms,
-        generic_prior(DARTS),
+        generic_prior(SizedSpace(DARTS, SMALL_DARTS)),
         MeasurementOrigin("x"),
         lambda *_: None,
     ).table

@@ -38,7 +38,7 @@ def count_macs() -> CostModel:
 
 def suspects(latency_ms: Array, choices: np.ndarray = SIXTY) -> Suspects:
     macs = count_macs().predict_many(choices)
-    return find_suspects(NB201, design_matrix(NB201, choices), macs, latency_ms, generic_prior(NB201))
+    return find_suspects(NB201, design_matrix(NB201, choices), macs, latency_ms, generic_prior(SizedSpace.named(NB201)))
 
 
 def reasons(latency_ms: Array, choices: np.ndarray = SIXTY) -> list[str]:

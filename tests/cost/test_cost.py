@@ -23,13 +23,13 @@ from hwnas.cost import model as cost_model
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.errors import HwnasError
-from hwnas.spaces import SPACES, Architecture, SearchSpace, Setting, SizedSpace, get_space
+from hwnas.spaces import Architecture, SearchSpace, Setting, SizedSpace, get_space
 from hwnas.spaces.encoding import decode, encode
 from hwnas.tables.io import write_table
 from hwnas.tables.network_key import choose_network, networks_of, profile_command
 from hwnas.tables.schema import Correction, LatencyTable, MeasuredNetwork
 from support.command import Run, assert_one_clear_line
-from support.spaces import SMALL, architectures, live_by_paths
+from support.spaces import CELL_SPACES, SMALL, architectures, live_by_paths
 from support.tables import make_table
 
 NB201 = get_space("nasbench201")
@@ -38,13 +38,13 @@ NB201 = get_space("nasbench201")
 @cache
 def models(name: str, seed: int = 0) -> dict[str, CostModel]:
     return build_cost_models(
-        make_table(SizedSpace(SPACES[name], SMALL[name]), seed), SizedSpace(SPACES[name], SMALL[name])
+        make_table(SizedSpace(CELL_SPACES[name], SMALL[name]), seed), SizedSpace(CELL_SPACES[name], SMALL[name])
     )
 
 
 def deployed_latency(architecture: Architecture) -> float:
     """The latency of a deployed network, summed from the table part by part: what the cost model must give."""
-    space, sizes = SPACES[architecture.space], SMALL[architecture.space]
+    space, sizes = CELL_SPACES[architecture.space], SMALL[architecture.space]
     table = {entry.workload: entry.latency_ms for entry in make_table(SizedSpace(space, sizes)).entries}
     network = SizedSpace(space, sizes).network
     total = sum(table[workload] for workload in network.fixed_workloads())
@@ -61,16 +61,16 @@ def deployed_latency(architecture: Architecture) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_prediction_is_the_sum_over_the_deployed_network(architecture: Architecture) -> None:
     predicted = models(architecture.space)["latency_ms"].predict(architecture)
     assert predicted == pytest.approx(deployed_latency(architecture), rel=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_linear_cost_is_the_prediction_where_nothing_is_dead(architecture: Architecture) -> None:
-    space = SPACES[architecture.space]
+    space = CELL_SPACES[architecture.space]
     cells = list(zip(space.cells.items(), architecture.cells, strict=True))
     assume(
         all(all(op == "none" or live for op, live in zip(c, cell.live_edges(c), strict=True)) for (_, cell), c in cells)
@@ -86,9 +86,9 @@ def test_linear_cost_is_the_prediction_where_nothing_is_dead(architecture: Archi
     assert linear == pytest.approx(model.predict(architecture), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_expectation_equals_the_mean_over_samples_of_one_hot_architectures(name: str) -> None:
-    space, model = SPACES[name], models(name)["latency_ms"]
+    space, model = CELL_SPACES[name], models(name)["latency_ms"]
     generator = np.random.default_rng(0)
     probability = {k: generator.dirichlet(np.ones(len(space.operations)), len(c.edges)) for k, c in space.cells.items()}
     exact = float(ExpectedCost(model)({k: torch.from_numpy(p) for k, p in probability.items()}))
@@ -100,9 +100,9 @@ def test_expectation_equals_the_mean_over_samples_of_one_hot_architectures(name:
     assert exact == pytest.approx(draws.mean(), abs=5 * draws.std() / np.sqrt(len(draws)))
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_expectation_gradient_equals_finite_differences(name: str) -> None:
-    space, model = SPACES[name], models(name)["latency_ms"]
+    space, model = CELL_SPACES[name], models(name)["latency_ms"]
     generator = torch.Generator().manual_seed(0)
     logits = {
         k: torch.randn(len(c.edges), len(space.operations), generator=generator, dtype=torch.float64)
@@ -224,7 +224,7 @@ def test_derivation_equals_brute_force(
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), quantile=st.floats(0.02, 1), top2=st.booleans())
 def test_derivation_in_darts_keeps_budget_and_rules(seed: int, quantile: float, top2: bool) -> None:
-    space, generator = SPACES["darts"], np.random.default_rng(seed)
+    space, generator = CELL_SPACES["darts"], np.random.default_rng(seed)
     log_p = {k: np.log(generator.dirichlet(np.full(8, 0.3), 14) + 1e-20) for k in space.cells}
     model = models("darts")["latency_ms"]
     bound = float(np.quantile(preview(models("darts"))["latency_ms"].costs, quantile))
@@ -259,11 +259,11 @@ def corrected(*networks: tuple[str, Setting]) -> LatencyTable:
     """A table that says it was made for these networks."""
     fit = Correction(offset_ms=0.5, scale=2.0, networks=10)
     table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
-    return table.model_copy(update={"correction": {SizedSpace(SPACES[n], s).key: fit for n, s in networks}})
+    return table.model_copy(update={"correction": {SizedSpace(CELL_SPACES[n], s).key: fit for n, s in networks}})
 
 
 def test_network_names_read_back() -> None:
-    networks = [(name, s) for name, space in SPACES.items() for s in space.settings.values()]
+    networks = [(name, s) for name, space in CELL_SPACES.items() for s in space.settings.values()]
     assert [(sized.space.name, sized.setting) for sized in networks_of(corrected(*networks))] == networks
 
 
@@ -274,7 +274,7 @@ def test_the_network_meant_is_the_one_said_else_the_tables_own() -> None:
     assert choose_network(both, None, None) == SizedSpace(NB201, usual)
     assert choose_network(corrected(("darts", SMALL["darts"])), None, None).space.name == "darts"
     assert choose_network(corrected(("nasbench201", small)), None, None, channels=9).setting.channels == 9
-    assert choose_network(corrected(("nasbench201", small)), "darts", None) == SizedSpace.named(SPACES["darts"])
+    assert choose_network(corrected(("nasbench201", small)), "darts", None) == SizedSpace.named(CELL_SPACES["darts"])
     two = corrected(("nasbench201", small), ("darts", SMALL["darts"]))
     with pytest.raises(HwnasError, match="several networks"):
         choose_network(two, None, None)
@@ -290,7 +290,7 @@ def test_correction_scales_what_is_predicted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "setting"), [(space, setting) for space in SPACES.values() for setting in space.settings.values()]
+    ("space", "setting"), [(space, setting) for space in CELL_SPACES.values() for setting in space.settings.values()]
 )
 def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, setting: Setting) -> None:
     """The suggested command, parsed as ``hwnas profile`` does, gives the network that was missing."""

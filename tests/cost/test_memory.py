@@ -24,18 +24,11 @@ from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.memory import memory_access_bytes, memory_access_model
 from hwnas.networks.child import ChildNetwork, EveryNode
 from hwnas.operations import FactorizedReduce, build_operation
-from hwnas.spaces import (
-    SPACES,
-    Architecture,
-    SizedSpace,
-    Workload,
-    get_space,
-    num_inputs,
-)
+from hwnas.spaces import Architecture, SizedSpace, Workload, get_space, num_inputs
 from hwnas.spaces.operation import registered_operations
 from support.command import Run, assert_one_clear_line
 from support.fitting import CIFAR, fitted, made_up_device, timed
-from support.spaces import SMALL, architectures
+from support.spaces import CELL_SPACES, SMALL, architectures
 from support.tables import make_table
 
 MEMORY_ACCESS, PEAK_MEMORY = cost_metric.MEMORY_ACCESS.name, cost_metric.PEAK_MEMORY.name
@@ -94,7 +87,7 @@ def moved_bytes(module: nn.Module, *images: torch.Tensor) -> int:
 
 def timed_workloads(name: str) -> st.SearchStrategy[Workload]:
     """A workload of a space's network at some size, odd ones among them."""
-    space, names = SPACES[name], sorted(SPACES[name].settings)
+    space, names = CELL_SPACES[name], sorted(CELL_SPACES[name].settings)
 
     def of(name: str, channels: int, depth: int, height: int, width: int, number: int) -> Workload:
         base = space.settings[name]
@@ -110,7 +103,7 @@ def timed_workloads(name: str) -> st.SearchStrategy[Workload]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(timed_workloads))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(timed_workloads))
 def test_memory_access_is_what_hooks_on_the_modules_count(workload: Workload) -> None:
     image = torch.zeros(1, workload.in_channels, workload.height, workload.width)
     counted = moved_bytes(build_operation(workload), *(image for _ in range(num_inputs(workload))))
@@ -157,18 +150,18 @@ def test_memory_access_is_that_of_snas(
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_memory_access_of_a_network_is_what_hooks_count_with_every_chosen_edge(architecture: Architecture) -> None:
-    space, sizes = SPACES[architecture.space], SMALL[architecture.space]
+    space, sizes = CELL_SPACES[architecture.space], SMALL[architecture.space]
     child = EveryNode(ChildNetwork(SizedSpace(space, sizes), architecture))
     counted = moved_bytes(child, torch.zeros(1, 3, sizes.height, sizes.width))
     assert memory_access_model(SizedSpace(space, sizes)).predict(architecture) == counted
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_memory_access_is_linear_where_every_node_has_an_input(architecture: Architecture) -> None:
-    space = SPACES[architecture.space]
+    space = CELL_SPACES[architecture.space]
     filled = [
         tuple("skip_connect" if cell.edges_into(t)[0] == e and op == "none" else op for e, (op, (_, t)) in
               enumerate(zip(chosen, cell.edges, strict=True)))
@@ -210,7 +203,9 @@ def test_tables_without_entries_have_memory_access() -> None:
 
 @cache
 def metrics(name: str) -> dict[str, CostFunction]:
-    return build_metrics(make_table(SizedSpace(SPACES[name], SMALL[name])), SizedSpace(SPACES[name], SMALL[name]))
+    return build_metrics(
+        make_table(SizedSpace(CELL_SPACES[name], SMALL[name])), SizedSpace(CELL_SPACES[name], SMALL[name])
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from hwnas.search.distribution import Draw, DrawContext
 from hwnas.search.methods.entrannas import EngineTransit, Thresholded
 from hwnas.search.methods.pcdarts import SoftmaxEdges
 from hwnas.search.search import Search
-from hwnas.spaces import SPACES, CellInstance, SearchSpace, SizedSpace
+from hwnas.spaces import CellInstance, SearchSpace, SizedSpace
 from support.lazy import Lazy
 from support.searches import make_search
-from support.spaces import SMALL
+from support.spaces import CELL_SPACES, SMALL
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
@@ -63,7 +63,7 @@ def cell_by_hand(cell: MixedCell, inputs: list[Tensor], edge: Callable[[int, Ten
 # EnTranNAS.
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
 def test_shared_features_are_tied_weights(space: SearchSpace) -> None:
     """Sharing equals a supernet whose edges out of a node have the same weights, and sums the gradients of these.
 
@@ -105,7 +105,7 @@ def test_shared_features_are_tied_weights(space: SearchSpace) -> None:
 @pytest.mark.parametrize("engines", [1, 2, 5])
 def test_transit_cells_run_the_derived_operations_and_engine_cells_the_mixture(engines: int) -> None:
     """Compute NAS-Bench-201 with two cells a stage by hand. The engines are spread evenly."""
-    space = SPACES["nasbench201"]
+    space = CELL_SPACES["nasbench201"]
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, replace(SMALL["nasbench201"], depth=2)), shared=True).double()
     recipe = read_recipe("short/entrannas", {"logits_mean": 0.0, "logits_std": 1.0, "without": ()})
@@ -152,11 +152,11 @@ def test_transit_cells_in_the_darts_space_take_the_two_strongest_edges() -> None
         assert [[space.operations[o] for o in row] for row in mixture[kind].active] == [[op] for op in expected]
 
 
-THRESHOLDED = Lazy(SPACES, lambda name: make_search(name, read_recipe(f"{name}/entrannas-dst", {})))
+THRESHOLDED = Lazy(CELL_SPACES, lambda name: make_search(name, read_recipe(f"{name}/entrannas-dst", {})))
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(sorted(SPACES)), st.integers(0, 2**32 - 1), st.floats(0.1, 4), st.floats(-4, 4))
+@given(st.sampled_from(sorted(CELL_SPACES)), st.integers(0, 2**32 - 1), st.floats(0.1, 4), st.floats(-4, 4))
 def test_the_engine_of_the_last_epoch_is_the_derived_architecture(
     name: str, seed: int, spread: float, threshold: float
 ) -> None:
@@ -254,7 +254,7 @@ def test_channels_are_shuffled_in_groups() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
 @pytest.mark.parametrize("partial", [1, 2, 4])
 def test_partial_channels_by_hand(space: SearchSpace, partial: int) -> None:
     """The first 1/k of the channels through the mixture, the others past it (pooled where the edge halves), dealt out
@@ -339,7 +339,7 @@ def stages(space: SearchSpace) -> tuple[int, int, int]:
     return (12, 6, 4) if space.name == "darts" else (8, 4, 2)
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
 def test_widening_keeps_the_old_channels_and_copies_the_new_ones(space: SearchSpace) -> None:
     """Every new slice of a candidate's tensors, outgoing and incoming, is an old one, bit for bit, momentum too and by
     the same channels; what is outside the mixtures stays as it is.
@@ -375,7 +375,7 @@ def test_a_widened_candidate_is_the_old_one_on_copied_channels(op: str) -> None:
     """Fed with copies of its channels it gives copies of what the old one gives when each incoming channel counts as
     often as it has copies: Net2Wider would divide by their number, DrNAS does not. Each of the old outputs is there.
     """
-    space = SPACES["nasbench201" if op == "nor_conv_3x3" else "darts"]
+    space = CELL_SPACES["nasbench201" if op == "nor_conv_3x3" else "darts"]
     channels, before, after = stages(space)
     narrow = supernet(space, before, channels=channels)
     wide = widen(narrow, after, {}, torch.Generator().manual_seed(0)).double()
@@ -404,14 +404,14 @@ def test_a_widened_candidate_is_the_old_one_on_copied_channels(op: str) -> None:
 
 def test_single_channels_are_widened() -> None:
     """A depthwise convolution of one channel has one group, like any other."""
-    space = SPACES["darts"]
+    space = CELL_SPACES["darts"]
     narrow = supernet(space, 4)
     wide = widen(narrow, 2, {}, torch.Generator().manual_seed(0))
     assert wide(IMAGES.float(), {kind: Mixed(w.float()) for kind, w in random_weights(space).items()}).isfinite().all()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
 def test_a_search_in_stages_widens_prunes_and_carries_momentum(
     space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

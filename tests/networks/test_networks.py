@@ -22,18 +22,18 @@ from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise, FactorizedReduce, Pointwise
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.onnxruntime_web import convert_for_web
-from hwnas.spaces import SPACES, Architecture, Setting, SizedSpace, Workload, get_space
+from hwnas.spaces import Architecture, Setting, SizedSpace, Workload, get_space
 from hwnas.spaces.encoding import decode
 from support.command import Run
 from support.lazy import Lazy
-from support.spaces import ALL_CONV, SMALL, architectures
+from support.spaces import ALL_CONV, CELL_SPACES, SMALL, architectures
 from support.tables import make_table
 
 
 def supernet_with_statistics(name: str) -> Supernet:
     """Return a supernet with running statistics of random images."""
     torch.manual_seed(1)
-    space = SPACES[name]
+    space = CELL_SPACES[name]
     supernet = Supernet(SizedSpace(space, SMALL[name]))
     uniform = {k: torch.full((len(c.edges), len(space.operations)), 0.3) for k, c in space.cells.items()}
     with torch.no_grad():
@@ -42,13 +42,13 @@ def supernet_with_statistics(name: str) -> Supernet:
     return supernet.eval()
 
 
-SUPERNETS = Lazy(SPACES, supernet_with_statistics)
+SUPERNETS = Lazy(CELL_SPACES, supernet_with_statistics)
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 
 
 def edges_that_leave_a_node_without_inputs(architecture: Architecture) -> bool:
     """Return whether an architecture has such an edge: its output is a constant, which the pruned child lacks."""
-    cells = zip(SPACES[architecture.space].cells.values(), architecture.cells, strict=True)
+    cells = zip(CELL_SPACES[architecture.space].cells.values(), architecture.cells, strict=True)
     for cell, chosen in cells:
         reached = set(range(cell.num_inputs))
         for e, (source, target) in sorted(enumerate(cell.edges), key=lambda item: item[1][1]):
@@ -60,7 +60,7 @@ def edges_that_leave_a_node_without_inputs(architecture: Architecture) -> bool:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_child_computes_what_the_supernet_computes(architecture: Architecture) -> None:
     assume(not edges_that_leave_a_node_without_inputs(architecture))
     supernet = SUPERNETS[architecture.space]
@@ -81,10 +81,10 @@ def test_child_computes_what_the_supernet_computes(architecture: Architecture) -
 
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
     assume(not edges_that_leave_a_node_without_inputs(architecture))
-    space, sizes = SPACES[architecture.space], SMALL[architecture.space]
+    space, sizes = CELL_SPACES[architecture.space], SMALL[architecture.space]
     whole = ChildNetwork(SizedSpace(space, sizes), architecture).eval()
     pruned = ChildNetwork(SizedSpace(space, sizes), architecture, prune=True).eval()
     pruned.load_state_dict({k: v for k, v in whole.state_dict().items() if k in pruned.state_dict()})
@@ -94,9 +94,9 @@ def test_pruning_dead_edges_changes_nothing(architecture: Architecture) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=8, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_costs_of_workloads_add_up_to_fvcores_count_of_the_network(architecture: Architecture) -> None:
-    space, sizes = SPACES[architecture.space], SMALL[architecture.space]
+    space, sizes = CELL_SPACES[architecture.space], SMALL[architecture.space]
     models = build_cost_models(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     counts = count_network(ChildNetwork(SizedSpace(space, sizes), architecture))
     assert models["params"].predict(architecture) == counts.params
@@ -104,9 +104,9 @@ def test_costs_of_workloads_add_up_to_fvcores_count_of_the_network(architecture:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_a_child_without_dead_edges_has_the_predicted_parameters(architecture: Architecture) -> None:
-    space, sizes = SPACES[architecture.space], SMALL[architecture.space]
+    space, sizes = CELL_SPACES[architecture.space], SMALL[architecture.space]
     cells = zip(space.cells.values(), architecture.cells, strict=True)
     assume(all(all(op == "none" or live for op, live in zip(c, cell.live_edges(c), strict=True)) for cell, c in cells))
     child = SUPERNETS[architecture.space].child(architecture)
@@ -118,7 +118,7 @@ def test_a_child_without_dead_edges_has_the_predicted_parameters(architecture: A
 
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None)
-@given(architecture=st.sampled_from(sorted(SPACES)).flatmap(architectures), batch=st.integers(1, 5))
+@given(architecture=st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), batch=st.integers(1, 5))
 def test_onnx_computes_what_torch_computes_at_any_batch(
     architecture: Architecture, batch: int, tmp_path_factory
 ) -> None:  # type: ignore[no-untyped-def]
@@ -179,7 +179,7 @@ def test_odd_images_pass_through_every_operation(side: int) -> None:
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
 def test_networks_for_the_browser_compute_the_same(tmp_path: Path, name: str) -> None:
     """ReLUs that no convolution applies become max(x, 0), as in ONNX Runtime's optimised graph."""
-    space, setting = SPACES[name], SMALL[name]
+    space, setting = CELL_SPACES[name], SMALL[name]
     generator = np.random.default_rng(3)
     replaced = 0
     for number in range(6):

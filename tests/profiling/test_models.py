@@ -17,13 +17,13 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Repeated, Whole, is_chainable, repetitions, torch_model
-from hwnas.spaces import SPACES, Architecture, SizedSpace, Workload
-from support.spaces import SMALL, architectures
+from hwnas.spaces import Architecture, SizedSpace, Workload
+from support.spaces import CELL_SPACES, SMALL, architectures
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_every_workload_can_be_repeated(name: str) -> None:
-    space = SPACES[name]
+    space = CELL_SPACES[name]
     for setting in space.settings.values():
         network = SizedSpace(space, setting).network
         for workload in (*network.workloads(), *pieces(network)):
@@ -40,10 +40,10 @@ def test_every_workload_can_be_repeated(name: str) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures), st.sampled_from([1, 3]))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), st.sampled_from([1, 3]))
 def test_an_assembled_network_computes_the_same_as_torch(architecture: Architecture, batch: int) -> None:
     """All copies of an operation have the same weights in both."""
-    space = SPACES[architecture.space]
+    space = CELL_SPACES[architecture.space]
     setting = SMALL[architecture.space]
 
     def seeded(workload: Workload | None) -> torch.nn.Module:

@@ -19,11 +19,11 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.scores.score import SCORES, score_architectures
 from hwnas.search.plugin import load_plugin
-from hwnas.spaces import NONE, SPACES, Architecture, Cell, SearchSpace, Setting, SizedSpace, get_space
+from hwnas.spaces import NONE, Architecture, Cell, SearchSpace, Setting, SizedSpace, get_space
 from hwnas.spaces.encoding import decode, encode, every_choice, without_dead_edges
 from support.paths import ROOT
 from support.published_accuracies import CIFAR10
-from support.spaces import ALL_CONV, NB201, SMALL, architectures, live_by_paths
+from support.spaces import ALL_CONV, CELL_SPACES, NB201, SMALL, architectures, live_by_paths
 
 BUILTIN = ("params", "macs", "synflow", "naswot", "zico")
 PAGES = {"my_space.yaml": "own-space.md", "bottlenecks.yaml": "add-an-operation.md"}
@@ -86,9 +86,9 @@ def test_scores_depend_on_the_architecture_and_the_seed_alone(folder: Path, spec
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures), st.randoms(use_true_random=False))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), st.randoms(use_true_random=False))
 def test_dead_edges_do_not_matter(architecture: Architecture, random) -> None:
-    space = SPACES[architecture.space]
+    space = CELL_SPACES[architecture.space]
     changed = []
     for cell, chosen in zip(space.cells.values(), architecture.cells, strict=True):
         dead = list(chosen)
@@ -104,9 +104,9 @@ def test_dead_edges_do_not_matter(architecture: Architecture, random) -> None:
     assert all(first == second for first, second in scores.values())
 
 
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_dead_edges_become_none(architecture: Architecture) -> None:
-    space = SPACES[architecture.space]
+    space = CELL_SPACES[architecture.space]
     pruned = decode(space, without_dead_edges(space, encode(space, [architecture]))[0])
     for cell, chosen, left in zip(space.cells.values(), architecture.cells, pruned.cells, strict=True):
         assert left == live_part(cell, chosen)

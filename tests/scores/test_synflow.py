@@ -14,8 +14,8 @@ from torch import nn
 
 from hwnas.networks.child import ChildNetwork
 from hwnas.scores.synflow import GREATEST, LEAST, synflow
-from hwnas.spaces import SPACES, Architecture, SizedSpace
-from support.spaces import DARTS, NB201, SMALL, architectures
+from hwnas.spaces import Architecture, SizedSpace
+from support.spaces import CELL_SPACES, DARTS, NB201, SMALL, architectures
 
 SHAPE = (3, 16, 16)
 
@@ -60,9 +60,11 @@ def test_flow_passes_shortcuts() -> None:
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures), st.integers(0, 2**32))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), st.integers(0, 2**32))
 def test_signs_of_weights_do_not_matter(architecture: Architecture, seed: int) -> None:
-    network = ChildNetwork(SizedSpace(SPACES[architecture.space], SMALL[architecture.space]), architecture, prune=True)
+    network = ChildNetwork(
+        SizedSpace(CELL_SPACES[architecture.space], SMALL[architecture.space]), architecture, prune=True
+    )
     flipped, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in flipped.parameters():

@@ -13,10 +13,10 @@ from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
 from hwnas.search.lagrangian import dual_ascent, penalty_of, relative_costs
 from hwnas.search.methods.snas import Concrete
-from hwnas.spaces import SPACES, SizedSpace, get_space
+from hwnas.spaces import SizedSpace, get_space
 from hwnas.training.optimizers import make_optimizer
 from support.searches import make_search, plain_recipe
-from support.spaces import SMALL
+from support.spaces import CELL_SPACES, SMALL
 from support.tables import make_table
 
 
@@ -49,7 +49,7 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 @pytest.mark.parametrize(
     ("shipped", "steps", "share"),
@@ -67,7 +67,7 @@ def test_dual_ascent_brings_expected_cost_to_the_budget(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 def test_lambda_does_not_wind_up_where_the_logits_are_slow(name: str, pull: float) -> None:
     """A tight budget and few steps: E[C] is far over the budget in half of them."""
@@ -80,7 +80,7 @@ def constrained(name: str, share: float, pull: float, shipped: str, steps: int) 
     The budget lies at ``share`` between the least and the greatest latency.
     """
     seed = 0
-    space, sizes, recipe = SPACES[name], SMALL[name], read_recipe(shipped, {})
+    space, sizes, recipe = CELL_SPACES[name], SMALL[name], read_recipe(shipped, {})
     model = build_cost_models(make_table(SizedSpace(space, sizes), seed), SizedSpace(space, sizes))["latency_ms"]
     spread = preview({"latency_ms": model})["latency_ms"]
     bound = spread.least + share * (spread.greatest - spread.least)

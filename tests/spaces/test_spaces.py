@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
-from hwnas.spaces import SPACES, Architecture, SizedSpace
+from hwnas.spaces import Architecture, SizedSpace
 from hwnas.spaces.darts import is_top2
 from support.command import Run, assert_one_clear_line
 from support.paths import SHARED
-from support.spaces import ALL_CONV, DARTS, NB201, architectures, live_by_paths
+from support.spaces import ALL_CONV, CELL_SPACES, DARTS, NB201, architectures, live_by_paths
 
 
 @pytest.mark.slow
@@ -129,9 +129,9 @@ def test_malformed_genotypes_are_refused(run: Run, text: str) -> None:
     assert_one_clear_line(run("space", "count", "--space", "darts", "--architecture", text))
 
 
-@given(st.sampled_from(sorted(SPACES)).flatmap(architectures))
+@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_live_edges_are_those_on_a_path(architecture: Architecture) -> None:
-    for cell, operations in zip(SPACES[architecture.space].cells.values(), architecture.cells, strict=True):
+    for cell, operations in zip(CELL_SPACES[architecture.space].cells.values(), architecture.cells, strict=True):
         assert cell.live_edges(operations) == live_by_paths(cell, operations)
 
 

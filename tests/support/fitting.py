@@ -46,7 +46,7 @@ def fitted(
     report: bool = False,
 ) -> LatencyTable:
     """Return a table fitted to the latencies, without the cross-validation (most of the time) unless ``report``."""
-    known, sized = prior or generic_prior(NB201), SizedSpace(NB201, CIFAR)
+    known, sized = prior or generic_prior(SizedSpace(NB201, CIFAR)), SizedSpace(NB201, CIFAR)
     with nullcontext() if report else patch("hwnas.calibration.fit._left_out", lambda *_: latency_ms):
         return fit_table(sized, choices, latency_ms, known, MeasurementOrigin(name), lambda *_: None).table
 

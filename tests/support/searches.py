@@ -17,10 +17,10 @@ from hwnas.recipe import Recipe, read_recipe
 from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
 from hwnas.search.search import Search
-from hwnas.spaces import SPACES, SizedSpace
+from hwnas.spaces import SizedSpace
 from support.few_digits import FEW_DIGITS
 from support.lazy import Lazy
-from support.spaces import SMALL
+from support.spaces import CELL_SPACES, SMALL
 from support.tables import make_table
 
 register_builtin()
@@ -38,7 +38,7 @@ def make_search(
     name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",), data: ImageData | None = None
 ) -> Search:
     """Build a search on all digits at 4 channels with one target a budget."""
-    space, sizes = SPACES[name], SMALL[name]
+    space, sizes = CELL_SPACES[name], SMALL[name]
     costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     previews = preview(costs)
     objectives = [Objective("table", parse_budget(b, previews), costs) for b in budgets]
@@ -66,14 +66,14 @@ FEW = ImageData(
 
 
 def small_costs(name: str) -> dict[str, CostFunction]:
-    sized = SizedSpace(SPACES[name], SMALL[name])
+    sized = SizedSpace(CELL_SPACES[name], SMALL[name])
     return build_metrics(make_table(sized), sized)
 
 
-COSTS = Lazy(SPACES, small_costs)
+COSTS = Lazy(CELL_SPACES, small_costs)
 
 
-PREVIEWS = Lazy(SPACES, lambda name: preview(COSTS[name]))
+PREVIEWS = Lazy(CELL_SPACES, lambda name: preview(COSTS[name]))
 
 
 def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object) -> Search:
@@ -82,11 +82,11 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
     sizes, costs = SMALL[space], COSTS[space]
     if settings.stages and space == "darts":
         sizes = replace(sizes, channels=12)
-        costs = build_metrics(make_table(SizedSpace(SPACES[space], sizes)), SizedSpace(SPACES[space], sizes))
+        costs = build_metrics(make_table(SizedSpace(CELL_SPACES[space], sizes)), SizedSpace(CELL_SPACES[space], sizes))
     previews = PREVIEWS[space] if costs is COSTS[space] else preview(costs)
     asked = [b if isinstance(b, Budget) else parse_budget(b, previews) for b in budgets or ("moderate",)]
     return Search(
-        SizedSpace(SPACES[space], sizes), [Objective("table", budget, costs) for budget in asked], FEW, settings
+        SizedSpace(CELL_SPACES[space], sizes), [Objective("table", budget, costs) for budget in asked], FEW, settings
     )
 
 

@@ -1,4 +1,4 @@
-"""The built-in spaces, small sizes of them, and random architectures."""
+"""The built-in spaces of cells, small sizes of them, and random architectures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hwnas.spaces import SPACES, Architecture, Cell, Setting, get_space
 
+CELL_SPACES = {name: space for name, space in SPACES.items() if not space.is_chain}
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
 SMALL = {
     "nasbench201": Setting(channels=4, depth=1, height=16, width=16),
@@ -16,7 +17,7 @@ ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor
 
 def architectures(name: str) -> st.SearchStrategy[Architecture]:
     """Return a strategy that draws architectures of a space uniformly."""
-    space = SPACES[name]
+    space = CELL_SPACES[name]
     cells = [st.tuples(*[st.sampled_from(space.operations)] * len(cell.edges)) for cell in space.cells.values()]
     return st.builds(lambda *chosen: space.architecture(chosen), *cells)
 

@@ -41,6 +41,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from hwnas.errors import HwnasError
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
 from hwnas.recipe import Recipe
@@ -94,6 +95,11 @@ class Thresholded(EdgeLogits):
 
     def __init__(self, space: SearchSpace, recipe: Recipe, generator: torch.Generator) -> None:
         super().__init__(space, recipe, generator)
+        if any(cell.offers for cell in space.cells.values()):
+            raise HwnasError(
+                f"distribution thresholded cuts edges, but every layer of space {space.name} has an operation",
+                "use another method, such as --method snas",
+            )
         for kind in space.cells:
             self.allowed(kind)[:, space.operations.index(NONE)] = False  # an edge that is cut is ``none``
         self.thresholds = nn.ParameterDict(

@@ -6,22 +6,23 @@ pad. With h and w after the stride, and k the kernel size:
     Conv      macs = out * in / groups * k * k * h * w        params = out * in / groups * k * k (+ out with a bias)
               and with a batch norm (two factors for each channel, counted as by fvcore)
               macs += 2 * out * h * w                         params += 2 * out
-    Gate      squeeze-and-excitation, two 1x1 convolutions with biases on a 1x1 image:
-              macs = 2 * c * inner                            params = 2 * c * inner + c + inner
+    Gate      squeeze-and-excitation, global pooling and two 1x1 convolutions with biases on a 1x1 image:
+              macs = 2 * c * inner + c * h * w                params = 2 * c * inner + c + inner
     GlobalPool                                                macs = c * h * w (fvcore; not a convolution)
     Linear    macs = in * out                                 params = in * out + out
 
 ``macs_conv_linear`` leaves out batch norms and pooling, and adds the biases of Linear.
 
-Blocks with the same name have the same layers. ``mbconv`` (MobileNet) has no first 1x1 convolution if that would not
-widen; ``ir`` (FBNet) always has it. ``_e6`` widens six times, ``_m96`` to 96 channels; ``_res`` adds the input, ``_g2``
-has groups, ``_d2`` is dilated, ``_se`` has a Gate, ``_hs`` has h-swish instead of ReLU.
+Blocks are named as hwnas's own operations (hwnas.spaces.mobile_blocks), so that imported entries are those of a space.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from hwnas.spaces.mobile_blocks import Activation, InvertedResidual, divisible
+from hwnas.spaces.mobile_blocks import inverted_residual as named_block
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def count_layers(layers: Sequence[Layer], height: int, width: int) -> Counts:
                     params += 2 * layer.out_channels
             case Gate():
                 weights = 2 * layer.channels * layer.inner
-                fvcore, conv_linear = fvcore + weights, conv_linear + weights
+                fvcore += weights + layer.channels * height * width
+                conv_linear += weights
                 params += weights + layer.channels + layer.inner
             case GlobalPool():
                 fvcore += layer.channels * height * width
@@ -121,14 +123,17 @@ def mbconv(
     kernel: int,
     stride: int,
     middle: int,
-    name: str,
+    activation: Activation,
+    adds: bool,
     gated: bool = False,
 ) -> Block:
     """Return MobileNet's inverted residual block: 1x1 to ``middle`` channels (if they differ), depthwise, 1x1."""
+    gate = "se" if gated else ""
+    named = named_block(in_channels, middle, kernel=kernel, activation=activation, gate=gate, residual=adds)
     widen = (Conv(in_channels, middle),) if middle != in_channels else ()
-    gate = (Gate(middle, divisible(middle // 4)),) if gated else ()
+    squeeze = (Gate(middle, divisible(middle // 4)),) if gated else ()
     depthwise = Conv(middle, middle, kernel, stride, middle)
-    return Block(name, in_channels, out_channels, stride, (*widen, depthwise, *gate, Conv(middle, out_channels)))
+    return Block(named.op, in_channels, out_channels, stride, (*widen, depthwise, *squeeze, Conv(middle, out_channels)))
 
 
 def inverted_residual(
@@ -148,8 +153,8 @@ def inverted_residual(
         Conv(middle, middle, kernel, stride, middle),
         Conv(middle, out_channels, groups=groups),
     )
-    name = f"ir_{kernel}x{kernel}_e{expand}" + f"_g{groups}" * (groups > 1) + f"_d{dilation}" * (dilation > 1)
-    return Block(name + "_res" * adds, in_channels, out_channels, stride, layers)
+    named = InvertedResidual(kernel, expand, groups=groups, dilation=dilation, residual=adds, expands_always=True)
+    return Block(named.op, in_channels, out_channels, stride, layers)
 
 
 def skip(in_channels: int, out_channels: int, stride: int) -> Block:
@@ -191,9 +196,3 @@ def linear(in_features: int, out_features: int, pooled: bool) -> Block:
     if pooled:
         return Block("pool_linear", in_features, out_features, 1, layers)
     return Block("linear", in_features, out_features, 1, layers[1:])
-
-
-def divisible(channels: int, by: int = 8) -> int:
-    """Round channels as MobileNet does: to a multiple of ``by``, down by at most a tenth."""
-    rounded = max(by, (channels + by // 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded

@@ -13,6 +13,7 @@ from typing import Any
 
 from hwnas.errors import HwnasError
 from hwnas.files import parse_json
+from hwnas.spaces.mobile_blocks import Activation
 from hwnas.tables.importers import blocks
 from hwnas.tables.importers.blocks import Block
 from hwnas.tables.importers.keyed_csv import KeyedCsv, read_keyed_csv
@@ -74,8 +75,8 @@ def proxyless_key(key: str) -> tuple[Block, int, int]:
     ):
         height, width, channels, _, _, out, expand, kernel, stride, adds = map(int, found.groups())
         _check_mbconv(found, stride, adds)
-        name = f"mbconv_{kernel}x{kernel}_e{expand}" + "_res" * adds
-        return blocks.mbconv(channels, out, kernel, stride, channels * expand, name), height, width
+        block = blocks.mbconv(channels, out, kernel, stride, channels * expand, "relu6", bool(adds))
+        return block, height, width
     raise ValueError("not a known layer of ProxylessNAS")
 
 
@@ -98,8 +99,9 @@ def ofa_key(key: str) -> tuple[Block, int, int]:
     if found := re.fullmatch(pattern, key):
         height, width, channels, _, _, out, middle, kernel, stride, adds, gated, hswish = map(int, found.groups())
         _check_mbconv(found, stride, adds)
-        name = f"mbconv_{kernel}x{kernel}_m{middle}" + "_se" * gated + "_hs" * hswish + "_res" * adds
-        return blocks.mbconv(channels, out, kernel, stride, middle, name, gated=bool(gated)), height, width
+        activation: Activation = "hswish" if hswish else "relu"
+        block = blocks.mbconv(channels, out, kernel, stride, middle, activation, bool(adds), bool(gated))
+        return block, height, width
     if key.startswith("expanded_conv-"):
         raise ValueError("a key without se and hs is of ProxylessNAS, not of once-for-all's MobileNetV3")
     raise ValueError("not a known layer of once-for-all")

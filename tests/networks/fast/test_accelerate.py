@@ -24,11 +24,11 @@ from hwnas.networks.supernet import Supernet
 from hwnas.recipe import read_recipe
 from hwnas.search.distribution import DrawContext
 from hwnas.search.search import Search
-from hwnas.spaces import SPACES, SearchSpace, SizedSpace
+from hwnas.spaces import SearchSpace, SizedSpace
 from support.command import Run
 from support.mixtures import ODD, step_of
 from support.searches import SMALL_SEARCH, make_search
-from support.spaces import SMALL
+from support.spaces import CELL_SPACES, SMALL
 
 needs_compiler = pytest.mark.skipif(kernels().library is None, reason=kernels().reason)
 
@@ -45,7 +45,7 @@ def arithmetic(request: pytest.FixtureRequest) -> str:
 )
 def test_a_full_mixture_equals_the_naive_supernet(arithmetic: str, name: str, pool_norm: bool, drop: bool) -> None:
     """Compare loss, every gradient and every running statistic in float64."""
-    space = SPACES[name]
+    space = CELL_SPACES[name]
     torch.manual_seed(0)
     net = Supernet(SizedSpace(space, replace(ODD[name], pool_norm=pool_norm))).double()
     accelerate(net, compiled=arithmetic == "compiled")
@@ -141,14 +141,14 @@ def test_statistics_far_from_zero(outlier: bool) -> None:
 @needs_compiler
 def test_second_derivatives_are_refused() -> None:
     """Otherwise autograd would treat the kernels' gradients as constants."""
-    net = Supernet(SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"]))
+    net = Supernet(SizedSpace(CELL_SPACES["nasbench201"], SMALL["nasbench201"]))
     accelerate(net, compiled=True)
     scores = net(torch.randn(4, 3, 16, 16), {"cell": Mixed(torch.ones(6, 5))})
     with pytest.raises(HwnasError, match="no second derivatives"):
         torch.autograd.grad(scores.square().sum(), list(net.parameters()), create_graph=True)
 
 
-@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
 def test_candidates_of_weight_zero_do_not_run(arithmetic: str, space: SearchSpace) -> None:
     """Their outputs would not be finite, and their norms get no batch. With trainable weights they run."""
     torch.manual_seed(0)
@@ -174,7 +174,7 @@ def test_candidates_of_weight_zero_do_not_run(arithmetic: str, space: SearchSpac
     assert not net(images, learning).isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_cold_samples_skip_candidates_that_round_to_zero(name: str) -> None:
     """At a low temperature SNAS's gradients equal those of a step in which every candidate runs."""
     slopes = []

@@ -17,9 +17,10 @@ from hwnas.networks.fast.cell import FastCell
 from hwnas.networks.mixed_cell import CellEvaluation, Mixed, MixedCell
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
-from hwnas.spaces import SPACES, SizedSpace
+from hwnas.spaces import SizedSpace
 from hwnas.training.processes import Processes, SharedBatchNorm
 from support.mixtures import ODD, step_of
+from support.spaces import CELL_SPACES
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-8}
 KINDS = ("all", "dropped", "sampled", "some", "ghosts", "edges", "partial", "shared", "shared sampled")
@@ -36,7 +37,9 @@ def supernet(name: str, kind: str = "all", pool_norm: bool = True, size: tuple[i
     setting = replace(ODD[name], pool_norm=pool_norm, height=size[0], width=size[1])
     if kind == "partial":
         setting = replace(setting, channels=8, height=16, width=16)
-    net = Supernet(SizedSpace(SPACES[name], setting), 2 if kind == "partial" else 1, kind.startswith("shared")).double()
+    net = Supernet(
+        SizedSpace(CELL_SPACES[name], setting), 2 if kind == "partial" else 1, kind.startswith("shared")
+    ).double()
     accelerate(net)
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -46,7 +49,7 @@ def unfuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mixture(name: str, kind: str) -> dict[str, Mixed]:
-    space, generator = SPACES[name], torch.Generator().manual_seed(1)
+    space, generator = CELL_SPACES[name], torch.Generator().manual_seed(1)
     found = {}
     for part, cell in space.cells.items():
         edges, count = len(cell.edges), len(space.operations)
@@ -78,7 +81,7 @@ def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
     """The accelerated supernet without fused edges equals it too."""
     net = supernet(name, kind)
@@ -171,7 +174,7 @@ def test_one_operation_for_all_edges_from_a_node(
 
 def test_edges_into_dead_nodes_get_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even zeros next to a live edge: momentum and weight decay would change the weights."""
-    space = SPACES["nasbench201"]
+    space = CELL_SPACES["nasbench201"]
     net = supernet("nasbench201")
     conv, none = (space.operations.index(op) for op in ("nor_conv_3x3", "none"))
     chosen = {(0, 1): conv, (0, 2): conv, (2, 3): conv}  # nothing leaves node 1
@@ -202,7 +205,7 @@ def test_norms_without_momentum_are_not_fused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_in_evaluation_nothing_is_fused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     net = supernet(name).eval()
     mine = outcome(net, name, "all")

@@ -18,10 +18,10 @@ from hwnas.search.axes import BatchResult
 from hwnas.search.distribution import Draw
 from hwnas.search.methods.advantagenas import Advantage
 from hwnas.search.search import Search
-from hwnas.spaces import SPACES
 from support.estimators import finite_difference, finite_differences, searching, without_steps
+from support.spaces import CELL_SPACES
 
-NB201 = SPACES["nasbench201"]
+NB201 = CELL_SPACES["nasbench201"]
 THREE = ("none", "skip_connect", "nor_conv_1x1")  # of nasbench201's five operations these
 OTHERS = tuple(op for op in NB201.operations if op not in THREE)
 
@@ -119,7 +119,7 @@ def test_the_score_function_remembers_the_mean_loss() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", sorted(SPACES))
+@pytest.mark.parametrize("space", sorted(CELL_SPACES))
 def test_the_advantage_of_an_edge_is_the_slope_of_its_gate(space: str) -> None:
     """In the real supernet, the logits' gradient over a - p is the finite difference of the loss by the gate."""
     search = without_steps(searching("advantagenas", space))

@@ -20,14 +20,14 @@ def convolution(i: int, o: int, k: int = 1, s: int = 1, g: int = 1, norm: bool =
 
 
 class Gated(nn.Module):
-    """Squeeze-and-excitation as once-for-all has it."""
+    """Squeeze-and-excitation."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
         self.reduce, self.expand = nn.Conv2d(channels, inner, 1), nn.Conv2d(inner, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = x.mean(3, keepdim=True).mean(2, keepdim=True)
+        y = nn.functional.adaptive_avg_pool2d(x, 1)
         return x * torch.sigmoid(self.expand(torch.relu(self.reduce(y))))
 
 

@@ -23,9 +23,9 @@ def test_proxyless_tables_are_read(run: Run, tmp_path: Path) -> None:
     table = read_table(tmp_path / "t.json")
     assert {(e.op, e.workload.key.split("-", 1)[1], e.latency_ms) for e in table.entries} == {
         ("conv_bn_relu6_3x3", "3-32-224x224-s2", 4.5),
-        ("mbconv_5x5_e6", "192-320-7x7-s1", 5.264772727272727),
-        ("mbconv_5x5_e3", "24-32-56x56-s2", 2.0),
-        ("mbconv_7x7_e3_res", "32-32-28x28-s1", 1.5),
+        ("mbconv_5x5_e6_r6", "192-320-7x7-s1", 5.264772727272727),
+        ("mbconv_5x5_e3_r6", "24-32-56x56-s2", 2.0),
+        ("mbconv_7x7_e3_r6_res", "32-32-28x28-s1", 1.5),
         ("conv_bn_relu6_1x1", "320-1280-7x7-s1", 3.0),
         ("pool_linear", "1280-1000-7x7-s1", 1.0),
     }
@@ -65,6 +65,6 @@ def test_once_for_all_tables_are_read(tmp_path: Path) -> None:
         ("conv_bn_hswish_1x1", 0.6),
         ("conv_hswish_1x1", 0.7),
         ("linear", 0.8),
-        ("mbconv_3x3_m408_se_hs", 1.5),
-        ("mbconv_5x5_m96_res", 0.9),
+        ("mbconv_3x3_e3_se_hs", 1.5),
+        ("mbconv_5x5_e3_res", 0.9),
     }

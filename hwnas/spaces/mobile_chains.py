@@ -1,0 +1,127 @@
+"""The built-in chains: the spaces of FBNet, ProxylessNAS and once-for-all's MobileNetV3.
+
+``fbnet``         Wu et al., CVPR 2019: 22 layers of 9 operations; the head has 1984 channels, as FBNet-C's
+``proxylessnas``  Cai et al., ICLR 2019: 21 layers of 6 operations, and a skip where the shape stays
+``mobilenetv3``   Cai et al., once-for-all, ICLR 2020: 5 stages of 2 to 4 layers of 9 operations
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hwnas.spaces.chain import KIND, ChainLayout, ChainNotation, ChainStage, FixedLayer, LayerCandidate
+from hwnas.spaces.space import SearchSpace, Setting, SpaceOrigin
+
+FBNET_C = (
+    "k3_e1 k3_e6 skip k3_e1 k3_e1 k5_e6 k5_e3 k5_e6 k3_e6 k5_e6 k5_e3 k5_e6 k5_e6 k5_e6 k5_e6 k5_e6 k5_e3"
+    " k5_e6 k5_e6 k5_e6 k5_e6 k3_e6"
+)
+
+
+def chain_space(
+    name: str,
+    layout: ChainLayout,
+    settings: dict[str, Setting],
+    search_setting: str,
+    published_setting: str,
+    published: dict[str, str] | None = None,
+    macs_convention: str = "fvcore",
+    origin: SpaceOrigin | None = None,
+) -> SearchSpace:
+    """Return the space of a chain. ``published`` architectures are counted at ``published_setting``."""
+    notation = ChainNotation(name, layout.cell, layout.operations)
+    return SearchSpace(
+        name=name,
+        operations=layout.operations,
+        cells={KIND: layout.cell},
+        settings=settings,
+        search_setting=search_setting,
+        published_setting=lambda text: published_setting,
+        macs_convention=macs_convention,
+        parse_cells=notation.parse,
+        format_cells=notation.format,
+        build_network=layout.network,
+        published=published or {},
+        origin=origin,
+    )
+
+
+def _built_in(name: str, layout: ChainLayout, published: dict[str, str] | None = None) -> SearchSpace:
+    """Return a built-in chain, for small images and for those of ImageNet."""
+    sizes: dict[str, Any] = {"channels": layout.stem[0].channels, "depth": layout.num_layers}
+    settings = {
+        "cifar": Setting(**sizes),
+        "imagenet": Setting(**sizes, height=224, width=224, classes=1000, stem="imagenet"),
+    }
+    return chain_space(name, layout, settings, "cifar", "imagenet", published)
+
+
+def _blocks(kernels: tuple[int, ...], expansions: tuple[int, ...]) -> dict[str, LayerCandidate]:
+    return {f"k{k}_e{e}": LayerCandidate(kernel=k, expand=e) for k in kernels for e in expansions}
+
+
+def _fbnet_candidates() -> dict[str, LayerCandidate]:
+    forms = (("e1", 1, 1), ("e1_g2", 1, 2), ("e3", 3, 1), ("e6", 6, 1))
+    return {
+        f"k{kernel}_{form}": LayerCandidate(kernel=kernel, expand=expand, groups=groups, expands_always=True)
+        for kernel in (3, 5)
+        for form, expand, groups in forms
+    }
+
+
+FBNET = _built_in(
+    "fbnet",
+    ChainLayout(
+        stem=(FixedLayer("conv_bn_relu_3x3", 16, 2),),
+        candidates=_fbnet_candidates(),
+        stages=tuple(
+            ChainStage(channels, layers, stride, skips="any")
+            for channels, layers, stride in (
+                (16, 1, 1),
+                (24, 4, 2),
+                (32, 4, 2),
+                (64, 4, 2),
+                (112, 4, 1),
+                (184, 4, 2),
+                (352, 1, 1),
+            )
+        ),
+        head=(FixedLayer("conv_bn_relu_1x1", 1984), FixedLayer("pool_linear")),
+        projection="conv_bn_relu_1x1",
+    ),
+    {"FBNET_C": FBNET_C},
+)
+
+PROXYLESSNAS = _built_in(
+    "proxylessnas",
+    ChainLayout(
+        stem=(FixedLayer("conv_bn_relu6_3x3", 32, 2), FixedLayer("mbconv_3x3_e1_r6", 16)),
+        candidates=_blocks((3, 5, 7), (3, 6)),
+        stages=tuple(
+            ChainStage(channels, layers, stride, "relu6", skips="any")
+            for channels, layers, stride in ((24, 4, 2), (40, 4, 2), (80, 4, 2), (96, 4, 1), (192, 4, 2), (320, 1, 1))
+        ),
+        head=(FixedLayer("conv_bn_relu6_1x1", 1280), FixedLayer("pool_linear")),
+    ),
+)
+
+MOBILENETV3 = _built_in(
+    "mobilenetv3",
+    ChainLayout(
+        stem=(FixedLayer("conv_bn_hswish_3x3", 16, 2), FixedLayer("mbconv_3x3_e1_res", 16)),
+        candidates=_blocks((3, 5, 7), (3, 4, 6)),
+        stages=(
+            ChainStage(24, 4, 2, "relu", "", None, "last", 2),
+            ChainStage(40, 4, 2, "relu", "se", None, "last", 2),
+            ChainStage(80, 4, 2, "hswish", "", None, "last", 2),
+            ChainStage(112, 4, 1, "hswish", "se", None, "last", 2),
+            ChainStage(160, 4, 2, "hswish", "se", None, "last", 2),
+        ),
+        head=(
+            FixedLayer("conv_bn_hswish_1x1", 960),
+            FixedLayer("global_avg_pool"),
+            FixedLayer("conv_hswish_1x1", 1280),
+            FixedLayer("linear"),
+        ),
+    ),
+)
