@@ -110,7 +110,8 @@ class ChainLayout:
     @cached_property
     def cell(self) -> Cell:
         """The cell of the space: one edge a layer."""
-        offers, groups = [], []
+        offers: list[tuple[str, ...]] = []
+        groups: list[tuple[int, ...]] = []
         for stage in self.stages:
             first, names = len(offers), tuple(stage.candidates or self.candidates)
             skippable = {"none": 0, "any": stage.layers, "last": stage.layers - stage.least}[stage.skips]

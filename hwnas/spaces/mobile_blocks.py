@@ -174,7 +174,7 @@ def _read_block(op: str) -> InvertedResidual | None:
         expansion=int(expansion or 0),
         middle=int(middle or 0),
         activation={"r6": "relu6", "hs": "hswish", None: "relu"}[activation],  # type: ignore[arg-type]
-        gate=gate or "",
+        gate=gate or "",  # type: ignore[arg-type]
         groups=int(groups or 1),
         dilation=int(dilation or 1),
         residual=bool(residual),

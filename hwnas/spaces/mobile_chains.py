@@ -86,7 +86,7 @@ FBNET = _built_in(
                 (352, 1, 1),
             )
         ),
-        head=(FixedLayer("conv_bn_relu_1x1", 1984), FixedLayer("pool_linear")),
+        head=(FixedLayer("conv_bn_relu_1x1", 1984), FixedLayer("global_avg_pool"), FixedLayer("linear")),
         projection="conv_bn_relu_1x1",
     ),
     {"FBNET_C": FBNET_C},

@@ -191,8 +191,8 @@ class CellInstance:
     @property
     def output_shape(self) -> Shape:
         """Channels, height and width of the output."""
-        channels, *size = self.node_shape
-        return (self.concat.out_channels if self.concat else channels), *size
+        channels, height, width = self.node_shape
+        return (self.concat.out_channels if self.concat else channels), height, width
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from hwnas.spaces.operation import counted_layers, registered_operations
 from support.spaces import NB201, SMALL
 
 CONVOLUTIONS = ["nor_conv_1x1", "nor_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5_d3"]
+CONVOLUTIONS += ["mbconv_3x3_e6_res", "mbconv_5x5_e3", "ir_3x3_e1_res", "conv_bn_relu_3x3", "separable_bn_relu_3x3"]
 NAMES = [*(operation.name for operation in registered_operations() if operation.module is not None), *CONVOLUTIONS]
 STRIDES = {"factorized_reduce": 2, "residual_reduction": 2, "stem_imagenet_first": 4, "stem_imagenet_second": 2}
 PIECES = {"Relu": "relu", "MaxPool": "max_pool_3x3", "AveragePool": "avg_pool_3x3"}
@@ -41,8 +42,8 @@ KINDS = {
 
 
 def workload_of(name: str) -> Workload:
-    stride = STRIDES.get(name, 1)
-    return Workload(name, 6, {"concat": 24, "residual_reduction": 12}.get(name, 6), 12, 12, stride)
+    stride, size = STRIDES.get(name, 1), 1 if name == "linear" else 12  # linear stands after a pooling
+    return Workload(name, 6, {"concat": 24, "residual_reduction": 12}.get(name, 6), size, size, stride)
 
 
 def images(workload: Workload) -> list[torch.Tensor]:
