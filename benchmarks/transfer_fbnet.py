@@ -3,11 +3,11 @@
 
     python benchmarks/transfer_fbnet.py fbnet_latency_ms.csv.gz --out result.json
 
-fbnet_latency_ms.csv.gz has a column `arch` with 5,000 networks and one column a device setting (ms). Every kind
-of device is left out in turn: the settings of the other kinds are the pool. Of each pool device all latencies are fitted by
-least squares; ten networks of the new device are chosen as `hwnas table design` does, among the 5,000, and fitted as by
-`hwnas table fit --prior`. Spearman's correlation is over all 5,000 networks. `ceiling` is that of an additive model
-fitted to one half of the device's own latencies, on the other half: no table of edge costs ranks better.
+fbnet_latency_ms.csv.gz has a column `arch` with 5,000 networks and one column a device setting (ms). Every kind of
+device is left out in turn: the settings of the other kinds are the pool. Of each pool device all latencies are fitted
+by least squares. Ten networks of the new device are chosen as `hwnas table design` does, among the 5,000, and fitted
+as by `hwnas table fit --prior`. Spearman's correlation is over all 5,000 networks. `ceiling` is that of an additive
+model fitted to one half of the device's own latencies, on the other half: about the best that edge costs can rank.
 """
 
 from __future__ import annotations
