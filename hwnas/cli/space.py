@@ -105,6 +105,10 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
     print(f"{chosen.name}: {chosen.num_architectures:,} architectures")
     print(f"operations: {', '.join(chosen.operations)}")
     for kind, cell in chosen.cells.items():
+        if cell.is_chain:
+            depths = [f"{group[0] + 1} to {group[-1] + 1}" for group in cell.skipped_last]
+            print(f"{len(cell.edges)} layers" + f"; skipped from the last one on: {', '.join(depths)}" * bool(depths))
+            continue
         print(f"cell {kind}: {len(cell.edges)} edges {' '.join(f'{a}>{b}' for a, b in cell.edges)}")
     for name, sizes in chosen.settings.items():
         marks = " (searches use this)" * (name == chosen.search_setting)

@@ -263,8 +263,10 @@ def _sites(network: Network) -> list[Site]:
         )
         if site not in found:
             found.append(site)
-        fixed = isinstance(part, FixedModule)
-        values = counted_layers(part.workload)[-1].written_values if fixed else prod(part.output_shape)
+        if isinstance(part, FixedModule):
+            values = counted_layers(part.workload)[-1].written_values
+        else:
+            values = prod(part.output_shape)
         sizes[index] = VALUE_BYTES * values
         last.setdefault(index, index)
     return found
