@@ -58,11 +58,11 @@ def get_space(spec: str) -> SearchSpace:
     if spec in SPACES:
         return SPACES[spec]
     if spec.endswith((".yaml", ".yml")):
-        from hwnas.spaces.user_space import read_space
+        from hwnas.spaces.space_files import read_space
 
         return read_space(Path(spec), tuple(SPACES))
     if ":" in spec:
-        from hwnas.spaces.user_space import import_space
+        from hwnas.spaces.space_files import import_space
 
         return import_space(spec, tuple(SPACES))
     raise HwnasError(f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, FILE.yaml or package.module:NAME")
@@ -72,7 +72,7 @@ def _pickled(space: SearchSpace) -> tuple[Callable[..., Any], tuple[str, ...]]:
     """Pickle a space by its name or definition: the functions that it holds cannot be pickled."""
     if space.origin is None or space.origin.text is None:
         return get_space, (space.spec,)
-    from hwnas.spaces.user_space import parse_space
+    from hwnas.spaces.space_files import parse_space
 
     return parse_space, (space.origin.spec, space.origin.text)
 

@@ -14,7 +14,7 @@ from hwnas.cost.peak import peak_model
 from hwnas.errors import HwnasError
 from hwnas.spaces import SizedSpace, get_space
 from hwnas.spaces.encoding import decode, encode, every_choice, offered, possible, random_choices
-from hwnas.spaces.user_space import parse_space
+from hwnas.spaces.space_files import parse_space
 from support.chains import SMALL, small_chain
 
 SPACE = small_chain()

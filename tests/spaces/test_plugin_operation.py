@@ -23,7 +23,7 @@ from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.profiling.models import Repeated, Whole
 from hwnas.runtimes.torch import write_layers
 from hwnas.spaces import SizedSpace, Workload, get_space
-from hwnas.spaces.user_space import parse_space
+from hwnas.spaces.space_files import parse_space
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import Correction, LatencyTable
 from support.command import Run, assert_one_clear_line, profile, timed

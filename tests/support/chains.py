@@ -7,7 +7,7 @@ from typing import Any
 from hwnas.spaces import SearchSpace, Setting
 from hwnas.spaces.chain import ChainLayout, ChainStage, FixedLayer, LayerCandidate
 from hwnas.spaces.mobile_chains import chain_space
-from hwnas.spaces.user_space import parse_space
+from hwnas.spaces.space_files import parse_space
 
 SMALL = """
 name: small
