@@ -56,8 +56,8 @@ def plan_baselines(search: Search) -> BaselinePlan:
     number = len({_network(search.space, architecture) for own in found for architecture in own.values()})
     epochs, extra = _epochs(settings, len(targets)), number * (settings.epochs + settings.last_epochs)
     lines = [
-        f"finalists: {_trainings(settings)} for each of {len(targets)} target{'s' * (len(targets) > 1)}, "
-        f"epochs {settings.epochs}, the best {settings.last} of each {settings.last_epochs} more: "
+        f"finalists{f' of each of {len(targets)} targets' * (len(targets) > 1)}: {_trainings(settings)}, each trained "
+        f"for {settings.epochs} epochs, and the best {settings.last} for {settings.last_epochs} more: "
         f"at most {epochs} epochs of {len(search.data.train):,} images in all"
     ]
     if settings.baselines is False:
@@ -65,11 +65,11 @@ def plan_baselines(search: Search) -> BaselinePlan:
     names = ", ".join([RANDOM, *LARGEST])
     if settings.baselines is None and extra > MOST_COST * epochs:
         lines.append(
-            f"baselines ({names}): none, because they would take {extra} epochs more, over half of the finalists'; "
+            f"baselines ({names}): none, because they would take {extra} epochs, over half of the finalists'; "
             "--baselines trains them"
         )
         return BaselinePlan([{} for _ in targets], lines)
-    lines.append(f"baselines ({names}): {number} network{'s' * (number > 1)}, at most {extra} epochs more")
+    lines.append(f"baselines ({names}): {number} network{'s' * (number > 1)}, at most {extra} epochs in addition")
     rare = sum(RANDOM not in own for own in found)
     if rare:
         lines.append(f"{rare} of the targets have no random baseline: none of the drawn architectures keeps the budget")
