@@ -18,8 +18,11 @@ READ = (".json", ".jsonl", ".svg", ".txt")  # files of a finished run that come 
 NEVER = (".onnx", ".safetensors", ".part")
 
 
-def keep(places: Places, step: str) -> bool:
-    """Put what a step has left into ``places.out``: the tables, and its folder; False where that has no room."""
+def keep(places: Places, step: str, finished: bool) -> bool:
+    """Put what a step has left into ``places.out``: the tables, and its folder; False where that has no room.
+
+    A step that has not ``finished`` keeps what it resumes from, even if its last file is written.
+    """
     for name in TABLES.values():
         if (places.work / name).exists():
             (places.out / name).write_bytes((places.work / name).read_bytes())
@@ -27,7 +30,7 @@ def keep(places: Places, step: str) -> bool:
         old.unlink()
     if not places.run(step).is_dir():
         return True
-    parts = split(archive(places.run(step)))
+    parts = split(archive(places.run(step), finished))
     if len(list(places.out.iterdir())) + len(parts) > MOST_FILES:
         return False
     for number, part in enumerate(parts):
@@ -35,13 +38,12 @@ def keep(places: Places, step: str) -> bool:
     return True
 
 
-def archive(folder: Path) -> bytes:
+def archive(folder: Path, finished: bool) -> bytes:
     """Return a run's folder as a compressed archive."""
-    over = (folder / "summary.json").exists()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as tar:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-            if file.suffix in NEVER or (over and file.suffix not in READ):
+            if file.suffix in NEVER or (finished and file.suffix not in READ):
                 continue
             tar.add(file, file.relative_to(folder).as_posix())
     return buffer.getvalue()

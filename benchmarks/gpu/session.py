@@ -38,7 +38,7 @@ def run_session(
         remaining_s = ends - clock()
         limit_s = min(remaining_s, max(step.limit_s, remaining_s - later_s) if step.resumable else step.limit_s)
         record = _recorded(step, limit_s, places)
-        if not keep(places, step.name):
+        if not keep(places, step.name, record["state"] == "ok"):
             record["not_returned"] = f"the folder of {step.name} had no room"
         records.write(places.out, {**record, "machine": dict(machine)})
 
