@@ -12,11 +12,10 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
 
-# First three tests at a time (for two cores: some wait for other processes), then the few that compare timings of this
-# machine, one at a time, from the files that have any. Files keep their order: by default the longest would come last and
-# leave processes idle.
+# First two tests at a time (a third would disturb those that time this machine), then the few that compare such timings,
+# one at a time. Files keep their order: by default the longest would come last and leave one of the two processes idle.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone $$(grep -rl "mark\.alone" tests --include="test_*.py")
 
 # For the edit loop: every test that takes less than a second.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hwnas.errors import HwnasError
 from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.text import quoted
 
 # Run the profiler on a job file and yield the lines that it prints. Raises ConnectionDroppedError when the connection
 # breaks, HwnasError when the profiler fails.
@@ -26,5 +27,5 @@ def profiler_failed(spec: DeviceSpec, code: int, stderr: str) -> HwnasError:
     smaller = spec.batch > 1 and last.startswith("out of memory:")
     fix = f"install it{where} (python -m pip install {package})" if package else f"run it by hand{where} to see more"
     if smaller:
-        fix = f"profile fewer images at once: --device {replace(spec, batch=spec.batch // 2).text!r}"
+        fix = f"profile fewer images at once: --device {quoted(replace(spec, batch=spec.batch // 2).text)}"
     return HwnasError(f"profiler {spec.runtime.profiler} failed on {spec.text}: {last.strip()}", fix)
