@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 FOLDER = "GPU_SESSION_IMAGES"
 VALIDATION = 5_000  # of the 50,000 training images
@@ -45,6 +44,8 @@ def decode_archive(archive: Path, folder: Path, processes: int | None = None) ->
 
 
 def _decode(contents: list[bytes]) -> np.ndarray:
+    from PIL import Image  # here, because the plan is shown before packages are installed
+
     return np.stack([np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents])
 
 
