@@ -104,16 +104,18 @@ def work(arguments: argparse.Namespace) -> None:
     }
     print(json.dumps(about), flush=True)
 
-    def take_turn() -> None:
+    def take_turn(profiled: bool = False) -> None:
         for _ in range(TURN):
             with span("step"):
                 search.take_step()
-            wait_for_gpu()
+                if profiled:
+                    wait_for_gpu()
+        wait_for_gpu()
 
     for line in sys.stdin:
         if line.strip() == "profile":
             profiler = started()
-            take_turn()
+            take_turn(profiled=True)
             stop(profiler)
             print(json.dumps(table_of(profiler).to_json()), flush=True)
             continue
@@ -168,8 +170,7 @@ def batches_s(search: Search, batch_size: int) -> float:
     for step in range(10):
         for images in parts:
             search.data.train_batch(step, batch_size, search.recipe.seed, images)
-    if search.device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for_gpu()
     return (time.perf_counter() - start) / 10
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import load_data
-from hwnas.files import write_json
+from hwnas.files import sha256_of, write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.spaces import Architecture, SizedSpace, get_space
-from hwnas.training.child import train_child
+from hwnas.training.child import HISTORY, train_child
 from hwnas.training.recipe import read_training
 
 DATA = "python:benchmarks.gpu.images:cifar10"
@@ -26,6 +27,24 @@ def found_cells(metrics: Path) -> dict[str, Architecture]:
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     rows = [json.loads(line) for line in lines]
     return {row["budget"]: get_space("darts").parse(row["architecture"]) for row in rows}
+
+
+def folder_of(work: Path, name: str, written: str) -> Path:
+    """Return the folder of a training: another one when the search has moved on to another architecture."""
+    return work / "cells" / f"{name}-{sha256_of(written)[:8]}"
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of all epochs of a training, those of earlier sessions included."""
+    file = folder / HISTORY
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def remove_others(work: Path, folders: Collection[Path]) -> None:
+    """Remove the checkpoints of architectures that the search has left since: what comes back has little room."""
+    for checkpoint in (work / "cells").glob("*/train.pt"):
+        if checkpoint.parent not in folders:
+            checkpoint.unlink()
 
 
 def main() -> None:
@@ -42,24 +61,22 @@ def main() -> None:
     chosen = {"DARTS_V2": space.parse("DARTS_V2"), **found_cells(arguments.work / "snas" / "metrics.jsonl")}
     changes = {"epochs": arguments.epochs, "auxiliary_weight": 0.0, "drop_path": 0.0, "precision": arguments.precision}
     recipe = read_training("darts-cifar10", changes)
-    networks: dict[str, Any] = {}
+    written = {name: space.format(architecture, all_edges=True) for name, architecture in chosen.items()}
+    folders = {name: folder_of(arguments.work, name, text) for name, text in written.items()}
+    remove_others(arguments.work, folders.values())
+
+    def write_result(*_: object) -> None:
+        networks = {name: {"architecture": written[name], "epochs": history(folders[name])} for name in chosen}
+        write_json(arguments.out, {"setting": sized.setting.describe(), "networks": networks})
+
+    write_result()
     with Progress() as progress:
         data = load_data(DATA, progress)
         for name, architecture in chosen.items():
             torch.manual_seed(seed_of(recipe.seed, Purpose.CHILD_WEIGHTS))
             child = ChildNetwork(sized, architecture, prune=True)
-            written = space.format(architecture, all_edges=True)
-            folder = arguments.work / "cells" / name
-            folder.mkdir(parents=True, exist_ok=True)
-            networks[name] = {"architecture": written, "epochs": []}
-
-            def on_epoch(row: Any, rows: list[Any] = networks[name]["epochs"]) -> None:
-                rows.append(row.to_json())
-                write_json(arguments.out, {"setting": sized.setting.describe(), "networks": networks})
-
-            trained = train_child(child, data, recipe, folder, written, progress, on_epoch)
-            networks[name]["epochs"] = [row.to_json() for row in trained.history]
-            write_json(arguments.out, {"setting": sized.setting.describe(), "networks": networks})
+            folders[name].mkdir(parents=True, exist_ok=True)
+            train_child(child, data, recipe, folders[name], written[name], progress, write_result)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,6 @@ def difference(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--depth", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)

@@ -1,4 +1,4 @@
-"""What a session finds: Python, torch, the GPU, its driver, and the packages that hwnas needs."""
+"""Describe the machine of a session: Python, torch, the GPU, its driver, and the packages that hwnas needs."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ for version in "${versions[@]}"; do
   # shellcheck disable=SC2046
   "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-    --dest "$pack/wheels" $(pinned pydantic pydantic-core annotated-types typing-inspection typing-extensions typer rich \
-    platformdirs safetensors fsspec termcolor portalocker tabulate markdown-it-py mdurl shellingham pygments)
+    --dest "$pack/wheels" $(pinned pydantic pydantic-core annotated-types typing-inspection typing-extensions typer \
+    annotated-doc rich platformdirs safetensors fsspec termcolor portalocker tabulate markdown-it-py mdurl shellingham pygments)
 done
 # Source distributions of Python code alone.
 # shellcheck disable=SC2046

@@ -61,7 +61,7 @@ def steps(places: Places) -> list[Step]:
         Step("supernet_nasbench201", "the same, nasbench201", 60, _supernet("nasbench201", places)),
         Step("snas", "SNAS in darts, 50 epochs, three budgets", 70, _search("snas", "darts", 50, places), True),
         Step("drnas", "DrNAS in nasbench201, 100 epochs", 50, _search("drnas", "nasbench201", 100, places), True),
-        Step("cells", "the found cells and DARTS_V2, 25 epochs each", 45, _module("cells", places), True),
+        Step("cells", "the found cells and DARTS_V2, 25 epochs each", 45, _cells(places), True),
     ]
 
 
@@ -76,7 +76,7 @@ def rehearsal(places: Places) -> list[Step]:
         "supernet_nasbench201": _supernet("nasbench201", places, *_TINY_STEPS),
         "snas": _search("snas", "darts", 2, places, *_TINY_SEARCH, pretended=True),
         "drnas": _search("drnas", "nasbench201", 2, places, *_TINY_SEARCH, pretended=True),
-        "cells": _module("cells", places, *_TINY_CELLS, pretended=True),
+        "cells": _cells(places, *_TINY_CELLS, pretended=True),
     }
     return [Step(step.name, step.what, step.limit_s, tiny[step.name], step.resumable) for step in steps(places)]
 
@@ -94,8 +94,11 @@ def _tests(*chosen: str) -> tuple[str, ...]:
 
 
 def _module(name: str, places: Places, *options: str, pretended: bool = False) -> tuple[str, ...]:
-    arguments = ("--out", str(places.result(name)), "--work", str(places.work), *options)
-    return (*_python(f"benchmarks.gpu.{name}", pretended), *arguments)
+    return (*_python(f"benchmarks.gpu.{name}", pretended), "--out", str(places.result(name)), *options)
+
+
+def _cells(places: Places, *options: str, pretended: bool = False) -> tuple[str, ...]:
+    return _module("cells", places, "--work", str(places.work), *options, pretended=pretended)
 
 
 def _profile(space: str, places: Places, minutes: str, *options: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FILE = "results.jsonl"
+LOG = "log.txt"  # the output of all steps
 
 
 def write(out: Path, record: Mapping[str, Any]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
+import traceback
 from pathlib import Path
 
 from benchmarks.gpu import records
-from benchmarks.gpu.images import FOLDER, decode_archive
+from benchmarks.gpu.images import FOLDER, RANDOM, decode_archive
 from benchmarks.gpu.machine import describe_machine
 from benchmarks.gpu.plan import MOST_S, RETURN_S, Places, Step, rehearsal, steps
 from benchmarks.gpu.returned import restore
@@ -28,13 +30,22 @@ def show(plan: list[Step]) -> str:
 
 
 def prepare_images(pack: Path, work: Path) -> None:
-    """Decode the carried images and name their folder to the steps."""
+    """Decode the carried images and name their folder to the steps; without an archive, those that need it fail."""
     archive = pack / "cifar10-images.tar.gz"
     if not archive.exists():
         return
     folder = work / "images"
     decode_archive(archive, folder)
     os.environ[FOLDER] = str(folder)
+
+
+def set_up(pack: Path, places: Places, rehearse: bool) -> None:
+    """Restore what an earlier session returned, and prepare the images."""
+    restore(pack / "returned", places)
+    if rehearse:
+        os.environ[FOLDER] = RANDOM
+    else:
+        prepare_images(pack, places.work)
 
 
 def main() -> None:
@@ -46,6 +57,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="Names of the steps to run.")
     parser.add_argument("--pack", type=Path, default=Path("gpu-pack"), help="The folder that pack.sh filled.")
     parser.add_argument("--work", type=Path, help="Folder of runs and images; by default beside OUT.")
+    parser.add_argument("--spent", type=float, default=0.0, help="Seconds of the session that have passed before.")
     arguments = parser.parse_args()
     began = time.monotonic()
     work = arguments.work or arguments.out.with_name(arguments.out.name + "-work")
@@ -54,14 +66,24 @@ def main() -> None:
     if arguments.plan:
         print(show(plan))
         return
+    names = [step.name for step in plan]
+    if unknown := [name for name in arguments.only or () if name not in names]:
+        parser.error(f"no step is named {', '.join(unknown)}; the steps are {', '.join(names)}")
     chosen = [step for step in plan if not arguments.only or step.name in arguments.only]
     places.out.mkdir(parents=True, exist_ok=True)
     places.work.mkdir(parents=True, exist_ok=True)
-    restore(arguments.pack / "returned", places)
-    if not arguments.rehearse:
-        prepare_images(arguments.pack, places.work)
+    machine = describe_machine()
+    try:
+        set_up(arguments.pack, places, arguments.rehearse)
+    except Exception:  # the record must state it
+        records.write(
+            places.out, {"step": "set-up", "state": "failed", "tail": traceback.format_exc(), "machine": machine}
+        )
+        traceback.print_exc()
+        sys.exit(1)
     done = records.finished(records.read(places.out))
-    run_session(chosen, places, arguments.seconds - (time.monotonic() - began), describe_machine(), done)
+    left_s = arguments.seconds - arguments.spent - (time.monotonic() - began)
+    run_session(chosen, places, left_s, machine, done)
     print(f"{places.out}: " + ", ".join(sorted(file.name for file in places.out.iterdir())))
 
 

@@ -6,6 +6,7 @@
 #   bash benchmarks/gpu/run.sh --plan
 #   bash benchmarks/gpu/run.sh --rehearse OUT
 set -uo pipefail
+SECONDS=0
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
 pack=${GPU_PACK:-gpu-pack}
@@ -19,4 +20,4 @@ if [ -d "$pack/wheels" ]; then
   done
   export PYTHONPATH="$PYTHONPATH:$site"
 fi
-exec "$python" -m benchmarks.gpu.run --pack "$pack" "$@"
+exec "$python" -m benchmarks.gpu.run --pack "$pack" --spent "$SECONDS" "$@"

@@ -16,7 +16,6 @@ from benchmarks.gpu.process import run_for
 from benchmarks.gpu.returned import keep
 
 LEAST_S = 3.0  # a step that has less is left out
-LOG = "log.txt"
 
 
 def run_session(
@@ -50,7 +49,7 @@ def _recorded(step: Step, limit_s: float, places: Places) -> dict[str, Any]:
     print(f"{step.name}: {step.what} (at most {limit_s:.0f} s)", flush=True)
     try:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        ended = run_for(step.command, limit_s, places.out / LOG, environment)
+        ended = run_for(step.command, limit_s, places.out / records.LOG, environment)
         state = "ok" if ended.code == 0 else "failed"
         if ended.code is None:
             state = "interrupted" if step.resumable else "overran"

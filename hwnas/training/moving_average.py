@@ -15,8 +15,7 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.average = get_ema_multi_avg_fn(decay)
-        super().__init__(network, multi_avg_fn=self.average, use_buffers=True)
+        super().__init__(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -25,9 +24,11 @@ class MovingAverage(AveragedModel):
         if int(self.n_averaged) == 0:  # on the CPU
             torch._foreach_copy_(averages, values)
         else:
+            assert self.multi_avg_fn  # see __init__
             for dtype in dict.fromkeys(value.dtype for value in values):
                 pairs = [(a, v) for a, v in zip(averages, values, strict=True) if v.dtype == dtype]
-                self.average(*map(list, zip(*pairs, strict=True)), None)
+                of_dtype, new = (list(tensors) for tensors in zip(*pairs, strict=True))
+                self.multi_avg_fn(of_dtype, new, self.n_averaged)
         self.n_averaged += 1
 
 

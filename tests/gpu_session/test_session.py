@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks.gpu import records
-from benchmarks.gpu.images import FOLDER, cifar10, decode_archive
-from benchmarks.gpu.missing import missing
+from benchmarks.gpu.cells import folder_of, history, remove_others
 from benchmarks.gpu.plan import MOST_S, Places, Step, rehearsal, steps
 from benchmarks.gpu.process import run_for
 from benchmarks.gpu.returned import MOST_BYTES, MOST_FILES, keep, restore
 from benchmarks.gpu.run import show
 from benchmarks.gpu.session import run_session
-from hwnas.data.user_function import python_data
 from support.paths import ROOT
 
 MACHINE = {"python": "3.12.3", "gpu": {"driver": "580.159.03"}}
@@ -165,7 +160,7 @@ def test_what_comes_back_is_small_enough(tmp_path: Path) -> None:
     assert [keep(places, name, over) for name, over in finished.items()] == [True, True, False]
     files = list(places.out.iterdir())
     assert len(files) <= MOST_FILES
-    assert max(file.stat().st_size for file in files) <= 16_000_000
+    assert max(file.stat().st_size for file in files) <= MOST_BYTES
     later = places_in(tmp_path / "later")
     restore(places.out, later)
     content = (places.run("snas") / "checkpoint.pt").read_bytes()
@@ -175,38 +170,60 @@ def test_what_comes_back_is_small_enough(tmp_path: Path) -> None:
     assert records.finished(records.read(later.out)) == {"drnas"}
 
 
-def test_images_are_decoded_once_and_read_as_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = tmp_path / "images.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for split, count in (("train", 12), ("test", 4)):
-            for number in range(count):
-                buffer = io.BytesIO()
-                Image.new("RGB", (32, 32), (number * 20, 0, 0)).save(buffer, "JPEG")
-                info = tarfile.TarInfo(f"{split}/{('cat', 'dog')[number % 2]}/{number:02}.jpg")
-                info.size = len(buffer.getvalue())
-                tar.addfile(info, io.BytesIO(buffer.getvalue()))
-    decode_archive(archive, tmp_path / "arrays", processes=1)
-    monkeypatch.setenv(FOLDER, str(tmp_path / "arrays"))
-    data = python_data("python:x:y", "benchmarks.gpu.images:cifar10", lambda targets, split: np.arange(len(targets)))
-    assert data.labels == ("cat", "dog")
-    assert (len(data.train), len(data.validation), len(data.test)) == (10, 2, 4)
-    red = np.concatenate([cifar10()[split][0][:, 0, 0, 0] for split in ("train", "validation")])
-    assert sorted(np.round(red / 20)) == list(range(12))
+def test_steps_of_earlier_sessions_come_back_from_every_later_one(tmp_path: Path) -> None:
+    """Three sessions, each of one other step; the files of the first return from the third as they were."""
+    names = ("snas", "drnas", "cells")
+    before: dict[str, bytes] = {}
+    for number, name in enumerate(names):
+        places = places_in(tmp_path / str(number))
+        restore(tmp_path / str(number - 1) / "out", places)
+        if number == 0:
+            (places.work / "darts_cuda.json").write_text("{}")
+        file = places.run(name) / "metrics.jsonl"
+        plan = [step(name, f"import os; os.makedirs({str(file.parent)!r}); open({str(file)!r}, 'w').write('{name}')")]
+        run_session(plan, places, 60.0, MACHINE)
+        found = {file.name: file.read_bytes() for file in places.out.iterdir()}
+        assert {f"{name}.tar.gz.00" for name in names[: number + 1]} | {"darts_cuda.json"} <= set(found)
+        assert {name: found[name] for name in before} == before
+        before = {name: content for name, content in found.items() if name not in (records.FILE, records.LOG)}
+        assert [record["step"] for record in records.read(places.out)] == list(names[: number + 1])
+    last = places_in(tmp_path / "last")
+    restore(places.out, last)
+    assert [(last.run(name) / "metrics.jsonl").read_text() for name in names] == list(names)
 
 
-def test_only_wheels_that_fit_and_are_missing_are_installed(tmp_path: Path) -> None:
-    here = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    names = [
-        f"nowhere_to_be_found-1.0-{here}-{here}-manylinux_2_17_x86_64.whl",
-        "nowhere_to_be_found-1.0-cp37-cp37m-manylinux_2_17_x86_64.whl",
-        "also_not_there-2.0-py2.py3-none-any.whl",
-        "numpy-2.0-py3-none-any.whl",
-        "of_a_stable_interface-1.0-cp310-abi3-manylinux_2_17_x86_64.whl",
-        "of_a_later_interface-1.0-cp399-abi3-manylinux_2_17_x86_64.whl",
-    ]
-    for name in names:
-        (tmp_path / name).touch()
-    assert [wheel.name for wheel in missing(tmp_path)] == sorted([names[0], names[2], names[4]])
+def test_a_step_without_room_leaves_what_came_back_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that has become smaller leaves no old part."""
+    monkeypatch.setattr("benchmarks.gpu.returned.MOST_BYTES", 1000)
+    places = places_in(tmp_path)
+    places.run("snas").mkdir()
+    checkpoint = places.run("snas") / "checkpoint.pt"
+    noise = np.random.default_rng(0)
+    checkpoint.write_bytes(noise.bytes(2500))
+    assert keep(places, "snas", finished=False)
+    before = {file.name: file.read_bytes() for file in places.out.iterdir()}
+    assert sorted(before) == [f"snas.tar.gz.{number:02}" for number in range(3)]
+    checkpoint.write_bytes(noise.bytes(6000))
+    assert not keep(places, "snas", finished=False)
+    assert {file.name: file.read_bytes() for file in places.out.iterdir()} == before
+    checkpoint.write_bytes(noise.bytes(100))
+    assert keep(places, "snas", finished=False)
+    assert [file.name for file in places.out.iterdir()] == ["snas.tar.gz.00"]
+
+
+def test_a_training_belongs_to_its_architecture(tmp_path: Path) -> None:
+    """Rows of all sessions are read; checkpoints of other architectures of the budget are removed, rows are not."""
+    old, new = (folder_of(tmp_path, "mild", written) for written in ("one cell", "another cell"))
+    assert old != new
+    assert old == folder_of(tmp_path, "mild", "one cell")
+    assert history(new) == []
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "train.pt").write_bytes(b"weights")
+        (folder / "training.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    remove_others(tmp_path, [new])
+    assert [(folder / "train.pt").exists() for folder in (old, new)] == [False, True]
+    assert history(old) == history(new) == [{"epoch": 1}, {"epoch": 2}]
 
 
 @pytest.fixture
