@@ -24,7 +24,8 @@ from scipy.stats import spearmanr
 from hwnas.calibration.design_matrix import design_matrix, is_live
 from hwnas.calibration.experiment_design import choose_architectures
 from hwnas.calibration.prior import generic_prior, prior_of_devices
-from hwnas.calibration.regression import fit_posterior
+from hwnas.calibration.regression import Prior, fit_posterior
+from hwnas.files import write_json
 from hwnas.spaces import SizedSpace, get_space
 from hwnas.spaces.encoding import encode
 
@@ -77,12 +78,10 @@ def main() -> None:
     }
     print(json.dumps(summary, indent=2))
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        content = {"mean": summary, "each": results}
-        arguments.out.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        write_json(arguments.out, {"mean": summary, "each": results})
 
 
-def judge(design: np.ndarray, few: np.ndarray, latency_ms: np.ndarray, prior) -> float:  # type: ignore[no-untyped-def]
+def judge(design: np.ndarray, few: np.ndarray, latency_ms: np.ndarray, prior: Prior) -> float:
     """Return Spearman's correlation over all networks of a fit to the ``few`` rows."""
     posterior = fit_posterior(design[few], latency_ms[few], prior, is_live(SPACE))
     return round(float(spearmanr(design @ posterior.mean, latency_ms).statistic), 4)

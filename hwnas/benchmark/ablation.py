@@ -1,4 +1,4 @@
-"""What a part of the evidence alone would have chosen for a target: the ablation of the choice by finalists."""
+"""The ablation of the choice by finalists: what parts of the evidence alone would have chosen for a target."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Worth:
-    """What a Pareto set maximises: ``of`` returns the worth [N] of choices [N, edges of all cells].
+    """Quantity that a Pareto set maximises: ``of`` returns the worth [N] of choices [N, edges of all cells].
 
     ``best`` returns the architecture of greatest worth within limits. It raises HwnasError when there is none.
     """

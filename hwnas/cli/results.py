@@ -66,23 +66,14 @@ def show_comparison(rows: Sequence[SummaryRow]) -> None:
     compared = [(row, network) for row in rows for network in row.comparison]
     if not compared:
         return
-    shown = [
-        [
-            name_of(row, rows),
-            network.name + ", the network found" * (network.is_found and network is not row.comparison[0]),
-            "-" if network.validation_accuracy is None else f"{network.validation_accuracy:.1%}",
-            ", ".join(
-                f"{ms:.4g} ms" + f" on {device}" * (len(network.predicted_ms) > 1)
-                for device, ms in network.predicted_ms.items()
-            ),
-            f"{network.macs / 1e6:.2f} M",
-            f"{network.params / 1e6:.4f} M",
-            f"{network.share:.0%}",
-        ]
-        for row, network in compared
-    ]
+    shown = []
+    for row, network in compared:
+        *trained, used = network.describe()
+        counts = f"{network.macs / 1e6:.2f} M", f"{network.params / 1e6:.4f} M"
+        shown.append([name_of(row, rows), *trained, *counts, used])
     title = f"within the same budget, all trained as the finalists were, for {compared[0][1].epochs} epochs"
-    show_table(title, ["budget", "network", "val. accuracy", "predicted", "MACs", "params", "budget used"], shown)
+    columns = ["budget", "network", "val. loss", "val. accuracy", "predicted", "MACs", "params", "budget used"]
+    show_table(title, columns, shown)
 
 
 def _accuracies(row: SummaryRow, proxies: bool) -> list[str]:

@@ -27,7 +27,9 @@ def enough_memory(images: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         wanted = str(error).partition("Tried to allocate ")[2].partition(". ")[0]
         lacking = f" ({wanted} more were asked for)" if wanted else ""
+        smaller = f", such as {images // 2}" * (images >= 4)
         raise HwnasError(
             f"the memory of the GPU does not suffice for a step of {plural(images, 'image')}{lacking}",
-            f"give a smaller --batch-size, such as {max(images // 2, 2)}, fewer channels or cells, or --compute cpu",
+            f"give a smaller --batch-size{smaller} (for the networks of a search, child.batch_size or "
+            "finalists.batch_size in its recipe), fewer channels or cells, or --compute cpu",
         ) from error

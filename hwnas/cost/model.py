@@ -81,6 +81,21 @@ class CellCost:
     written: Array
     always: Array
 
+    @classmethod
+    def of_edges(cls, edges: Array, inputs: int, always: Array | None = None) -> CellCost:
+        """Return the costs of a cell with this number of inputs, in which nothing costs but edges [E, K]."""
+        return cls(
+            edges=edges,
+            addition=0.0,
+            fused_addition=0.0,
+            piece=np.full(edges.shape, -1),
+            pieces=np.zeros((len(edges), 1)),
+            copies=np.zeros(edges.shape, dtype=bool),
+            fuses=np.zeros(edges.shape, dtype=bool),
+            written=np.zeros((inputs, 2)),
+            always=np.zeros(edges.shape) if always is None else always,
+        )
+
 
 @dataclass(frozen=True)
 class CostModel:
@@ -249,17 +264,8 @@ def _by_edges(space: SearchSpace, found: EdgeCosts) -> dict[str, CostModel]:
         cells = {}
         for kind, costs in found.cells.items():
             edges = np.array(getattr(costs, live), dtype=float)
-            cells[kind] = CellCost(
-                edges=edges,
-                addition=0.0,
-                fused_addition=0.0,
-                piece=np.full(edges.shape, -1),
-                pieces=np.zeros((len(edges), 1)),
-                copies=np.zeros(edges.shape, dtype=bool),
-                fuses=np.zeros(edges.shape, dtype=bool),
-                written=np.zeros((space.cells[kind].num_inputs, 2)),
-                always=np.array(getattr(costs, always), dtype=float) if always else np.zeros(edges.shape),
-            )
+            used = np.array(getattr(costs, always), dtype=float) if always else None
+            cells[kind] = CellCost.of_edges(edges, space.cells[kind].num_inputs, used)
         return CostModel(space, metric.name, float(base), cells, dead_edges_are_free=metric.measured)
 
     return {

@@ -92,7 +92,10 @@ def resized(spec: str, shape: tuple[int, int, int]) -> str:
         return spec
     _, height, width = shape
     if height != width:
-        raise HwnasError(f"images of {height}x{width} are not square, as --data resizes them", "give a square size")
+        raise HwnasError(
+            f"images of {height}x{width} are not square, as --data resizes them",
+            "give --search-input with equal height and width, such as 3x16x16",
+        )
     size = dict(parse_qsl(query)).get("size")
     if size not in (None, str(height)):
         raise HwnasError(f"data {spec!r} has size {size}, and --search-input {height}", "leave out one of them")

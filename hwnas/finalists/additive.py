@@ -68,24 +68,13 @@ class AdditiveModel:
         """Return the predicted -log(error) as a sum over live edges."""
         space, none = self.space, self.space.operations.index(NONE)
         by_edge = self.model.by_edge(space)
-        cells = {kind: _as_cell(space, kind, values - values[:, [none]]) for kind, values in by_edge.items()}
+        cells = {
+            kind: CellCost.of_edges(values - values[:, [none]], space.cells[kind].num_inputs)
+            for kind, values in by_edge.items()
+        }
         base = self.model.mean + sum(float(values[:, none].sum()) for values in by_edge.values())
         return CostModel(space, "accuracy", base, cells, dead_edges_are_free=True)
 
 
 def _features(space: SearchSpace, choices: NDArray[np.intp]) -> Features:
     return Features.of(space, without_dead_edges(space, choices), {})
-
-
-def _as_cell(space: SearchSpace, kind: str, edges: Array) -> CellCost:
-    return CellCost(
-        edges=edges,
-        addition=0.0,
-        fused_addition=0.0,
-        piece=np.full(edges.shape, -1),
-        pieces=np.zeros((len(edges), 1)),
-        copies=np.zeros(edges.shape, dtype=bool),
-        fuses=np.zeros(edges.shape, dtype=bool),
-        written=np.zeros((space.cells[kind].num_inputs, 2)),
-        always=np.zeros(edges.shape),
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from hwnas.compute.device import CPU
+from hwnas.compute.memory import enough_memory
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData
 from hwnas.files import sha256_of
@@ -74,6 +75,8 @@ def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
 
     Random weights follow from the recipe's seed and the architecture, so a result does not depend on the other
     finalists.
+
+    Raises HwnasError where the memory of the GPU does not suffice.
     """
     require_plugin(shared.plugin)
     seed = shared.training.seed
@@ -85,8 +88,9 @@ def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
         start_near_identity(child)
     trainer = Trainer(child, shared.data, shared.training)
     try:
-        while not trainer.over:
-            trainer.take_step()
+        with enough_memory(shared.training.batch_size):
+            while not trainer.over:
+                trainer.take_step()
     except DivergedError:
         return DIVERGED
     last = trainer.history[-1]

@@ -1,4 +1,4 @@
-"""What judging leads to: the results of all trainings, and what is expected of every candidate."""
+"""The result of judging: all trainings, and what is expected of every candidate."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ class Judgement:
 
     def report(self) -> str:
         """Return what the user should know, in lines."""
-        first, last = (len(self.trained[stage]) for stage in (FIRST, LAST))
+        own = {index for index, proposal in self.proposals.items() if proposal.round is not None}
+        first, last = (len(own & self.trained[stage].keys()) for stage in (FIRST, LAST))
         found = {name: value for name, value in self.agreement.items() if value is not None}
         taus = ", ".join(f"{name} {value:+.2f}" for name, value in found.items())
         agreement = f"; Kendall's tau with the longer trainings: {taus}" if found else ""

@@ -9,7 +9,7 @@ NOISE = 0.5  # standard deviation of a convolution's random part, relative to th
 
 
 def start_near_identity(network: nn.Module) -> None:
-    """Add the identity to random weights of all convolutions of ``network`` that keep their input's shape, in place.
+    """Set the weights of all convolutions of ``network`` that keep their input's shape to the identity and noise.
 
     With torch's usual weights, a deep network without skip connections learns slowly at first and ends well, so that
     short trainings rank it too low. Near the identity, all signals pass at first (Zagoruyko & Komodakis, "DiracNets",

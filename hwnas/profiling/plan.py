@@ -112,7 +112,8 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
     held = (table.hardware, runtime.threads, runtime.batch, runtime.precision)
     if (here, asked) != (there, held):
         raise HwnasError(
-            f"{out} is a table of another device or runtime ({table.describe()})", "write to another file with --out"
+            f"{out} is a table of another device or runtime ({table.hardware}, {table.describe()})",
+            "write to another file with --out",
         )
     if table.protocol.version != PROTOCOL:
         raise HwnasError(

@@ -222,12 +222,15 @@ def additivity(rows: Rows, colours: Mapping[str, str]) -> str:
 def predictions(rows: Rows, roles: Sequence[str]) -> str:
     """Plot ``predicted`` of trainings, with bars from ``least`` to ``most``, against ``value``, by ``role``.
 
-    Both are equal on the dashed line.
+    Both are equal on the dashed line. ``roles`` are all that a page has: each has the same look in every chart.
     """
+    looks = {role: look for role, *look in zip(roles, PALETTE, SHAPES, strict=False)}
+    present = [role for role in roles if any(row["role"] == role for row in rows)]
+    colours, shapes = ({role: looks[role][index] for role in present} for index in (0, 1))
     ends = [f(row[key] for row in rows for key in ("predicted", "value")) for f in (min, max)]
     both = {"scale": {"zero": False, "padding": 8, "nice": False}, "axis": {"tickCount": 5}}
     x, y = _number("predicted", title="predicted", **both), _number("value", title="after the training", **both)
-    colour = _by("role", dict(zip(roles, PALETTE, strict=False)))
+    colour = _by("role", colours)
     dashed = {"type": "line", "color": MUTED, "strokeDash": [4, 3], "strokeWidth": 1.2, "aria": False}
     layers = [
         _layer([{"predicted": end, "value": end} for end in ends], dashed, {"x": x, "y": y}),
@@ -243,7 +246,7 @@ def predictions(rows: Rows, roles: Sequence[str]) -> str:
                 "x": x,
                 "y": y,
                 "color": colour,
-                "shape": _by("role", dict(zip(roles, SHAPES, strict=False))),
+                "shape": _by("role", shapes),
                 "description": _name("tip"),
             },
         ),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hwnas.finalists.record import FinalistRow
 from hwnas.report.charts import predictions
 from hwnas.report.figure import Figure
 from hwnas.report.run_content import RunContent, Target
+from hwnas.runs.schema import ComparedNetwork
 
 ROLES = ("chosen", "finalist", "baseline")
 
@@ -22,7 +22,6 @@ class FinalistsSection:
     comparison: list[list[str]]
     epochs: int
     finalists: list[list[str]]
-    agreement: list[str]
     figure: Figure | None
 
 
@@ -37,7 +36,6 @@ def finalists_section(run: RunContent, target: Target, label: str, stem: str) ->
         [_compared(network) for network in compared],
         compared[0].epochs if compared else 0,
         [_finalist(row, last.get(row.architecture), target) for row in order],
-        _agreement(run),
         _figure(first, target, label, stem),
     )
 
@@ -61,18 +59,9 @@ def _rank(first: FinalistRow, last: FinalistRow | None) -> tuple[bool, float]:
     return last is None or value is None, math.inf if value is None else -value
 
 
-def _compared(network: Any) -> list[str]:
-    return [
-        network.name + ", the network found" * (network.is_found and network.name != "found"),
-        _percent(network.validation_accuracy),
-        ", ".join(
-            f"{ms:.4g} ms" + f" on {device}" * (len(network.predicted_ms) > 1)
-            for device, ms in network.predicted_ms.items()
-        ),
-        f"{network.macs:,}",
-        f"{network.params:,}",
-        f"{network.share:.0%}",
-    ]
+def _compared(network: ComparedNetwork) -> list[str]:
+    *trained, used = network.describe()
+    return [*trained, f"{network.macs:,}", f"{network.params:,}", used]
 
 
 def _finalist(row: FinalistRow, last: FinalistRow | None, target: Target) -> list[str]:
@@ -92,7 +81,7 @@ def _finalist(row: FinalistRow, last: FinalistRow | None, target: Target) -> lis
     ]
 
 
-def _agreement(run: RunContent) -> list[str]:
+def agreement(run: RunContent) -> list[str]:
     """Return a line on how well predictions agree with trainings, in each round and after the last stage."""
     found = run.finalists
     if not found:
@@ -127,11 +116,7 @@ def _figure(first: Sequence[FinalistRow], target: Target, label: str, stem: str)
         "deviation, against that after it; both are equal on the dashed line"
     )
     data = [{key: value for key, value in point.items() if key != "tip"} for point in points]
-    return Figure(f"{stem}-finalists", caption, predictions(points, [r for r in ROLES if r in _roles(points)]), data)
-
-
-def _roles(points: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {point["role"] for point in points}
+    return Figure(f"{stem}-finalists", caption, predictions(points, ROLES), data)
 
 
 def _role(row: FinalistRow, target: Target) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hwnas.cost.carried_head import head_notes
 from hwnas.report.answer import answer
 from hwnas.report.figure import Figure
+from hwnas.report.finalists_section import agreement
 from hwnas.report.labels import limits_text, target_labels
 from hwnas.report.run_content import RunContent
 from hwnas.report.search_charts import epochs_to_draw, search_charts
@@ -107,4 +108,5 @@ def _settings(run: RunContent) -> list[tuple[str, str]]:
         *data,
         *sizes,
         ("search", f"{search}; finished {run.summary.finished}"),
+        *[("finalists", " ".join(lines)) for lines in [agreement(run)] if lines],
     ]

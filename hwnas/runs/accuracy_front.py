@@ -140,12 +140,12 @@ def _network_of(name: str, table: LatencyTable, sized: SizedSpace) -> tuple[Size
     """
     try:
         build_metrics(table, sized)
-    except HwnasError as error:
+    except HwnasError:
         other = common_network({name: table}, sized.space, None)
         if other == sized:
             raise
-        note = f"{name} lacks the run's target network ({error.problem.split(': it')[0]}); costs are of"
-        return other, [f"{note} the table's: {other.setting.describe()}", *head_notes({name: table}, other)]
+        note = f"{name} lacks the run's target network; costs are of the table's: {other.setting.describe()}"
+        return other, [note, *head_notes({name: table}, other)]
     return sized, head_notes({name: table}, sized)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from hwnas.cost.metric import LATENCY, MACS, PARAMS, Metric
 from hwnas.finalists.judgement import Judgement
 from hwnas.recipe import Finalists
-from hwnas.runs.schema import ComparedNetwork
+from hwnas.runs.schema import FOUND, ComparedNetwork
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture
-
-FOUND = "found"
 
 
 def compare_with_baselines(
@@ -41,6 +39,7 @@ def _compared(
         architecture=judgement.pool.space.format(architecture, all_edges=True),
         epochs=settings.epochs + settings.last_epochs,
         validation_accuracy=result.validation_accuracy if result else None,
+        validation_loss=result.validation_loss if result else None,
         macs=round(costs[MACS.name]),
         params=round(costs[PARAMS.name]),
         predicted_ms={device: costs[metric] for metric, device in latencies.items()},

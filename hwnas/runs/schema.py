@@ -162,13 +162,17 @@ class Verification(TimedNetwork):
 # summary.json
 
 
+FOUND = "found"
+
+
 class ComparedNetwork(Record):
     """A network that was trained as the finalists were, for ``epochs``: the one found, or a baseline within its budget.
 
     ``name`` is "found", "random", "most MACs" or "most parameters"; ``is_found`` is true for every network that is the
-    one found. ``validation_accuracy`` is that of the finalists' network; None where the network was not trained as long
-    (as one that --verify chose later), or its training diverged. Costs are of the target network: ``predicted_ms`` by
-    device, and ``share`` of the limit that it comes closest to.
+    one found. ``validation_accuracy`` and ``validation_loss`` (in nats, by which finalists are compared) are those of
+    the finalists' network; None where the network was not trained as long (as one that --verify chose later), or its
+    training diverged. Older runs have no loss. Costs are of the target network: ``predicted_ms`` by device, and
+    ``share`` of the limit that it comes closest to.
     """
 
     name: str
@@ -176,10 +180,25 @@ class ComparedNetwork(Record):
     architecture: str
     epochs: int
     validation_accuracy: Accuracy | None
+    validation_loss: FiniteFloat | None = None
     macs: int
     params: int
     predicted_ms: dict[str, Milliseconds]
     share: FiniteFloat
+
+    def describe(self) -> list[str]:
+        """Return as texts: the name, validation loss and accuracy, latencies, and the share of the budget."""
+        loss, accuracy = self.validation_loss, self.validation_accuracy
+        return [
+            self.name + ", the network found" * (self.is_found and self.name != FOUND),
+            "–" if loss is None else f"{loss:.3f}",
+            "–" if accuracy is None else f"{accuracy:.1%}",
+            ", ".join(
+                f"{ms:.4g} ms" + f" on {device}" * (len(self.predicted_ms) > 1)
+                for device, ms in self.predicted_ms.items()
+            ),
+            f"{self.share:.0%}",
+        ]
 
 
 class NetworkRow(Record):
