@@ -117,7 +117,8 @@ def test_packages_that_import_slowly_are_imported_in_functions() -> None:
     for module in modules():
         for node in tree(module).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                names += [f"{node.module or ''}.{alias.name}" for alias in node.names]
             eager += [
                 f"{module} imports {name}" for name in names if f"{name}.".startswith(tuple(f"{s}." for s in slow))
             ]

@@ -48,7 +48,7 @@ def test_seconds_are_those_of_the_work() -> None:
     time.sleep(0.2)
     slept = meter.total()
     began = time.process_time()
-    while time.process_time() - began < 0.3:  # well over 0.2: the kernel may count in ticks of 0.01 s
+    while time.process_time() - began < 0.22:  # over 0.2: the kernel may count in ticks of 0.01 s
         pass
     worked = meter.total()
     assert slept.wall_s >= 0.2 > slept.processor_s

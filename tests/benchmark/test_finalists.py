@@ -14,13 +14,10 @@ from hwnas.benchmark.accuracy import read_accuracy
 from hwnas.files import shipped
 from support.benchmarks import PUBLISHED, needs_accuracies, search_here
 from support.command import Run
+from support.json_files import content_of
 
 FINALISTS = "{trainings: 3, rounds: 1, candidates: 3, epochs: 1, last: 1, last_epochs: 1, depth: 1, baselines: true}"
 pytestmark = [needs_accuracies, pytest.mark.end_to_end]
-
-
-def content_of(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def test_an_interrupted_benchmark_repeats_no_finalist(

@@ -11,7 +11,7 @@ from hwnas.benchmark import cell_table
 from hwnas.benchmark.accuracy import NATS, NATS_DATA_SETS, AccuracyTable, read_accuracy
 from hwnas.errors import HwnasError
 from hwnas.spaces import SPACES
-from hwnas.spaces.encoding import decode, every_choice
+from hwnas.spaces.encoding import decode, encode, every_choice
 from support.benchmarks import needs_accuracies
 
 SPACE = SPACES["nasbench201"]
@@ -40,6 +40,15 @@ def write_nats(path: Path, values: dict[str, np.ndarray], cells: list[str], epoc
         infos[index] = {str(epochs): results.state_dict()}
     content = {"meta_archs": cells, "arch2infos": infos, "evaluated_indexes": list(infos)}
     api.pickle_save(content, path.with_suffix(""), path.suffix)
+
+
+def test_cells_are_found_by_their_text() -> None:
+    """All 15,625 texts, which the test below replaces by a few."""
+    choices, indices = every_choice(SPACE), cell_table._indices()
+    cells = [SPACE.parse(text) for text in indices]
+    assert list(indices.values()) == list(range(15_625))
+    assert np.array_equal(encode(SPACE, cells), choices)
+    assert [cell_table.index_of_cell(cell) for cell in cells] == list(indices.values())
 
 
 @needs_accuracies

@@ -24,6 +24,18 @@ def test_work_is_that_of_the_convolutions() -> None:
     macs = 8 * middle * 81 + 9 * middle * pixels + 2 * middle * squeezed + middle * 16 * pixels
     assert work_of(w).macs == macs
     assert work_of(w).weights == 8 * middle + 9 * middle + 2 * middle * squeezed + middle * 16
+    wide, narrow = middle * 81, middle * pixels
+    read = 8 * 81 + wide + narrow + middle + squeezed + (narrow + middle) + narrow  # 1x1, depthwise, pool … scale, 1x1
+    written = wide + narrow + middle + squeezed + middle + narrow + 16 * pixels
+    assert (work_of(w).activations, work_of(w).layers) == (read + written, 7)
+    # Two groups: 1x1 from 8 to 24 channels, shuffle, depthwise, 1x1 to 8, addition.
+    grouped = Work(
+        macs=(8 * 24 // 2 + 25 * 24 + 24 * 8 // 2) * 30,
+        activations=(8 + 24 + 2 * 24 + 2 * 24 + 24 + 8 + 3 * 8) * 30,
+        weights=8 * 24 // 2 + 25 * 24 + 24 * 8 // 2,
+        layers=5,
+    )
+    assert work_of(Workload("ir_5x5_e3_g2_res", 8, 8, 5, 6)) == grouped
     head = Workload("pool_linear", 8, 10, 4, 4)
     assert work_of(head) == Work(80, 8 * 16 + 8 + 8 + 10, 80, 2)
     # Batch norms and biases are all that the counts of the module have besides.

@@ -31,8 +31,10 @@ CHAINS = ("fbnet", "proxylessnas", "mobilenetv3")
 
 
 def timm_model(name: str) -> nn.Module:
-    timm = pytest.importorskip("timm", reason="timm is not installed")
-    return timm.create_model(name)
+    """Build a network of timm with random weights."""
+    import timm
+
+    return timm.create_model(name, pretrained=False)
 
 
 def member(space: SearchSpace, text: str | None = None) -> ChildNetwork:

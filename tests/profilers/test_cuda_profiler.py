@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import types
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hwnas.files import shipped
 from hwnas.profiling.connections.connection import profiler_failed
 from hwnas.profiling.gpu_state import over_processes, throttling
 from hwnas.profiling.plan import ProfilePlan, existing
-from hwnas.profiling.protocol import Job, JobValues
+from hwnas.profiling.protocol import PROTOCOL, Job, JobValues
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table, write_table
@@ -40,8 +41,10 @@ def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def torch_eager(nvidia_smi: Any) -> Any:
-    return import_module("torch_eager")
+def torch_eager(nvidia_smi: Any) -> Iterator[Any]:
+    """The profiler, whose start turns gradients off: they are turned on again."""
+    with torch.enable_grad():
+        yield import_module("torch_eager")
 
 
 def program(folder: Path, lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +96,7 @@ class Event:
 
 def test_inferences_are_timed_by_events_and_waited_for_once(torch_eager: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[int] = []
+    monkeypatch.setattr(Event, "inferences", 0)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(Event.inferences))
 
@@ -121,10 +125,7 @@ def test_the_described_device_is_the_one_that_is_timed(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties if number == 1 else None)
     monkeypatch.setattr(torch_eager, "multiply_exactly", lambda: None)
     job = {"threads": torch.get_num_threads(), "hardware": "cuda:1"}
-    try:
-        started = torch_eager.start(job)
-    finally:
-        torch.set_grad_enabled(True)
+    started = torch_eager.start(job)
     assert chosen == [1]
     assert started["device"]["kind"] == "gpu"
     assert started["options"] == {"float32": "ieee"}
@@ -133,7 +134,6 @@ def test_the_described_device_is_the_one_that_is_timed(
     assert torch_eager.finish({"hardware": "cpu"}) == {}
     with pytest.raises(SystemExit, match="no CUDA device 2"):
         torch_eager.start({**job, "hardware": "cuda:2"})
-    torch.set_grad_enabled(True)
 
 
 def test_too_little_memory_is_one_line_that_names_the_batch(torch_eager: Any) -> None:
@@ -189,7 +189,8 @@ def test_a_table_is_of_one_of_several_gpus(tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_gpu_of_the_machine_is_not_extended(tmp_path: Path) -> None:
-    table = gpu_table(3)
+    old = gpu_table(3)
+    table = old.model_copy(update={"protocol": old.protocol.model_copy(update={"version": PROTOCOL})})
     write_table(tmp_path / "table.json", table)
     sized = SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"])
     runtime = table.runtime
@@ -199,3 +200,5 @@ def test_a_table_of_another_gpu_of_the_machine_is_not_extended(tmp_path: Path) -
     options = f"threads={runtime.threads}&batch={runtime.batch}"
     with pytest.raises(HwnasError, match="another device"):
         existing(ProfilePlan(parse_device(f"cuda:0+torch?{options}"), sized), tmp_path / "table.json", start)
+    same = ProfilePlan(parse_device(f"cuda:3+torch?{options}"), sized)
+    assert existing(same, tmp_path / "table.json", start) == table

@@ -6,7 +6,6 @@ import json
 import shutil
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -18,6 +17,7 @@ from hwnas.spaces import NASBENCH201, SizedSpace
 from hwnas.tables.io import write_table
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
+from support.json_files import content_of
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -37,10 +37,6 @@ SEARCH = (
     "1",
 )
 BUDGETS = ("--budget", "moderate", "--budget", "mild")
-
-
-def content_of(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from hwnas.training import child as training
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
 from support.images import write_images
+from support.json_files import content_of
 from support.spaces import DARTS
 from support.training import random_images
 from support.two_networks import TARGET, named_table
@@ -51,10 +52,6 @@ settings:
 
 def words(*arguments: object) -> list[str]:
     return [str(argument) for argument in arguments]
-
-
-def content_of(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from hwnas.training.recipe import read_training
+from support.accelerator import WAITS
 from support.command import Run, assert_one_clear_line, hwnas_process, timed
 from support.simulated import simulated_gpu
 from support.tables import make_table
@@ -107,8 +108,10 @@ def test_a_network_of_other_sizes_has_no_budget(run: Run, finished: Path) -> Non
 @pytest.mark.end_to_end
 def test_networks_trained_on_a_gpu_are_exported_and_evaluated_on_the_processor(finished: Path) -> None:
     recipe = read_training("quick", {"epochs": 1, "batch_size": 256, "ema": 0.9})
+    WAITS.clear()
     with simulated_gpu():
         (row,) = train_run(finished, "quick", recipe, None, Progress(quiet=True))
+    assert WAITS  # values were read from the simulated device
     assert row.parity
     assert row.parity.same_class == 1
     assert row.child_epochs == 2
