@@ -23,7 +23,7 @@ from hwnas.cost import model as cost_model
 from hwnas.cost.expectation import ExpectedCost
 from hwnas.cost.model import CostModel, build_cost_models
 from hwnas.errors import HwnasError
-from hwnas.spaces import Architecture, SearchSpace, Setting, SizedSpace, get_space
+from hwnas.spaces import SPACES, Architecture, SearchSpace, Setting, SizedSpace, get_space
 from hwnas.spaces.encoding import decode, encode
 from hwnas.tables.io import write_table
 from hwnas.tables.network_key import choose_network, networks_of, profile_command
@@ -259,11 +259,11 @@ def corrected(*networks: tuple[str, Setting]) -> LatencyTable:
     """A table that says it was made for these networks."""
     fit = Correction(offset_ms=0.5, scale=2.0, networks=10)
     table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
-    return table.model_copy(update={"correction": {SizedSpace(CELL_SPACES[n], s).key: fit for n, s in networks}})
+    return table.model_copy(update={"correction": {SizedSpace(SPACES[n], s).key: fit for n, s in networks}})
 
 
 def test_network_names_read_back() -> None:
-    networks = [(name, s) for name, space in CELL_SPACES.items() for s in space.settings.values()]
+    networks = [(name, s) for name, space in SPACES.items() for s in space.settings.values()]
     assert [(sized.space.name, sized.setting) for sized in networks_of(corrected(*networks))] == networks
 
 
@@ -290,7 +290,7 @@ def test_correction_scales_what_is_predicted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "setting"), [(space, setting) for space in CELL_SPACES.values() for setting in space.settings.values()]
+    ("space", "setting"), [(space, setting) for space in SPACES.values() for setting in space.settings.values()]
 )
 def test_the_command_that_fills_a_gap_names_that_network(space: SearchSpace, setting: Setting) -> None:
     """The suggested command, parsed as ``hwnas profile`` does, gives the network that was missing."""

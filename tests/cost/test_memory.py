@@ -34,15 +34,18 @@ from support.tables import make_table
 MEMORY_ACCESS, PEAK_MEMORY = cost_metric.MEMORY_ACCESS.name, cost_metric.PEAK_MEMORY.name
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
 TIMED = {operation.name for operation in registered_operations() if operation.module is not None} - {"relu"}
-OPERATIONS = sorted(TIMED | {"nor_conv_1x1", "nor_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"})
+MOBILE = {"conv_bn_relu6_3x3", "mbconv_3x3_e6_r6_res", "mbconv_5x5_e3_se_hs", "mbconv_3x3_e4_sei", "ir_3x3_e1_g2"}
+OPERATIONS = sorted(TIMED | MOBILE | {"nor_conv_1x1", "nor_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"})
+# Of images with an even and an odd side; a linear layer reads the averages of the channels.
+SIDES = [(op, side) for op in OPERATIONS for side in ((1,) if op == "linear" else (12, 13))]
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
 # --- memory access ----------------------------------------------------------------------------------------------------
 
 
-class Additions(TorchDispatchMode):
-    """Counts what additions and concatenations of four nodes move, as they run."""
+class BetweenLayers(TorchDispatchMode):
+    """Counts what additions, concatenations of four nodes, gates and channel shuffles move, as they run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +56,10 @@ class Additions(TorchDispatchMode):
         if func is torch.ops.aten.add.Tensor and result.dim() == 4:
             self.moved_values += 3 * result.numel()
         if func is torch.ops.aten.cat.default and len(args[0]) == 4:
+            self.moved_values += 2 * result.numel()
+        if func is torch.ops.aten.mul.Tensor and result.dim() == 4:
+            self.moved_values += sum(factor.numel() for factor in args) + result.numel()
+        if func is torch.ops.aten.clone.default and result.dim() == 5:  # channels in groups
             self.moved_values += 2 * result.numel()
         return result
 
@@ -80,9 +87,9 @@ def moved_bytes(module: nn.Module, *images: torch.Tensor) -> int:
             layer.register_forward_pre_hook(before_reduce)
         if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, nn.Linear, *POOLS)):
             layer.register_forward_hook(after_layer)
-    with torch.no_grad(), Additions() as additions:
+    with torch.no_grad(), BetweenLayers() as between:
         module.eval()(*images)
-    return 4 * (moved + additions.moved_values)
+    return 4 * (moved + between.moved_values)
 
 
 def timed_workloads(name: str) -> st.SearchStrategy[Workload]:
@@ -110,12 +117,16 @@ def test_memory_access_is_what_hooks_on_the_modules_count(workload: Workload) ->
     assert memory_access_bytes(workload) == counted
 
 
-@pytest.mark.parametrize("op", OPERATIONS)
-@pytest.mark.parametrize("side", [12, 13])
+@pytest.mark.parametrize(("op", "side"), SIDES)
 def test_every_operation_is_counted(op: str, side: int) -> None:
-    stride = {"factorized_reduce": 2, "residual_reduction": 2, "stem_imagenet_first": 4, "stem_imagenet_second": 2}
+    stride = {
+        "factorized_reduce": 2,
+        "residual_reduction": 2,
+        "stem_imagenet_first": 4,
+        "stem_imagenet_second": 2,
+        "mbconv_5x5_e3_se_hs": 2,
+    }
     out = {"concat": 24, "residual_reduction": 12}.get(op, 6)
-    side = 1 if op == "linear" else side  # it reads the averages of the channels
     workload = Workload(op, 6, out, side, side, stride.get(op, 1))
     image = torch.zeros(1, 6, side, side)
     counted = moved_bytes(build_operation(workload), *(image for _ in range(num_inputs(workload))))

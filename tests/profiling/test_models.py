@@ -17,19 +17,33 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Repeated, Whole, is_chainable, repetitions, torch_model
-from hwnas.spaces import Architecture, SizedSpace, Workload
+from hwnas.spaces import SPACES, SizedSpace, Workload
+from hwnas.spaces.encoding import decode, random_choices
+from support.chains import small_chain
 from support.spaces import CELL_SPACES, SMALL, architectures
 
+CHAIN = small_chain()
 
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+
+def assembled(name: str) -> st.SearchStrategy[Whole]:
+    """Return a strategy that draws small networks of a space."""
+    if name == CHAIN.name:
+        sized = SizedSpace.named(CHAIN, "tiny")
+        rows = random_choices(CHAIN, 20, np.random.default_rng(0))
+        return st.sampled_from([Whole(sized, decode(CHAIN, row)) for row in rows])
+    return architectures(name).map(lambda drawn: Whole(SizedSpace(CELL_SPACES[name], SMALL[name]), drawn))
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
 def test_every_workload_can_be_repeated(name: str) -> None:
-    space = CELL_SPACES[name]
+    space = SPACES[name]
     for setting in space.settings.values():
         network = SizedSpace(space, setting).network
         for workload in (*network.workloads(), *pieces(network)):
             few, many = repetitions(workload)
             assert 1 <= few < many
-    small = space.setting(space.search_setting, channels=4, depth=1 if name == "nasbench201" else 3)
+    depth = None if space.is_chain else SMALL[name].depth
+    small = space.setting(space.search_setting, channels=4, depth=depth)
     for workload in SizedSpace(space, small).network.workloads():
         module, inputs = torch_model(Repeated(workload, 2), batch=3)
         result = module.eval()(*inputs)
@@ -40,23 +54,20 @@ def test_every_workload_can_be_repeated(name: str) -> None:
 
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None)
-@given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), st.sampled_from([1, 3]))
-def test_an_assembled_network_computes_the_same_as_torch(architecture: Architecture, batch: int) -> None:
+@given(assembled=st.sampled_from((*sorted(CELL_SPACES), CHAIN.name)).flatmap(assembled), batch=st.sampled_from([1, 3]))
+def test_an_assembled_network_computes_the_same_as_torch(pieces: Path, assembled: Whole, batch: int) -> None:
     """All copies of an operation have the same weights in both."""
-    space = CELL_SPACES[architecture.space]
-    setting = SMALL[architecture.space]
+    sized, architecture, setting = assembled.sized, assembled.architecture, assembled.sized.setting
 
     def seeded(workload: Workload | None) -> torch.nn.Module:
         torch.manual_seed(0)
         return randomise(build_operation(workload))
 
-    module = ChildNetwork(SizedSpace(space, setting), architecture, prune=True, build=seeded).eval()
+    module = ChildNetwork(sized, architecture, prune=True, build=seeded).eval()
     images = torch.randn(batch, setting.image_channels, setting.height, setting.width)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "assembled.onnx"
-        assemble_onnx(
-            Whole(SizedSpace(space, setting), architecture), path, Path(name) / "pieces", batch, own_weights=False
-        )
+        assemble_onnx(assembled, path, pieces, batch, own_weights=False)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         computed = session.run(None, {given.name: images.numpy()})[0]
