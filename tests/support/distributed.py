@@ -102,9 +102,9 @@ def trained(run: Path) -> list[dict[str, Any]]:
     return train_run(run, "quick", recipe, None, Progress(quiet=True))
 
 
-def request_for(table: Path) -> SearchRequest:
+def request_for(table: Path, epochs: int = 2) -> SearchRequest:
     """Return a search whose search network is smaller than its target network."""
-    recipe = read_recipe("snas-short", {"epochs": 2, "child.epochs": 0, "batch_size": 99})
+    recipe = read_recipe("snas-short", {"epochs": epochs, "child.epochs": 0, "batch_size": 99})
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     return SearchRequest(
         SizedSpace(space, sizes),
