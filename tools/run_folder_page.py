@@ -18,6 +18,7 @@ from hwnas.files import write_text
 from hwnas.finalists.record import FinalistsFile
 from hwnas.runs import schema
 from hwnas.runs.manifest_schema import Manifest
+from hwnas.runs.pretrained import PretrainedFile
 from hwnas.search.epoch_row import EpochRow
 from hwnas.training.step_table import StepTable
 from hwnas.training.training_row import TrainingRow
@@ -33,6 +34,7 @@ FILES: dict[str, type[BaseModel]] = {
     "TARGET/architecture.json": schema.ArchitectureFile,
     "TARGET/derivations.json": schema.Derivation,
     "TARGET/training.jsonl": TrainingRow,
+    "TARGET/pretrained.json": PretrainedFile,
     "TARGET/verification.json": schema.Verification,
     "TARGET/quantization.json": schema.QuantizationRow,
 }
@@ -69,6 +71,7 @@ have no such field; there the id follows from device and budget.
 | `weights.safetensors`, `best.safetensors` | the last weights, and the best by validation accuracy |
 | `derivations.json` | the architectures that were derived and, with `--verify`, timed |
 | `training.jsonl` | a row for each epoch of the network's own training |
+| `pretrained.json` | which layers a file of `hwnas train --weights` fits |
 | `verification.json` | predicted and measured latencies |
 | `proxy/` | weights and training of the same cells at the search network's sizes, where the target's are others |
 

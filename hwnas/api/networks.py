@@ -12,6 +12,7 @@ from hwnas.progress import Progress
 
 if TYPE_CHECKING:
     from hwnas.api.inputs import InputShape, Space
+    from hwnas.runs.pretrained import PretrainedFile
     from hwnas.runs.schema import DeviceTiming, EvaluationRow, NetworkRow, QuantizationRow
     from hwnas.spaces import SizedSpace
 
@@ -37,6 +38,7 @@ def train(
     data: str | None = None,
     epochs: int | None = None,
     from_scratch: bool | None = None,
+    weights: Path | str | None = None,
     setting: str | None = None,
     channels: int | None = None,
     layers: int | None = None,
@@ -54,19 +56,25 @@ def train(
 
     ``recipe`` is ``quick``, ``darts-cifar10``, ``snas-cifar10``, ``imagenet-mobile``, ``nasbench201`` or a YAML file;
     arguments that are not None change it. ``from_scratch`` starts from random weights instead of those of the run; an
-    untrained target network always does. It is then timed where its devices are this machine. ``data`` are by default
-    the images of the target network. ``setting`` trains at other sizes (``as-searched`` keeps those of the target
-    network); such a network gets a folder of its own and claims no budget. ``ema`` is the decay of a moving average of
-    the weights, ``keep`` is ``last`` or ``best``, and ``patience`` the number of epochs without improvement after which
-    training stops. An interrupted call resumes when it is repeated.
+    untrained target network always does. It is then timed where its devices are this machine. ``weights`` is a file of
+    pretrained weights to start from instead (safetensors, or a torch file of tensors alone, with names of hwnas,
+    torchvision or timm); layers that it does not fit start from random weights, and ``pretrained.json`` lists both.
+    ``data`` are by default the images of the target network. ``setting`` trains at other sizes (``as-searched`` keeps
+    those of the target network); such a network gets a folder of its own and claims no budget. ``ema`` is the decay of
+    a moving average of the weights, ``keep`` is ``last`` or ``best``, and ``patience`` the number of epochs without
+    improvement after which training stops. An interrupted call resumes when it is repeated.
 
-    Raises HwnasError when the run is not finished, for invalid recipes and data, and where no images are known.
+    Raises HwnasError when the run is not finished, for invalid recipes, data and weights, and without known images.
     """
+    from hwnas.errors import HwnasError
     from hwnas.runs.train import train_run
     from hwnas.training.recipe import read_training
 
+    if weights and from_scratch is False:
+        raise HwnasError("the training cannot start from the run's weights and from a file", "leave out one of them")
     changes: dict[str, Any] = {
         "epochs": epochs,
+        "weights": None if weights is None else str(weights),
         "start": None if from_scratch is None else "scratch" if from_scratch else "weights",
         "setting": setting,
         "channels": channels,
@@ -130,13 +138,17 @@ def quantize(
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """An ONNX file of one architecture; ``weights`` says where the weights are from."""
+    """An ONNX file of one architecture.
+
+    ``weights`` says where the weights are from, ``pretrained`` which layers a file of weights fits.
+    """
 
     file: Path
     sized: SizedSpace
     architecture: str
     weights: str
     opset: int
+    pretrained: PretrainedFile | None = None
 
 
 def export(
@@ -150,18 +162,22 @@ def export(
     input_shape: InputShape | None = None,
     classes: int | None = None,
     seed: int = 0,
+    weights: Path | str | None = None,
 ) -> ExportedNetwork:
-    """Write the network of an architecture with random weights to the ONNX file ``out``, with a dynamic batch size.
+    """Write the network of an architecture to the ONNX file ``out``, with a dynamic batch size.
 
     ``architecture`` is in the space's notation or a name such as ``DARTS_V2``, at the space's evaluation setting unless
-    ``setting`` names another. The networks of a search are exported by ``search`` and ``train``.
+    ``setting`` names another. Its weights are random or, where they fit, those of the file ``weights``, as in
+    ``train``. The networks of a search are exported by ``search`` and ``train``.
 
-    Raises HwnasError when the architecture or a size is invalid, or ``out`` cannot be written.
+    Raises HwnasError when the architecture or a size is invalid, no layer of ``weights`` fits, or ``out`` cannot be
+    written.
     """
     import torch
 
     from hwnas.export.network import export_network
     from hwnas.networks.child import ChildNetwork
+    from hwnas.runs.pretrained import start_from
     from hwnas.runtimes.onnx_model import OPSET
 
     found = get_space(space) if isinstance(space, str) else space
@@ -170,7 +186,9 @@ def export(
     parsed = found.parse(architecture)
     torch.manual_seed(seed)
     network = ChildNetwork(sized, parsed, prune=True)
-    exported = ExportedNetwork(Path(out), sized, found.format(parsed), f"random, seed {seed}", OPSET)
+    pretrained = None if weights is None else start_from(network, Path(weights))
+    origin = f"random, seed {seed}" if pretrained is None else pretrained.describe()
+    exported = ExportedNetwork(Path(out), sized, found.format(parsed), origin, OPSET, pretrained)
     details = {"space": found.name, "architecture": exported.architecture, "weights": exported.weights}
     export_network(network, exported.file, details)
     return exported

@@ -15,6 +15,7 @@ from hwnas.cli.options import (
     InputShape,
     Layers,
     OtherData,
+    PretrainedWeights,
     SettingName,
     parse_input,
 )
@@ -58,16 +59,17 @@ def export_command(
     input_shape: InputShape = None,
     classes: Classes = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random weights; default: 0.")] = None,
+    weights: PretrainedWeights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export an architecture with random weights to ONNX, or quantise the networks of a run.
+    """Export an architecture with random or pretrained weights to ONNX, or quantise the networks of a run.
 
     Quantised networks are compared with those in single precision, in accuracy and latency: BUDGET/quantization.json.
     """
     quantization = {"calibration_images": calibration_images, "data": data, "device": device}
     sizes = {"setting": setting, "channels": channels, "layers": layers, "input": input_shape, "classes": classes}
+    of_export = {"architecture": architecture, "out": out, "space": space, **sizes, "seed": seed, "weights": weights}
     if folder:
-        of_export = {"architecture": architecture, "out": out, "space": space, **sizes, "seed": seed}
         _refuse(of_export, f"{folder} is a run with its own networks")
         _quantize(folder, quantize, quantization, as_json)
         return
@@ -77,28 +79,27 @@ def export_command(
         raise HwnasError(
             "nothing to export", "give --architecture and --out, or the folder of a run and --quantize int8"
         )
+    _export(architecture, out, {name: value for name, value in of_export.items() if value is not None}, as_json)
+
+
+def _export(architecture: str, out: Path, options: dict[str, Any], as_json: bool) -> None:
+    """Export an architecture with the options that were given, by their names on the command line."""
     from hwnas import api
 
-    exported = api.export(
-        architecture,
-        out,
-        space or "nasbench201",
-        setting=setting,
-        channels=channels,
-        layers=layers,
-        input_shape=parse_input(input_shape),
-        classes=classes,
-        seed=seed or 0,
-    )
-    _show_export(exported, out, as_json)
+    shape = parse_input(options.pop("input", None))
+    _show_export(api.export(**{"architecture": architecture, **options, "input_shape": shape}), out, as_json)
 
 
 def _show_export(exported: ExportedNetwork, out: Path, as_json: bool) -> None:
     details = {"space": exported.sized.space.name, "architecture": exported.architecture, "weights": exported.weights}
     if as_json:
-        show_json({"onnx": str(out), **details, "opset": exported.opset})
-    else:
-        print(f"{out}: {exported.sized.setting.describe()}, random weights, opset {exported.opset}, dynamic batch")
+        pretrained = {"pretrained": exported.pretrained} if exported.pretrained else {}
+        show_json({"onnx": str(out), **details, "opset": exported.opset, **pretrained})
+        return
+    weights = "pretrained" if exported.pretrained else "random"
+    print(f"{out}: {exported.sized.setting.describe()}, {weights} weights, opset {exported.opset}, dynamic batch")
+    if exported.pretrained:
+        print(exported.weights)
 
 
 def _refuse(options: dict[str, Any], reason: str) -> None:

@@ -62,6 +62,12 @@ RunFolder = Annotated[Path, typer.Argument(help="A run of hwnas search, or the f
 OtherData = Annotated[
     str | None, typer.Option("--data", help="Images, written as for hwnas search; default: those of the network.")
 ]
+PretrainedWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Start from pretrained weights: FILE.safetensors or FILE.pth, with names of hwnas, torchvision or timm."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DataSpec = Annotated[
     str,

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.app import app, command
-from hwnas.cli.options import AsJson, Channels, ComputeName, Layers, OtherData, PrecisionName, RunFolder
+from hwnas.cli.options import (
+    AsJson,
+    Channels,
+    ComputeName,
+    Layers,
+    OtherData,
+    PrecisionName,
+    PretrainedWeights,
+    RunFolder,
+)
 from hwnas.cli.output import show_json
 from hwnas.cli.results import name_of, name_on
 from hwnas.text import quoted
@@ -34,6 +43,13 @@ TrainingSetting = Annotated[
     ),
 ]
 
+MovingAverage = Annotated[
+    float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
+]
+Patience = Annotated[
+    int | None, typer.Option(min=1, help="Stop after this many epochs without a better validation accuracy.")
+]
+
 
 @command(app, "train", "hwnas train runs/a/moderate --recipe darts-cifar10", resumes=True, distributed=True)
 def train_command(
@@ -41,6 +57,7 @@ def train_command(
     recipe: RecipeName = "quick",
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the schedules are scaled to them.")] = None,
     from_scratch: FromScratch = None,
+    weights: PretrainedWeights = None,
     setting: TrainingSetting = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -48,13 +65,9 @@ def train_command(
     learning_rate: Annotated[float | None, typer.Option(min=1e-9, help="First learning rate of the schedule.")] = None,
     compute: ComputeName = None,
     precision: PrecisionName = None,
-    ema: Annotated[
-        float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
-    ] = None,
+    ema: MovingAverage = None,
     keep: Annotated[str | None, typer.Option(help="Weights to export: last, or best on the validation images.")] = None,
-    patience: Annotated[
-        int | None, typer.Option(min=1, help="Stop after this many epochs without a better validation accuracy.")
-    ] = None,
+    patience: Patience = None,
     data: OtherData = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
     as_json: AsJson = False,
@@ -76,6 +89,7 @@ def train_command(
             data=data,
             epochs=epochs,
             from_scratch=from_scratch,
+            weights=weights,
             setting=setting,
             channels=channels,
             layers=layers,

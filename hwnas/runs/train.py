@@ -24,6 +24,7 @@ from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.derived import DerivedNetwork, SavedNetwork
 from hwnas.runs.folder import WEIGHTS
+from hwnas.runs.pretrained import PRETRAINED, start_from, write_pretrained
 from hwnas.runs.read import fit_to_data, read_networks
 from hwnas.runs.schema import NetworkRow, TrainingResult
 from hwnas.runs.sizes import describe_images, describe_sizes
@@ -70,7 +71,8 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     A network of the target network's sizes replaces the old one; in a run of two networks it is also timed, where its
     devices are this machine. A network of other sizes claims no budget, because the run's tables cannot predict it, and
     gets its own folder in that of the target. An untrained network starts from scratch. Raises HwnasError when the
-    recipe starts from weights and these are of other sizes, and when the images do not fit an untrained network.
+    recipe starts from weights and these are of other sizes, when the images do not fit an untrained network, and when
+    the recipe's pretrained weights fit no layer.
 
     Several processes (hwnas.training.processes) train each network together; only rank 0 writes files and returns rows.
     """
@@ -79,7 +81,7 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
         raise HwnasError(f"recipe {name} trains for no epoch", "give --epochs")
     device = choose_device(recipe.compute)
     precision, reason = choose_precision(recipe.precision, device)
-    recipe = recipe.model_copy(update={"precision": precision})
+    recipe = recipe.model_copy(update={"precision": precision, **({"start": "scratch"} if recipe.weights else {})})
     networks = read_networks(folder)
     with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
         data = load_data(data_spec or _known_data(networks), progress)
@@ -169,6 +171,7 @@ def _warn(jobs: Sequence[_Job], recipe: Training, data: ImageData, progress: Pro
 
 def _train(job: _Job, data: ImageData, progress: Progress, processes: Processes) -> _TrainedNetwork:
     saved, new, recipe = job.saved, job.new, job.recipe
+    pretrained = None
     if recipe.start == "weights":
         child, start = saved.child(), sha256_of_file(saved.weights)
     else:
@@ -176,10 +179,16 @@ def _train(job: _Job, data: ImageData, progress: Progress, processes: Processes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, Purpose.CHILD_WEIGHTS))
             child = ChildNetwork(new.sized, new.architecture, prune=True)
+    if recipe.weights:
+        pretrained = start_from(child, Path(recipe.weights))
+        start = pretrained.sha256
+        progress.log(f"{saved.budget.text}: {pretrained.describe()}")
     before = accuracy(child.eval().to(data.device), data, data.validation, processes=processes)
     # The checkpoint is in its own folder, apart from that of the search, and named by what the training starts from.
     checkpoint = new.folder / f"training-{start[:12]}"
     budget = saved.budget.text
+    if pretrained and processes.is_rank_zero:
+        write_pretrained(pretrained, checkpoint)
 
     def on_epoch(row: TrainingRow) -> None:
         progress.log(f"{budget} {row.describe()}")
@@ -213,6 +222,10 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> Ne
         fields |= {"trained": True, "proxy": job.saved.content.proxy}
     weights = {file: trained.weights[name] for name, file in WEIGHTS.items()}
     (result.checkpoint / HISTORY).replace(new.folder / HISTORY)  # replaces the history of the old network
+    if recipe.weights:
+        (result.checkpoint / PRETRAINED).replace(new.folder / PRETRAINED)
+    elif recipe.start == "scratch":
+        (new.folder / PRETRAINED).unlink(missing_ok=True)
     row = write_network(result.child, new, new.cost_models(), data, fields, weights)
     shutil.rmtree(result.checkpoint)
     return row.model_copy(update={"no_claim": job.no_claim}) if job.no_claim else row

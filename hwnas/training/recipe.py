@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hwnas.data.images import Augment
 from hwnas.recipe import ChildTraining, Compute, Optimizer, Precision, Strict, read_settings
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run's target network
+
+UNUSED = ("weights",)  # fields that None leaves out of a recipe's content
 
 
 class Descent(Optimizer):
@@ -38,8 +40,11 @@ class Training(Strict):
     """All settings of a child's training besides its architecture and the images.
 
     ``setting`` names the network's sizes in its space (``as-searched``: those of the run's target network);
-    ``channels`` and ``depth`` override them. ``augment`` shift-flip shifts training images by up to an eighth of their
-    side and mirrors half of them; flip only mirrors them; imagenet crops, mirrors and recolours them
+    ``channels`` and ``depth`` override them. ``start``: from random weights or from those of the run; ``weights`` is a
+    file of pretrained weights in their place (hwnas.networks.pretrained).
+
+    ``augment`` shift-flip shifts training images by up to an eighth of their side and mirrors half of them; flip only
+    mirrors them; imagenet crops, mirrors and recolours them
     (hwnas.data.imagenet). ``drop_path`` is the final probability of dropping an edge, reached linearly from 0;
     ``cutout`` the side of the square that is cut out of every image; ``auxiliary_weight`` 0 builds no auxiliary head.
     ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
@@ -52,6 +57,7 @@ class Training(Strict):
     channels: int | None = Field(default=None, ge=1)
     depth: int | None = Field(default=None, ge=1)
     start: Literal["scratch", "weights"] = "weights"
+    weights: str | None = None
     epochs: int = Field(ge=0)
     batch_size: int = Field(ge=2)
     seed: int = Field(default=0, ge=0)
@@ -66,6 +72,12 @@ class Training(Strict):
     ema: FiniteFloat | None = Field(default=None, gt=0, lt=1)
     keep: Literal["last", "best"] = "last"
     patience: int | None = Field(default=None, ge=1)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not used, so that the settings of older trainings keep their hash."""
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if value is not None or name not in UNUSED}
 
     def drop_path_at(self, epoch: int) -> float:
         """Return the probability of dropping an edge in an epoch, counted from 0, as in the DARTS code."""

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from hwnas.cost.counts import count_metrics
@@ -17,6 +18,7 @@ from hwnas.networks.count import count, count_network
 from hwnas.networks.drop_path import drop_path
 from hwnas.networks.fast import accelerate
 from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.pretrained import load_pretrained, read_weights
 from hwnas.networks.supernet import Supernet
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.spaces import SearchSpace, SizedSpace, Workload, get_space
@@ -37,6 +39,17 @@ def timm_model(name: str) -> nn.Module:
     return timm.create_model(name, pretrained=False)
 
 
+def with_random_norms(network: nn.Module) -> nn.Module:
+    """Draw factors and statistics of batch norms, so that a function depends on all of them, and on epsilon."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.2, 0.2)
+            norm.running_mean = torch.empty_like(norm.weight).uniform_(-0.2, 0.2).detach()
+            norm.running_var = torch.empty_like(norm.weight).uniform_(0.5, 1.5).detach()
+    return network
+
+
 def member(space: SearchSpace, text: str | None = None) -> ChildNetwork:
     """Return a published architecture's network, or the only one of a space."""
     chosen = (
@@ -45,45 +58,47 @@ def member(space: SearchSpace, text: str | None = None) -> ChildNetwork:
     return ChildNetwork(SizedSpace.named(space, "imagenet"), chosen)
 
 
-def copy_weights(mine: nn.Module, theirs: nn.Module) -> None:
-    """Copy all tensors in order; a linear layer's weights may be those of a 1x1 convolution."""
-    pairs = zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True)
-    for target, source in pairs:
-        target.copy_(source.reshape(target.shape))
-    norms = [[m for m in net.modules() if isinstance(m, nn.BatchNorm2d)] for net in (mine, theirs)]
-    for target_norm, source_norm in zip(*norms, strict=True):
-        target_norm.eps = source_norm.eps
-
-
 @pytest.mark.parametrize(
     ("make", "make_theirs", "pooled_by_mean"),
     [
         (lambda: member(mobilenet_v2()), torchvision_v2, 0),
         (lambda: member(mobilenet_v3_large()), torchvision_v3, 0),
         (lambda: member(mnasnet_b1()), mnasnet1_0, 1280 * 7 * 7),
+        (lambda: member(mobilenet_v2()), lambda: timm_model("mobilenetv2_100"), None),
+        (lambda: member(mobilenet_v3_large()), lambda: timm_model("mobilenetv3_large_100"), None),
         (lambda: member(mnasnet_b1()), lambda: timm_model("mnasnet_100"), None),
         (lambda: member(mnasnet_a1()), lambda: timm_model("semnasnet_100"), None),
         (lambda: member(get_space("fbnet"), "FBNET_C"), lambda: timm_model("fbnetc_100"), None),
     ],
-    ids=["mobilenet_v2", "mobilenet_v3_large", "mnasnet1_0", "timm_mnasnet_b1", "timm_mnasnet_a1", "timm_fbnet_c"],
-)
+    ids=[
+        "mobilenet_v2", "mobilenet_v3_large", "mnasnet1_0", "timm_mobilenet_v2", "timm_mobilenet_v3_large",
+        "timm_mnasnet_b1", "timm_mnasnet_a1", "timm_fbnet_c",
+    ],
+)  # fmt: skip
 def test_published_networks_are_members(
-    make: Callable[[], ChildNetwork], make_theirs: Callable[[], nn.Module], pooled_by_mean: int | None
+    make: Callable[[], ChildNetwork],
+    make_theirs: Callable[[], nn.Module],
+    pooled_by_mean: int | None,
+    tmp_path: Path,
 ) -> None:
-    """fvcore does not count a mean over pixels: ``pooled_by_mean``, or None to leave out pooling."""
+    """Counts are equal and, with the library's weights loaded from a file, outputs.
+
+    fvcore does not count a mean over pixels: ``pooled_by_mean``, or None to leave out pooling.
+    """
     torch.manual_seed(0)
-    theirs, mine = make_theirs().eval(), make().eval()
+    theirs, mine = with_random_norms(make_theirs()).eval(), make().eval()
     counts, expected = count_network(mine), count(theirs, torch.zeros(1, 3, 224, 224))
     assert counts.params == expected.params
     if pooled_by_mean is None:
         assert counts.macs_conv_linear == expected.macs_conv_linear
     else:
         assert counts.macs_fvcore == expected.macs_fvcore + pooled_by_mean
+    save_file(theirs.state_dict(), tmp_path / "published.safetensors")
+    fit = load_pretrained(mine, read_weights(tmp_path / "published.safetensors"), "published.safetensors")
+    assert (fit.unfit, fit.unused, fit.params) == ({}, [], expected.params)
+    images = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
-        mine.eval()
-        copy_weights(mine, theirs)
-        images = torch.randn(1, 3, 96, 96)
-        torch.testing.assert_close(mine(images), theirs(images), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(mine.eval()(images), theirs.eval()(images), rtol=1e-5, atol=1e-5)
 
 
 def block_of(space: str, op: str, w: Workload) -> blocks.Block | None:

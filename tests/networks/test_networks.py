@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hwnas.cost.model import build_cost_models
-from hwnas.export.network import export_cells, export_network, open_session
+from hwnas.export.network import export_cells, export_network, open_session, save_weights
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.networks.drop_path import drop_path
@@ -153,6 +153,22 @@ def test_export_command_writes_a_network_of_the_published_size(run: Run, tmp_pat
     sizes = get_space("nasbench201").setting("cifar")
     network = ChildNetwork(SizedSpace(get_space("nasbench201"), sizes), get_space("nasbench201").parse(ALL_CONV))
     assert weights == sum(p.numel() for p in network.parameters() if p.dim() > 1)
+
+
+def test_export_command_writes_pretrained_weights(run: Run, tmp_path: Path) -> None:
+    space = get_space("nasbench201")
+    torch.manual_seed(7)
+    network = ChildNetwork(SizedSpace.named(space, "cifar").resized(channels=4, depth=1), space.parse(ALL_CONV))
+    save_weights(network.state_dict(), tmp_path / "weights.safetensors")
+    file, sizes = tmp_path / "network.onnx", ("--channels", 4, "--cells", 1)
+    words = ("export", "--architecture", ALL_CONV, *sizes, "--weights", tmp_path / "weights.safetensors", "--out", file)
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    assert "weights.safetensors fits 22 of 22 layers, 100.0% of the parameters (hwnas's names)" in result.stdout
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = network.eval()(images).numpy()
+    np.testing.assert_allclose(open_session(file)(images.numpy()), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_drop_path_drops_whole_edges_and_keeps_the_mean() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from hwnas.cli import app
@@ -116,6 +116,32 @@ def test_networks_trained_on_a_gpu_are_exported_and_evaluated_on_the_processor(f
     assert row.parity.same_class == 1
     assert row.child_epochs == 2
     assert row.accuracy is not None
+
+
+@pytest.mark.end_to_end
+def test_a_training_starts_from_the_layers_of_a_file_that_fit(run: Run, finished: Path, tmp_path: Path) -> None:
+    folder = finished / "90pct"
+    before = load_file(folder / "weights.safetensors")
+    (head,) = {name.rpartition(".")[0] for name, tensor in before.items() if tensor.dim() == 2}
+    save_file({name: t for name, t in before.items() if not name.startswith(head)}, tmp_path / "body.safetensors")
+    words = ("train", folder, "--weights", tmp_path / "body.safetensors", "--learning-rate", 1e-9, "--epochs", 1)
+    assert_one_clear_line(run(*words, "--from-supernet"), "the run's weights and from a file")
+    result = run(*words, "--batch-size", 256)
+    assert result.exit_code == 0, result.output
+    assert "body.safetensors fits" in result.stderr
+    content = json.loads((folder / "pretrained.json").read_text())
+    end = head.rpartition(".")[0]
+    assert (set(content["unfit"]), {name.split(".0.")[0] for name in content["unused"]}) == ({end}, {end})
+    assert content["sha256"] == sha256_of_file(tmp_path / "body.safetensors")
+    after = load_file(folder / "weights.safetensors")
+    for name, tensor in before.items():
+        if tensor.dim() == 4:
+            torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
+        elif name.startswith(f"{head}.weight"):
+            assert not torch.allclose(after[name], tensor, atol=1e-3)
+    again = run("train", folder, "--from-scratch", "--epochs", 1, "--batch-size", 256)
+    assert again.exit_code == 0, again.output
+    assert not (folder / "pretrained.json").exists()
 
 
 @pytest.mark.end_to_end

@@ -1,0 +1,202 @@
+"""Start a network from a file of pretrained weights: the layers that fit, by their place in the network.
+
+In a chain a layer of the file is at the place of one of the network where both are the k-th layer of the stages of
+the same width, with the same role in their block (in a network found by a search, skipped layers count for nothing). A
+layer, with its batch norm, fits where all its tensors are in the file with equal shapes; a linear layer may be a 1x1
+convolution. Networks of cells take tensors of their own names alone, all of an operation or none.
+
+Batch norms of a file with another epsilon get it added to their variances: the same function in evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwnas.errors import HwnasError
+from hwnas.networks.child import ChildCell, ChildNetwork
+from hwnas.networks.layer_names import EPSILON, OWN_NAMING, OWN_UNIT, Block, Layer, Naming, Shape, blocks_of, naming_of
+from hwnas.text import shorten
+
+COUNTER = "num_batches_tracked"  # of a batch norm; no part of its function
+KNOWN = "hwnas, torchvision (MobileNetV2, MobileNetV3, MnasNet) and timm (these and FBNet)"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a file's layers fit a network.
+
+    ``fits`` has the file's layer for every layer of the network that fits, ``unfit`` the reason for every one that does
+    not, ``unused`` the file's other tensors. ``params`` of the network's ``total`` parameters come from the file.
+    """
+
+    naming: str
+    fits: Mapping[str, str]
+    unfit: Mapping[str, str]
+    unused: Sequence[str]
+    params: int
+    total: int
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file or of a torch file of tensors alone (no code of a file ever runs).
+
+    A torch file may hold them under ``state_dict`` or ``model``. Raises HwnasError for any other file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise HwnasError(f"there is no file of weights {path}", "give the path of a .safetensors or .pth file")
+    fix = "save the weights as safetensors: safetensors.torch.save_file(model.state_dict(), FILE)"
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError) as error:
+        raise HwnasError(f"cannot read weights {path}: {shorten(str(error).splitlines()[0], 120)}", fix) from None
+    except Exception as error:  # torch raises errors of many kinds for a file that is not its own
+        reason = shorten(" ".join(str(error).split()), 120)
+        raise HwnasError(f"{path} is no torch file of tensors alone: {reason}", fix) from None
+    for key in ("state_dict", "model"):
+        content = content[key] if isinstance(content, dict) and isinstance(content.get(key), dict) else content
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise HwnasError(f"{path} holds no dictionary of tensors", fix)
+    return content
+
+
+def load_pretrained(child: ChildNetwork, weights: Mapping[str, Tensor], source: str) -> Fit:
+    """Copy the tensors of ``weights`` that fit into ``child``; the other layers keep their weights.
+
+    ``source`` names the file in errors. Raises HwnasError where the names are of no known kind or no layer fits.
+    """
+    theirs = {name: tensor for name, tensor in weights.items() if not name.endswith(COUNTER)}
+    naming = naming_of(theirs)
+    is_chain = all(part.cell.is_chain for part in child.parts if isinstance(part, ChildCell))
+    if naming is None or not (is_chain or naming == OWN_NAMING):
+        first = shorten(", ".join(sorted(theirs)[:3]), 90)
+        known = KNOWN if is_chain else "hwnas"
+        raise HwnasError(
+            f"the names of the tensors in {source} are none of those that fit this network: {first}, …",
+            f"give weights with names of {known}",
+        )
+    mine = {name: tensor for name, tensor in child.state_dict().items() if not name.endswith(COUNTER)}
+    pairs = _chain_pairs(mine, theirs, naming) if is_chain else _named_pairs(mine, theirs)
+    fits: dict[str, str] = {}
+    unfit: dict[str, str] = {}
+    used: set[str] = set()
+    with torch.no_grad():
+        for layer, other in pairs:
+            if reason := _misfit(layer, other, mine, theirs):
+                unfit[layer.name] = reason
+                continue
+            assert other is not None
+            fits[layer.name] = other.name
+            used |= _copied(layer, other, mine, theirs, naming.epsilon)
+    if not fits:
+        layer_name, reason = next(iter(unfit.items()))
+        raise HwnasError(
+            f"no layer of {source} fits this network: {layer_name}, for one, {reason}",
+            "give weights of a network with its widths, kernels and expansions",
+        )
+    sizes = {name: parameter.numel() for name, parameter in child.named_parameters()}
+    params = sum(sizes.get(name, 0) for layer, _ in pairs if layer.name in fits for name in layer.tensors.values())
+    return Fit(naming.name, fits, unfit, sorted(set(theirs) - used), params, sum(sizes.values()))
+
+
+def _chain_pairs(
+    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], naming: Naming
+) -> list[tuple[Layer, Layer | None]]:
+    """Return every layer of a chain and the file's layer at its place, None where there is none."""
+    pairs = _block_pairs(blocks_of(_shapes(mine), OWN_NAMING), blocks_of(_shapes(theirs), naming))
+    return [
+        (layer, other.layers.get(role) if other else None)
+        for block, other in pairs
+        for role, layer in block.layers.items()
+    ]
+
+
+def _block_pairs(mine: list[Block], theirs: list[Block]) -> Iterator[tuple[Block, Block | None]]:
+    """Pair the blocks of stems in order, those of heads in order with both last ones, and stages of equal width."""
+    (stem, stages, head), (their_stem, their_stages, their_head) = _sections(mine), _sections(theirs)
+    yield from _in_order(stem, their_stem)
+    first = 0
+    for stage in stages:
+        width = stage[-1].out_channels
+        places = (n for n in range(first, len(their_stages)) if their_stages[n][-1].out_channels == width)
+        place = next(places, None)
+        yield from _in_order(stage, [] if place is None else their_stages[place])
+        first = first if place is None else place + 1
+    yield from _in_order(head[:-1], their_head[:-1])
+    yield from _in_order(head[-1:], their_head[-1:])
+
+
+def _sections(blocks: list[Block]) -> tuple[list[Block], list[list[Block]], list[Block]]:
+    """Return the blocks before the first mobile one, the stages of blocks of equal width, and the blocks after."""
+    mobile = [n for n, block in enumerate(blocks) if block.is_mobile] or [len(blocks)]
+    body = blocks[mobile[0] : mobile[-1] + 1]
+    stages = [list(stage) for _, stage in groupby(body, key=lambda block: block.out_channels)]
+    return blocks[: mobile[0]], stages, blocks[mobile[-1] + 1 :]
+
+
+def _in_order(mine: list[Block], theirs: list[Block]) -> Iterator[tuple[Block, Block | None]]:
+    yield from zip_longest(mine, theirs[: len(mine)])
+
+
+def _named_pairs(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[tuple[Layer, Layer | None]]:
+    """Return every operation of a network of cells, and that of the same name with the same tensors in the file."""
+
+    def units(names: Mapping[str, Tensor]) -> dict[str, Layer]:
+        grouped: dict[str, dict[str, str]] = {}
+        for name in names:
+            if found := OWN_UNIT.fullmatch(name):
+                grouped.setdefault(found[1], {})[found[4]] = name
+        return {unit: Layer(unit, tensors) for unit, tensors in grouped.items()}
+
+    others = units(theirs)
+    return [(unit, others.get(name)) for name, unit in units(mine).items()]
+
+
+def _misfit(layer: Layer, other: Layer | None, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """Return the reason why a layer of the file does not fit, or nothing."""
+    if other is None:
+        return "the file has no such layer"
+    for part, name in layer.tensors.items():
+        if part not in other.tensors:
+            return f"{other.name} has no {part}"
+        shape, found = _shapes(mine)[name], tuple(theirs[other.tensors[part]].shape)
+        if not _is_same(shape, found):
+            return f"{part} is {_written(shape)}, that of {other.name} {_written(found)}"
+    return ""
+
+
+def _is_same(shape: Shape, other: Shape) -> bool:
+    """Return whether shapes are equal, but for the pixels of a 1x1 convolution."""
+    flat = [s[:2] if len(s) == 4 and s[2:] == (1, 1) else s for s in (shape, other)]
+    return flat[0] == flat[1]
+
+
+def _copied(
+    layer: Layer, other: Layer, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], epsilon: float
+) -> set[str]:
+    """Copy a layer's tensors and return their names in the file."""
+    for part, name in layer.tensors.items():
+        source = theirs[other.tensors[part]].to(mine[name]).reshape(mine[name].shape)
+        shift = epsilon - EPSILON if part == "norm.running_var" and not math.isclose(epsilon, EPSILON) else 0.0
+        mine[name].copy_(source + shift if shift else source)
+    return {other.tensors[part] for part in layer.tensors}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _written(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "one number"
