@@ -6,7 +6,7 @@ A step is a command of its own, so that one that fails or hangs does not touch t
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 BUDGETS = ("mild", "moderate", "aggressive")
@@ -19,7 +19,8 @@ RETURN_S = 5  # kept for packing what comes back
 class Step:
     """One command with a limit in seconds.
 
-    A ``resumable`` step goes on where an earlier session left it, and may take all the time that the others leave.
+    A ``resumable`` step resumes where an earlier session left it, and may take all the time that the others leave. The
+    result of a step is provisional until the step that it ``builds_on`` has finished.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Step:
     limit_s: float
     command: tuple[str, ...]
     resumable: bool = False
+    builds_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class Places:
         return self.work / TABLES[space]
 
     def result(self, step: str) -> Path:
-        """The file into which a step writes its result."""
+        """Return the file into which a step writes its result."""
         return self.work / f"{step}.result.json"
 
     def run(self, step: str) -> Path:
-        """The folder of a resumable step."""
+        """Return the folder of a resumable step."""
         return self.work / step
 
 
@@ -61,30 +63,31 @@ def steps(places: Places) -> list[Step]:
         Step("supernet_nasbench201", "the same, nasbench201", 60, _supernet("nasbench201", places)),
         Step("snas", "SNAS in darts, 50 epochs, three budgets", 70, _search("snas", "darts", 50, places), True),
         Step("drnas", "DrNAS in nasbench201, 100 epochs", 50, _search("drnas", "nasbench201", 100, places), True),
-        Step("cells", "the found cells and DARTS_V2, 25 epochs each", 45, _cells(places), True),
+        Step("cells", "the found cells and DARTS_V2, 25 epochs each", 45, _cells(places), True, builds_on="snas"),
     ]
 
 
 def rehearsal(places: Places) -> list[Step]:
-    """Return the same steps, tiny, on the processor; searches and trainings on the simulated device of the tests."""
+    """Return the same steps, tiny, on the simulated device of the tests; tables are of the processor."""
     tiny = {
         "tests": _tests("tests/compute/test_compute.py::test_a_gpu_steps_all_parameters_at_once"),
-        "equality": _module("equality", places, "--channels", "4", "--depth", "3", "--steps", "1", pretended=True),
+        "equality": _module("equality", places, *_TINY_EQUALITY, pretended=True),
         "profile_nasbench201": _profile("nasbench201", places, "0.01", *_TINY_PROFILE),
         "profile_darts": _profile("darts", places, "0.01", *_TINY_PROFILE),
-        "supernet_darts": _supernet("darts", places, *_TINY_STEPS),
-        "supernet_nasbench201": _supernet("nasbench201", places, *_TINY_STEPS),
+        "supernet_darts": _supernet("darts", places, *_TINY_STEPS, pretended=True),
+        "supernet_nasbench201": _supernet("nasbench201", places, *_TINY_STEPS, pretended=True),
         "snas": _search("snas", "darts", 2, places, *_TINY_SEARCH, pretended=True),
         "drnas": _search("drnas", "nasbench201", 2, places, *_TINY_SEARCH, pretended=True),
         "cells": _cells(places, *_TINY_CELLS, pretended=True),
     }
-    return [Step(step.name, step.what, step.limit_s, tiny[step.name], step.resumable) for step in steps(places)]
+    return [replace(step, command=tiny[step.name]) for step in steps(places)]
 
 
 _TINY_SIZES = ("--channels", "4", "--depth", "3")
+_TINY_EQUALITY = ("--steps", "1", "--batch-size", "4", *_TINY_SIZES)
 _TINY_PROFILE = ("--device", "cpu+torch", "--rounds", "3", "--networks", "4", "--made-up", *_TINY_SIZES)
 _TINY_CELLS = ("--epochs", "1", "--precision", "float32", *_TINY_SIZES)
-_TINY_STEPS = ("--compute", "cpu", "--batch-size", "4", "--seconds", "0.1", *_TINY_SIZES)
+_TINY_STEPS = ("--batch-size", "4", "--seconds", "0.01", "--precisions", "float32", *_TINY_SIZES)
 _TINY_SEARCH = ("--channels", "4", "--layers", "3", "--batch-size", "16", "--precision", "float32")
 
 
@@ -102,25 +105,24 @@ def _cells(places: Places, *options: str, pretended: bool = False) -> tuple[str,
 
 
 def _profile(space: str, places: Places, minutes: str, *options: str) -> tuple[str, ...]:
-    table = str(places.table(space))
-    return (*_python("benchmarks.gpu.profile"), "--space", space, "--out", table, "--minutes", minutes, *options)
+    files = ("--out", str(places.table(space)), "--result", str(places.result(f"profile_{space}")))
+    return (*_python("benchmarks.gpu.profile"), "--space", space, *files, "--minutes", minutes, *options)
 
 
-def _supernet(space: str, places: Places, *options: str) -> tuple[str, ...]:
+def _supernet(space: str, places: Places, *options: str, pretended: bool = False) -> tuple[str, ...]:
     result = str(places.result(f"supernet_{space}"))
-    return (*_python("benchmarks.gpu.supernet"), "--space", space, "--out", result, *options)
+    return (*_python("benchmarks.gpu.supernet", pretended), "--space", space, "--out", result, *options)
 
 
 def _search(
     method: str, space: str, epochs: int, places: Places, *options: str, pretended: bool = False
 ) -> tuple[str, ...]:
     budgets = [word for budget in BUDGETS for word in ("--budget", budget)]
-    compute = () if pretended else ("--compute", "cuda")
     return (
         *_python("hwnas", pretended),
         *("search", "--space", space, "--table", str(places.table(space)), "--method", method, *budgets),
-        *("--data", "python:benchmarks.gpu.images:cifar10", "--epochs", str(epochs), "--child-epochs", "0", *compute),
-        *("--out", str(places.run(method)), *options),
+        *("--data", "python:benchmarks.gpu.images:cifar10", "--epochs", str(epochs), "--child-epochs", "0"),
+        *("--compute", "cuda", "--out", str(places.run(method)), *options),
     )
 
 

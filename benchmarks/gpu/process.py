@@ -32,9 +32,7 @@ def run_for(command: Sequence[str], limit_s: float, log: Path, environment: Mapp
             command, stdout=output, stderr=subprocess.STDOUT, env=dict(environment), start_new_session=True
         )
         try:
-            code = process.wait(timeout=max(limit_s, 0.0))
-        except subprocess.TimeoutExpired:
-            code = None
+            code = wait(process, limit_s)
         finally:
             _end(process)
         output.seek(start)
@@ -42,14 +40,22 @@ def run_for(command: Sequence[str], limit_s: float, log: Path, environment: Mapp
     return Ended(code, time.monotonic() - began, "\n".join(lines[-TAIL_LINES:]))
 
 
+def wait(process: subprocess.Popen[bytes], limit_s: float) -> int | None:
+    """Return the exit code of a process; None where it has not ended after ``limit_s`` seconds."""
+    try:
+        return process.wait(timeout=max(limit_s, 0.0))
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all of its group: first on request, then by force."""
+    """End the process and all of its group: first on request, then by force, if its driver lets go of it."""
     ends = time.monotonic() + GRACE_S
     _signal(process, signal.SIGTERM)
     while time.monotonic() < ends and (process.poll() is None or _signal(process, 0)):
         time.sleep(0.02)
     _signal(process, signal.SIGKILL)
-    process.wait()
+    wait(process, GRACE_S)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from hwnas.compute.device import available_cores
+from hwnas.files import write_json
 from hwnas.profiling.models import write_model
 from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, partial_folder, random_architectures
 from hwnas.profiling.profile import profile
@@ -53,7 +54,8 @@ def made_up_table(sized: SizedSpace) -> LatencyTable:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--space", required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="The table.")
+    parser.add_argument("--result", type=Path, required=True, help="The errors of its predictions, and its warnings.")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--device", default="cuda:0+torch")
     parser.add_argument("--rounds", type=int, default=12)
@@ -76,14 +78,16 @@ def main() -> None:
     )
     write_all(plan, arguments.out)
     if arguments.made_up:
-        write_table(arguments.out, made_up_table(plan.sized))
-        return
-    with Progress() as progress:
-        table = profile(plan, arguments.out, progress)
-    for key, report in table.quality.additivity.items():
-        print(f"{key}: {report.describe()}")
-    for warning in table.warnings:
-        print(warning, file=sys.stderr)
+        table = made_up_table(plan.sized)
+        write_table(arguments.out, table)
+    else:
+        with Progress() as progress:
+            table = profile(plan, arguments.out, progress)
+    reports = {key: report.model_dump(mode="json") for key, report in table.quality.additivity.items()}
+    gpu = table.protocol.gpu
+    result = {"additivity": reports, "gpu": gpu and gpu.model_dump(mode="json"), "warnings": list(table.warnings)}
+    write_json(arguments.result, result)
+    print(result)
 
 
 if __name__ == "__main__":

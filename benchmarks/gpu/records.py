@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas.files import write_text
+
 FILE = "results.jsonl"
 LOG = "log.txt"  # the output of all steps
+SET_UP = "set-up"  # the step of the record of a session that failed before its first one
 
 
 def write(out: Path, record: Mapping[str, Any]) -> None:
@@ -18,6 +21,11 @@ def write(out: Path, record: Mapping[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def rewrite(out: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the records in a folder."""
+    write_text(out / FILE, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -34,5 +42,5 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def finished(records: list[dict[str, Any]]) -> set[str]:
-    """Return the steps that some session has finished."""
-    return {record["step"] for record in records if record.get("state") == "ok"}
+    """Return the steps that some session has finished and whose folders it has returned."""
+    return {record["step"] for record in records if record.get("state") == "ok" and "not_returned" not in record}

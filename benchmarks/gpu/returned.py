@@ -10,13 +10,16 @@ import io
 import tarfile
 from pathlib import Path
 
+from benchmarks.gpu import records
 from benchmarks.gpu.plan import TABLES, Places
-from benchmarks.gpu.records import FILE, LOG
+from hwnas.errors import HwnasError
+from hwnas.files import write_bytes
 
 MOST_FILES, MOST_BYTES = 8, 15_000_000
-FIXED = {FILE, LOG, *TABLES.values()}  # these always have room
+FIXED = {records.FILE, records.LOG, *TABLES.values()}  # these always have room
 READ = (".json", ".jsonl", ".svg", ".txt")  # files of a finished run that come back
-NEVER = (".onnx", ".safetensors", ".part")
+NEVER = (".onnx", ".safetensors", ".part", ".tmp")
+ANOTHER = "give another OUT"
 
 
 def keep(places: Places, step: str, finished: bool) -> bool:
@@ -28,7 +31,7 @@ def keep(places: Places, step: str, finished: bool) -> bool:
     """
     for name in TABLES.values():
         if (places.work / name).exists():
-            (places.out / name).write_bytes((places.work / name).read_bytes())
+            write_bytes(places.out / name, (places.work / name).read_bytes())
     if not places.run(step).is_dir():
         return True
     before = {file.name for file in places.out.glob(f"{step}.tar.gz.*")}
@@ -38,7 +41,7 @@ def keep(places: Places, step: str, finished: bool) -> bool:
     if len(others) + len(parts) > MOST_FILES:
         return False
     for name, part in parts.items():
-        (places.out / name).write_bytes(part)
+        write_bytes(places.out / name, part)
     for name in before - set(parts):
         (places.out / name).unlink()
     return True
@@ -60,16 +63,42 @@ def split(content: bytes) -> list[bytes]:
 
 
 def restore(returned: Path, places: Places) -> None:
-    """Put what an earlier session returned where this one continues: tables and the folders of its steps.
+    """Put what earlier sessions returned where this one continues, and replace nothing that is newer.
 
-    All of it goes to ``places.out`` as well, so that steps which do not run in this session come back again.
+    ``places.out`` gets all of it, so that steps that do not run in this session come back again; if it has records of
+    steps, these continue the returned ones and it stays as it is. ``places.work`` gets the tables and the folders of
+    steps that it lacks.
+
+    Raises HwnasError where ``places`` are of a session that does not continue the returned one.
     """
-    for file in returned.glob("*"):
-        for folder in (places.out, places.work) if file.name in TABLES.values() else (places.out,):
-            (folder / file.name).write_bytes(file.read_bytes())
-    for name in sorted({file.name.split(".")[0] for file in returned.glob("*.tar.gz.*")}):
-        parts = sorted(returned.glob(f"{name}.tar.gz.*"))
-        content = b"".join(part.read_bytes() for part in parts)
-        places.run(name).mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            tar.extractall(places.run(name), filter="data")
+    older, here = records.read(returned), records.read(places.out)
+    if any(record["step"] != records.SET_UP for record in here):
+        if any(record not in here for record in older):
+            raise HwnasError(f"{places.out} lacks records that are in {returned}", ANOTHER)
+    else:
+        if begun := [name for name in archived(returned) if places.run(name).exists()]:
+            raise HwnasError(f"{places.run(begun[0])} is of a session without records in {places.out}", ANOTHER)
+        for file in returned.glob("*"):
+            write_bytes(places.out / file.name, file.read_bytes())
+        records.rewrite(places.out, [*older, *(record for record in here if record not in older)])
+    for name in TABLES.values():
+        if (places.out / name).exists() and not (places.work / name).exists():
+            write_bytes(places.work / name, (places.out / name).read_bytes())
+    for name in archived(places.out):
+        if not places.run(name).exists():
+            unpack(places.out, name, places.run(name))
+
+
+def archived(folder: Path) -> list[str]:
+    """Return the steps whose folders are in a folder as archives."""
+    return sorted({file.name.split(".")[0] for file in folder.glob("*.tar.gz.*")})
+
+
+def unpack(source: Path, step: str, folder: Path) -> None:
+    """Unpack the archive of a step; ``folder`` is there only once it is complete."""
+    content = b"".join(part.read_bytes() for part in sorted(source.glob(f"{step}.tar.gz.*")))
+    partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        tar.extractall(partial, filter="data")
+    partial.rename(folder)

@@ -15,13 +15,14 @@ from benchmarks.gpu.machine import describe_machine
 from benchmarks.gpu.plan import MOST_S, RETURN_S, Places, Step, rehearsal, steps
 from benchmarks.gpu.returned import restore
 from benchmarks.gpu.session import run_session
+from hwnas.errors import HwnasError
 
 SET_UP_S = 40  # packages, images, what came back from an earlier session
 
 
 def show(plan: list[Step]) -> str:
     """Return the plan as text, with the sum of its limits."""
-    rows = [("set-up", SET_UP_S, "packages, images, what an earlier session returned")]
+    rows = [(records.SET_UP, SET_UP_S, "packages, images, what an earlier session returned")]
     rows += [(step.name, step.limit_s, step.what + " (resumable)" * step.resumable) for step in plan]
     rows += [("return", RETURN_S, "archives of at most eight files")]
     lines = [f"{name:<22}{seconds:>6.0f} s  {what}" for name, seconds, what in rows]
@@ -75,11 +76,10 @@ def main() -> None:
     machine = describe_machine()
     try:
         set_up(arguments.pack, places, arguments.rehearse)
-    except Exception:  # the record must state it
-        records.write(
-            places.out, {"step": "set-up", "state": "failed", "tail": traceback.format_exc(), "machine": machine}
-        )
-        traceback.print_exc()
+    except Exception as error:  # the record must state it
+        tail = str(error) if isinstance(error, HwnasError) else traceback.format_exc()
+        records.write(places.out, {"step": records.SET_UP, "state": "failed", "tail": tail, "machine": machine})
+        print(tail, file=sys.stderr)
         sys.exit(1)
     done = records.finished(records.read(places.out))
     left_s = arguments.seconds - arguments.spent - (time.monotonic() - began)

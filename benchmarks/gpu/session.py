@@ -14,6 +14,7 @@ from benchmarks.gpu import records
 from benchmarks.gpu.plan import RETURN_S, Places, Step
 from benchmarks.gpu.process import run_for
 from benchmarks.gpu.returned import keep
+from profilers import nvidia_smi
 
 LEAST_S = 3.0  # a step that has less is left out
 
@@ -30,16 +31,20 @@ def run_session(
 
     A resumable step gets its limit and all time that the limits of the later steps leave.
     """
-    ends = clock() + seconds - RETURN_S
-    left = [step for step in steps if step.name not in done]
+    ends, finished = clock() + seconds - RETURN_S, set(done)
+    left = [step for step in steps if step.name not in finished]
     for number, step in enumerate(left):
         later_s = sum(other.limit_s for other in left[number + 1 :])
         remaining_s = ends - clock()
         limit_s = min(remaining_s, max(step.limit_s, remaining_s - later_s) if step.resumable else step.limit_s)
         record = _recorded(step, limit_s, places)
-        if not keep(places, step.name, record["state"] == "ok"):
-            record["not_returned"] = f"the folder of {step.name} had no room"
-        records.write(places.out, {**record, "machine": dict(machine)})
+        if record["state"] == "ok" and step.builds_on and step.builds_on not in finished:
+            record["state"] = "provisional"
+        print(f"{step.name}: {record['state']}", flush=True)
+        if problem := _not_returned(places, record):
+            record["not_returned"] = problem
+        finished |= records.finished([record])
+        records.write(places.out, {**record, "gpu_after": nvidia_smi.read(0), "machine": dict(machine)})
 
 
 def _recorded(step: Step, limit_s: float, places: Places) -> dict[str, Any]:
@@ -58,8 +63,16 @@ def _recorded(step: Step, limit_s: float, places: Places) -> dict[str, Any]:
         record["result"] = _result(places.result(step.name))
     except Exception:  # a step must not end the session
         record.update(state="failed", tail=traceback.format_exc())
-    print(f"{step.name}: {record['state']}", flush=True)
     return record
+
+
+def _not_returned(places: Places, record: Mapping[str, Any]) -> str:
+    """Put what a step has left into ``places.out``; return the reason where that fails, empty where it does not."""
+    try:
+        room = keep(places, record["step"], record["state"] == "ok")
+    except Exception:  # nor must this
+        return traceback.format_exc()
+    return "" if room else f"the folder of {record['step']} had no room"
 
 
 def _result(file: Path) -> Any:

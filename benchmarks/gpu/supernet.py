@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.supernet_step import naive_search, own_search
 from hwnas.compute.device import describe
+from hwnas.compute.memory import peak_gpu_bytes
 from hwnas.files import write_json
 from hwnas.search.search import Search
 from hwnas.training.step_profile import span, started, stop, table_of, wait_for_gpu
@@ -32,7 +33,8 @@ VARIANTS = (
 
 
 def build(kind: str, precision: str, graphs: bool, arguments: argparse.Namespace) -> Search:
-    arguments.precision = precision
+    """Build the search of a variant, on a GPU."""
+    arguments.precision, arguments.compute = precision, "cuda"
     search = naive_search(arguments) if kind == "naive" else own_search(arguments)
     if not graphs:
         search.supernet_state.passes.enabled = False
@@ -40,7 +42,10 @@ def build(kind: str, precision: str, graphs: bool, arguments: argparse.Namespace
 
 
 def measured(search: Search, seconds: float) -> dict[str, Any]:
-    """Return milliseconds of a step, the median of blocks of ``seconds``, peak memory and the GPU's share of a step."""
+    """Return milliseconds of a step, the median of blocks of ``seconds``, peak memory and the GPU's share of a step.
+
+    ``peak_mb`` is that of tensors, ``reserved_mb`` has the memory of recorded passes as well.
+    """
     for _ in range(WARM_UP):
         search.take_step()
     once_s = timed(search, 1)
@@ -52,18 +57,20 @@ def measured(search: Search, seconds: float) -> dict[str, Any]:
         wait_for_gpu()
     stop(profiler)
     table = table_of(profiler)
-    peak = torch.cuda.max_memory_allocated() / 1e6 if search.device.type == "cuda" else None
+    on_gpu, reserved = search.device.type == "cuda", peak_gpu_bytes(search.device)
     return {
         "step_ms": 1e3 * statistics.median(times),
         "step_ms_least_most": [1e3 * min(times), 1e3 * max(times)],
         "steps_timed": count * BLOCKS,
-        "peak_mb": peak,
+        "peak_mb": torch.cuda.max_memory_allocated(search.device) / 1e6 if on_gpu else None,
+        "reserved_mb": reserved and reserved / 1e6,
         "gpu_share": None if table.gpu_ms is None else table.gpu_ms / table.step_ms,
         "profile": table.to_json(),
     }
 
 
 def timed(search: Search, steps: int) -> float:
+    """Return the seconds of some steps."""
     wait_for_gpu()
     start = time.perf_counter()
     for _ in range(steps):
@@ -78,7 +85,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=0.6, help="Length of a block of steps.")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--compute", default="cuda")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "tf32", "bfloat16"])
     parser.add_argument("--method", default="snas")
     parser.add_argument("--kernels", default="torch")
     parser.add_argument("--channels", type=int)
@@ -86,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for kind, precision, graphs in VARIANTS:
-        if arguments.compute == "cpu" and precision != "float32":
+        if precision not in arguments.precisions:
             continue
         row: dict[str, Any] = {"supernet": kind, "precision": precision, "cuda_graphs": graphs}
         try:

@@ -18,7 +18,7 @@ def peak_gpu_bytes(device: torch.device) -> int | None:
 
 @contextmanager
 def enough_memory(images: int) -> Iterator[None]:
-    """Compute a step of ``images`` images in the body.
+    """Compute steps of ``images`` images, or prepare them, in the body.
 
     Raises HwnasError, which names the batch size, where the memory of the GPU does not suffice.
     """

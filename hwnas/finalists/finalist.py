@@ -86,9 +86,9 @@ def train_finalist(shared: FinalistTraining, start: Start) -> FinalistResult:
         child.load_state_dict(start.weights)
     else:
         start_near_identity(child)
-    trainer = Trainer(child, shared.data, shared.training)
     try:
         with enough_memory(shared.training.batch_size):
+            trainer = Trainer(child, shared.data, shared.training)
             while not trainer.over:
                 trainer.take_step()
     except DivergedError:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from hwnas.compute.memory import enough_memory
 from hwnas.cost.carried_head import head_notes
 from hwnas.data import load_data
 from hwnas.errors import HwnasError
@@ -71,7 +72,8 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
 
     torch.manual_seed(request.recipe.seed)
     register_builtin()
-    search = Search(networks.search_sized, objectives, networks.data, request.recipe, processes, progress.log)
+    with enough_memory(request.recipe.batch_size):
+        search = Search(networks.search_sized, objectives, networks.data, request.recipe, processes, progress.log)
     plan = plan_baselines(search) if executor else BaselinePlan([], [])
     for line in plan.lines:
         progress.log(line)

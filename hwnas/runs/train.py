@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from hwnas.compute.device import choose_device
+from hwnas.compute.memory import enough_memory
 from hwnas.compute.precision import choose_precision
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData, load_data
@@ -88,8 +89,9 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     jobs = [_plan(network, name, recipe, data) for network in networks]
     progress.log(f"recipe {name}: {recipe.epochs} epochs in {precision} ({reason})")
     _warn(jobs, recipe, data, progress)
-    moved = data.on(device)
-    results = [_train(job, moved, progress, processes) for job in jobs]
+    with enough_memory(recipe.batch_size):
+        moved = data.on(device)
+        results = [_train(job, moved, progress, processes) for job in jobs]
     if not processes.is_rank_zero:
         return []
     if not processes.is_single:

@@ -236,7 +236,8 @@ def train_child(
     Raises HwnasError where the checkpoint is damaged or of another training, the loss is not finite, or the memory of
     the GPU does not suffice.
     """
-    trainer = Trainer(child, data, recipe, processes)
+    with enough_memory(recipe.batch_size):
+        trainer = Trainer(child, data, recipe, processes)
     sizes = asdict(child.network.setting)
     digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start])
     checkpoint, history, writes = Checkpoint(folder / "train.pt", digest), folder / HISTORY, processes.is_rank_zero

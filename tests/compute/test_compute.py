@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from hwnas.compute.precision import choose_precision, multiply_in
 from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.networks import fast
-from hwnas.networks.fast import fused_edges
+from hwnas.networks.fast import cuda_graphs, fused_edges
 from hwnas.networks.fast.cuda_graphs import MOST_GRAPHS, GraphReplay
 from hwnas.networks.supernet import Supernet
 from hwnas.operations import DilatedDepthwise
@@ -299,6 +301,24 @@ def test_a_pass_that_cannot_be_recorded_still_runs_and_is_logged(monkeypatch: py
     assert "operation not permitted when stream is capturing" in heard[0]
 
 
+def test_a_failed_recording_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch is brought back to its stream, even if the recording that resets its random numbers fails, too."""
+    calls: list[object] = []
+
+    @contextmanager
+    def records(graph: object) -> Iterator[None]:
+        calls.append(graph)
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        yield
+
+    stream: Any = types.SimpleNamespace(device=CPU)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
+    monkeypatch.setattr(torch.cuda, "graph", records)
+    monkeypatch.setattr(torch.cuda, "set_stream", calls.append)
+    cuda_graphs._leave_recording(stream)
+    assert calls == ["graph", stream]
+
+
 def test_unavailable_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == CPU
@@ -335,9 +355,10 @@ def test_too_little_memory_names_the_batch_size(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(HwnasError, match=r"step of 16 images \(2.25 GiB more") as caught:
         run_to_end(search, tmp_path, "a digest", lambda *a: None, lambda row: None)
     assert "--batch-size, such as 8" in caught.value.fix
-    monkeypatch.setattr(Trainer, "take_step", fails)
-    with pytest.raises(HwnasError, match="step of 8 images"):
-        train_child(tiny_child(), DATA, recipe_of(), tmp_path / "child", "a test", lambda *a: None)
+    for fails_in in ("take_step", "__init__"):
+        monkeypatch.setattr(Trainer, fails_in, fails)
+        with pytest.raises(HwnasError, match="step of 8 images"):
+            train_child(tiny_child(), DATA, recipe_of(), tmp_path / "child", "a test", lambda *a: None)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
@@ -415,6 +436,27 @@ def test_a_gpu_agrees_with_replay_and_without_and_never_synchronises(
     for path, value in plain.items():
         if isinstance(value, Tensor) and value.is_floating_point():
             torch.testing.assert_close(replayed[path], value, rtol=1e-3, atol=1e-4)
+
+
+@needs_gpu
+def test_a_gpu_computes_on_after_a_recording_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that waits for the GPU cannot be recorded; DrNAS's next draw needs random numbers of the GPU."""
+    forward, stream, lines = Supernet.forward, torch.cuda.current_stream(), []
+
+    def waits(supernet: Supernet, images: Tensor, *rest: Any) -> Tensor:
+        float(images.sum())
+        return forward(supernet, images, *rest)
+
+    monkeypatch.setattr(Supernet, "forward", waits)
+    search = searching("nasbench201", "nasbench201/drnas", epochs=4)
+    search.supernet_state.passes.log = lines.append
+    for _ in range(STEPS):
+        search.take_step()
+    assert len(lines) == 1
+    assert "CUDA graphs cannot record the supernet" in lines[0]
+    assert torch.cuda.current_stream() == stream
+    assert all(math.isfinite(float(value)) for value in torch.rand(3, device="cuda"))
+    search.state()
 
 
 @needs_gpu

@@ -107,6 +107,7 @@ def test_an_unknown_step_is_an_error(
     assert "no step is named drnass; the steps are tests, equality" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_time_of_the_installation_counts(session: Callable[..., dict[str, float]], tmp_path: Path) -> None:
     assert 400 < session("--only", "snas", "--spent", "100")["snas"] < 500
     python = tmp_path / "python"

@@ -11,15 +11,18 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
+from hwnas.compute.device import CPU
 from hwnas.training.checkpoint import Checkpoint
 from support.accelerator import DEVICE, Accelerator, There
 
-CHOOSERS = ("hwnas.training.batches.choose_device", "hwnas.runs.train.choose_device")
+CHOOSERS = tuple(f"hwnas.{module}.choose_device" for module in ("training.batches", "runs.train", "runs.manifest"))
 
 
 @contextmanager
 def simulated_gpu() -> Iterator[None]:
-    """Choose the simulated device in the body; its tensors are saved as those of a GPU are, by their values."""
+    """Choose the simulated device in the body, except where the CPU is requested. Its tensors are saved as those of a
+    GPU are, by their values.
+    """
     save, export = Checkpoint.save, torch.onnx.export
 
     def save_values(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
@@ -32,7 +35,7 @@ def simulated_gpu() -> Iterator[None]:
 
     with ExitStack() as stack:
         for chooser in CHOOSERS:
-            stack.enter_context(patch(chooser, lambda asked: DEVICE))
+            stack.enter_context(patch(chooser, lambda asked: CPU if asked == "cpu" else DEVICE))
         stack.enter_context(patch.object(Checkpoint, "save", save_values))
         stack.enter_context(patch("torch.onnx.export", export_on_the_processor))
         stack.enter_context(Accelerator())

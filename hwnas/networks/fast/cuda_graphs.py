@@ -7,6 +7,7 @@ tensors can be replayed: those in which every candidate runs (runs: all). Other 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -70,11 +71,14 @@ class GraphReplay:
         samples = tuple(t.detach().clone().requires_grad_(t.requires_grad) for t in (images, *tensors))
         buffers = list(self.supernet.buffers())
         values, trainable = [b.clone() for b in buffers], [p for p in module.parameters() if p.requires_grad]
+        stream = torch.cuda.current_stream() if images.is_cuda else None
         try:
             for parameter in trainable:
                 parameter.requires_grad_(not frozen)
             torch.cuda.make_graphed_callables(module, samples, allow_unused_input=True)  # replaces its forward
         except RuntimeError as error:
+            if stream is not None:
+                _leave_recording(stream)
             reason = str(error).splitlines()[0]
             self._disable(f"CUDA graphs cannot record the supernet ({reason}); its operators run one by one")
         finally:
@@ -101,6 +105,16 @@ class _TensorPass(nn.Module):
         rows = next(rest, None)
         with computing(self.precision, images.device):
             return self.supernet(images, mixture, None, None if rows is None else DropPath(rows))
+
+
+def _leave_recording(stream: torch.cuda.Stream) -> None:
+    """Undo what a failed recording leaves in torch, and continue on ``stream``.
+
+    The current stream is still the recording's, and the GPU draws no random number until a recording succeeds.
+    """
+    with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.zeros(1, device=stream.device)
+    torch.cuda.set_stream(stream)
 
 
 def _key(kind: str, mixed: Mixed) -> object:
