@@ -59,10 +59,13 @@ class _Value:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> _Value:
-        if function is not torch.cat:
-            raise TypeError(f"{function} cannot be assembled from pieces of ONNX")
-        values = list(args[0])
-        return values[0].graph.add_node("Concat", values, axis=1)
+        if function is torch.max_pool2d:
+            value, size, stride = args
+            return value.graph.add_node("MaxPool", [value], kernel_shape=[size, size], strides=list(stride))
+        if function is torch.cat:
+            values = list(args[0])
+            return values[0].graph.add_node("Concat", values, axis=1)
+        raise TypeError(f"{function} cannot be assembled from pieces of ONNX")
 
 
 class _Piece(nn.Module):

@@ -170,8 +170,9 @@ def open_shares(errors: Sequence[float], processes: int, most: int) -> list[floa
     if not errors or not np.isfinite(errors).any():
         return [1.0] * most
     # A standard deviation from few values is mostly lower than the true one.
+    known = np.array(errors)[np.isfinite(errors)]
     usual_chi2 = 2 * gammaincinv((processes - 1) / 2, 0.5)  # the median of the distribution
-    deviation = np.nanmedian(errors) / interval_factor(processes) / np.sqrt(usual_chi2 / (processes - 1))
+    deviation = np.median(known) / interval_factor(processes) / np.sqrt(usual_chi2 / (processes - 1))
     readings = np.random.default_rng(0).normal(0, deviation, size=(2000, most))
     still_open = np.ones(len(readings), dtype=bool)
     shares = [1.0] * processes

@@ -16,6 +16,7 @@ from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.runtimes.int8 import INT8, quantize_onnx, random_feeds
 from hwnas.spaces import Architecture, SizedSpace, Workload, num_inputs, operation_of
 from hwnas.spaces.builtin_operations import PREPROCESS
+from hwnas.spaces.layers import strided
 
 if TYPE_CHECKING:
     from hwnas.runtimes.device_spec import DeviceSpec
@@ -55,9 +56,30 @@ class Parallel(nn.Module):
         )
 
 
+class Branches(nn.Module):
+    """Operations side by side on one tensor, in the layout that a runtime gives it in a network.
+
+    ``first`` runs once before them. A pooling that reads one pixel ends each branch, in the same layout: a model's
+    outputs are in another one, and runtimes do not fuse an activation that writes them.
+    """
+
+    def __init__(self, operations: list[nn.Module], first: nn.Module, out_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.first = first
+        self.operations = nn.ModuleList(operations)
+        self.out_size = out_size
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.first(x)
+        return tuple(torch.max_pool2d(operation(x), 1, self.out_size) for operation in self.operations)
+
+
 @dataclass(frozen=True)
 class Repeated:
-    """Copies of a workload in one model: a chain if the operation allows it, side by side if not or if ``apart``."""
+    """Copies of a workload in one model: a chain if the operation allows it, branches or apart if not.
+
+    ``apart``: each copy with inputs and outputs of its own.
+    """
 
     workload: Workload
     copies: int
@@ -67,17 +89,24 @@ class Repeated:
     def chained(self) -> bool:
         return is_chainable(self.workload) and not self.apart
 
+    @property
+    def branched(self) -> bool:
+        return not self.chained and is_branchable(self.workload) and not self.apart
+
     def module(self, build: Build) -> nn.Module:
         w = self.workload
         operations = [build(w) for _ in range(self.copies)]
-        if not self.chained:
-            return Parallel(operations, num_inputs(w))
         ahead = Workload(PREPROCESS, w.in_channels, w.in_channels, w.height, w.width)
-        return Chain(operations, build(ahead if keeps_layout(w) else None))
+        if self.chained:
+            return Chain(operations, build(ahead if keeps_layout(w) else None))
+        if self.branched:
+            return Branches(operations, build(ahead), strided(w.height, w.width, w.stride))
+        return Parallel(operations, num_inputs(w))
 
     def input_shapes(self) -> list[tuple[int, int, int]]:
         w = self.workload
-        return [(w.in_channels, w.height, w.width)] * num_inputs(w) * (1 if self.chained else self.copies)
+        groups = 1 if self.chained or self.branched else self.copies
+        return [(w.in_channels, w.height, w.width)] * num_inputs(w) * groups
 
 
 @dataclass(frozen=True)
@@ -102,6 +131,16 @@ def is_chainable(workload: Workload) -> bool:
     """Return whether the operation's output can be its next input."""
     same_shape = workload.stride == 1 and workload.in_channels == workload.out_channels
     return same_shape and operation_of(workload).chainable
+
+
+def is_branchable(workload: Workload) -> bool:
+    """Return whether copies can read one tensor and be timed in a network's layout although they make no chain.
+
+    That is so for candidates that write a convolution's result and that, reading the same tensor, share nothing.
+    """
+    operation = operation_of(workload)
+    alone = num_inputs(workload) == 1 and operation.begins_with is None
+    return operation.candidate and alone and "conv" in operation.ends_with
 
 
 def keeps_layout(workload: Workload) -> bool:

@@ -1,4 +1,4 @@
-"""Compute the constants of an ONNX model when it is written: the exporter leaves a chain of nodes for every padding."""
+"""Remove the nodes that the exporter leaves for constants and weights: a chain for every padding, copies of weights."""
 
 from __future__ import annotations
 
@@ -29,6 +29,24 @@ def fold_constants(model: ModelProto) -> None:
     read = {name for node in nodes for name in node.input} | {value.name for value in model.graph.output}
     del model.graph.node[:]
     model.graph.node.extend(node for node in nodes if node.op_type != "Constant" or node.output[0] in read)
+
+
+def name_weights_once(model: ModelProto) -> None:
+    """Let every node read weights by the name of their tensor, in place.
+
+    Where two weights have the same values, the exporter writes one and a node that copies it.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    first: dict[str, str] = {}
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in weights:
+            first[node.output[0]] = node.input[0]
+            continue
+        node.input[:] = [first.get(name, name) for name in node.input]
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _computed(node: NodeProto, known: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hwnas import __version__
 from hwnas.files import atomic_path
-from hwnas.runtimes.onnx_constants import fold_constants
+from hwnas.runtimes.onnx_constants import fold_constants, name_weights_once
 from hwnas.runtimes.onnx_pools import pad_explicitly
 
 OPSET = 18
@@ -52,6 +52,7 @@ def write_onnx(
         )
         model = onnx.load(temporary)
         fold_constants(model)
+        name_weights_once(model)
         pad_explicitly(model)
         model.producer_name, model.producer_version = PRODUCER, __version__
         onnx.helper.set_model_props(model, dict(metadata or {}))

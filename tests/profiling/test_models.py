@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -16,7 +18,7 @@ from hwnas.cost.fusion import pieces
 from hwnas.networks.child import ChildNetwork
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import assemble_onnx
-from hwnas.profiling.models import Repeated, Whole, is_chainable, repetitions, torch_model
+from hwnas.profiling.models import Repeated, Whole, is_branchable, is_chainable, repetitions, torch_model
 from hwnas.spaces import SPACES, SizedSpace, Workload
 from hwnas.spaces.encoding import decode, random_choices
 from support.chains import small_chain
@@ -50,6 +52,45 @@ def test_every_workload_can_be_repeated(name: str) -> None:
         shapes = [r.shape for r in (result if isinstance(result, tuple) else (result,))]
         assert len(shapes) == (1 if is_chainable(workload) else 2)
         assert all(shape[:2] == (3, workload.out_channels) for shape in shapes)
+
+
+def optimised(model: Repeated, folder: Path) -> Counter[str]:
+    """Return the numbers of operators in the graph that ONNX Runtime runs for a model."""
+    path, options = folder / "model.onnx", onnxruntime.SessionOptions()
+    assemble_onnx(model, path, folder / "pieces")
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 3  # that the file is for this machine
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
+@pytest.mark.parametrize(
+    "workload",
+    [
+        Workload("mbconv_3x3_e3_hs", 16, 32, 8, 8, 2),
+        Workload("mbconv_5x5_e4", 16, 32, 8, 8),
+        Workload("conv_bn_hswish_1x1", 16, 32, 8, 8),
+    ],
+    ids=str,
+)
+def test_copies_that_make_no_chain_run_as_in_a_network(workload: Workload, tmp_path: Path) -> None:
+    """Each copy has its convolutions with what they apply, and not its own change of the input's layout."""
+    assert is_branchable(workload) and not is_chainable(workload)
+    one, four = (optimised(Repeated(workload, copies), tmp_path) for copies in (1, 4))
+    added = {op: four[op] - one[op] for op in (one | four) - Counter("ReorderOutput")}
+    convolutions = 1 if workload.op.startswith("conv") else 3
+    # The one pixel of a branch's output is written in the model's own layout.
+    assert {op: count for op, count in added.items() if count} == {
+        "Conv": 3 * convolutions,
+        "MaxPool": 3,
+        **({"ReorderOutput": 3} if "ReorderOutput" in four else {}),
+    }
+
+
+@pytest.mark.parametrize("op", ["nor_conv_3x3", "avg_pool_3x3", "factorized_reduce", "skip_connect", "sum", "stem_conv_3x3"])
+def test_operations_of_cells_are_timed_as_before(op: str) -> None:
+    """Those that begin with a ReLU would share it between branches."""
+    assert not is_branchable(Workload(op, 16, 32, 8, 8, 2))
 
 
 @pytest.mark.slow

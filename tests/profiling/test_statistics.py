@@ -217,4 +217,6 @@ def test_the_share_of_unsettled_models_is_forecast_from_the_first_processes(devi
     really_open = np.cumprod(intervals > 1, axis=1).mean(axis=0)
     seen = [half_interval(row[:3]) for row in readings[:400]]
     assert open_shares(seen, 3, most) == pytest.approx([1, 1, 1, *really_open], abs=0.12)
+    unknown = [math.inf] * len(seen)  # of models that were always disturbed
+    assert open_shares([*seen, *unknown], 3, most) == open_shares(seen, 3, most)
     assert open_shares([], 3, most) == open_shares([math.inf], 3, most) == [1.0] * most
