@@ -12,7 +12,7 @@ import torch
 from hwnas.compute.device import available_cores
 from hwnas.files import write_json
 from hwnas.profiling.models import write_model
-from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, partial_folder, random_architectures
+from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, partial_folder
 from hwnas.profiling.profile import profile
 from hwnas.profiling.session import ask
 from hwnas.progress import Progress
@@ -27,7 +27,7 @@ def write_all(plan: ProfilePlan, out: Path) -> None:
     start = ask(plan.spec)
     workloads = plan.workloads(existing(plan, out, start))
     folder = partial_folder(plan, out, workloads, start)
-    models = list(models_to_time(plan, workloads, random_architectures(plan)).values())
+    models = list(models_to_time(plan, workloads, plan.networks()).values())
     shares = available_cores()
 
     def write_share(share: int) -> None:

@@ -16,7 +16,7 @@ from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.models import repetitions, write_model
 from hwnas.profiling.names import SENTINEL_NAME, is_network, network_names
 from hwnas.profiling.noise import QUIET_RUNS
-from hwnas.profiling.plan import ProfilePlan, existing, models_to_time, random_architectures
+from hwnas.profiling.plan import ProfilePlan, existing, models_to_time
 from hwnas.profiling.protocol import SENTINEL_EVERY, JobValues, Run, make_job
 from hwnas.profiling.session import ask, run_job, stage
 from hwnas.profiling.statistics import interval_factor, read
@@ -62,7 +62,7 @@ def forecast_profile(plan: ProfilePlan, out: Path, on_progress: OnProgress) -> F
     known = len(needed) - sum(w in needed for w in workloads)
     if before and not workloads and plan.sized.key in before.correction:
         return Forecast(0, known, 0, 0, 0.0, 0.0)
-    networks = random_architectures(plan)
+    networks = plan.networks()
     models = models_to_time(plan, workloads, networks)
     by_size = sorted(workloads, key=lambda w: (w.op, w.in_channels * w.height * w.width))
     sampled = (

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from hwnas import __version__
 from hwnas.cost.fusion import pieces
 from hwnas.errors import HwnasError
@@ -17,10 +15,10 @@ from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
 from hwnas.profiling.protocol import PROTOCOL, Start
+from hwnas.profiling.sample import random_architectures
 from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.spaces import Architecture, SizedSpace, Workload
-from hwnas.spaces.encoding import decode, random_choices
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
 from hwnas.text import quoted
@@ -28,8 +26,6 @@ from hwnas.text import quoted
 LEAST_PROCESSES = 3  # processes that time all models …
 NETWORK_PROCESSES = 5  # … that time whole networks, which need not settle because a fit and a report use many …
 MOST_PROCESSES = 1.5  # … and the limit for entries that do not settle, as a multiple of the plan's processes
-MOST_DRAWS = 20_000  # of random architectures, to find those to time
-LEAST_NETWORKS = 8  # the least number of networks for a fit and a report
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,10 @@ class ProfilePlan:
     def most_processes(self) -> int:
         """The processes after which an entry that is not settled is marked unstable."""
         return round(self.processes * MOST_PROCESSES)
+
+    def networks(self) -> list[Architecture]:
+        """Return the whole networks to time (hwnas.profiling.sample)."""
+        return random_architectures(self.sized, self.fit_networks + self.report_networks)
 
     @property
     def rounds_each(self) -> int:
@@ -140,31 +140,6 @@ def partial_folder(plan: ProfilePlan, out: Path, workloads: Sequence[Workload], 
     except OSError as error:
         raise HwnasError(f"cannot write to folder {out.parent}: {error.strerror}", "give another --out") from error
     return folder
-
-
-def random_architectures(plan: ProfilePlan) -> list[Architecture]:
-    """Return different random architectures that have a path from input to output in every cell.
-
-    There are as many as the plan asks for, or fewer if the space has few of them. Raises HwnasError if it has almost
-    none.
-    """
-    generator = np.random.default_rng(201)
-    found: dict[Architecture, None] = {}
-    space = plan.sized.space
-    wanted = min(plan.fit_networks + plan.report_networks, space.num_architectures // 4)
-    for _ in range(MOST_DRAWS):
-        if len(found) == wanted:
-            break
-        architecture = decode(space, random_choices(space, 1, generator)[0])
-        cells = zip(space.cells.values(), architecture.cells, strict=True)
-        if all(any(cell.live_edges(operations)) for cell, operations in cells):
-            found[architecture] = None
-    if len(found) < min(LEAST_NETWORKS, plan.fit_networks + plan.report_networks):
-        raise HwnasError(
-            f"too few architectures of space {space.name} have a path from input to output ({len(found)} found)",
-            "give its cells more nodes, edges or operations",
-        )
-    return list(found)
 
 
 def models_to_time(

@@ -28,7 +28,6 @@ from hwnas.profiling.plan import (
     existing,
     models_to_time,
     partial_folder,
-    random_architectures,
     write_models,
 )
 from hwnas.profiling.protocol import PROTOCOL, JobValues, Start
@@ -62,7 +61,7 @@ def profile(plan: ProfilePlan, out: Path, on_progress: OnProgress) -> LatencyTab
             write_table(out, before)
         return before
     folder = partial_folder(plan, out, workloads, start)
-    networks = random_architectures(plan)
+    networks = plan.networks()
     models = models_to_time(plan, workloads, networks)
     files = write_models(plan.spec, models, folder, on_progress)
     with connect(plan.spec, folder) as connection:
