@@ -21,7 +21,9 @@ def test_networks_of_a_chain_span_its_sizes(name: str) -> None:
     assert possible(sized.space, choices).all()
     macs = count_metrics(sized)["macs"]
     uniform = macs.predict_many(random_choices(sized.space, 60, np.random.default_rng(0)))
-    (low, high), (uniform_low, uniform_high) = (np.quantile(m, (0.1, 0.9)) for m in (macs.predict_many(choices), uniform))
+    (low, high), (uniform_low, uniform_high) = (
+        np.quantile(m, (0.1, 0.9)) for m in (macs.predict_many(choices), uniform)
+    )
     assert low < 0.7 * uniform_low
     assert high > 1.2 * uniform_high
 
