@@ -39,6 +39,7 @@ def train(
     epochs: int | None = None,
     from_scratch: bool | None = None,
     weights: Path | str | None = None,
+    teacher: Path | str | None = None,
     setting: str | None = None,
     channels: int | None = None,
     layers: int | None = None,
@@ -57,12 +58,12 @@ def train(
     ``recipe`` is ``quick``, ``darts-cifar10``, ``snas-cifar10``, ``imagenet-mobile``, ``nasbench201`` or a YAML file;
     arguments that are not None change it. ``from_scratch`` starts from random weights instead of those of the run; an
     untrained target network always does. It is then timed where its devices are this machine. ``weights`` is a file of
-    pretrained weights to start from instead (safetensors, or a torch file of tensors alone, with names of hwnas,
-    torchvision or timm); layers that it does not fit start from random weights, and ``pretrained.json`` lists both.
-    ``data`` are by default the images of the target network. ``setting`` trains at other sizes (``as-searched`` keeps
-    those of the target network); such a network gets a folder of its own and claims no budget. ``ema`` is the decay of
-    a moving average of the weights, ``keep`` is ``last`` or ``best``, and ``patience`` the number of epochs without
-    improvement after which training stops. An interrupted call resumes when it is repeated.
+    pretrained weights to start from instead, where they fit (hwnas.networks.pretrained). ``teacher``, for distillation,
+    is FILE.onnx, python:module:function or the folder of a run's network. ``data`` are by default the images of the
+    target network. ``setting`` trains at other sizes (``as-searched`` keeps those of the target network); such a
+    network gets a folder of its own and claims no budget. ``ema`` is the decay of a moving average of the weights,
+    ``keep`` is ``last`` or ``best``, ``patience`` the number of epochs without improvement after which training stops.
+    An interrupted call resumes when it is repeated.
 
     Raises HwnasError when the run is not finished, for invalid recipes, data and weights, and without known images.
     """
@@ -75,6 +76,7 @@ def train(
     changes: dict[str, Any] = {
         "epochs": epochs,
         "weights": None if weights is None else str(weights),
+        "distillation.teacher": None if teacher is None else str(teacher),
         "start": None if from_scratch is None else "scratch" if from_scratch else "weights",
         "setting": setting,
         "channels": channels,

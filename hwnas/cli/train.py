@@ -43,6 +43,10 @@ TrainingSetting = Annotated[
     ),
 ]
 
+TeacherName = Annotated[
+    str | None,
+    typer.Option("--teacher", help="Learn from a teacher: FILE.onnx, python:module:function or a run's network."),
+]
 MovingAverage = Annotated[
     float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
 ]
@@ -58,6 +62,7 @@ def train_command(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; the schedules are scaled to them.")] = None,
     from_scratch: FromScratch = None,
     weights: PretrainedWeights = None,
+    teacher: TeacherName = None,
     setting: TrainingSetting = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -90,6 +95,7 @@ def train_command(
             epochs=epochs,
             from_scratch=from_scratch,
             weights=weights,
+            teacher=teacher,
             setting=setting,
             channels=channels,
             layers=layers,

@@ -82,6 +82,16 @@ def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that hwnas wrote into an ONNX file, by name; empty for other files and without a file."""
+    if not path.exists():
+        return {}
+    import onnx
+
+    entries = onnx.load(path, load_external_data=False).metadata_props
+    return {entry.key.removeprefix("hwnas."): entry.value for entry in entries if entry.key.startswith("hwnas.")}
+
+
 def check_parity(child: ChildNetwork, path: Path, data: ImageData) -> Parity:
     """Compare the ONNX file with the torch network on real validation images.
 

@@ -72,7 +72,10 @@ class ProxyResult(Record):
 
 
 class TrainingResult(Record):
-    """The outcome of ``hwnas train``: ``exported`` is "last" or "best", ``stopped`` the reason of an early end."""
+    """The outcome of ``hwnas train``: ``exported`` is "last" or "best", ``stopped`` the reason of an early end.
+
+    ``teacher_sha256`` names the weights of the teacher, where there was one.
+    """
 
     recipe: str
     settings: dict[str, Any]
@@ -80,6 +83,7 @@ class TrainingResult(Record):
     exported: Literal["last", "best"]
     best_epoch: int
     stopped: str
+    teacher_sha256: str = ""
 
 
 class Derivation(Record):

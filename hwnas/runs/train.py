@@ -29,10 +29,12 @@ from hwnas.runs.pretrained import PRETRAINED, start_from, write_pretrained
 from hwnas.runs.read import fit_to_data, read_networks
 from hwnas.runs.schema import NetworkRow, TrainingResult
 from hwnas.runs.sizes import describe_images, describe_sizes
+from hwnas.runs.teacher import load_teacher
 from hwnas.runs.time_trained import time_trained
 from hwnas.runs.write import update_summary, write_network
 from hwnas.spaces import SizedSpace
 from hwnas.training.child import HISTORY, Trained, best_of, train_child
+from hwnas.training.distillation import Teacher
 from hwnas.training.evaluation import accuracy
 from hwnas.training.processes import Processes, leave_group, process_group
 from hwnas.training.recipe import AS_SEARCHED, Training
@@ -58,12 +60,13 @@ class _Job:
 
 @dataclass(frozen=True)
 class _TrainedNetwork:
-    """A trained network, its validation accuracy before training and the folder of its checkpoint."""
+    """A trained network, its validation accuracy before training, the folder of its checkpoint and its teacher."""
 
     child: ChildNetwork
     trained: Trained
     accuracy_before: float
     checkpoint: Path
+    teacher: Teacher | None
 
 
 def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, progress: Progress) -> list[NetworkRow]:
@@ -72,8 +75,8 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     A network of the target network's sizes replaces the old one; in a run of two networks it is also timed, where its
     devices are this machine. A network of other sizes claims no budget, because the run's tables cannot predict it, and
     gets its own folder in that of the target. An untrained network starts from scratch. Raises HwnasError when the
-    recipe starts from weights and these are of other sizes, when the images do not fit an untrained network, and when
-    the recipe's pretrained weights fit no layer.
+    recipe starts from weights and these are of other sizes, when the images do not fit an untrained network, when the
+    recipe's pretrained weights fit no layer, and when its teacher does not fit the images.
 
     Several processes (hwnas.training.processes) train each network together; only rank 0 writes files and returns rows.
     """
@@ -91,7 +94,8 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     _warn(jobs, recipe, data, progress)
     with enough_memory(recipe.batch_size):
         moved = data.on(device)
-        results = [_train(job, moved, progress, processes) for job in jobs]
+        teacher = _load_teacher(recipe, moved, progress, processes)
+        results = [_train(job, moved, progress, processes, teacher) for job in jobs]
     if not processes.is_rank_zero:
         return []
     if not processes.is_single:
@@ -171,7 +175,23 @@ def _warn(jobs: Sequence[_Job], recipe: Training, data: ImageData, progress: Pro
             progress.log(f"{job.saved.budget.text}: {job.no_claim}")
 
 
-def _train(job: _Job, data: ImageData, progress: Progress, processes: Processes) -> _TrainedNetwork:
+def _load_teacher(recipe: Training, data: ImageData, progress: Progress, processes: Processes) -> Teacher | None:
+    """Return the recipe's teacher, if it has one, and log its accuracy."""
+    settings = recipe.distillation
+    if settings is None:
+        return None
+    teacher = load_teacher(settings.teacher, data)
+    share = accuracy(teacher.scores, data, data.validation, processes=processes)
+    progress.log(
+        f"teacher {teacher.name}: validation {share:.1%}; its scores at temperature {settings.temperature:g} have "
+        f"weight {settings.weight:g} in the loss"
+    )
+    return teacher
+
+
+def _train(
+    job: _Job, data: ImageData, progress: Progress, processes: Processes, teacher: Teacher | None
+) -> _TrainedNetwork:
     saved, new, recipe = job.saved, job.new, job.recipe
     pretrained = None
     if recipe.start == "weights":
@@ -198,8 +218,8 @@ def _train(job: _Job, data: ImageData, progress: Progress, processes: Processes)
     def on_progress(stage: str, done: int, total: int) -> None:
         progress(f"training {budget}", done, total)
 
-    trained = train_child(child, data, recipe, checkpoint, start, on_progress, on_epoch, processes)
-    return _TrainedNetwork(child, trained, before, checkpoint)
+    trained = train_child(child, data, recipe, checkpoint, start, on_progress, on_epoch, processes, teacher)
+    return _TrainedNetwork(child, trained, before, checkpoint, teacher)
 
 
 def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> NetworkRow:
@@ -213,6 +233,7 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> Ne
         exported=recipe.keep,
         best_epoch=best_of(trained.history).epoch,
         stopped=trained.stopped,
+        **({"teacher_sha256": result.teacher.fingerprint} if result.teacher else {}),
     )
     fields: dict[str, Any] = {
         "validation_accuracy_before_training": result.accuracy_before,

@@ -24,6 +24,7 @@ from hwnas.progress import OnProgress
 from hwnas.training.augment import cutout
 from hwnas.training.batches import Batches, EpochSums, set_up_numerics
 from hwnas.training.checkpoint import Checkpoint, resume
+from hwnas.training.distillation import Teacher, distilled
 from hwnas.training.evaluation import accuracy
 from hwnas.training.moving_average import MovingAverage
 from hwnas.training.optimizers import ParameterOptimizer
@@ -61,13 +62,19 @@ class Trainer:
     """The training of one child, a step at a time; each of several processes runs its share of every batch.
 
     Random numbers follow from the step (hwnas.compute.seeds), so a resumed training takes exactly the steps that an
-    uninterrupted one takes.
+    uninterrupted one takes. A recipe with ``distillation`` needs the ``teacher``.
     """
 
     def __init__(
-        self, child: ChildNetwork, data: ImageData, recipe: Training, processes: Processes = SINGLE_PROCESS
+        self,
+        child: ChildNetwork,
+        data: ImageData,
+        recipe: Training,
+        processes: Processes = SINGLE_PROCESS,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.child, self.recipe, self.processes = child, recipe, processes
+        assert (teacher is None) == (recipe.distillation is None)
+        self.child, self.recipe, self.processes, self.teacher = child, recipe, processes, teacher
         self.device, self.precision = set_up_numerics(recipe.compute, recipe.precision)
         self.data = data.on(self.device)
         self.batches = Batches(self.data, recipe.batch_size, recipe.seed, processes, augment=recipe.augment)
@@ -150,12 +157,16 @@ class Trainer:
         self.sums.require_finite(self.step, "lower the learning rate")
 
     def _forward(self, images: Tensor, targets: Tensor, drop: DropPath | None) -> tuple[Tensor, Tensor]:
-        """Return the loss, auxiliary head included, and the number of images that the child classifies correctly."""
+        """Return the loss, teacher and auxiliary head included, and the number of images classified correctly."""
         with computing(self.precision, self.device):
             values = self.child.values(images.contiguous(memory_format=self.layout), drop)
             scores = values[len(self.child.parts) - 1]
             second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
         loss = self._loss(scores, targets)
+        if self.teacher and self.recipe.distillation:
+            with torch.no_grad():
+                taught = self.teacher.scores(images)
+            loss = distilled(loss, scores, taught, self.recipe.distillation)
         if second is not None:
             loss = loss + self.recipe.auxiliary_weight * self._loss(second, targets)
         return loss, (scores.detach().argmax(dim=1) == targets).sum()
@@ -225,21 +236,23 @@ def train_child(
     on_progress: OnProgress,
     on_epoch: OnEpoch = lambda row: None,
     processes: Processes = SINGLE_PROCESS,
+    teacher: Teacher | None = None,
 ) -> Trained:
     """Train ``child`` in place; the test images are not read. ``start`` names the weights it starts from (a hash).
 
     At the end ``child`` is on the CPU and holds the weights that the recipe keeps: last or best, averaged with ``ema``.
     Checkpoints in ``folder`` let the same call resume after an interruption and end in the same weights. The
     folder's ``training.jsonl`` gets a line an epoch, which ``on_epoch`` gets as well; its ``loss`` includes label
-    smoothing and the auxiliary loss. With several processes only rank 0 reads and writes.
+    smoothing, the ``teacher``'s and the auxiliary loss. With several processes only rank 0 reads and writes.
 
     Raises HwnasError where the checkpoint is damaged or of another training, the loss is not finite, or the memory of
     the GPU does not suffice.
     """
     with enough_memory(recipe.batch_size):
-        trainer = Trainer(child, data, recipe, processes)
+        trainer = Trainer(child, data, recipe, processes, teacher)
     sizes = asdict(child.network.setting)
-    digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start])
+    taught_by = [teacher.fingerprint] if teacher else []
+    digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start, *taught_by])
     checkpoint, history, writes = Checkpoint(folder / "train.pt", digest), folder / HISTORY, processes.is_rank_zero
     if resume(trainer, checkpoint, processes):
         write_history(history, trainer.history)

@@ -11,7 +11,7 @@ from hwnas.recipe import ChildTraining, Compute, Optimizer, Precision, Strict, r
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run's target network
 
-UNUSED = ("weights",)  # fields that None leaves out of a recipe's content
+UNUSED = ("weights", "distillation")  # fields that None leaves out of a recipe's content
 
 
 class Descent(Optimizer):
@@ -34,6 +34,18 @@ class Descent(Optimizer):
         if self.schedule == "cosine" and self.factor != 1:
             raise ValueError("factor belongs to schedule exponential")
         return self
+
+
+class Distillation(Strict):
+    """Knowledge distillation (hwnas.training.distillation).
+
+    ``teacher`` is FILE.onnx, python:module:function or the folder of a run's network. The loss is (1 - ``weight``)
+    times that of the classes plus ``weight`` times that of the teacher's scores at the ``temperature``.
+    """
+
+    teacher: str
+    temperature: FiniteFloat = Field(default=4.0, gt=0)
+    weight: FiniteFloat = Field(default=0.9, gt=0, le=1)
 
 
 class Training(Strict):
@@ -72,6 +84,7 @@ class Training(Strict):
     ema: FiniteFloat | None = Field(default=None, gt=0, lt=1)
     keep: Literal["last", "best"] = "last"
     patience: int | None = Field(default=None, ge=1)
+    distillation: Distillation | None = None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

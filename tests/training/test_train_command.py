@@ -145,6 +145,21 @@ def test_a_training_starts_from_the_layers_of_a_file_that_fit(run: Run, finished
 
 
 @pytest.mark.end_to_end
+def test_a_training_learns_from_the_network_of_a_run(run: Run, finished: Path) -> None:
+    folder = finished / "90pct"
+    teacher = sha256_of_file(folder / "weights.safetensors")
+    result = run("train", folder, "--teacher", finished, "--from-scratch", "--epochs", 1, "--batch-size", 256)
+    assert result.exit_code == 0, result.output
+    assert re.search(
+        rf"teacher {finished}: validation \d+.\d%; its scores at temperature 4 have weight 0.9", result.stderr
+    )
+    training = json.loads((folder / "architecture.json").read_text())["training"]
+    assert training["teacher_sha256"] == teacher
+    assert training["settings"]["distillation"] == {"teacher": str(finished), "temperature": 4.0, "weight": 0.9}
+    assert_one_clear_line(run("train", folder, "--teacher", "python:none:net"), "module none cannot be imported")
+
+
+@pytest.mark.end_to_end
 def test_the_searched_sizes_are_trained_in_place_and_evaluated(run: Run, finished: Path) -> None:
     place = finished / "90pct"
     before = json.loads((place / "architecture.json").read_text())
