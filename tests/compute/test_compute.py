@@ -1,7 +1,7 @@
 """Search and training on another device than the CPU: the same numbers, and no synchronisation inside a step.
 
-The device is simulated (tests/support/accelerator.py) and computes with the CPU's arithmetic. Where torch can use a
-GPU, tests run on it as well.
+The device is simulated (tests/support/accelerator.py) and computes with the CPU's arithmetic. The tests that need a GPU
+are in test_gpu.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hwnas.search.pace import Pace
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
 from hwnas.training.child import Trainer, train_child
-from hwnas.training.optimizers import ParameterOptimizer, make_optimizer
+from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import Processes
 from support.accelerator import DEVICE, WAITS, Accelerator, There
 from support.searches import searching
@@ -46,7 +46,6 @@ METHODS = [
     *(f"darts/{name}" for name in ("darts", "drnas-progressive")),  # other operations, two kinds of cells, stages
 ]
 STEPS = 2
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU on this machine")
 
 
 @pytest.fixture
@@ -411,55 +410,3 @@ def test_depthwise_convolutions_are_channels_first_on_a_gpu() -> None:
     dense, depthwise = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=4)
     assert layout_on(gpu, dense) == layout_on(CPU, dense) == layout_on(CPU, depthwise) == torch.channels_last
     assert layout_on(gpu, depthwise) == torch.contiguous_format
-
-
-@needs_gpu
-@pytest.mark.parametrize("name", ["darts/snas", "darts/darts", "nasbench201/drnas"])
-def test_a_gpu_agrees_with_replay_and_without_and_never_synchronises(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Compare recorded passes with single operators; torch reports any synchronisation as an error."""
-    replayed, plain = ({}, {})  # type: ignore[var-annotated]
-    for found, records in ((replayed, True), (plain, False)):
-        search, _ = some_steps(name)
-        assert search.device.type == "cuda"
-        search.supernet_state.passes.enabled = records
-        for _ in range(3):
-            search.take_step()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            search.take_step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert search.supernet_state.passes.enabled == records  # it could be recorded
-        found.update(leaves(search.state()))
-    for path, value in plain.items():
-        if isinstance(value, Tensor) and value.is_floating_point():
-            torch.testing.assert_close(replayed[path], value, rtol=1e-3, atol=1e-4)
-
-
-@needs_gpu
-def test_a_gpu_computes_on_after_a_recording_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pass that waits for the GPU cannot be recorded; DrNAS's next draw needs random numbers of the GPU."""
-    forward, stream, lines = Supernet.forward, torch.cuda.current_stream(), []
-
-    def waits(supernet: Supernet, images: Tensor, *rest: Any) -> Tensor:
-        float(images.sum())
-        return forward(supernet, images, *rest)
-
-    monkeypatch.setattr(Supernet, "forward", waits)
-    search = searching("nasbench201", "nasbench201/drnas", epochs=4)
-    search.supernet_state.passes.log = lines.append
-    for _ in range(STEPS):
-        search.take_step()
-    assert len(lines) == 1
-    assert "CUDA graphs cannot record the supernet" in lines[0]
-    assert torch.cuda.current_stream() == stream
-    assert all(math.isfinite(float(value)) for value in torch.rand(3, device="cuda"))
-    search.state()
-
-
-@needs_gpu
-def test_a_gpu_steps_all_parameters_at_once() -> None:
-    weights = [nn.Parameter(torch.ones(3, device="cuda"))]
-    assert make_optimizer(recipe_of().optimizer, weights).defaults["fused"]

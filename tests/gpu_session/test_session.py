@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -339,6 +340,27 @@ def test_a_training_belongs_to_its_architecture(tmp_path: Path) -> None:
     remove_others(tmp_path, [new])
     assert [(folder / "train.pt").exists() for folder in (old, new)] == [False, True]
     assert history(old) == history(new) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def support_of(file: Path) -> set[str]:
+    """Return the modules of tests/support that a file imports, and those that these import."""
+    found: set[str] = set()
+    left = [file]
+    while left:
+        names = set(re.findall(r"^\s*from support\.(\w+) import", left.pop().read_text(), re.MULTILINE)) - found
+        found |= names
+        left += [ROOT / f"tests/support/{name}.py" for name in names]
+    return found
+
+
+def test_the_tests_of_a_session_do_not_register_the_simulated_device(tmp_path: Path) -> None:
+    """Where it is registered, torch pins memory for it instead of for the GPU."""
+    (command,) = (step.command for step in steps(Places(tmp_path, tmp_path)) if step.name == "tests")
+    files = [ROOT / word for word in command if word.startswith("tests/")]
+    assert len(files) == 3
+    for file in (*files, ROOT / "tests/conftest.py"):
+        assert not {"accelerator", "simulated"} & support_of(file)
+    assert "accelerator" in support_of(ROOT / "tests/training/test_train_command.py")
 
 
 @pytest.fixture
