@@ -58,8 +58,7 @@ def _recorded(step: Step, limit_s: float, places: Places) -> dict[str, Any]:
         state = "ok" if ended.code == 0 else "failed"
         if ended.code is None:
             state = "interrupted" if step.resumable else "overran"
-        tail = ended.tail.rpartition("\n")[2] if state == "ok" else ended.tail
-        record.update(state=state, code=ended.code, seconds=round(ended.seconds, 1), tail=tail)
+        record.update(state=state, code=ended.code, seconds=round(ended.seconds, 1), tail=ended.tail)
         record["result"] = _result(places.result(step.name))
     except Exception:  # a step must not end the session
         record.update(state="failed", tail=traceback.format_exc())

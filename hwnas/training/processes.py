@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed.rendezvous import rendezvous
 
+from hwnas.compute.device import to_device
 from hwnas.errors import HwnasError
 from hwnas.training.step_profile import span
 
@@ -169,7 +170,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
             own = torch.stack(torch.batch_norm_update_stats(wide, None, None, 0.0))  # many times faster than var_mean
             means, variances = self.processes.gather(own).unbind(1)
-            weights = own.new_tensor(sizes)[:, None] / sum(sizes)
+            weights = to_device(torch.tensor(sizes, dtype=own.dtype), own.device)[:, None] / sum(sizes)
             mean = (weights * means).sum(0)
             variance = (weights * (variances + (means - mean) ** 2)).sum(0)
             count = sum(sizes) * x.shape[2] * x.shape[3]
