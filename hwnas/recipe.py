@@ -26,6 +26,7 @@ class Strict(BaseModel):
 
 
 Settings = TypeVar("Settings", bound=Strict)
+UNUSED = ("finalists", "shared_blocks")  # fields that None leaves out of a recipe's content
 CHAIN = "chain"  # the folder of the recipes of all chains of layers
 Compute = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
@@ -165,6 +166,9 @@ class Recipe(Strict):
     logits return to their values of the epoch before and stop. ``judged_with``: batch-norm statistics for scoring
     derived networks, of each batch or the supernet's running ones.
 
+    ``shared_blocks``: in a chain, the kernels and expansions of a layer are slices of one block, with ``transformed``
+    smaller kernels through learnt maps (hwnas.networks.shared_blocks); None: every candidate has weights of its own.
+
     ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
     (hwnas.compute.precision). ``kernels``: implementation of its cells on a CPU; compiled kernels
     (hwnas.networks.fast.kernels) need a C++ compiler, and plain torch replaces them without one.
@@ -190,6 +194,7 @@ class Recipe(Strict):
     without: tuple[str, ...] = ()
     partial_channels: int = Field(default=1, ge=1)
     shared_features: bool = False
+    shared_blocks: Literal["slices", "transformed"] | None = None
     stages: tuple[Stage, ...] = ()
     temperature: Temperature = Temperature(start=1.0, end=1.0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
@@ -205,11 +210,9 @@ class Recipe(Strict):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``finalists`` where there are none, so that the settings of older runs keep their hash."""
+        """Leave out what newer versions know and None leaves unused, so that older runs keep their hash."""
         content: dict[str, Any] = handler(self)
-        if self.finalists is None:
-            content.pop("finalists", None)
-        return content
+        return {name: value for name, value in content.items() if value is not None or name not in UNUSED}
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

@@ -38,7 +38,7 @@ BY_HAND = {"adding-a-method.md"}
 MADE = "Written by `python -m tools.method_pages`; do not edit."
 INDENTED = re.compile(r"^ {4}.*\n(?:\n* {4}.*\n)*", re.MULTILINE)
 # Settings that distinguish methods with the same choices.
-BESIDES = ("partial_channels", "stages", "shared_features", "without")
+BESIDES = ("partial_channels", "stages", "shared_features", "shared_blocks", "without")
 
 
 def pages() -> dict[str, str]:

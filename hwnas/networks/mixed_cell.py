@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hwnas.compute.device import CPU, to_device
 from hwnas.errors import HwnasError
 from hwnas.networks.drop_path import DropPath
+from hwnas.networks.shared_blocks import Sharing, shared_blocks
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Cell, CellInstance, Workload
 
@@ -46,13 +47,20 @@ class MixedCell(nn.Module):
     Batch norms of candidates have no learnable scale and shift, which would undo the mixture's weights. With
     ``partial`` = k the first 1/k of an edge's channels go through the candidates, the others bypass them (max-pooled
     where the edge halves the resolution), and the channels are shuffled in k groups (PC-DARTS, Xu et al., ICLR 2020).
-    With ``shared`` the edges that leave a node share one module, and one output, per candidate (EnTranNAS).
+    With ``shared`` the edges that leave a node share one module, and one output, per candidate (EnTranNAS). With
+    ``sharing`` the kernels and expansions of a layer share one block (hwnas.networks.shared_blocks).
 
     ``evaluation`` makes the object that computes one forward pass; ``hwnas.networks.fast`` sets a faster one.
     """
 
     def __init__(
-        self, cell: Cell, instance: CellInstance, operations: tuple[str, ...], partial: int = 1, shared: bool = False
+        self,
+        cell: Cell,
+        instance: CellInstance,
+        operations: tuple[str, ...],
+        partial: int = 1,
+        shared: bool = False,
+        sharing: Sharing | None = None,
     ) -> None:
         super().__init__()
         self.cell, self.operations, self.partial, self.shared = cell, operations, partial, shared
@@ -60,15 +68,19 @@ class MixedCell(nn.Module):
         first_edges = {source: sources.index(source) for source in sources}
         self.slots = [list(first_edges).index(source) for source in sources] if shared else list(range(len(sources)))
         self.preprocess = nn.ModuleList(build_operation(workload, affine=False) for workload in instance.preprocess)
+        built = first_edges.values() if shared else range(len(sources))
+        offered = [cell.offered(e, operations) for e in built]
+        workloads = [
+            {op: narrow(w, partial) for op, w in instance.candidates[e].items() if op in ops and op != NONE}
+            for e, ops in zip(built, offered, strict=True)
+        ]
+        self.shared_blocks = nn.ModuleList()
+        sliced = [self._share(candidates, sharing) if sharing else {} for candidates in workloads]
         self.edges = nn.ModuleList(
             nn.ModuleDict(
-                {
-                    op: build_operation(narrow(workload, partial), affine=False)
-                    for op, workload in instance.candidates[e].items()
-                    if op in cell.offered(e, operations) and op != NONE
-                }
+                {op: views[op] if op in views else build_operation(w, affine=False) for op, w in candidates.items()}
             )
-            for e in (first_edges.values() if shared else range(len(sources)))
+            for candidates, views in zip(workloads, sliced, strict=True)
         )
         self.out_channels, height, width = instance.node_shape
         self.out_size = height, width
@@ -83,6 +95,14 @@ class MixedCell(nn.Module):
             with torch.autocast("cpu", enabled=False):
                 return self(mixed, *(x.float() for x in inputs), drop=drop)
         return self.evaluation(self, mixed, inputs, drop).output()
+
+    def _share(self, candidates: Mapping[str, Workload | None], sharing: Sharing) -> dict[str, nn.Module]:
+        """Return the candidates of an edge that share a block, and keep the blocks."""
+        views: dict[str, nn.Module] = {}
+        for block, members in shared_blocks({op: w for op, w in candidates.items() if w}, sharing):
+            self.shared_blocks.append(block)
+            views |= members
+        return views
 
     def offers(self, e: int, o: int) -> bool:
         """Return whether an edge can have the operation of this index."""

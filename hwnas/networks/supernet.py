@@ -11,6 +11,7 @@ from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.networks.drop_path import DropPath
 from hwnas.networks.mixed_cell import Mixed, MixedCell, narrow
+from hwnas.networks.shared_blocks import Sharing, state_of
 from hwnas.operations import build_operation
 from hwnas.spaces import Architecture, CellInstance, FixedModule, Network, SearchSpace, SizedSpace
 
@@ -18,17 +19,20 @@ from hwnas.spaces import Architecture, CellInstance, FixedModule, Network, Searc
 class Supernet(nn.Module):
     """All architectures of a sized space at once: images [N, C, H, W] -> scores [N, classes].
 
-    ``partial`` and ``shared`` are those of its cells. Raises HwnasError when ``partial`` does not divide the channels.
+    ``partial``, ``shared`` and ``sharing`` are those of its cells. Raises HwnasError when ``partial`` does not divide
+    the channels.
     """
 
-    def __init__(self, sized: SizedSpace, partial: int = 1, shared: bool = False) -> None:
+    def __init__(
+        self, sized: SizedSpace, partial: int = 1, shared: bool = False, sharing: Sharing | None = None
+    ) -> None:
         super().__init__()
-        self.sized, self.partial, self.shared = sized, partial, shared
+        self.sized, self.partial, self.shared, self.sharing = sized, partial, shared, sharing
         self.network, space = sized.network, sized.space
         self.parts = nn.ModuleList(
             build_operation(part.workload)
             if isinstance(part, FixedModule)
-            else MixedCell(space.cells[part.kind], part, space.operations, partial, shared)
+            else MixedCell(space.cells[part.kind], part, space.operations, partial, shared, sharing)
             for part in self.network.parts
         )
 
@@ -111,7 +115,7 @@ def require_divisible(network: Network, partial: int) -> None:
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
     """Copy a state. Only the scales and shifts of batch norms, which a supernet lacks, may be missing."""
-    missing, unexpected = target.load_state_dict(source.state_dict(), strict=False)
+    missing, unexpected = target.load_state_dict(state_of(source), strict=False)
     norms = {name for name, m in target.named_modules() if isinstance(m, nn.BatchNorm2d)}
     extra = [key for key in missing if key.rpartition(".")[0] not in norms]
     assert not unexpected, unexpected

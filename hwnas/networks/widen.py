@@ -20,7 +20,7 @@ def widen(supernet: Supernet, partial: int, momentum: dict[str, Tensor], generat
 
     ``momentum``, by parameter name, is widened in place. Parameters outside the mixtures are copied.
     """
-    wide = Supernet(supernet.sized, partial, supernet.shared)
+    wide = Supernet(supernet.sized, partial, supernet.shared, supernet.sharing)
     old = supernet.state_dict()
     origin: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in supernet.named_modules():

@@ -12,6 +12,7 @@ from typing import Any
 from hwnas.compute.device import CPU
 from hwnas.compute.seeds import Purpose
 from hwnas.data import ImageData
+from hwnas.networks.shared_blocks import require_shareable
 from hwnas.networks.supernet import Supernet, require_divisible
 from hwnas.recipe import Recipe
 from hwnas.search.axes import Execution, Learning, Regulariser, Selection, require_usable, runs_on_host
@@ -65,6 +66,8 @@ class Search:
         self.schedule = Schedule(recipe, self.batches["weights"].steps_per_epoch, len(objectives))
         for stage in self.schedule.stages:
             require_divisible(sized.network, stage.partial_channels)
+        if recipe.shared_blocks:
+            require_shareable(sized.network, self.space.name)
         # CUDA graphs need equal passes, and shared batch norms communicate inside a pass.
         replays = logits_device.type == "cuda" and processes.is_single
         self.supernet_state = SupernetState(sized, recipe, self.device, precision, replays, processes, log)

@@ -45,7 +45,10 @@ class SupernetState:
         """Start from a new supernet, its weights drawn from the recipe's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.recipe.seed, Purpose.SUPERNET))
-            self.use(Supernet(self.sized, partial_channels, self.recipe.shared_features))
+            self.use(self._new(partial_channels))
+
+    def _new(self, partial_channels: int) -> Supernet:
+        return Supernet(self.sized, partial_channels, self.recipe.shared_features, self.recipe.shared_blocks)
 
     def use(self, supernet: Supernet) -> None:
         """Put a supernet on the device, with a new optimiser and no recorded passes."""
@@ -91,6 +94,6 @@ class SupernetState:
 
     def load_state(self, state: Mapping[str, Any], partial_channels: int) -> None:
         if partial_channels != self.module.partial:
-            self.use(Supernet(self.sized, partial_channels, self.recipe.shared_features))
+            self.use(self._new(partial_channels))
         self.module.load_state_dict(state["supernet"])
         self.weights.load_state_dict(state["weight_optimizer"])

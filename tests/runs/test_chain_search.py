@@ -26,14 +26,16 @@ FEW = ("--data", FEW_DIGITS, "--epochs", 3, "--child-epochs", 1, "--batch-size",
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("method", ["snas", "advantagenas", "single-path"])
+@pytest.mark.parametrize("method", ["snas", "snas, shared", "advantagenas", "single-path"])
 def test_a_chain_is_searched_like_any_space(method: str, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "small.yaml").write_text(SMALL.replace("{kernel: 3, expand: 1}", "{kernel: 3, expand: 2}"))
+    (tmp_path / "snas, shared.yaml").write_text("base: chain/snas\nshared_blocks: transformed\n")
     space = get_space(str(tmp_path / "small.yaml"))
     table = make_table(SizedSpace.named(space))
     write_table(tmp_path / "table.json", table)
     command = ("search", "--space", tmp_path / "small.yaml", "--table", tmp_path / "table.json", *FEW)
-    result = run(*command, "--method", method, "--budget", "moderate", "--budget", "40%", "--out", tmp_path / "run")
+    chosen_by = ("--recipe", tmp_path / f"{method}.yaml") if "shared" in method else ("--method", method)
+    result = run(*command, *chosen_by, "--budget", "moderate", "--budget", "40%", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     rows = json.loads((tmp_path / "run" / "summary.json").read_text())["targets"]
     model = build_cost_models(table, SizedSpace.named(space))["latency_ms"]

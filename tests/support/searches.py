@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
 from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace
+from hwnas.training.checkpoint import Checkpoint
+from support.chains import SMALL as SMALL_CHAIN
+from support.chains import small_chain
 from support.few_digits import FEW_DIGITS
 from support.lazy import Lazy
 from support.spaces import CELL_SPACES, SMALL
@@ -88,6 +92,33 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
     return Search(
         SizedSpace(CELL_SPACES[space], sizes), [Objective("table", budget, costs) for budget in asked], FEW, settings
     )
+
+
+def chain_searching(recipe: str, *budgets: str, text: str = SMALL_CHAIN, **changes: object) -> Search:
+    """Build a search on few images in a small chain."""
+    sized = SizedSpace.named(small_chain(text), "tiny")
+    costs = build_metrics(make_table(sized), sized)
+    settings = read_recipe(recipe, {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **changes})
+    previews = preview(costs)
+    objectives = [Objective("table", parse_budget(b, previews), costs) for b in budgets or ("moderate",)]
+    return Search(sized, objectives, FEW, settings)
+
+
+def assert_resumes(fresh: Callable[[], Search], folder: Path) -> Search:
+    """Take all steps of a search, and again from a checkpoint in the middle: the states are equal in every bit."""
+    search, checkpoint = fresh(), Checkpoint(folder / "search.pt", "digest")
+    while not search.over:
+        if search.step == search.schedule.total_steps // 2:
+            checkpoint.save(search.state())
+        search.take_step()
+    torch.manual_seed(99)  # numbers from elsewhere do not matter
+    again, state = fresh(), checkpoint.load()
+    assert state is not None
+    again.load_state(state)
+    while not again.over:
+        again.take_step()
+    assert unlike(search.state(), again.state()) == []
+    return search
 
 
 def unlike(one: Any, other: Any, path: str = "") -> list[str]:

@@ -1,0 +1,44 @@
+"""Searches whose kernels and expansions share blocks: resumption, children, recipes that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hwnas.errors import HwnasError
+from hwnas.recipe import read_recipe
+from support.chains import SMALL
+from support.searches import assert_resumes, chain_searching, searching
+
+SHARED = SMALL.replace("{kernel: 3, expand: 1}", "{kernel: 3, expand: 2}")
+
+
+def test_a_resumed_search_with_shared_blocks_ends_in_the_same_bits(tmp_path: Path) -> None:
+    def fresh() -> object:
+        return chain_searching("chain/snas", text=SHARED, epochs=3, shared_blocks="transformed")
+
+    search = assert_resumes(fresh, tmp_path)  # type: ignore[arg-type]
+    names = dict(search.supernet.named_parameters())
+    maps = {name: p for name, p in names.items() if ".maps." in name}
+    assert maps
+    assert any(not torch.equal(p, torch.eye(9)) for p in maps.values())  # they have learnt
+    architecture = search.evaluator.choose(search.targets[0])
+    images = search.data.normalise(search.data.validation.images[:8])  # type: ignore[arg-type]
+    child = search.supernet.eval().child(architecture).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(child(images), search.supernet.run_architecture(images, architecture))
+
+
+def test_recipes_that_do_not_share_blocks_keep_their_hash() -> None:
+    assert "shared_blocks" not in read_recipe("chain/snas", {}).model_dump(mode="json")
+    shared = read_recipe("chain/snas", {"shared_blocks": "slices"}).model_dump(mode="json")
+    assert shared["shared_blocks"] == "slices"
+    with pytest.raises(HwnasError, match="shared_blocks"):
+        read_recipe("chain/snas", {"shared_blocks": "halves"})
+
+
+def test_shared_blocks_need_a_chain() -> None:
+    with pytest.raises(HwnasError, match=r"space nasbench201 has none that differ in these alone"):
+        searching("nasbench201", "short/gdas", shared_blocks="slices")
