@@ -74,6 +74,16 @@ def compare(arguments: argparse.Namespace, space: str, dtype: torch.dtype) -> di
     return {"space": space, "dtype": str(dtype), **names, "difference": largest, "where": where}
 
 
+def require_equal(rows: list[dict[str, Any]]) -> None:
+    """Raise HwnasError for a difference in float64 that rounding does not explain."""
+    for row in rows:
+        if row["dtype"] == "torch.float64" and not row["difference"] <= MOST_IN_FLOAT64:
+            raise HwnasError(
+                f"{row['space']} differs by {row['difference']:.1e} in float64, in {row['where']}",
+                "find the operator whose results differ: compare fewer --steps at a smaller --depth",
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -88,11 +98,7 @@ def main() -> None:
             rows.append(compare(arguments, space, dtype))
             print(rows[-1], flush=True)
             write_json(arguments.out, {"rows": rows})
-    if unequal := [row for row in rows if row["dtype"] == "torch.float64" and not row["difference"] <= MOST_IN_FLOAT64]:
-        raise HwnasError(
-            f"in float64 a difference of {unequal[0]['difference']:.1e} in {unequal[0]['where']} is no rounding error",
-            "find the operator whose results differ: compare fewer --steps at a smaller --depth",
-        )
+    require_equal(rows)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ SET_UP_S = 40  # packages, images, what came back from an earlier session
 
 def show(plan: list[Step]) -> str:
     """Return the plan as text, with the sum of its limits."""
-    rows = [(records.SET_UP, SET_UP_S, "packages, images, what an earlier session returned")]
+    rows: list[tuple[str, float, str]] = [
+        (records.SET_UP, SET_UP_S, "packages, images, what an earlier session returned")
+    ]
     rows += [(step.name, step.limit_s, step.what + " (resumable)" * step.resumable) for step in plan]
     rows += [("return", RETURN_S, "archives of at most eight files")]
     lines = [f"{name:<22}{seconds:>6.0f} s  {what}" for name, seconds, what in rows]

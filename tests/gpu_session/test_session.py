@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 
 from benchmarks.gpu import equality, process, records, returned
 from benchmarks.gpu.cells import folder_of, history, remove_others
@@ -26,6 +28,7 @@ from benchmarks.gpu.process import Ended
 from benchmarks.gpu.returned import MOST_BYTES, MOST_FILES, keep, restore
 from benchmarks.gpu.run import show
 from benchmarks.gpu.session import run_session
+from hwnas.cli import app
 from hwnas.errors import HwnasError
 from support.paths import ROOT
 
@@ -171,6 +174,17 @@ def test_the_plan_fits_and_the_rehearsal_has_its_steps(tmp_path: Path) -> None:
     assert [(s.name, s.limit_s, s.resumable) for s in plan] == [(s.name, s.limit_s, s.resumable) for s in tiny]
     for s in tiny:
         assert s.name == "tests" or "benchmarks.gpu.pretended" in s.command or "cpu+torch" in s.command
+
+
+def test_the_searches_of_the_plan_have_options_of_the_command(tmp_path: Path) -> None:
+    """Parse their words as ``hwnas search`` does."""
+    command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+    for plan, epochs in ((steps, [50, 100]), (rehearsal, [2, 2])):
+        words = [list(s.command) for s in plan(Places(tmp_path / "out", tmp_path / "work")) if "hwnas" in s.command]
+        found = [command.make_context("search", w[w.index("search") + 1 :]).params for w in words]
+        assert [options["epochs"] for options in found] == epochs
+        assert {options["compute"] for options in found} == {"cuda"}
+        assert all(options["budget"] == ["mild", "moderate", "aggressive"] for options in found)
 
 
 def test_what_comes_back_is_small_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,6 +339,10 @@ def test_equality_needs_a_reference_on_the_processor(monkeypatch: pytest.MonkeyP
         with pytest.raises(HwnasError, match="no reference") if fails else nullcontext():
             row = equality.compare(arguments, "darts", torch.float64)
     assert (row["device"], row["reference"], row["difference"]) == ("cuda:0", "cpu", 0.0)
+    equality.require_equal([row, {**row, "dtype": "torch.float32", "difference": 1e-3}])
+    for difference in (1e-3, math.nan):
+        with pytest.raises(HwnasError, match=r"darts differs by .* in float64, in weight"):
+            equality.require_equal([{**row, "difference": difference}])
 
 
 def test_a_training_belongs_to_its_architecture(tmp_path: Path) -> None:
