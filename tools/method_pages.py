@@ -24,10 +24,10 @@ from hwnas.benchmark.records import read_summary
 from hwnas.benchmark.schema import Summary
 from hwnas.benchmark.summary import FOOTNOTE, method_table, summary_title
 from hwnas.files import write_text
-from hwnas.recipe import Choice, Recipe, known_recipes, read_recipe, recipe_of
+from hwnas.recipe import CHAIN, Choice, Recipe, known_recipes, read_recipe, recipe_of
 from hwnas.search import choices
 from hwnas.search.choices import CHOICES
-from hwnas.search.methods import METHODS, module_of, register_builtin
+from hwnas.search.methods import CHAIN_METHODS, METHODS, module_of, register_builtin
 from tools.format_page import default_words, type_words
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,18 @@ FOLDER = ROOT / "docs" / "methods"
 SUMMARY = ROOT / "benchmarks" / "results" / "nasbench201" / "summary.json"
 RECIPES = ("nasbench201", "darts", "short")
 BY_HAND = {"adding-a-method.md"}
+CHAIN_SET_UP = """\
+cat > my_chain.yaml <<END
+name: my_chain
+stem: [{op: conv_bn_relu6_3x3, channels: 8}]
+candidates: {k3_e2: {kernel: 3, expand: 2}, k5_e3: {kernel: 5, expand: 3}}
+stages: [{channels: 8, layers: 5, stride: 2, activation: relu6, skips: last, least: 2}]
+head: [{op: pool_linear}]
+settings: {small: {height: 16, width: 16, stem: cifar}}
+END
+printf 'base: chain/bignas\\nselection: {name: evolution, population: 3, generations: 2, parents: 2}\\n' > few.yaml
+hwnas profile --space my_chain.yaml --device cpu --rounds 6 --fit-networks 2 --report-networks 2 --accept-noise \\
+  --out my_chain_table.json"""
 MADE = "Written by `python -m tools.method_pages`; do not edit."
 INDENTED = re.compile(r"^ {4}.*\n(?:\n* {4}.*\n)*", re.MULTILINE)
 # Settings that distinguish methods with the same choices.
@@ -46,7 +58,7 @@ def pages() -> dict[str, str]:
     register_builtin()
     measured = read_summary(SUMMARY, "remove it") if SUMMARY.exists() else None
     assert measured is None or isinstance(measured, Summary)
-    texts = {f"{method}.md": method_page(method, measured) for method in METHODS}
+    texts = {f"{method}.md": method_page(method, measured) for method in (*METHODS, *CHAIN_METHODS)}
     return {"README.md": index_page(measured), **texts}
 
 
@@ -57,8 +69,9 @@ def out_of_date(wanted: Mapping[str, str]) -> list[str]:
 
 
 def method_page(method: str, measured: Summary | None) -> str:
-    recipes = {folder: _recipe(f"{folder}/{method}") for folder in RECIPES}
-    relatives = [other for other in METHODS if other != method and METHODS[other] == METHODS[method]]
+    in_chains = method in CHAIN_METHODS
+    recipes = {folder: _recipe(f"{folder}/{method}") for folder in ((CHAIN,) if in_chains else RECIPES)}
+    relatives = [other for other in METHODS if other != method and METHODS[other] == METHODS.get(method)]
     return joined(
         f"# {method}",
         MADE,
@@ -69,32 +82,25 @@ def method_page(method: str, measured: Summary | None) -> str:
         "The recipes compose these choices ([all choices](README.md#choices)):",
         *_choices(recipes.values()),
         "## Recipes",
-        "Settings that a recipe leaves out have their default (`hwnas/recipe.py`). `short` is for up to an hour on a "
-        "few cores.",
+        "Settings that a recipe leaves out have their default (`hwnas/recipe.py`)."
+        + ("" if in_chains else " `short` is for up to an hour on a few cores."),
         _settings(recipes),
         "\n".join(_remarks(method)),
         "## How to run it",
-        *_how_to_run(method),
-        "## Measured",
-        *_measured(measured, method),
+        *(_how_to_run_in_a_chain(method) if in_chains else _how_to_run(method)),
+        *([] if in_chains else ["## Measured", *_measured(measured, method)]),
     )
 
 
 def index_page(measured: Summary | None) -> str:
-    recipes = {method: _recipe(f"nasbench201/{method}") for method in METHODS}
-    axes = [axis for axis in CHOICES if any(getattr(recipe, axis) for recipe in recipes.values())]
-    rows = []
-    for method, recipe in recipes.items():
-        title, paper = _title(module_of(method))
-        written = [code(choice_words(getattr(recipe, axis))) for axis in axes]
-        besides = [code(name) for name in BESIDES if getattr(recipe, name) != Recipe.model_fields[name].default]
-        rows.append([f"[{method}]({method}.md)", paper, *written, ", ".join(besides) or "-", title])
     return joined(
         "# Search methods",
         MADE,
         "A method is a recipe that composes named choices for one search loop (`hwnas/search/search.py`). The table "
         "lists the recipes for NAS-Bench-201 (`configs/search/nasbench201`).",
-        table(["method", "paper", *axes, "other settings", "title"], rows),
+        _index(METHODS, "nasbench201"),
+        "For [chains of layers](../how-to/own-space.md#a-chain-of-layers) alone (`configs/search/chain`):",
+        _index(CHAIN_METHODS, CHAIN),
         "`hwnas search --method NAME` selects the recipe for the space and the images; each page names it. With every "
         "method the final network is within its budget. [How to add a method](adding-a-method.md).",
         "## Choices",
@@ -105,6 +111,19 @@ def index_page(measured: Summary | None) -> str:
 
 
 # Parts of the pages.
+
+
+def _index(methods: Iterable[str], folder: str) -> str:
+    """Return a table of methods with the choices of their recipes in a folder."""
+    recipes = {method: _recipe(f"{folder}/{method}") for method in methods}
+    axes = [axis for axis in CHOICES if any(getattr(recipe, axis) for recipe in recipes.values())]
+    rows = []
+    for method, recipe in recipes.items():
+        title, paper = _title(module_of(method))
+        written = [code(choice_words(getattr(recipe, axis))) for axis in axes]
+        besides = [code(name) for name in BESIDES if getattr(recipe, name) != Recipe.model_fields[name].default]
+        rows.append([f"[{method}]({method}.md)", paper, *written, ", ".join(besides) or "-", title])
+    return table(["method", "paper", *axes, "other settings", "title"], rows)
 
 
 def markdown(documented: ModuleType | Callable[..., Any]) -> str:
@@ -211,6 +230,21 @@ def _how_to_run(method: str) -> list[str]:
         fenced("sh", search),
         f"The recipe is then {here}; with images of your own (`--data imagefolder:FOLDER`) it is {images}, with a "
         f"table of the DARTS space {darts}. `--recipe` names another.",
+    ]
+
+
+def _how_to_run_in_a_chain(method: str) -> list[str]:
+    search = (
+        f"hwnas search --method {method} --space my_chain.yaml --table my_chain_table.json \\\n"
+        f"  --data 'digits?size=16' --budget moderate --out runs/{method}"
+    )
+    few = '"imagefolder:$IMAGES?size=16&train=64&validation=20&test=20"'
+    return [
+        "With [a chain](../how-to/own-space.md#a-chain-of-layers) of your own or `mobilenetv3`, and a table of it:",
+        f"<!-- set-up\n{CHAIN_SET_UP}\n-->",
+        f"<!-- as tested\n'digits?size=16' => {few} --recipe few.yaml --epochs 1 --child-epochs 0\n-->",
+        fenced("sh", search),
+        f"The recipe is then `{CHAIN}/{method}`. `--recipe` names another.",
     ]
 
 

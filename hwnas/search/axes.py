@@ -29,10 +29,14 @@ Running = tuple[dict[str, Mixed], dict[int, Mixed]]  # by cell kind, and by netw
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Task loss and number of correctly classified images of one batch: scalars on the supernet's device."""
+    """Task loss and number of correctly classified images of one batch: scalars on the supernet's device.
+
+    ``scores`` [N, classes] are those of this process's share of the images, without a gradient.
+    """
 
     task: Tensor
     correct: Tensor
+    scores: Tensor | None = None
 
 
 class Execution(Protocol):
@@ -76,8 +80,11 @@ class LearningStep(Protocol):
     def draw(self, target: TargetState, purpose: Purpose) -> Draw:
         """Draw from the target's distribution."""
 
-    def task_loss(self, target: TargetState, draw: Draw, subset: str) -> BatchResult:
-        """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images."""
+    def task_loss(self, target: TargetState, draw: Draw, subset: str, *, taught: Tensor | None = None) -> BatchResult:
+        """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images.
+
+        With ``taught``, the scores of a teacher on the batch, it is the divergence from their softmax.
+        """
 
     def penalty(self, target: TargetState, draw: Draw) -> Tensor:
         """Return the logits' loss without the task: budgets, resources and regulariser."""

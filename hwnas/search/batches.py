@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from hwnas.compute.seeds import SplitSeed
 from hwnas.data import ImageData
@@ -24,3 +27,17 @@ def training_batches(data: ImageData, recipe: Recipe, processes: Processes) -> d
         name: Batches(data, recipe.batch_size, recipe.seed, processes, subset)
         for name, subset in zip(("weights", "logits"), subsets, strict=True)
     }
+
+
+class LastBatch:
+    """Reads batches, and keeps the last one for a step that reads it for several members."""
+
+    def __init__(self, batches: Mapping[str, Batches]) -> None:
+        self.batches = batches
+        self._kept: tuple[str, int, tuple[Tensor, Tensor]] | None = None
+
+    def read(self, subset: str, step: int) -> tuple[Tensor, Tensor]:
+        """Return the images [N, C, H, W] and classes [N] of a step's batch of a subset."""
+        if self._kept is None or self._kept[:2] != (subset, step):
+            self._kept = subset, step, self.batches[subset].batch(step)
+        return self._kept[2]

@@ -12,6 +12,7 @@ from hwnas.compute.seeds import Purpose
 from hwnas.networks.drop_path import drop_path
 from hwnas.recipe import Recipe
 from hwnas.search.axes import BatchResult, Execution, Regulariser
+from hwnas.search.batches import LastBatch
 from hwnas.search.distribution import Draw, DrawContext
 from hwnas.search.lagrangian import penalty_of
 from hwnas.search.schedule import Position, Schedule
@@ -19,6 +20,7 @@ from hwnas.search.supernet_state import SupernetState
 from hwnas.search.target import TargetState
 from hwnas.spaces import SearchSpace
 from hwnas.training.batches import Batches
+from hwnas.training.distillation import soft_loss
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import Processes
 from hwnas.training.step_profile import span
@@ -46,6 +48,7 @@ class Step:
         self.space, self.recipe, self.schedule, self.position = space, recipe, schedule, position
         self.supernet, self.batches = supernet, batches
         self.runs, self.regulariser, self.processes = runs, regulariser, processes
+        self.last_batch = LastBatch(batches)
 
     @property
     def weights(self) -> ParameterOptimizer:
@@ -81,9 +84,11 @@ class Step:
         subset: str,
         generator: torch.Generator | None = None,
         frozen: bool = False,
+        taught: Tensor | None = None,
     ) -> BatchResult:
         """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images.
 
+        With ``taught``, scores of a teacher on this process's share, it is the divergence from their softmax.
         ``generator`` gives the random numbers of drop path, which only the weights' batches use. ``frozen`` says that
         no gradient of the supernet's weights will be computed. Each of several processes runs its share of the batch;
         the value of the loss is the whole batch's, its gradient the share's.
@@ -91,7 +96,7 @@ class Step:
         batches = self.batches[subset]
         total, share = batches.count, batches.share
         with span("data"):
-            images, classes = batches.batch(self.position.step)
+            images, classes = self.last_batch.read(subset, self.position.step)
             images = self.supernet.cast(images)
         with span("forward"), self.processes.one_batch(total):
             running = self.runs(self.supernet.module, target.distribution, draw)
@@ -100,9 +105,9 @@ class Step:
                 edges, device = self.supernet.module.num_edges, self.supernet.device
                 drop = drop_path(self.recipe.drop_path, generator, edges, total, share, device)
             scores = self.supernet.scores(images, running, drop, frozen)
-            task = nn.functional.cross_entropy(scores, classes)
+            task = nn.functional.cross_entropy(scores, classes) if taught is None else soft_loss(scores, taught)
             correct = (scores.detach().argmax(dim=1) == classes).sum()
-            return BatchResult(*self.processes.whole_batch(task, correct))
+            return BatchResult(*self.processes.whole_batch(task, correct), scores.detach())
 
     def penalty(self, target: TargetState, draw: Draw) -> Tensor:
         penalty = self.recipe.penalty

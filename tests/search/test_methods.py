@@ -21,7 +21,7 @@ from hwnas.recipe import known_recipes, read_recipe, recipe_of
 from hwnas.search.choices import CHOICES
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.evaluation import batch_statistics
-from hwnas.search.methods import METHODS
+from hwnas.search.methods import CHAIN_METHODS, METHODS
 from hwnas.search.objective import Objective
 from hwnas.search.resume import run_to_end
 from hwnas.search.search import Search
@@ -33,7 +33,7 @@ from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.evaluation import accuracy
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
-from support.searches import COSTS, FEW, PREVIEWS, searching, unlike
+from support.searches import COSTS, FEW, PREVIEWS, chain_searching, searching, unlike
 from support.spaces import SMALL
 from support.tables import make_table
 
@@ -49,8 +49,8 @@ FEW_SCORED = {
 @pytest.mark.parametrize("name", known_recipes())
 def test_every_recipe_builds(name: str) -> None:
     space = "darts" if name.startswith("darts/") else "nasbench201"
-    search = searching(space, name)
-    assert search.recipe.method in METHODS
+    search = chain_searching(name) if name.startswith("chain/") else searching(space, name)
+    assert search.recipe.method in (CHAIN_METHODS if name == "chain/bignas" else METHODS)
     method = name.split("/")[-1]
     assert search.recipe.method == (method if "/" in name else "snas")
 

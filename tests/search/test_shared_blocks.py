@@ -9,17 +9,15 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.recipe import read_recipe
-from support.chains import SMALL
+from hwnas.search.search import Search
 from support.searches import assert_resumes, chain_searching, searching
-
-SHARED = SMALL.replace("{kernel: 3, expand: 1}", "{kernel: 3, expand: 2}")
 
 
 def test_a_resumed_search_with_shared_blocks_ends_in_the_same_bits(tmp_path: Path) -> None:
-    def fresh() -> object:
-        return chain_searching("chain/snas", text=SHARED, epochs=3, shared_blocks="transformed")
+    def fresh() -> Search:
+        return chain_searching("chain/snas", epochs=3, shared_blocks="transformed")
 
-    search = assert_resumes(fresh, tmp_path)  # type: ignore[arg-type]
+    search = assert_resumes(fresh, tmp_path)
     names = dict(search.supernet.named_parameters())
     maps = {name: p for name, p in names.items() if ".maps." in name}
     assert maps

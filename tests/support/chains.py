@@ -27,6 +27,7 @@ settings:
   tiny: {height: 16, width: 16, stem: cifar}
   large: {channels: 16, height: 32, width: 32}
 """
+SHARING = SMALL.replace("k3_e1", "k3_e2").replace("3, expand: 1}", "3, expand: 2}")  # both candidates can share a block
 PLACES = (  # kernel, middle, out, gate, activation, stride of every searched layer of MobileNetV3-Large
     (3, 64, 24, "", "relu", 2), (3, 72, 24, "", "relu", 1),
     (5, 72, 40, "se", "relu", 2), (5, 120, 40, "se", "relu", 1), (5, 120, 40, "se", "relu", 1),

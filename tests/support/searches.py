@@ -20,8 +20,7 @@ from hwnas.search.objective import Objective
 from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace
 from hwnas.training.checkpoint import Checkpoint
-from support.chains import SMALL as SMALL_CHAIN
-from support.chains import small_chain
+from support.chains import SHARING, small_chain
 from support.few_digits import FEW_DIGITS
 from support.lazy import Lazy
 from support.spaces import CELL_SPACES, SMALL
@@ -94,7 +93,7 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
     )
 
 
-def chain_searching(recipe: str, *budgets: str, text: str = SMALL_CHAIN, **changes: object) -> Search:
+def chain_searching(recipe: str, *budgets: str, text: str = SHARING, **changes: object) -> Search:
     """Build a search on few images in a small chain."""
     sized = SizedSpace.named(small_chain(text), "tiny")
     costs = build_metrics(make_table(sized), sized)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-METHODS = {  # the module of every method
+METHODS = {  # the module of every method for all spaces
     "snas": "snas",
     "entrannas": "entrannas",
     "entrannas-dst": "entrannas",
@@ -20,6 +20,7 @@ METHODS = {  # the module of every method
     "random": "random_search",
     "single-path": "evolution",
 }
+CHAIN_METHODS = {"bignas": "bignas"}  # the same for methods that chains of layers alone have
 SHARED = ("distribution", "execution", "selection")  # modules of choices that belong to no single method
 
 
@@ -27,9 +28,9 @@ def register_builtin() -> None:
     """Register the choices that come with hwnas. Whatever assembles a search calls this; again it changes nothing."""
     for name in SHARED:
         import_module(f"hwnas.search.{name}")
-    for method in METHODS:
+    for method in (*METHODS, *CHAIN_METHODS):
         module_of(method)
 
 
 def module_of(method: str) -> ModuleType:
-    return import_module(f"{__name__}.{METHODS[method]}")
+    return import_module(f"{__name__}.{(METHODS | CHAIN_METHODS)[method]}")
