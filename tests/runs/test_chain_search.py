@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from hwnas.cost.model import build_cost_models
@@ -16,8 +18,8 @@ from hwnas.spaces.mobile_blocks import InvertedResidual, read_mobile_layer
 from hwnas.tables.importers import import_table
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable
-from support.chains import SHARING
-from support.command import Run
+from support.chains import SHARING, SMALL
+from support.command import Run, profile
 from support.few_digits import FEW_DIGITS
 from support.published_tables import STATED
 from support.tables import make_table
@@ -26,7 +28,7 @@ FEW = ("--data", FEW_DIGITS, "--epochs", 3, "--child-epochs", 1, "--batch-size",
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("method", ["snas", "snas, shared", "advantagenas", "single-path", "bignas"])
+@pytest.mark.parametrize("method", ["snas, shared", "advantagenas", "single-path", "bignas"])
 def test_a_chain_is_searched_like_any_space(method: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SHARING)
     (tmp_path / "snas, shared.yaml").write_text("base: chain/snas\nshared_blocks: transformed\n")
@@ -50,6 +52,36 @@ def test_a_chain_is_searched_like_any_space(method: str, run: Run, tmp_path: Pat
         return  # it has no probabilities to derive from
     derived = json.loads(run("derive", tmp_path / "run", "--top", "2", "--json").stdout)["targets"]
     assert len(derived[0]["architectures"]) == 2
+
+
+@pytest.mark.end_to_end
+@pytest.mark.usefixtures("short_timings")
+def test_a_mobile_chain_goes_from_its_profile_to_verified_networks(run: Run, tmp_path: Path) -> None:
+    """Squeeze-and-excitation, h-swish, residual blocks, strides and skipped layers, as in mobilenetv3."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    sized = SizedSpace.named(get_space(str(tmp_path / "small.yaml")))
+    few = ("--rounds", 3, "--fit-networks", 4, "--report-networks", 4)
+    table = profile(run, "--space", tmp_path / "small.yaml", *few, "--out", tmp_path / "table.json")
+    assert {entry.workload for entry in table.entries} == set(sized.network.workloads())
+    assert all(entry.latency_ms > 0 for entry in table.entries if entry.op.startswith("mbconv"))
+    assert table.quality.additivity[sized.key].networks == 4
+    command = ("search", "--space", tmp_path / "small.yaml", "--table", tmp_path / "table.json", *FEW)
+    result = run(*command, "--budget", "mild", "--budget", "50%", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    verified = run("verify", tmp_path / "run", "--json")
+    assert verified.exit_code in (0, 1), verified.output  # 1: a noisy machine kept no budget
+    rows = json.loads(verified.stdout)["targets"]
+    assert [row["budget"] for row in rows] == ["mild", "50%"]
+    model = build_cost_models(table, sized)["latency_ms"]
+    for row, name in zip(rows, ("mild", "50pct"), strict=True):
+        file = tmp_path / "run" / name / "network.onnx"
+        saved = json.loads((file.parent / "architecture.json").read_text())
+        assert row["measured_ms"] > 0
+        assert row["predicted_ms"] == pytest.approx(model.predict(sized.space.parse(saved["architecture"])))
+        # One image and several, in the runtime of the user's choice.
+        (scores,) = onnxruntime.InferenceSession(file).run(None, {"image": np.zeros((3, 3, 16, 16), np.float32)})
+        assert scores.shape == (3, 10)
+        assert np.isfinite(scores).all()
 
 
 def test_methods_that_cut_edges_or_channels_are_refused(run: Run, tmp_path: Path) -> None:
