@@ -3,11 +3,11 @@
 
     python -m benchmarks.mobile_chain IMAGES OUT
 
-In the ``cifar`` setting of ``mobilenetv3``: profile this machine, search for two latency budgets, time the networks found
-among scaled ones, and train each found network and its counterpart equally, from scratch. A scaled network has one depth
-in all stages, one expansion, kernels of 3 and all widths times one factor. The counterpart of a found network is the
-scaled one of most MACs among those whose measured latency is within 3 % of its own, or the nearest in latency where there
-is none. All are timed in interleaved rounds.
+In the ``cifar`` setting of ``mobilenetv3``: profile this machine, search for two latency budgets, time the networks
+found among scaled ones, and train each found network and its counterpart equally, from scratch. A scaled network has one
+depth in all stages, one expansion, kernels of 3 and all widths times one factor. The counterpart of a found network is
+the scaled one of most MACs among those whose measured latency is within 3 % of its own, or the nearest in latency where
+there is none. All are timed in interleaved rounds.
 
 IMAGES holds train/CLASS/* and test/CLASS/*. OUT gets ``results.json`` and everything else, and a repeated call resumes.
 The defaults take at most an hour of two cores: half for two searches (seeds 0 and 1), half for eight trainings.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def compare(options: argparse.Namespace, progress: Progress) -> list[dict[str, A
     table = profile(file, options.device, SPACE, setting="cifar", **counts, progress=progress)
     found = {seed: found_networks(options, seed, progress) for seed in options.seeds}
     scaled = scaled_networks(options.widths, options.expansion)
-    latency_ms = time_all([*sum(found.values(), []), *scaled], table, options.out, progress)
+    latency_ms = time_all([*chain.from_iterable(found.values()), *scaled], table, options.out, progress)
     data, rows = load_data(options.data, progress), []
     for seed, networks in found.items():
         for own in networks:

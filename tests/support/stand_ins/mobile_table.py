@@ -15,4 +15,6 @@ from hwnas.tables.io import write_table
 from support.tables import of_this_machine
 
 sizes = {"channels": 4, "depth": 3, "height": 32, "width": 32, "classes": 10}
-write_table(Path(sys.argv[1]), of_this_machine(SizedSpace.named(get_space("darts"), "imagenet-mobile").resized(**sizes)))
+write_table(
+    Path(sys.argv[1]), of_this_machine(SizedSpace.named(get_space("darts"), "imagenet-mobile").resized(**sizes))
+)
