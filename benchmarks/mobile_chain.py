@@ -4,9 +4,9 @@
     python -m benchmarks.mobile_chain IMAGES OUT
 
 In the ``cifar`` setting of ``mobilenetv3``: profile this machine, search for two latency budgets, time the networks
-found among scaled ones, and train each found network and its counterpart equally, from scratch. A scaled network has one
-depth in all stages, one expansion, kernels of 3 and all widths times one factor. The counterpart of a found network is
-the scaled one of most MACs among those whose measured latency is within 3 % of its own, or the nearest in latency where
+found among scaled ones, and train each found network and its counterpart equally, from scratch. A scaled network has
+one depth in all stages, one expansion, kernels of 3 and all widths times one factor. The counterpart of a found network
+is the scaled one of most MACs among those whose measured latency is within 3 % of its own, or the nearest in latency
 there is none. All are timed in interleaved rounds.
 
 IMAGES holds train/CLASS/* and test/CLASS/*. OUT gets ``results.json`` and everything else, and a repeated call resumes.
