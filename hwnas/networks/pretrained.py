@@ -63,7 +63,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise HwnasError(f"cannot read weights {path}: {shorten(str(error).splitlines()[0], 120)}", fix) from None
     except Exception as error:  # torch raises errors of many kinds for a file that is not its own
-        reason = shorten(" ".join(str(error).split()), 120)
+        reason = shorten(" ".join(str(error).split()).split(". ")[0], 120)
         raise HwnasError(f"{path} is no torch file of tensors alone: {reason}", fix) from None
     for key in ("state_dict", "model"):
         content = content[key] if isinstance(content, dict) and isinstance(content.get(key), dict) else content
@@ -171,7 +171,7 @@ def _misfit(layer: Layer, other: Layer | None, mine: Mapping[str, Tensor], their
     for part, name in layer.tensors.items():
         if part not in other.tensors:
             return f"{other.name} has no {part}"
-        shape, found = _shapes(mine)[name], tuple(theirs[other.tensors[part]].shape)
+        shape, found = tuple(mine[name].shape), tuple(theirs[other.tensors[part]].shape)
         if not _is_same(shape, found):
             return f"{part} is {_written(shape)}, that of {other.name} {_written(found)}"
     return ""

@@ -27,11 +27,12 @@ def soft_loss(scores: Tensor, taught: Tensor, temperature: float = 1.0) -> Tenso
 
     Its gradient is that of the cross entropy with the teacher's probabilities; T^2 makes its size independent of T.
     """
-    log_p = nn.functional.log_softmax(scores.float() / temperature, dim=1)
-    target = nn.functional.log_softmax(taught.float() / temperature, dim=1)
+    log_p = nn.functional.log_softmax(scores / temperature, dim=1)
+    target = nn.functional.log_softmax(taught / temperature, dim=1)
     return temperature**2 * nn.functional.kl_div(log_p, target, reduction="batchmean", log_target=True)
 
 
 def distilled(loss: Tensor, scores: Tensor, taught: Tensor, settings: Distillation) -> Tensor:
     """Return the mean, weighted by the recipe, of the classes' ``loss`` and the soft loss."""
-    return (1 - settings.weight) * loss + settings.weight * soft_loss(scores, taught, settings.temperature)
+    soft = soft_loss(scores.float(), taught.float(), settings.temperature)
+    return (1 - settings.weight) * loss + settings.weight * soft

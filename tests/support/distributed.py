@@ -19,9 +19,10 @@ from hwnas.search.search import Search
 from hwnas.spaces import SPACES, SizedSpace
 from hwnas.tables.io import read_table
 from hwnas.training.child import Trainer
+from hwnas.training.distillation import Teacher
 from hwnas.training.processes import Processes, join_process_group, process_group
 from hwnas.training.recipe import read_training
-from support.searches import COSTS, FEW, PREVIEWS
+from support.searches import COSTS, FEW, PREVIEWS, chain_searching
 from support.spaces import SMALL
 from support.training import DATA, recipe_of, tiny_child
 
@@ -37,7 +38,9 @@ SEARCHES = [
     ("nasbench201", "enas"),  # rewards; the best of some draws
     ("nasbench201", "single-path"),  # weights alone; evolution
     ("darts", "entrannas-dst"),  # some operations an edge; two kinds of cells
+    ("chain", "bignas"),  # several members a step, which learn scores
 ]
+EVOLVE = ("single-path", "bignas")
 STEPS = 2
 
 
@@ -53,8 +56,12 @@ def searching(space: str, method: str, processes: Processes) -> Search:
         "drop_path": 0.2,
         **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
         **({"selection": {"name": "best_of", "samples": 2}} if method in ("enas", "random") else {}),
-        **({"selection": {"name": "evolution", "population": 3, "generations": 2}} if method == "single-path" else {}),
+        **({"selection": {"name": "evolution", "population": 3, "generations": 2}} if method in EVOLVE else {}),
     }
+    if space == "chain":
+        search = chain_searching(f"chain/{method}", processes=processes, **changes)
+        search.supernet.double()
+        return search
     recipe = read_recipe(f"{'short' if space == 'nasbench201' else space}/{method}", changes)
     goal = Objective("table", parse_budget("moderate", PREVIEWS[space]), COSTS[space])
     search = Search(SizedSpace(SPACES[space], SMALL[space]), [goal], FEW, recipe, processes)
@@ -91,7 +98,10 @@ def do_share(folder: Path, table: Path) -> None:
 
 def a_child(processes: Processes) -> dict[str, Any]:
     """Return the state after one epoch of training a child with every option; 7 images are divided unevenly."""
-    trainer = Trainer(tiny_child(), DATA, recipe_of(batch_size=7, ema=0.7, **{"optimizer.lr": 1e-3}), processes)
+    changes = {"batch_size": 7, "ema": 0.7, "optimizer.lr": 1e-3, "distillation": {"teacher": "tiny"}}
+    module = tiny_child(seed=5).eval().requires_grad_(False)
+    teacher = Teacher("tiny", "0" * 64, lambda images: module(images))
+    trainer = Trainer(tiny_child(), DATA, recipe_of(**changes), processes, teacher)
     while not trainer.history:
         trainer.take_step()
     return trainer.state()

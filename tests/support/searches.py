@@ -20,6 +20,7 @@ from hwnas.search.objective import Objective
 from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace
 from hwnas.training.checkpoint import Checkpoint
+from hwnas.training.processes import SINGLE_PROCESS, Processes
 from support.chains import SHARING, small_chain
 from support.few_digits import FEW_DIGITS
 from support.lazy import Lazy
@@ -93,14 +94,16 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
     )
 
 
-def chain_searching(recipe: str, *budgets: str, text: str = SHARING, **changes: object) -> Search:
+def chain_searching(
+    recipe: str, *budgets: str, text: str = SHARING, processes: Processes = SINGLE_PROCESS, **changes: object
+) -> Search:
     """Build a search on few images in a small chain."""
     sized = SizedSpace.named(small_chain(text), "tiny")
     costs = build_metrics(make_table(sized), sized)
     settings = read_recipe(recipe, {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **changes})
     previews = preview(costs)
     objectives = [Objective("table", parse_budget(b, previews), costs) for b in budgets or ("moderate",)]
-    return Search(sized, objectives, FEW, settings)
+    return Search(sized, objectives, FEW, settings, processes)
 
 
 def assert_resumes(fresh: Callable[[], Search], folder: Path) -> Search:

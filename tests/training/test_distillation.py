@@ -40,11 +40,11 @@ def test_soft_loss_and_its_gradient_are_those_of_the_paper(temperature: float) -
     scores.requires_grad_()
     loss = soft_loss(scores, taught, temperature)
     values = scores.detach().numpy(), taught.numpy()
-    assert loss.item() == pytest.approx(expected_soft_loss(*values, temperature), rel=1e-5)
+    assert loss.item() == pytest.approx(expected_soft_loss(*values, temperature), rel=1e-9)
     loss.backward()
     gradient = temperature * (softmax(values[0] / temperature, axis=1) - softmax(values[1] / temperature, axis=1)) / 6
     assert scores.grad is not None
-    np.testing.assert_allclose(scores.grad.numpy(), gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scores.grad.numpy(), gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_a_step_adds_the_teacher_to_the_loss() -> None:
