@@ -14,13 +14,16 @@ demo: $(READY)
 
 # First two tests at a time (a third would disturb those that time this machine), then the few that compare such timings,
 # one at a time. Files keep their order: by default the longest would come last and leave one of the two processes idle.
+# Threads that wait for each other do so without computing, which would take the processors from the other process.
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone $$(grep -rl "mark\.alone" tests --include="test_*.py")
 
 # For the edit loop: every test that takes less than a second.
 test-quick: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone and not end_to_end and not slow" -n 2
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not alone and not end_to_end and not slow" -n 2
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from hwnas.cli import app
 from hwnas.runs.schema import SCHEMA_FILE
 from hwnas.spaces import NASBENCH201, SizedSpace
 from hwnas.tables.io import write_table
+from support.benchmarks import search_here
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
 from support.json_files import content_of
@@ -46,7 +47,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(folder / "board.json", make_table(SizedSpace(NASBENCH201, SMALL["nasbench201"])))
     (folder / "recipe.yaml").write_text(f"base: snas-short\nfinalists: {FINALISTS}\n")
     inputs = ("--table", str(folder / "board.json"), "--recipe", str(folder / "recipe.yaml"), *SEARCH, *BUDGETS)
-    result = CliRunner().invoke(app, ["search", *inputs, "--baselines", "--out", str(folder / "run")])
+    with pytest.MonkeyPatch.context() as patched:
+        search_here(patched)
+        result = CliRunner().invoke(app, ["search", *inputs, "--baselines", "--out", str(folder / "run")])
     assert result.exit_code == 0, result.output
     assert "baselines (random, most MACs, most parameters): " in result.stderr
     assert "within the same budget, all trained as the finalists were, for 2 epochs" in result.stdout
