@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNXRUNTIME_WEB := 1.30.0
 
-.PHONY: install demo test test-quick lint docs browser clean
+.PHONY: install demo test test-docs test-quick lint docs browser clean
 
 install: $(READY)
 
@@ -15,15 +15,20 @@ demo: $(READY)
 # First two tests at a time (a third would disturb those that time this machine), then the few that compare such timings,
 # one at a time. Files keep their order: by default the longest would come last and leave one of the two processes idle.
 # Threads that wait for each other do so without computing, which would take the processors from the other process.
-ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+TWO_AT_A_TIME := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
 
 test: $(READY)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m alone $$(grep -rl "mark\.alone" tests --include="test_*.py")
+	$(TWO_AT_A_TIME) --dist loadfile --no-loadscope-reorder -m "not alone and not documentation"
+	$(BIN)/python -m pytest -m "alone and not documentation" $$(grep -rl "mark\.alone" tests --include="test_*.py")
+
+# The demo, every command of every page, and the site in a browser.
+test-docs: $(READY)
+	$(TWO_AT_A_TIME) -m "documentation and not alone" tests/docs
+	$(BIN)/python -m pytest -m "documentation and alone" tests/docs tests/runs/test_end_to_end.py
 
 # For the edit loop: every test that takes less than a second.
 test-quick: $(READY)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not alone and not end_to_end and not slow" -n 2
+	$(TWO_AT_A_TIME) -m "not alone and not end_to_end and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -45,6 +45,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         yield {**found, "IMAGES": str(folder / "images")}
 
 
+@pytest.mark.documentation
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
     "page",
@@ -161,6 +162,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.documentation
 @pytest.mark.slow
 def test_the_site_has_every_page_and_no_hidden_comment(site: Path) -> None:
     for page in (ROOT / "docs").rglob("*.md"):
@@ -172,6 +174,7 @@ def test_the_site_has_every_page_and_no_hidden_comment(site: Path) -> None:
     assert "Raises HwnasError" in (site / "reference/python.html").read_text()
 
 
+@pytest.mark.documentation
 @pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser")
 @pytest.mark.parametrize("width", [1280, 390])
@@ -187,6 +190,7 @@ def test_the_site_in_a_browser(site: Path, tmp_path: Path, width: int) -> None:
             assert [url for url in browser.requests() if not url.startswith(("file:", "data:", "blob:"))] == [], page
 
 
+@pytest.mark.documentation
 @pytest.mark.slow
 @pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser")
 def test_the_search_works_from_disk(site: Path, tmp_path: Path) -> None:

@@ -5,40 +5,21 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from hwnas.profiling.plan import ProfilePlan
-from hwnas.recipe import read_recipe
-from hwnas.runs import demo
-from hwnas.runtimes.device_spec import DeviceSpec
-from hwnas.spaces import SizedSpace
 from hwnas.tables.io import read_table
 from support.command import Run, timed
 from support.noise import assert_timing
 from support.paths import SHARED
 
-FEW_NETWORKS = {"rounds": 6, "fit_networks": 4, "report_networks": 4}
-FEW_EPOCHS = {"epochs": 3, "child.epochs": 3}
 
-
-@pytest.fixture
-def short_demo(short_timings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time fewer networks for a moment each and learn for fewer epochs."""
-    monkeypatch.setattr(demo, "ProfilePlan", short_plan)
-    monkeypatch.setattr(demo, "read_recipe", lambda name, changes: read_recipe(name, changes | FEW_EPOCHS))
-
-
-def short_plan(device: DeviceSpec, sized: SizedSpace, **options: Any) -> ProfilePlan:
-    return ProfilePlan(device, sized, **options | FEW_NETWORKS)
-
-
+@pytest.mark.alone
+@pytest.mark.documentation
 @pytest.mark.end_to_end
-@pytest.mark.usefixtures("short_demo")
 def test_demo_writes_networks_within_three_budgets(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = timed(run, "demo", "--out", "runs/demo")
@@ -54,7 +35,7 @@ def test_demo_writes_networks_within_three_budgets(run: Run, tmp_path: Path, mon
         assert_timing(0.4 < target["measured_ms"] / target["predicted_ms"] < 2.5, table)
         assert target["macs"] > 0
         assert target["params"] > 0
-        assert target["accuracy"] > 0.5  # chance is 0.1
+        assert target["accuracy"] > 0.8  # chance is 0.1
         assert target["parity"]["same_class"] == 1.0
         file = tmp_path / target["onnx"]
         onnx.checker.check_model(str(file), full_check=True)
