@@ -5,30 +5,32 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNXRUNTIME_WEB := 1.30.0
 
-.PHONY: install demo test test-docs test-quick lint docs browser clean
+.PHONY: install demo test test-devices test-docs test-quick lint docs browser clean
 
 install: $(READY)
 
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
 
-# First two tests at a time (a third would disturb those that time this machine), then the few that compare such timings,
-# one at a time. Files keep their order: by default the longest would come last and leave one of the two processes idle.
-# Threads that wait for each other do so without computing, which would take the processors from the other process.
-TWO_AT_A_TIME := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
+# Three tests at a time, of which none times this machine. Files keep their order: by default the longest would come last
+# and leave processors idle. Threads that wait do so without computing, which would take the processors from other tests.
+AT_A_TIME := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n
 
 test: $(READY)
-	$(TWO_AT_A_TIME) --dist loadfile --no-loadscope-reorder -m "not alone and not documentation"
+	$(AT_A_TIME) 3 --dist loadfile --no-loadscope-reorder -m "not alone and not documentation"
+
+# What times this machine, one test at a time.
+test-devices: $(READY)
 	$(BIN)/python -m pytest -m "alone and not documentation" $$(grep -rl "mark\.alone" tests --include="test_*.py")
 
 # The demo, every command of every page, and the site in a browser.
 test-docs: $(READY)
-	$(TWO_AT_A_TIME) -m "documentation and not alone" tests/docs
+	$(AT_A_TIME) 2 -m "documentation and not alone" tests/docs
 	$(BIN)/python -m pytest -m "documentation and alone" tests/docs tests/runs/test_end_to_end.py
 
 # For the edit loop: every test that takes less than a second.
 test-quick: $(READY)
-	$(TWO_AT_A_TIME) -m "not alone and not end_to_end and not slow"
+	$(AT_A_TIME) 2 -m "not alone and not end_to_end and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -96,11 +96,13 @@ def test_profile_of_a_cuda_device(run: Run, tmp_path: Path) -> None:
     assert table.device.kind == "gpu"
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_profile_of_this_machine(profiled: Path) -> None:
     assert_complete(profiled)
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_profile_of_torch_on_this_machine(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With few rounds and no further processes, because each imports torch."""
@@ -121,6 +123,7 @@ def assert_complete(out: Path) -> None:
     assert list(out.parent.iterdir()) == [out]
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("short_timings")
 def test_profile_keeps_what_a_table_already_holds(run: Run, out: Path) -> None:
@@ -189,6 +192,7 @@ def by_key(table: LatencyTable) -> list[Entry]:
     return sorted(table.entries, key=lambda entry: entry.workload)
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_ctrl_c_prints_how_to_resume(tmp_path: Path) -> None:
     process = hwnas_process(
@@ -215,6 +219,7 @@ def busy_machine() -> Iterator[None]:
             burner.wait()
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_a_busy_machine_is_refused_and_nothing_is_lost(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -230,6 +235,7 @@ def test_a_busy_machine_is_refused_and_nothing_is_lost(
     assert profile(run, *short, "--out", out).quality.additivity
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_the_plan_is_printed_without_profiling(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
@@ -242,6 +248,7 @@ def test_the_plan_is_printed_without_profiling(run: Run, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("short_timings")
 def test_a_table_is_checked_against_its_device(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +277,7 @@ def test_a_table_is_checked_against_its_device(run: Run, out: Path, monkeypatch:
     assert_one_clear_line(run("table", "check", out), "hwnas profile")
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("short_timings")
 def test_unstable_entries_are_measured_again(run: Run, out: Path) -> None:

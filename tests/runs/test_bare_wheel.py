@@ -30,6 +30,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_the_bare_wheel_profiles_searches_and_verifies(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path / "dist")

@@ -54,6 +54,7 @@ def test_demo_writes_networks_within_three_budgets(run: Run, tmp_path: Path, mon
     assert max(by_name.values()) <= budgets["mild"]
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.skipif(not SHARED.exists(), reason="the CIFAR-10 images are not beside this checkout")
 def test_search_on_cifar10_images_keeps_three_budgets(run: Run, tmp_path: Path, measured: Path) -> None:

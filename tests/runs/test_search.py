@@ -52,6 +52,7 @@ def test_search_killed_again_and_again_ends_bit_identical(tmp_path: Path, table_
     assert [row["budget"] for row in summary] == ["mild", "aggressive,80%-params"]
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 def test_a_finished_search_can_be_verified_trained_and_evaluated(run: Run, tmp_path: Path, measured: Path) -> None:
     table, out = measured, tmp_path / "run"

@@ -162,6 +162,7 @@ def accuracy_of(file: Path, split: Split) -> float:
     return float((scores.argmax(axis=1) == split.targets.numpy()).mean())
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_timings")
 def test_a_run_is_quantised_and_reports_accuracy_and_latency(run: Run, searched: Path) -> None:
@@ -275,6 +276,7 @@ def test_tables_of_int8_and_float32_do_not_mix(run: Run, tmp_path: Path) -> None
     assert not (tmp_path / "both.json").exists()
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("short_timings")
 def test_a_search_for_the_quantised_device_keeps_its_budget_there(run: Run, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
     folder = "short" if space == "nasbench201" else space
     changes = {
         "epochs": 4,
-        "batch_size": 32 if space == "nasbench201" else 8,
+        "batch_size": 64 if space == "nasbench201" else 8,
         **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
     }
 

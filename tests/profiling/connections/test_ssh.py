@@ -423,6 +423,7 @@ def test_a_failure_on_the_device_is_one_clear_error(host: Host, folder: Path, tm
     assert not host.leftovers()
 
 
+@pytest.mark.alone
 @needs_sshd
 @pytest.mark.end_to_end
 def test_profile_over_ssh(host: Host, run: Run, tmp_path: Path) -> None:
