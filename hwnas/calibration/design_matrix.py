@@ -56,9 +56,15 @@ def flat(space: SearchSpace, base: float, cells: dict[str, tuple[Array, Array]])
     return np.concatenate(rows)
 
 
-def is_live(space: SearchSpace) -> NDArray[np.bool_]:
-    """Return a mask [F] of the columns of live edges."""
+def not_negative(space: SearchSpace) -> NDArray[np.bool_]:
+    """Return a mask [F] of the columns whose costs cannot be below 0: those of live edges.
+
+    There are none in a chain. Every layer runs one of its candidates, so latencies determine only how much more one
+    candidate costs than another, and a constraint on single costs would change these differences.
+    """
     result = np.zeros(num_features(space), dtype=bool)
+    if space.is_chain:
+        return result
     number = len(_operations(space))
     at = 1
     for kind in space.cells:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hwnas import __version__
 from hwnas.calibration.accuracy import held_out_accuracy
-from hwnas.calibration.design_matrix import design_matrix, grids, is_live
+from hwnas.calibration.design_matrix import design_matrix, grids, not_negative
 from hwnas.calibration.regression import DEGREES_OF_FREEDOM, Posterior, Prior, fit_posterior
 from hwnas.calibration.suspects import BROKEN, find_suspects
 from hwnas.cost.metric import MACS, PARAMS
@@ -86,7 +86,7 @@ def fit_table(
     """
     space, key = sized.space, sized.key
     design = design_matrix(space, choices)
-    posterior = fit_posterior(design, latency_ms, prior, is_live(space))
+    posterior = fit_posterior(design, latency_ms, prior, not_negative(space))
     counts = count_models(sized, {workload: _counted(workload) for workload in sized.network.workloads()})
     suspects = find_suspects(space, design, counts[MACS.name].predict_many(choices), latency_ms, prior)
     left_out_ms = _left_out(space, design, latency_ms, prior, on_progress)
@@ -141,7 +141,7 @@ def _left_out(space: SearchSpace, design: Array, latency_ms: Array, prior: Prior
     predicted = np.zeros(number)
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
-        kept = fit_posterior(design[~out], latency_ms[~out], prior, is_live(space)) if not out.all() else None
+        kept = fit_posterior(design[~out], latency_ms[~out], prior, not_negative(space)) if not out.all() else None
         predicted[out] = design[out] @ (kept.mean if kept else prior.mean)
         on_progress("predicting networks left out", fold + 1, int(folds.max()) + 1)
     return predicted

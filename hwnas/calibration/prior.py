@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,9 +60,10 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
     """Return the mean and covariance of the pool's devices, the covariance blended with that of ``generic_prior``.
 
     The blend is the one under which each device of the pool, left out, is most likely. The generic part allows for
-    costs that no device of the pool has. A table for another number of classes counts with its head carried over
-    (hwnas.cost.carried_head): the uncertainty of the constant cost grows by the head's error, and the device's name in
-    the prior says so.
+    costs that no device of the pool has. For a chain every device of the pool is a hypothesis beside the generic prior
+    (hwnas.calibration.physical_prior): devices of different kinds have no useful mean there. A table for another
+    number of classes counts with its head carried over (hwnas.cost.carried_head): the uncertainty of the constant cost
+    grows by the head's error, and the device's name in the prior says so.
 
     Raises HwnasError, which names the sizes that differ, when no table of the pool is for the network.
     """
@@ -94,6 +96,10 @@ def prior_of_devices(
     """
     space = sized.space
     heads = np.zeros(len(names)) if heads is None else heads
+    notes = _notes(sized, heads.tolist())
+    if space.is_chain:
+        # Devices of another kind may scatter otherwise: the pool does not narrow the scatter.
+        return replace(physical_prior(sized, devices, heads), pool=tuple(names), notes=notes)
     logs, design = np.log(shares), design_matrix(space, connected_choices(space, REFERENCE))
     generic = generic_prior(sized).covariance
     blend = _best_blend(devices, generic, design) if len(devices) > 3 else FEW_BLEND
@@ -102,7 +108,7 @@ def prior_of_devices(
     left_out = DEAD_EDGES * _dead_edges_left_out(space, mean)
     spread = max(float(logs.std()), LEAST_SCATTER_SPREAD) if len(devices) > 3 else SCATTER_SPREAD
     covariance = covariance + np.outer(left_out, left_out)
-    return Prior(mean, covariance, float(np.exp(logs.mean())), spread, tuple(names), _notes(sized, heads.tolist()))
+    return Prior(mean, covariance, float(np.exp(logs.mean())), spread, tuple(names), notes)
 
 
 def _notes(sized: SizedSpace, heads: Sequence[float]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@
 
 ``m`` and ``C`` are the prior of a device whose mean latency is 1; ``s`` is this device's unknown mean latency, with
 deviation t. ``k`` is the width of the prior: the device may differ from the prior's devices more than they differ from
-each other. It has a log-normal prior, and the result is averaged over a grid of widths by their evidence. The t
+each other. It has a log-normal prior, and the result is averaged over a grid of widths by their evidence. A prior may
+consist of several hypotheses with an ``m`` and a ``C`` of their own; the average is then over these, too. The t
 distribution is a normal one of unknown weight (Lange, Little & Taylor, J. Am. Stat. Assoc. 84, 1989): expectation
 maximisation alternates between weights and b. The result is averaged over the scale of the t distribution, too, which
 ten readings hardly determine.
@@ -12,6 +13,7 @@ ten readings hardly determine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -31,13 +33,24 @@ SCATTER_SHARE, SCATTER_SPREAD = 0.04, 1.0  # prior of that scale; the deviation 
 WIDENED = 1.1  # with few measurements; without it intervals of devices left out of a pool were too narrow
 LEAST_PREDICTION = 0.2  # share of the median latency below which predictions do not lower the scatter
 STEPS = 12
+RANK = 1e-9  # singular values of the design matrix below this share of the largest are 0
 AT_ONCE = 2**23  # numbers in all designs that are fitted together
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A kind of device: edge costs of ``mean`` [F] and ``covariance`` [F, F], and the probability of being of it."""
+
+    mean: Array
+    covariance: Array
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
 class Prior:
     """The distribution of edge costs over devices: ``mean`` [F] and ``covariance`` [F, F] in units of the mean latency.
 
+    A mixture of ``hypotheses`` has their mean and covariance; without hypotheses the distribution is normal.
     ``scatter_share`` is the relative scatter of single latencies, ``scatter_spread`` the deviation of its logarithm.
     ``pool`` names the devices that the prior was made from; ``notes`` are lines on those that know other networks only.
     """
@@ -48,6 +61,16 @@ class Prior:
     scatter_spread: float = SCATTER_SPREAD
     pool: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    hypotheses: tuple[Hypothesis, ...] = ()
+
+
+def mixture(hypotheses: Sequence[Hypothesis]) -> Prior:
+    """Return the prior of these hypotheses, whose probabilities add up to 1."""
+    mean: Array = np.sum([h.probability * h.mean for h in hypotheses], axis=0)
+    covariance: Array = np.sum(
+        [h.probability * (h.covariance + np.outer(h.mean - mean, h.mean - mean)) for h in hypotheses], axis=0
+    )
+    return Prior(mean, covariance, hypotheses=tuple(hypotheses))
 
 
 @dataclass(frozen=True)
@@ -71,18 +94,21 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
     y, rounding = latency_ms / guess, rounding_ms(latency_ms) / guess
     few = len(y) < MANY * design.shape[1]
     whitened = _whiten(design, prior, WIDTHS if few else WIDTHS[-1:])
-    every = np.arange(len(whitened.widths))
+    every = np.arange(len(whitened.width))
     scales = np.outer(_fits(whitened, every, y, prior, rounding, None).share, SHARES).ravel()
     found = _fits(whitened, np.repeat(every, len(SHARES)), y, prior, rounding, scales)
     weights = np.exp(found.evidence - found.evidence.max())
     weights /= weights.sum()
-    means = prior.mean + (whitened.back[found.width] @ found.z[:, :, None])[:, :, 0]
+    means = whitened.mean[found.case]
+    for case, back in enumerate(whitened.back):
+        means[found.case == case] += found.z[found.case == case] @ back.T
     mean = weights @ means
     apart = means - mean
     covariance: Array = apart.T @ (weights[:, None] * apart)
-    for width, back in enumerate(whitened.back):
-        mine = np.where(found.width == width, weights, 0)
-        covariance += mine.sum() * whitened.unobserved[width] + back @ np.tensordot(mine, found.covariance, 1) @ back.T
+    for case, back in enumerate(whitened.back):
+        mine = np.where(found.case == case, weights, 0)
+        observed = np.tensordot(mine, found.covariance, 1) - mine.sum() * np.eye(back.shape[1])
+        covariance += mine.sum() * whitened.covariance(case) + back @ observed @ back.T
     covariance = (covariance + covariance.T) / 2
     share = _mixed_share(weights, found.share)
     if few:
@@ -94,37 +120,68 @@ def fit_posterior(design: Array, latency_ms: Array, prior: Prior, not_negative: 
 
 @dataclass(frozen=True)
 class _Whitened:
-    """The regression for W widths of the prior, in R = min(N, F) unknowns z with a standard normal prior.
+    """The regression for P pairs of a hypothesis and a width, in R unknowns z with a standard normal prior.
 
-    b = m + ``back`` z + a part that no reading depends on, whose covariance is ``unobserved``. The networks' latencies
-    are ``expected`` + ``design`` @ z. Shapes [W], [N], [W, N, R], [W, F, R], [W, F, F].
+    R is the rank of the design matrix. b = ``mean`` + ``back`` z + a part that no reading depends on. The networks'
+    latencies are ``expected`` + ``design`` @ z. ``log_prior`` is the logarithm of a pair's prior probability. Shapes of
+    the arrays: [P], [P], [P, F], [P, N], [P, N, R], [P, F, R].
     """
 
-    widths: Array
+    hypotheses: tuple[Hypothesis, ...]
+    width: Array
+    log_prior: Array
+    mean: Array
     expected: Array
     design: Array
     back: Array
-    unobserved: Array
+
+    def covariance(self, case: int) -> Array:
+        """Return the prior covariance [F, F] of a pair, with that of the speed."""
+        each = len(self.width) // len(self.hypotheses)
+        return _with_speed(self.hypotheses[case // each], float(self.width[case]))
 
 
 def _whiten(design: Array, prior: Prior, widths: Array) -> _Whitened:
-    m = prior.mean
-    covariances = widths[:, None, None] * prior.covariance + SCALE_SPREAD**2 * np.outer(m, m)
-    root: Array = np.asarray(np.linalg.cholesky(covariances), dtype=np.float64)
-    observed = design @ root
-    if len(design) >= design.shape[1]:
-        return _Whitened(widths, design @ m, observed, root, np.zeros_like(root))
-    directions, lower = np.linalg.qr(observed.swapaxes(1, 2))
-    back = root @ directions
-    rest = root - back @ directions.swapaxes(1, 2)
-    return _Whitened(widths, design @ m, lower.swapaxes(1, 2), back, rest @ rest.swapaxes(1, 2))
+    # Where there are more readings than costs, what the device is like no longer matters.
+    normal = (Hypothesis(prior.mean, prior.covariance),)
+    hypotheses = (prior.hypotheses or normal) if len(design) < design.shape[1] else normal
+    left, sizes, right = np.linalg.svd(design, full_matrices=False)
+    rank = int(np.sum(sizes > RANK * sizes[0]))
+    left, seen = left[:, :rank], sizes[:rank, None] * right[:rank]
+    roots, backs = zip(*(_roots(seen, hypothesis, widths) for hypothesis in hypotheses), strict=True)
+    log_prior = -0.5 * (np.log(widths) / WIDTH_SPREAD) ** 2
+    return _Whitened(
+        hypotheses=hypotheses,
+        width=np.tile(widths, len(hypotheses)),
+        log_prior=np.concatenate([np.log(h.probability) + log_prior for h in hypotheses]),
+        mean=np.repeat([h.mean for h in hypotheses], len(widths), axis=0),
+        expected=np.repeat([design @ h.mean for h in hypotheses], len(widths), axis=0),
+        design=left @ np.concatenate(roots),
+        back=np.concatenate(backs),
+    )
+
+
+def _roots(seen: Array, hypothesis: Hypothesis, widths: Array) -> tuple[Array, Array]:
+    """Return for each width the root [R, R] of the covariance of ``seen`` @ b, where ``seen`` is [R, F], and b's part
+    that depends on it, [F, R].
+    """
+    m, width = hypothesis.mean, widths[:, None, None]
+    expected, with_costs = seen @ m, hypothesis.covariance @ seen.T
+    between = width * (seen @ with_costs) + SCALE_SPREAD**2 * np.outer(expected, expected)
+    root: Array = np.asarray(np.linalg.cholesky(between), dtype=np.float64)
+    costs = width * with_costs + SCALE_SPREAD**2 * np.outer(m, expected)
+    return root, np.asarray(np.linalg.solve(root, costs.swapaxes(1, 2)).swapaxes(1, 2), dtype=np.float64)
+
+
+def _with_speed(hypothesis: Hypothesis, width: float) -> Array:
+    return width * hypothesis.covariance + SCALE_SPREAD**2 * np.outer(hypothesis.mean, hypothesis.mean)
 
 
 @dataclass(frozen=True)
 class _Fits:
-    """K fits: index of the width, z [K, R] with its covariance [K, R, R], scale, and log evidence."""
+    """K fits: index of the pair, z [K, R] with its covariance [K, R, R], scale, and log evidence."""
 
-    width: NDArray[np.intp]
+    case: NDArray[np.intp]
     z: Array
     covariance: Array
     share: Array
@@ -132,35 +189,35 @@ class _Fits:
 
 
 def _fits(
-    whitened: _Whitened, width: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
+    whitened: _Whitened, case: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
 ) -> _Fits:
-    """Fit for each index in ``width``, with the scales of the scatter ``given`` or the most probable ones.
+    """Fit for each index in ``case``, with the scales of the scatter ``given`` or the most probable ones.
 
     Fits are batched up to AT_ONCE numbers.
     """
     size = max(AT_ONCE // whitened.design[0].size, 1)
     parts = [
-        _iterate(whitened, width[i : i + size], y, prior, rounding, None if given is None else given[i : i + size])
-        for i in range(0, len(width), size)
+        _iterate(whitened, case[i : i + size], y, prior, rounding, None if given is None else given[i : i + size])
+        for i in range(0, len(case), size)
     ]
     return _Fits(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Fits)))
 
 
 def _iterate(
-    whitened: _Whitened, width: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
+    whitened: _Whitened, case: NDArray[np.intp], y: Array, prior: Prior, rounding: float, given: Array | None
 ) -> _Fits:
-    design, one = whitened.design[width], np.eye(whitened.design.shape[2])
-    least = LEAST_PREDICTION * float(np.median(y))
-    shape = len(width), len(y)
+    design, one = whitened.design[case], np.eye(whitened.design.shape[2])
+    least, expected = LEAST_PREDICTION * float(np.median(y)), whitened.expected[case]
+    shape = len(case), len(y)
     predicted, weights = np.broadcast_to(np.maximum(y, least), shape), np.ones(shape)
-    share = np.full(len(width), prior.scatter_share) if given is None else given
+    share = np.full(len(case), prior.scatter_share) if given is None else given
     for _ in range(STEPS):
         scale2 = (share[:, None] * predicted) ** 2 + rounding**2
         weighted = (design * (weights / scale2)[:, :, None]).swapaxes(1, 2)
         precision = one + weighted @ design
         covariance = np.linalg.inv(precision)
-        z = covariance @ (weighted @ (y - whitened.expected)[:, None])
-        found = whitened.expected + (design @ z)[:, :, 0]
+        z = covariance @ (weighted @ (y - expected)[:, :, None])
+        found = expected + (design @ z)[:, :, 0]
         predicted = np.maximum(found, least)
         residual2 = (y - found) ** 2
         weights = (DEGREES_OF_FREEDOM + 1) / (DEGREES_OF_FREEDOM + residual2 / scale2)
@@ -172,9 +229,9 @@ def _iterate(
     misfit = np.sum(weights * residual2 / scale2, axis=1) + np.sum(z**2, axis=(1, 2))
     evidence = -0.5 * (misfit + np.sum(np.log(scale2 / weights), axis=1) + np.linalg.slogdet(precision)[1])
     evidence += DEGREES_OF_FREEDOM / 2 * np.sum(np.log(weights) - weights, axis=1)
-    evidence -= 0.5 * (np.log(whitened.widths[width]) / WIDTH_SPREAD) ** 2
+    evidence += whitened.log_prior[case]
     evidence -= 0.5 * (np.log(share / prior.scatter_share) / prior.scatter_spread) ** 2
-    return _Fits(width, z[:, :, 0], covariance, share, evidence)
+    return _Fits(case, z[:, :, 0], covariance, share, evidence)
 
 
 def _mixed_share(weights: Array, shares: Array) -> float:

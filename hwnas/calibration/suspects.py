@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.calibration.design_matrix import is_live
+from hwnas.calibration.design_matrix import not_negative
 from hwnas.calibration.regression import Prior, fit_posterior
 from hwnas.cost.model import Array
 from hwnas.spaces import SearchSpace
@@ -48,7 +48,7 @@ def find_suspects(space: SearchSpace, design: Array, macs: Array, latency_ms: Ar
     usual = max(groups, key=len)
     reasons, predicted = [], None
     if len(groups) > 1:
-        posterior = fit_posterior(design[usual], latency_ms[usual], prior, is_live(space))
+        posterior = fit_posterior(design[usual], latency_ms[usual], prior, not_negative(space))
         least = LEAST_EXPECTED * float(np.median(latency_ms[usual]))
         predicted = np.maximum(design @ posterior.mean, least)
         others = [group for group in groups if group is not usual]

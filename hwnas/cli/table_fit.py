@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from hwnas.tables.schema import LatencyTable
 
 WORST = 5  # readings that are listed when a fit is poor
-PriorTables = Annotated[str, typer.Option("--shelf", help="Tables of other devices: a folder, a URL, or shipped.")]
+PriorTables = Annotated[
+    str | None, typer.Option("--shelf", help="Tables of other devices: a folder, a URL, or shipped.")
+]
 
 
 @command(table_app, "fit", "hwnas table fit --space nasbench201 --measurements phone.csv --out phone.json")
@@ -162,8 +164,8 @@ def _show_fit(table: LatencyTable, worst: list[dict[str, Any]], written: Path | 
 
 @command(table_app, "design", "hwnas table design --space nasbench201 --shelf shipped -n 10 --out phone.csv")
 def table_design(
-    shelf: PriorTables,
     space: SpaceName = "nasbench201",
+    shelf: PriorTables = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, max=1000, help="Number of architectures.")] = 10,
     out: Annotated[
         Path | None, typer.Option(help="Write a CSV file with empty latencies: architecture,latency_ms.")
@@ -175,15 +177,18 @@ def table_design(
     classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the architectures whose latencies are most informative about a new device, given other devices' tables."""
+    """Choose the architectures whose latencies are most informative about a new device.
+
+    With --shelf they are so given the tables of other devices, without it given nothing but the sizes of the layers.
+    """
     from hwnas.api import sized_space
     from hwnas.calibration.experiment_design import choose_architectures
-    from hwnas.calibration.prior import pool_prior
+    from hwnas.calibration.prior import generic_prior, pool_prior
     from hwnas.spaces.encoding import decode
     from hwnas.tables.network_key import size_options
 
     sized = sized_space(space, setting, channels, layers, parse_input(input_shape), classes)
-    chosen, known = sized.space, pool_prior(_tables_of(shelf), sized)
+    chosen, known = sized.space, pool_prior(_tables_of(shelf), sized) if shelf else generic_prior(sized)
     show_notes(known.notes)
     picked = choose_architectures(chosen, known, number)
     architectures = [chosen.format(decode(chosen, row), True) for row in picked]
@@ -197,7 +202,7 @@ def table_design(
         print(
             f"\n{out}: time these networks and fill in latency_ms\n"
             f"next: hwnas table fit {size_options(sized)} --measurements {quoted(out)} "
-            f"--prior {quoted(shelf)} --out TABLE"
+            f"{f'--prior {quoted(shelf)} ' if shelf else ''}--out TABLE"
         )
 
 

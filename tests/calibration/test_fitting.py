@@ -22,7 +22,7 @@ from hwnas.calibration.design_matrix import (
     design_matrix,
     flat,
     grids,
-    is_live,
+    not_negative,
     num_features,
 )
 from hwnas.calibration.experiment_design import choose_architectures
@@ -209,7 +209,10 @@ def test_more_measurements_do_not_make_it_worse_on_average() -> None:
         for seed in range(200, 206):
             costs = made_up_device(seed)
             posterior = fit_posterior(
-                design_matrix(NB201, order[:number]), timed(costs, order[:number], 0.02, seed), prior, is_live(NB201)
+                design_matrix(NB201, order[:number]),
+                timed(costs, order[:number], 0.02, seed),
+                prior,
+                not_negative(NB201),
             )
             errors.append(
                 np.mean(
@@ -254,7 +257,7 @@ def test_the_design_tells_more_than_random_networks_and_holds_no_broken_one() ->
         other = connected_choices(NB201, 12, seed=seed)
         for choices, scores in ((chosen, designed), (other, random)):
             posterior = fit_posterior(
-                design_matrix(NB201, choices), timed(costs, choices, 0.03, seed), prior, is_live(NB201)
+                design_matrix(NB201, choices), timed(costs, choices, 0.03, seed), prior, not_negative(NB201)
             )
             scores.append(spearmanr(design_matrix(NB201, everyone) @ posterior.mean, exact).statistic)
     assert np.mean(designed) > np.mean(random)
