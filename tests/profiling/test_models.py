@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 
 from hwnas.cost.fusion import pieces
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.count import count_workload
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Repeated, Whole, is_branchable, is_chainable, repetitions, torch_model
-from hwnas.spaces import SPACES, SizedSpace, Workload, get_space
+from hwnas.spaces import SPACES, SizedSpace, Workload
 from hwnas.spaces.encoding import decode, random_choices
 from support.chains import small_chain
 from support.spaces import CELL_SPACES, SMALL, architectures
