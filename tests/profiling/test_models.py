@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from hwnas.cost.fusion import pieces
 from hwnas.networks.child import ChildNetwork
+from hwnas.networks.count import count_workload
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Repeated, Whole, is_branchable, is_chainable, repetitions, torch_model
-from hwnas.spaces import SPACES, SizedSpace, Workload
+from hwnas.spaces import SPACES, SizedSpace, Workload, get_space
 from hwnas.spaces.encoding import decode, random_choices
 from support.chains import small_chain
 from support.spaces import CELL_SPACES, SMALL, architectures
@@ -93,6 +94,18 @@ def test_copies_that_make_no_chain_run_as_in_a_network(workload: Workload, tmp_p
 def test_operations_of_cells_are_timed_as_before(op: str) -> None:
     """Those that begin with a ReLU would share it between branches."""
     assert not is_branchable(Workload(op, 16, 32, 8, 8, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "shortened"),
+    [("mobilenetv3", {f"mbconv_{k}x{k}_e6_se_hs_res-160-160-4x4-s1" for k in (3, 5, 7)}), ("darts", set())],
+)
+def test_chains_hold_no_more_weights_than_a_network(name: str, shortened: set[str]) -> None:
+    """Only the widest blocks are repeated fewer times."""
+    chained = {w for w in SizedSpace.named(get_space(name)).network.workloads() if is_chainable(w)}
+    assert {w.key for w in chained if repetitions(w) == (2, 6)} == shortened
+    # 12 copies' weights, as torch counts them: batch norms and biases are a small part.
+    assert {w.key for w in chained if 12 * count_workload(w).params > 6.1e6} == shortened
 
 
 @pytest.mark.slow
