@@ -9,8 +9,8 @@ devices (`kind`: all GPUs, phones or Xeons are left out), or there is none (`eve
 latencies are fitted by least squares. Ten networks of the new device are chosen as `hwnas table design` does, among the
 5,000, and fitted as by `hwnas table fit --prior`. Spearman's correlation is over all 5,000 networks. `ceiling` is that
 of an additive model fitted to one half of the device's own latencies, on the other half: about the best that edge costs
-can rank; where it is at least 0.94 the device counts as additive. No number of the prior was chosen by these
-correlations: see hwnas/calibration/physical_prior.py.
+can rank; where it is at least 0.94 the device counts as additive. The prior's numbers were aimed at other devices, but
+its form was chosen with these correlations in sight (hwnas/calibration/physical_prior.py): take them as optimistic.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ features, a, differs between devices (little on a GPU that waits for launches, m
 written for some sizes): each value of a is a hypothesis, and the measurements decide (hwnas.calibration.regression).
 
 Where tables of other devices are known, each of them is a hypothesis, too: the new device is like that one up to a
-small part of the covariance above. The numbers below were chosen on devices that no benchmark reports: layers timed
-with PyTorch, ONNX Runtime and OpenVINO on one AMD processor, and published tables of a Raspberry Pi 4 (jh88/fbnet on
-GitHub) and of a GPU (JunrQ/NAS).
+small part of the covariance above.
+
+The numbers below were aimed at devices that no benchmark reports: layers timed with PyTorch, ONNX Runtime and OpenVINO
+on one AMD processor, and published tables of a Raspberry Pi 4 (jh88/fbnet on GitHub) and of a GPU (JunrQ/NAS). The
+results of benchmarks/transfer_fbnet.py were seen meanwhile, and the form of this model was chosen with them.
 """
 
 from __future__ import annotations
