@@ -54,6 +54,7 @@ def test_a_chain_is_searched_like_any_space(method: str, run: Run, tmp_path: Pat
     assert len(derived[0]["architectures"]) == 2
 
 
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("short_timings")
 def test_a_mobile_chain_goes_from_its_profile_to_verified_networks(run: Run, tmp_path: Path) -> None:
