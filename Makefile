@@ -28,7 +28,7 @@ test-docs: $(READY)
 	$(AT_A_TIME) 2 -m "documentation and not alone" tests/docs
 	$(BIN)/python -m pytest -m "documentation and alone" tests/docs tests/runs/test_end_to_end.py
 
-# For the edit loop: every test that takes less than a second.
+# For the edit loop: every test that takes less than half a second.
 test-quick: $(READY)
 	$(AT_A_TIME) 2 -m "not alone and not end_to_end and not slow"
 

@@ -63,6 +63,7 @@ def test_every_room_has_a_place_in_the_order() -> None:
     assert rooms - set(ORDER) == set()
 
 
+@pytest.mark.slow
 def test_no_import_runs_upwards() -> None:
     upwards = [
         f"{module} imports {imported}"
@@ -125,6 +126,7 @@ def test_packages_that_import_slowly_are_imported_in_functions() -> None:
     assert eager == []
 
 
+@pytest.mark.slow
 def test_no_test_file_imports_another() -> None:
     """Helpers that several test files need are in tests/support."""
     names = {file.stem for file in (ROOT / "tests").rglob("test_*.py")} | {"conftest"}

@@ -175,6 +175,7 @@ def test_baselines_on_published_devices_are_those_of_the_files(run: Run) -> None
     assert (rows[-1][0], rows[-1][5]) == ("mean", f"{ours:.2f}")
 
 
+@pytest.mark.slow
 @needs_files
 def test_one_network_for_several_devices_keeps_every_limit_as_measured(run: Run) -> None:
     tables = [shipped("latency_tables") / f"published-{name}.json" for name in ("gold-6240", "titanx-1")]

@@ -173,6 +173,7 @@ def test_derive_refuses_what_means_nothing(run: Run, searched: Path, tmp_path: P
 SMALL = ("--channels", 4, "--cells", 1, "--input", "3x16x16")
 
 
+@pytest.mark.slow
 def test_preview_names_limits_that_contradict_each_other(run: Run, table_file: Path) -> None:
     models = build_cost_models(
         make_table(SizedSpace(NB201, setting_of("nasbench201"))), SizedSpace(NB201, setting_of("nasbench201"))

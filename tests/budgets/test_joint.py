@@ -249,6 +249,7 @@ def test_verify_tightens_the_limit_of_each_device_that_breaks_its_own(
         assert attempt["measured_ms@phone"] == pytest.approx(0.9 * attempt["predicted_ms@phone"])
 
 
+@pytest.mark.slow
 def test_budgets_on_devices_that_make_no_sense_are_one_clear_line(
     run: Run, tmp_path: Path, tables: tuple[object, ...]
 ) -> None:

@@ -50,6 +50,7 @@ def spearman(new: str, pool: list[str]) -> float:
     return float(spearmanr(design @ posterior.mean, latency_ms[new]).statistic)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("new", "family", "least"),
     [("titanx_64", "titanx", 0.97), ("1080ti_32", "1080ti", 0.94), ("gold_6240", "gold", 0.93)],
@@ -58,6 +59,7 @@ def test_devices_of_other_families_are_a_good_prior(new: str, family: str, least
     assert spearman(new, [name for name in measured()[2] if not name.startswith(family)]) > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new", ["titanx_1", "1080ti_64"])
 def test_devices_of_another_kind_do_no_harm(new: str) -> None:
     """The time of a GPU that waits for launches follows neither that of phones nor that of Xeons."""

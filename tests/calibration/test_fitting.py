@@ -76,6 +76,7 @@ def test_costs_by_edge_predict_what_the_design_matrix_says(seed: int) -> None:
             assert row @ values == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_fitted_table_counts_macs_and_parameters_as_the_network_has_them(tmp_path: Path) -> None:
     choices = connected_choices(NB201, 40)
     write_table(tmp_path / "t.json", fitted(choices, timed(made_up_device(1), choices, 0.02)))

@@ -144,6 +144,7 @@ def published_choices() -> np.ndarray:
         return encode(NB201, [NB201.parse(row["arch"]) for row in csv.DictReader(file)])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LATENCIES.exists(), reason=f"{LATENCIES} is not there")
 def test_no_published_device_is_suspect() -> None:
     """Thirteen devices, timed by others: none of their readings is refused, in samples of several sizes."""
@@ -198,6 +199,7 @@ def mixed(tmp_path: Path) -> Path:
 GUESS = "11 readings look 1000 times too large for the other 49: another unit?"
 
 
+@pytest.mark.slow
 def test_poor_readings_make_no_table_unless_accepted(run: Run, mixed: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     fit = ("table", "fit", "--measurements", mixed, "--out", out)

@@ -100,6 +100,7 @@ def test_the_command_that_removes_a_checkpoint_removes_it_alone(folder: Path) ->
     assert other.exists()
 
 
+@pytest.mark.slow
 def test_every_value_in_a_command_is_quoted() -> None:
     """Read all f-strings of the package: a value that follows a command in one is quoted or not a user's."""
     found = [

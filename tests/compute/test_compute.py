@@ -120,6 +120,7 @@ def test_a_search_on_another_device_equals_that_on_the_cpu(recipe: str, there: N
         search.evaluator.choose(search.targets[0])
 
 
+@pytest.mark.slow
 def test_the_state_of_a_search_moves_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = some_steps("nasbench201/drnas")
     with monkeypatch.context() as patched, Accelerator():
@@ -390,6 +391,7 @@ def test_models_are_exported_whatever_the_precision_of_products(precision: str) 
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = before
 
 
+@pytest.mark.slow
 def test_a_search_states_its_pace(there: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwnas.search.pace.peak_gpu_bytes", lambda device: 8_400_000_000)
     search, lines = searching("nasbench201", "nasbench201/snas", epochs=2), []

@@ -125,6 +125,7 @@ def test_a_fitted_network_gains_half_of_the_time_that_it_takes_for_as_many_bytes
     assert wider == pytest.approx(np.hypot(known, norm.ppf(0.95) / norm.ppf(0.975) * gained), rel=1e-4)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 2_000), st.sampled_from([*MEASURED, *FITTED]), architectures("nasbench201"))
 def test_more_classes_never_take_less_time(classes: int, name: str, architecture) -> None:  # type: ignore[no-untyped-def]

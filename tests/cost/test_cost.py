@@ -60,6 +60,7 @@ def deployed_latency(architecture: Architecture) -> float:
     return total
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_prediction_is_the_sum_over_the_deployed_network(architecture: Architecture) -> None:

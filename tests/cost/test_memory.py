@@ -161,6 +161,7 @@ def test_memory_access_is_that_of_snas(
     assert memory_access_bytes(workload) == 4 * (values * channels * side**2 + weights(channels))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_memory_access_of_a_network_is_what_hooks_count_with_every_chosen_edge(architecture: Architecture) -> None:

@@ -19,6 +19,7 @@ from hwnas.data.torchvision_cpu import torchvision_transforms
 from hwnas.errors import HwnasError
 
 
+@pytest.mark.slow
 def test_crops_have_uniform_areas_and_published_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Crops of up to 3/4 of the area fit into a square at any aspect ratio: their areas are uniform from 0.08."""
     v2, crops = torchvision_transforms(), []

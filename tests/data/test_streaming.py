@@ -97,6 +97,7 @@ def test_decoding_does_not_change_torchs_random_state(tmp_path: Path, augment: s
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_a_streamed_training_resumes_bit_for_bit(tmp_path: Path) -> None:
     spec = f"imagefolder:{write_images(tmp_path / 'images', 20, side=None)}?size=32&stream=yes"
     space = get_space("nasbench201")

@@ -33,6 +33,7 @@ def test_one_process_is_that_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(deviation, without_noise, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [NASBENCH201, DARTS], ids=lambda space: space.name)
 def test_sums_over_edges_are_learnt(space) -> None:
     worth = RANDOM.normal(size=(space.num_edges, len(space.operations)))

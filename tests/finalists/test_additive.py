@@ -37,6 +37,7 @@ def test_the_sum_over_edges_is_the_prediction(space: SearchSpace, generator: np.
     assert ((low < model.accuracies(choices)) & (model.accuracies(choices) < high) & (high < 1)).all()
 
 
+@pytest.mark.slow
 def test_accuracies_are_learnt_with_their_error(generator: np.random.Generator) -> None:
     worth = generator.normal(0, 0.5, size=(6, 5))
     choices = without_dead_edges(NASBENCH201, every_choice(NASBENCH201))

@@ -41,6 +41,7 @@ def test_the_largest_is_that_of_a_list_of_all(metric: str, enumerated: bool, mon
     assert live_counts(model, found) == most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs_per_node", [None, 2])
 def test_in_a_large_space_no_change_of_an_edge_is_larger(inputs_per_node: int | None) -> None:
     own, model = candidates_of("darts", "aggressive", inputs_per_node), COSTS["darts"]["macs"]
@@ -78,6 +79,7 @@ def test_the_random_one_is_any_within_the_budget(space: str, budget: str) -> Non
     assert (own.shares(choices) < LEAST_USED).any()
 
 
+@pytest.mark.slow
 def test_where_too_few_are_within_there_is_no_random_one() -> None:
     own = candidates_of("darts", "mild")
     (limit,) = own.limits.values()
@@ -86,6 +88,7 @@ def test_where_too_few_are_within_there_is_no_random_one() -> None:
     assert set(found) == {"most MACs", "most parameters"}
 
 
+@pytest.mark.slow
 def test_they_are_trained_by_default_where_they_are_cheap() -> None:
     many = searching("nasbench201", "snas-short", "mild", "moderate", finalists={**SHORT, "trainings": 12})
     few = searching("nasbench201", "snas-short", "mild", "moderate", finalists=SHORT)

@@ -33,6 +33,7 @@ def test_the_largest_are_those_of_a_list_of_all(budget: str) -> None:
     np.testing.assert_allclose(worth["cell"][np.arange(6), found].sum(axis=1), best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs_per_node", [None, 2])
 def test_in_a_large_space_they_keep_the_rules_and_use_the_limits(inputs_per_node: int | None) -> None:
     own = candidates_of("darts", "moderate", inputs_per_node)

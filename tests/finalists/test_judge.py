@@ -99,6 +99,7 @@ def finished(judge: Judge, folder: Path | None = None) -> Judgement:
     return judge.judgement()
 
 
+@pytest.mark.slow
 def test_the_best_within_each_budget_are_found_with_few_trainings() -> None:
     settings = Finalists(trainings=20, rounds=4, candidates=60, last=3)
     judgement, own, oracle = judged(("mild", "moderate", "aggressive"), settings)
@@ -184,6 +185,7 @@ def test_a_training_at_a_wild_learning_rate_diverges() -> None:
     assert not result.weights
 
 
+@pytest.mark.slow
 def test_real_trainings_resume_and_do_not_depend_on_workers(tmp_path: Path) -> None:
     search = searching(
         "nasbench201", "snas-short", "mild", "aggressive", finalists={**SHORT, "rounds": 1, "trainings": 2}

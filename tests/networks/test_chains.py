@@ -58,6 +58,7 @@ def member(space: SearchSpace, text: str | None = None) -> ChildNetwork:
     return ChildNetwork(SizedSpace.named(space, "imagenet"), chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "make_theirs", "pooled_by_mean"),
     [
@@ -116,6 +117,7 @@ def block_of(space: str, op: str, w: Workload) -> blocks.Block | None:
     return named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 def test_counts_of_a_thousand_architectures_are_exact(name: str) -> None:
     space = get_space(name)
@@ -140,6 +142,7 @@ def test_counts_of_a_thousand_architectures_are_exact(name: str) -> None:
         assert np.array_equal(predicted - predicted[0], sums - sums[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHAINS)
 def test_exported_networks_compute_what_torch_computes(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -155,6 +155,7 @@ def test_transit_cells_in_the_darts_space_take_the_two_strongest_edges() -> None
 THRESHOLDED = Lazy(CELL_SPACES, lambda name: make_search(name, read_recipe(f"{name}/entrannas-dst", {})))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(sorted(CELL_SPACES)), st.integers(0, 2**32 - 1), st.floats(0.1, 4), st.floats(-4, 4))
 def test_the_engine_of_the_last_epoch_is_the_derived_architecture(
@@ -222,6 +223,7 @@ def test_thresholded_weights_are_those_of_the_equations(
                     assert draw.support[kind][e] == [real[i] for i in np.flatnonzero(expected)]  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), [("nasbench201", 4), ("darts", 2)])
 def test_a_search_with_thresholds_derives_the_graph_of_its_engine(name: str, steps: int) -> None:
     """After all steps of a search, under a budget that excludes nothing."""
@@ -315,6 +317,7 @@ def set_logits(search: Search, seed: int, spread: float) -> None:
 DARTS_RULE = Lazy(("darts", "pc-darts"), lambda name: make_search("darts", read_recipe(f"darts/{name}", {}), ("100%",)))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(sorted(DARTS_RULE)), st.integers(0, 2**32 - 1), st.floats(0.1, 3))
 def test_under_a_loose_budget_derivation_equals_the_rule_of_darts(method: str, seed: int, spread: float) -> None:

@@ -59,6 +59,7 @@ def edges_that_leave_a_node_without_inputs(architecture: Architecture) -> bool:
     return False
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures))
 def test_child_computes_what_the_supernet_computes(architecture: Architecture) -> None:
@@ -144,6 +145,7 @@ def test_cells_are_exported_alone(tmp_path: Path) -> None:
     assert session.run(None, feeds)[0].shape == (2, 4 * 8, 8, 8)
 
 
+@pytest.mark.slow
 def test_export_command_writes_a_network_of_the_published_size(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "network.onnx"
     result = run("export", "--architecture", ALL_CONV, "--out", file)

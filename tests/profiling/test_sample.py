@@ -12,6 +12,7 @@ from hwnas.spaces.encoding import encode, possible, random_choices
 from support.chains import small_chain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fbnet", "proxylessnas", "mobilenetv3"])
 def test_networks_of_a_chain_span_its_sizes(name: str) -> None:
     sized = SizedSpace.named(get_space(name))

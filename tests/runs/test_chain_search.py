@@ -85,6 +85,7 @@ def test_a_mobile_chain_goes_from_its_profile_to_verified_networks(run: Run, tmp
         assert np.isfinite(scores).all()
 
 
+@pytest.mark.slow
 def test_methods_that_cut_edges_or_channels_are_refused(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "table.json", make_table(SizedSpace.named(get_space("mobilenetv3"))))
     command = ("search", "--space", "mobilenetv3", "--table", tmp_path / "table.json", *FEW, "--out", tmp_path / "r")

@@ -77,6 +77,7 @@ def damaged(manifest: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "which has no table", changed(manifest, ("budgets",), ["mild", "3ms@phone"])
 
 
+@pytest.mark.slow
 def test_every_damaged_field_is_named(folder: Path) -> None:
     file = folder / MANIFEST
     for name, content in damaged(json.loads(file.read_text())):

@@ -190,6 +190,7 @@ def test_a_network_for_the_browser_is_written_for_its_runtime(run: Run, tmp_path
     assert "Max" in operations
 
 
+@pytest.mark.slow
 def test_search_refuses_inputs_that_do_not_fit(run: Run, tmp_path: Path, table_file: Path) -> None:
     base = ("search", "--table", table_file, *SMALL_SEARCH, "--out", tmp_path / "run")
     assert_one_clear_line(run(*base, "--space", "darts"), "lacks", "hwnas profile --space darts")

@@ -309,6 +309,7 @@ def test_verify_times_the_untrained_target_network(
     assert "untrained" not in run("verify", tmp_path / "run").stdout
 
 
+@pytest.mark.slow
 def test_inputs_that_do_not_fit_are_refused(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "cpu.json", named_table(TARGET))
     base = ("search", "--table", tmp_path / "cpu.json", "--data", "digits?size=16", "--out", tmp_path / "run")
@@ -328,6 +329,7 @@ def test_inputs_that_do_not_fit_are_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_table_that_comes_with_hwnas_is_read_by_name(run: Run, tmp_path: Path) -> None:
     shown = run("table", "show", "shipped:published-pixel3")
     assert shown.exit_code == 0

@@ -127,6 +127,7 @@ def usual_objectives() -> tuple[list[Objective], list[str]]:
     return build_objectives(REQUEST.tables, REQUEST.budgets, TARGET)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(
     channels=st.integers(1, 12),
@@ -154,6 +155,7 @@ def test_the_search_network_changes_neither_preview_nor_derivation(
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_budget_of_a_larger_target(method: str) -> None:
     changes = {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0}

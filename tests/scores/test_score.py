@@ -65,6 +65,7 @@ def live_part(cell: Cell, chosen: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(op if used else NONE for op, used in zip(chosen, live_by_paths(cell, chosen), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["nasbench201", "darts", *PAGES])
 def test_scores_depend_on_the_architecture_and_the_seed_alone(folder: Path, spec: str) -> None:
     sized = at_small_size(get_space(spec))
@@ -85,6 +86,7 @@ def test_scores_depend_on_the_architecture_and_the_seed_alone(folder: Path, spec
     assert torch.equal(torch.get_rng_state(), generator)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), st.randoms(use_true_random=False))
 def test_dead_edges_do_not_matter(architecture: Architecture, random) -> None:
@@ -160,6 +162,7 @@ def test_bad_requests_are_refused() -> None:
     assert score_architectures(sized, [], ["synflow"])["synflow"].shape == (0,)
 
 
+@pytest.mark.slow
 def test_scores_rank_published_cells() -> None:
     sized = SizedSpace(NB201, Setting(channels=8, depth=1, height=16, width=16))
     images = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))

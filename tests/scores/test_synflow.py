@@ -59,6 +59,7 @@ def test_flow_passes_shortcuts() -> None:
     assert synflow(network, (6, 1, 1)) == pytest.approx(np.log(through_outer + through_inner), rel=1e-12)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.sampled_from(sorted(CELL_SPACES)).flatmap(architectures), st.integers(0, 2**32))
 def test_signs_of_weights_do_not_matter(architecture: Architecture, seed: int) -> None:

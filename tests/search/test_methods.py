@@ -153,6 +153,7 @@ def tight(space: str) -> Budget:
     return Budget("tight", {TIGHT: model.predict(least) * (1 + 1e-12)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "selection"),
     [
@@ -341,6 +342,7 @@ def test_a_collapse_in_the_first_epoch_restores_the_initial_logits(tmp_path: Pat
     assert torch.equal(search.targets[0].logits["cell"].detach(), start["cell"])
 
 
+@pytest.mark.slow
 def test_skips_during_the_warm_up_are_no_collapse(tmp_path: Path) -> None:
     """They follow from the initial logits."""
     changes = {"most_skips": 0.01, "logits_warm_up": 0.5, "epochs": 4}

@@ -13,6 +13,7 @@ from hwnas.search.search import Search
 from support.searches import assert_resumes, chain_searching, searching
 
 
+@pytest.mark.slow
 def test_a_resumed_search_with_shared_blocks_ends_in_the_same_bits(tmp_path: Path) -> None:
     def fresh() -> Search:
         return chain_searching("chain/snas", epochs=3, shared_blocks="transformed")

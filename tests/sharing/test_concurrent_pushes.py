@@ -33,6 +33,7 @@ def test_two_processes_that_push_fifty_tables_each_lose_none(tmp_path: Path, mad
     assert len(files_in(tmp_path / "shelf")) == 201
 
 
+@pytest.mark.slow
 def test_one_of_two_simultaneous_pushes_gets_a_name(tmp_path: Path, made: LatencyTable) -> None:
     files = tables_of(tmp_path / "tables", made, 2)
     names = [f"n{number:02}" for number in range(20)]

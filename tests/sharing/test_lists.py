@@ -91,6 +91,7 @@ def test_records_print_and_parse_alike(cpu: Path) -> None:
     assert isinstance(record, Record)
 
 
+@pytest.mark.slow
 def test_sharing_needs_no_heavy_package(tmp_path: Path, folder: Path, cpu: Path) -> None:
     commands = [
         ["table", "list", "--shelf", str(folder)],

@@ -88,6 +88,7 @@ def test_darts_top2_form_is_printed_when_there_is_one() -> None:
     assert DARTS.evaluation_setting(DARTS.format(v2, all_edges=True)) == "snas-cifar"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="the published accuracies are not beside this checkout")
 def test_every_published_nasbench201_string_parses() -> None:
     with gzip.open(SHARED / "nb201_accuracy.csv.gz", "rt") as file:

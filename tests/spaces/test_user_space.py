@@ -191,6 +191,7 @@ def random_architectures(space: SearchSpace, number: int) -> list:
     return [decode(space, generator.integers(len(space.operations), size=space.num_edges)) for _ in range(number)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["own", "pair"])
 def test_costs_add_up_to_what_fvcore_counts_and_onnx_computes_the_same(
     which: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -239,6 +240,7 @@ def changed(path: str, value: Any, content: dict = OWN) -> dict:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -37,6 +37,7 @@ def cells(tmp_path: Path) -> Path:
     return tmp_path / "cells.txt"
 
 
+@pytest.mark.slow
 def test_space_count_takes_classes_and_input(run: Run) -> None:
     options = ("--classes", 100, "--input", "3x16x16", "--architecture", ALL_CONV)
     printed = json.loads(run("space", "count", *options, "--json").stdout)
@@ -51,6 +52,7 @@ def test_space_count_takes_classes_and_input(run: Run) -> None:
     assert_one_clear_line(run("space", "count", "--architecture", ALL_CONV, "--classes", 0), "classes must be at least")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["amd-epyc-zen5-vm-onnxruntime", "published-pixel3"])
 def test_predict_preview_and_check_use_the_table_with_a_note(run: Run, cells: Path, name: str) -> None:
     table, space = SHIPPED / f"{name}.json", ("--space", "nasbench201", "--classes", 100)

@@ -20,6 +20,7 @@ from support.paths import FROZEN_TABLES
 from support.table_samples import FEW, NETWORK, V1, V2, by_key, entry_of, save, table_of, tables
 
 
+@pytest.mark.slow
 @FEW
 @given(tables())
 def test_parquet_and_csv_hold_the_same(tmp_path: Path, table: LatencyTable) -> None:

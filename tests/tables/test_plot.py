@@ -18,6 +18,7 @@ from support.table_samples import NETWORK, V1, V2, entry_of, save, table_of
 from support.tables import make_table
 
 
+@pytest.mark.slow
 def test_a_table_is_drawn_as_png_and_svg(run: Run, tmp_path: Path) -> None:
     table = make_table(SizedSpace(NB201, SMALL["nasbench201"]))
     file = save(tmp_path / "t.json", table)
@@ -85,6 +86,7 @@ def test_numbers_in_pictures_are_short(value: float, text: str) -> None:
     assert short_number(value) == text
 
 
+@pytest.mark.slow
 def test_many_sizes_are_split_over_several_heat_maps(tmp_path: Path) -> None:
     many = [entry_of(channels=channels, side=side) for channels in range(1, 12) for side in range(1, 9)]
     plot_table(table_of(*many), tmp_path / "t.svg")

@@ -67,6 +67,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_resumed_distillation_ends_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, teacher = recipe_of("quick", epochs=2, distillation={"teacher": "fixed"}), fixed_teacher(tiny_child(seed=5))
     monkeypatch.setattr(Checkpoint, "due", lambda self: True)
@@ -89,6 +90,7 @@ def test_a_resumed_distillation_ends_in_the_same_bits(tmp_path: Path, monkeypatc
     assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
 
 
+@pytest.mark.slow
 def test_an_onnx_file_teaches_with_its_own_normalisation(tmp_path: Path) -> None:
     child, file = tiny_child(seed=3).eval(), tmp_path / "teacher.onnx"
     metadata = data_metadata(DATA)

@@ -119,6 +119,7 @@ def spied_training(
     return steps, probabilities, rows
 
 
+@pytest.mark.slow
 def test_darts_cifar10_follows_its_schedule_epoch_by_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Learning rate by torch's cosine, drop path 0.2 e / E, constant weight decay 3e-4, as in DARTS's train.py."""
     cosine = torchs_cosine(0.025, 5)
@@ -134,6 +135,7 @@ def test_darts_cifar10_follows_its_schedule_epoch_by_epoch(monkeypatch: pytest.M
     assert all(0 <= row["validation_accuracy"] <= 1 and 0 <= row["train_accuracy"] <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_imagenet_falls_by_3_percent_an_epoch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     steps, probabilities, _ = spied_training(monkeypatch, tmp_path, recipe_of("imagenet-mobile", epochs=3))
     expected = [0.1 * 0.97**epoch for epoch in range(3) for _ in range(3)]

@@ -174,6 +174,7 @@ def test_candidates_of_weight_zero_do_not_run(arithmetic: str, space: SearchSpac
     assert not net(images, learning).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CELL_SPACES))
 def test_cold_samples_skip_candidates_that_round_to_zero(name: str) -> None:
     """At a low temperature SNAS's gradients equal those of a step in which every candidate runs."""

@@ -228,6 +228,7 @@ def assert_whole(folder: Path, job: Job) -> None:
     assert visits == list(enumerate(job.visits))
 
 
+@pytest.mark.slow
 @needs_sshd
 def test_a_device_describes_itself(host: Host) -> None:
     there, here = ask(host.spec), ask(parse_device("cpu"))
@@ -255,6 +256,7 @@ def test_runs_come_back_in_order_and_no_file_stays(host: Host, folder: Path) -> 
     assert sorted(file.name for file in folder.iterdir()) == ["job.json", "job.jsonl", "m1.onnx", "m3.onnx"]
 
 
+@pytest.mark.slow
 @needs_sshd
 def test_only_missing_or_different_files_are_sent(host: Host, folder: Path) -> None:
     (folder / "m3.bin").write_bytes(b"a file that belongs to m3.onnx")

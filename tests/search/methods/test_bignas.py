@@ -85,6 +85,7 @@ def test_a_step_adds_the_gradients_of_four_members() -> None:
     assert float(search.targets[0].sums.loss) == pytest.approx(float(hard), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_search_ends_in_the_same_bits_and_keeps_its_budget(tmp_path: Path) -> None:
     search = assert_resumes(fresh, tmp_path)
     target = search.targets[0]

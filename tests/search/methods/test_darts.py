@@ -13,6 +13,7 @@ from hwnas.search.methods.darts import Unrolled
 from support.estimators import finite_differences, searching, without_steps
 
 
+@pytest.mark.slow
 def test_first_order_is_the_gradient_of_the_validation_loss() -> None:
     """Compare with finite differences at fixed weights; the step of the weights reads other images."""
     search = without_steps(searching("darts"))
