@@ -6,11 +6,11 @@
 In the ``cifar`` setting of ``mobilenetv3``: profile this machine, search for two latency budgets, time the networks
 found among scaled ones, and train each found network and its counterpart equally, from scratch. A scaled network has
 one depth in all stages, one expansion, kernels of 3 and all widths times one factor. The counterpart of a found network
-is the scaled one of most MACs among those whose measured latency is within 3 % of its own, or the nearest in latency
-there is none. All are timed in interleaved rounds.
+is the scaled one of most MACs among those whose measured latency is within 3 % of its own, or where there is none the
+nearest in latency. All are timed in interleaved rounds.
 
 IMAGES holds train/CLASS/* and test/CLASS/*. OUT gets ``results.json`` and everything else, and a repeated call resumes.
-The defaults take at most an hour of two cores: half for two searches (seeds 0 and 1), half for eight trainings.
+The defaults were chosen for an hour of two cores, an estimate from the time of an image: nothing has been recorded yet.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -25,8 +25,21 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Hashed(Strict):
+    """Settings whose content names a run or a training by its hash.
+
+    ``newer`` fields were added later. Their content lacks those that are None, so that older runs keep their hash.
+    """
+
+    newer: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_newer(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if value is not None or name not in self.newer}
+
+
 Settings = TypeVar("Settings", bound=Strict)
-UNUSED = ("finalists", "shared_blocks")  # fields that None leaves out of a recipe's content
 CHAIN = "chain"  # the folder of the recipes of all chains of layers
 Compute = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
@@ -154,7 +167,7 @@ class Stage(Strict):
     operations: int = Field(ge=1)
 
 
-class Recipe(Strict):
+class Recipe(Hashed):
     """All settings of a search besides space, data, table and budgets.
 
     ``method`` is the name of the method's page; its registered choices (hwnas.search.choices) define the search.
@@ -175,6 +188,8 @@ class Recipe(Strict):
 
     ``finalists``: short trainings by which the final architecture is chosen; without them ``selection`` chooses it.
     """
+
+    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks")
 
     method: str
     distribution: Choice = Choice(name="concrete")
@@ -207,12 +222,6 @@ class Recipe(Strict):
     kernels: Literal["torch", "compiled"] = "torch"
     child: ChildTraining
     finalists: Finalists | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what newer versions know and None leaves unused, so that older runs keep their hash."""
-        content: dict[str, Any] = handler(self)
-        return {name: value for name, value in content.items() if value is not None or name not in UNUSED}
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

@@ -23,7 +23,7 @@ MOST_IMAGE_CHANNELS = 4  # grey, colour, colour with transparency
 
 
 def get_space(name: str) -> SearchSpace:
-    """Return a search space: ``nasbench201``, ``darts``, a YAML file, or ``package.module:NAME``.
+    """Return a search space: a built-in one by name, a YAML file, or ``package.module:NAME``.
 
     Raises HwnasError when there is none of that name or its definition is invalid.
     """

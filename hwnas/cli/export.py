@@ -9,6 +9,7 @@ import typer
 
 from hwnas.cli.app import app, command
 from hwnas.cli.options import (
+    SPACES,
     AsJson,
     Channels,
     Classes,
@@ -51,7 +52,7 @@ def export_command(
     out: Annotated[Path | None, typer.Option(help="Without a run: the ONNX file to write.")] = None,
     space: Annotated[
         str | None,
-        typer.Option(help="Without a run: nasbench201 (the default), darts, FILE.yaml or package.module:NAME."),
+        typer.Option(help=f"Without a run: {SPACES}; default: nasbench201."),
     ] = None,
     setting: SettingName = None,
     channels: Channels = None,

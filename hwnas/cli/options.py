@@ -10,10 +10,11 @@ import typer
 
 from hwnas.errors import HwnasError
 
-SpaceName = Annotated[str, typer.Option("--space", help="nasbench201, darts, FILE.yaml or package.module:NAME.")]
+SPACES = "nasbench201, darts, fbnet, proxylessnas, mobilenetv3, FILE.yaml or package.module:NAME"
+SpaceName = Annotated[str, typer.Option("--space", help=f"{SPACES}.")]
 TableSpace = Annotated[
     str | None,
-    typer.Option("--space", help="nasbench201, darts, FILE.yaml or package.module:NAME; default: that of the table."),
+    typer.Option("--space", help=f"{SPACES}; default: that of the table."),
 ]
 SettingName = Annotated[
     str | None, typer.Option("--setting", help="Named sizes of the space, such as imagenet-mobile.")

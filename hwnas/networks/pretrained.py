@@ -31,7 +31,7 @@ KNOWN = "hwnas, torchvision (MobileNetV2, MobileNetV3, MnasNet) and timm (these 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a file's layers fit a network.
+    """The layers of a file that fit a network, and those that do not.
 
     ``fits`` has the file's layer for every layer of the network that fits, ``unfit`` the reason for every one that does
     not, ``unused`` the file's other tensors. ``params`` of the network's ``total`` parameters come from the file.
@@ -62,9 +62,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise HwnasError(f"cannot read weights {path}: {shorten(str(error).splitlines()[0], 120)}", fix) from None
-    except Exception as error:  # torch raises errors of many kinds for a file that is not its own
-        reason = shorten(" ".join(str(error).split()).split(". ")[0], 120)
-        raise HwnasError(f"{path} is no torch file of tensors alone: {reason}", fix) from None
+    except Exception:  # torch raises errors of many kinds, which say little, for a file that is not its own
+        raise HwnasError(f"{path} is no torch file of tensors alone", fix) from None
     for key in ("state_dict", "model"):
         content = content[key] if isinstance(content, dict) and isinstance(content.get(key), dict) else content
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):

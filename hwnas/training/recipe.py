@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, FiniteFloat, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.data.images import Augment
-from hwnas.recipe import ChildTraining, Compute, Optimizer, Precision, Strict, read_settings
+from hwnas.recipe import ChildTraining, Compute, Hashed, Optimizer, Precision, Strict, read_settings
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run's target network
-
-UNUSED = ("weights", "distillation")  # fields that None leaves out of a recipe's content
 
 
 class Descent(Optimizer):
@@ -48,7 +46,7 @@ class Distillation(Strict):
     weight: FiniteFloat = Field(default=0.9, gt=0, le=1)
 
 
-class Training(Strict):
+class Training(Hashed):
     """All settings of a child's training besides its architecture and the images.
 
     ``setting`` names the network's sizes in its space (``as-searched``: those of the run's target network);
@@ -56,14 +54,17 @@ class Training(Strict):
     file of pretrained weights in their place (hwnas.networks.pretrained).
 
     ``augment`` shift-flip shifts training images by up to an eighth of their side and mirrors half of them; flip only
-    mirrors them; imagenet crops, mirrors and recolours them
-    (hwnas.data.imagenet). ``drop_path`` is the final probability of dropping an edge, reached linearly from 0;
-    ``cutout`` the side of the square that is cut out of every image; ``auxiliary_weight`` 0 builds no auxiliary head.
+    mirrors them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is the final
+    probability of dropping an edge, reached linearly from 0; ``cutout`` the side of the square that is cut out of every
+    image; ``auxiliary_weight`` 0 builds no auxiliary head.
+
     ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
     last weights or those of the epoch with the best validation accuracy; ``patience`` is the number of epochs without
     improvement after which training stops.
     ``compute`` is the device (hwnas.compute.device); ``precision`` auto is bfloat16 where the device multiplies it.
     """
+
+    newer: ClassVar[tuple[str, ...]] = ("weights", "distillation")
 
     setting: str = AS_SEARCHED
     channels: int | None = Field(default=None, ge=1)
@@ -85,12 +86,6 @@ class Training(Strict):
     keep: Literal["last", "best"] = "last"
     patience: int | None = Field(default=None, ge=1)
     distillation: Distillation | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is not used, so that the settings of older trainings keep their hash."""
-        content: dict[str, Any] = handler(self)
-        return {name: value for name, value in content.items() if value is not None or name not in UNUSED}
 
     def drop_path_at(self, epoch: int) -> float:
         """Return the probability of dropping an edge in an epoch, counted from 0, as in the DARTS code."""

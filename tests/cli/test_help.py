@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from hwnas.cli import app
+from hwnas.cli import app, options
 from hwnas.cli.app import WORKFLOW
+from hwnas.spaces import SPACES
 from support.command import Run
 
 
@@ -54,3 +55,7 @@ def test_torch_is_not_imported(arguments: str, table_file: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_help_names_every_built_in_space() -> None:
+    assert f"{', '.join(SPACES)}, FILE.yaml or package.module:NAME" == options.SPACES

@@ -92,7 +92,7 @@ def test_copies_that_make_no_chain_run_as_in_a_network(workload: Workload, tmp_p
     "op", ["nor_conv_3x3", "avg_pool_3x3", "factorized_reduce", "skip_connect", "sum", "stem_conv_3x3"]
 )
 def test_operations_of_cells_are_timed_as_before(op: str) -> None:
-    """Those that begin with a ReLU would share it between branches."""
+    """Operations that begin with a ReLU would share it between branches."""
     assert not is_branchable(Workload(op, 16, 32, 8, 8, 2))
 
 
