@@ -19,14 +19,18 @@ AT_A_TIME := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -
 test: $(READY)
 	$(AT_A_TIME) 3 --dist loadfile --no-loadscope-reorder -m "not alone and not documentation"
 
-# What times this machine, one test at a time.
+# What times this machine, one test at a time. A moment of noise may fail a test, a fault fails it twice.
+AGAIN := --last-failed --last-failed-no-failures none
+
 test-devices: $(READY)
-	$(BIN)/python -m pytest -m "alone and not documentation" $$(grep -rl "mark\.alone" tests --include="test_*.py")
+	devices='alone and not documentation'; files=$$(grep -rl "mark\.alone" tests --include="test_*.py"); \
+	$(BIN)/python -m pytest -m "$$devices" $$files || $(BIN)/python -m pytest -m "$$devices" $$files $(AGAIN)
 
 # The demo, every command of every page, and the site in a browser.
 test-docs: $(READY)
 	$(AT_A_TIME) 2 -m "documentation and not alone" tests/docs
-	$(BIN)/python -m pytest -m "documentation and alone" tests/docs tests/runs/test_end_to_end.py
+	demo='documentation and alone'; files='tests/docs tests/runs/test_end_to_end.py'; \
+	$(BIN)/python -m pytest -m "$$demo" $$files || $(BIN)/python -m pytest -m "$$demo" $$files $(AGAIN)
 
 # For the edit loop: every test that takes less than half a second.
 test-quick: $(READY)

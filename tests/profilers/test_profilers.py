@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 
+from hwnas.files import shipped
 from hwnas.profiling.testing import ProfilerCase
 
 
@@ -139,3 +140,28 @@ def commands() -> list[tuple[int, str]]:
         except OSError:  # it has ended
             continue
     return found
+
+
+# Computes for half a second on a processor that three other programs want, then prints how long it waited.
+SHARED_PROCESSOR = """
+import os, runner, subprocess, sys, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+try:
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        pass
+    print(runner.waited_ms())
+finally:
+    for other in others:
+        other.kill()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this system does not report what waited")
+def test_a_program_that_shares_its_processor_knows_that_it_waits() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(shipped("profilers"))}
+    command = [sys.executable, "-c", SHARED_PROCESSOR]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert 20 < float(printed) < 10_000

@@ -19,8 +19,9 @@ from hwnas.tables.importers import import_table
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable
 from support.chains import SHARING, SMALL
-from support.command import Run, profile
+from support.command import Run, profile, timed
 from support.few_digits import FEW_DIGITS
+from support.noise import assert_timing
 from support.published_tables import STATED
 from support.tables import make_table
 
@@ -64,12 +65,12 @@ def test_a_mobile_chain_goes_from_its_profile_to_verified_networks(run: Run, tmp
     few = ("--rounds", 3, "--fit-networks", 4, "--report-networks", 4)
     table = profile(run, "--space", tmp_path / "small.yaml", *few, "--out", tmp_path / "table.json")
     assert {entry.workload for entry in table.entries} == set(sized.network.workloads())
-    assert all(entry.latency_ms > 0 for entry in table.entries if entry.op.startswith("mbconv"))
+    assert_timing(all(entry.latency_ms > 0 for entry in table.entries if entry.op.startswith("mbconv")), table)
     assert table.quality.additivity[sized.key].networks == 4
     command = ("search", "--space", tmp_path / "small.yaml", "--table", tmp_path / "table.json", *FEW)
     result = run(*command, "--budget", "mild", "--budget", "50%", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    verified = run("verify", tmp_path / "run", "--json")
+    verified = timed(run, "verify", tmp_path / "run", "--json")
     assert verified.exit_code in (0, 1), verified.output  # 1: a noisy machine kept no budget
     rows = json.loads(verified.stdout)["targets"]
     assert [row["budget"] for row in rows] == ["mild", "50%"]
