@@ -84,6 +84,8 @@ def found_networks(options: argparse.Namespace, seed: int, progress: Progress) -
         epochs=options.epochs,
         child_epochs=0,
         seed=seed,
+        finalists=options.finalists,
+        baselines=False,
         verify=True,
         progress=progress,
     )
@@ -158,6 +160,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--train", type=int, default=2560, help="Images of the search and of each training.")
     parser.add_argument("--epochs", type=int, default=10, help="Epochs of a search.")
+    parser.add_argument("--finalists", type=int, default=12, help="Networks of each budget trained to choose one.")
     parser.add_argument("--train-epochs", type=int, default=15, help="Epochs of a training.")
     parser.add_argument("--recipe", default="quick", help="The recipe of all trainings.")
     parser.add_argument("--rate", type=float, default=0.05, help="The learning rate of all trainings.")
