@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from hwnas.budgets.budget import parse_budget, preview
 from hwnas.cost.build import build_metrics
@@ -134,8 +136,8 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the files of the page to a new current folder; remove their registrations afterwards."""
     monkeypatch.setitem(CHOICES, "regulariser", dict(CHOICES["regulariser"]))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "beta_darts.py").write_text(BLOCKS["python"])
-    (tmp_path / "beta_darts.yaml").write_text(BLOCKS["yaml"])
+    (tmp_path / "decisive.py").write_text(BLOCKS["python"])
+    (tmp_path / "decisive.yaml").write_text(BLOCKS["yaml"])
     return tmp_path
 
 
@@ -166,13 +168,14 @@ def logits_after_a_step(recipe: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_gradient_of_the_logits_contains_the_examples_regulariser(example: Path) -> None:
-    load_plugin(example / "beta_darts.py")
+    load_plugin(example / "decisive.py")
     before, plain = logits_after_a_step("nasbench201/darts")
-    same, regularised = logits_after_a_step("beta_darts.yaml")
+    same, regularised = logits_after_a_step("decisive.yaml")
     assert (before == same).all()
-    # d/d alpha[e, k] of 50 * 1/2 * mean over the 6 edges of log sum exp alpha[e]
-    slope = 25 / 6 * np.exp(before) / np.exp(before).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(plain - regularised, slope, rtol=1e-4, atol=1e-5)
+    # d/d alpha[e, k] of 0.1 * 1/2 * mean over the 6 edges of -sum p log p, by scipy
+    p = softmax(before, axis=1)
+    slope = -0.05 / 6 * p * (np.log(p) + entropy(p, axis=1, keepdims=True))
+    np.testing.assert_allclose(plain - regularised, slope, rtol=1e-3, atol=1e-6)
 
 
 def test_names_on_the_page_exist() -> None:

@@ -14,6 +14,7 @@ METHODS = {  # the module of every method for all spaces
     "drnas-progressive": "drnas",
     "darts": "darts",
     "darts-second": "darts",
+    "beta-darts": "beta_darts",
     "enas": "enas",
     "gdas": "gdas",
     "pc-darts": "pcdarts",
