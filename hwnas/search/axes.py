@@ -8,6 +8,7 @@ search calls only the members that these types declare, and reads their capabili
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +50,13 @@ class Execution(Protocol):
     def __call__(self, supernet: Supernet, distribution: Distribution, draw: Draw) -> Running: ...
 
 
+class Restorable(Protocol):
+    """The supernet as a learning rule may use it."""
+
+    def restored(self) -> AbstractContextManager[None]:
+        """Undo to the bit what the body does to the weights, their optimiser's state and the running statistics."""
+
+
 class LearningStep(Protocol):
     """The calls available to a learning rule during one step; hwnas.search.step implements them.
 
@@ -73,6 +81,9 @@ class LearningStep(Protocol):
 
     @property
     def weights(self) -> ParameterOptimizer: ...
+
+    @property
+    def supernet(self) -> Restorable: ...
 
     def draw_context(self, purpose: Purpose) -> DrawContext:
         """Return the random numbers of this step for ``purpose``, and the annealing state."""

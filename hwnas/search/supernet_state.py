@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,6 +89,22 @@ class SupernetState:
         for name, parameter in self.module.named_parameters():
             if name in momentum:
                 self.weights.optimizer.state[parameter]["momentum_buffer"] = momentum[name]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Undo to the bit what the body does to the weights, their optimiser's state and the running statistics."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        before = [tensor.detach().clone() for tensor in tensors]
+        state = self.weights.optimizer.state
+        kept = {p: {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()} for p, own in state.items()}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(tensors, before, strict=True):
+                    tensor.copy_(value)
+            state.clear()
+            state.update(kept)
 
     def state(self) -> dict[str, Any]:
         return {"supernet": self.module.state_dict(), "weight_optimizer": self.weights.state_dict()}

@@ -15,6 +15,7 @@ METHODS = {  # the module of every method for all spaces
     "darts": "darts",
     "darts-second": "darts",
     "beta-darts": "beta_darts",
+    "idarts": "idarts",
     "enas": "enas",
     "gdas": "gdas",
     "pc-darts": "pcdarts",
