@@ -16,7 +16,8 @@ from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.runtimes.int8 import FLOAT32, INT8
-from hwnas.runtimes.onnx_model import OPSET, write_onnx
+from hwnas.runtimes.onnx_model import write_onnx
+from hwnas.runtimes.opset import OPSET
 from hwnas.spaces import CellInstance, Setting
 
 NETWORK_FILES = {FLOAT32: "network.onnx", INT8: "network_int8.onnx"}  # by precision
@@ -38,14 +39,14 @@ def example_image(setting: Setting) -> Tensor:
     return torch.zeros(1, setting.image_channels, setting.height, setting.width)
 
 
-def export_network(child: ChildNetwork, path: Path, metadata: Mapping[str, str]) -> None:
+def export_network(child: ChildNetwork, path: Path, metadata: Mapping[str, str], opset: int = OPSET) -> None:
     """Write ``child`` as ONNX: ``image`` [batch, C, H, W], normalised by the metadata, to ``scores`` [batch, K]."""
-    details = {"opset": str(OPSET), "batch": "dynamic", **metadata}
+    details = {"opset": str(opset), "batch": "dynamic", **metadata}
     prefixed = {f"hwnas.{key}": value for key, value in details.items()}
-    write_onnx(child, [example_image(child.network.setting)], path, prefixed, ["image"])
+    write_onnx(child, [example_image(child.network.setting)], path, prefixed, ["image"], opset)
 
 
-def export_cells(child: ChildNetwork, folder: Path) -> None:
+def export_cells(child: ChildNetwork, folder: Path, opset: int = OPSET) -> None:
     """Write the first cell of every kind alone, with its weights, as ``folder/<kind>.onnx``."""
     inputs: dict[str, list[Tensor]] = {}
     modules: dict[str, ChildCell] = {}
@@ -59,7 +60,8 @@ def export_cells(child: ChildNetwork, folder: Path) -> None:
                 assert isinstance(module, ChildCell)
                 modules[part.kind], inputs[part.kind] = module, given
     for kind, cell in modules.items():
-        write_onnx(cell, inputs[kind], folder / f"{kind}.onnx", {"hwnas.cell": kind, "hwnas.batch": "dynamic"})
+        described = {"hwnas.cell": kind, "hwnas.batch": "dynamic"}
+        write_onnx(cell, inputs[kind], folder / f"{kind}.onnx", described, opset=opset)
 
 
 def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -20,7 +20,7 @@ from hwnas.profiling.protocol import JobValues, make_job
 from hwnas.profiling.session import ask, run_job
 from hwnas.profiling.statistics import estimate, read
 from hwnas.progress import OnProgress
-from hwnas.runtimes.device_spec import DeviceSpec, require_precision
+from hwnas.runtimes.device_spec import DeviceSpec, require_models
 from hwnas.runtimes.int8 import FLOAT32
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.spaces import SizedSpace
@@ -57,9 +57,14 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
         )
     precision = FLOAT32 if table.runtime.precision == NOT_KNOWN else table.runtime.precision
     spec = DeviceSpec(
-        table.hardware, RUNTIMES[table.runtime.name], table.runtime.threads, table.runtime.batch, precision=precision
+        table.hardware,
+        RUNTIMES[table.runtime.name],
+        table.runtime.threads,
+        table.runtime.batch,
+        precision=precision,
+        opset=table.opset,
     )
-    require_precision(spec)
+    require_models(spec)
     return spec
 
 
@@ -144,5 +149,6 @@ def _time(files: Mapping[str, str], spec: DeviceSpec, folder: Path, on_progress:
 def _describes(table: LatencyTable, spec: DeviceSpec, values: JobValues) -> bool:
     """Return whether a table describes the machine of a process and the runtime, threads and batch of a spec."""
     runtime, start = table.runtime, values.start
-    same_runtime = (runtime.name, runtime.threads, runtime.batch) == (spec.runtime.name, spec.threads, spec.batch)
+    there = (runtime.name, runtime.threads, runtime.batch, table.opset)
+    same_runtime = there == (spec.runtime.name, spec.threads, spec.batch, spec.opset)
     return same_runtime and start is not None and start.device.fingerprint == table.device.fingerprint

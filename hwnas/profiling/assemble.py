@@ -19,7 +19,8 @@ from torch import nn
 
 from hwnas.files import atomic_path
 from hwnas.operations import build_operation, randomise
-from hwnas.runtimes.onnx_model import OPSET, write_onnx
+from hwnas.runtimes.onnx_model import write_onnx
+from hwnas.runtimes.opset import OPSET
 from hwnas.spaces import Workload, num_inputs
 
 Build = Callable[[Workload | None], nn.Module]
@@ -33,12 +34,14 @@ class Assembled(Protocol):
     def input_shapes(self) -> list[tuple[int, int, int]]: ...
 
 
-def assemble_onnx(model: Assembled, path: Path, pieces: Path, batch: int = 1, own_weights: bool = True) -> None:
+def assemble_onnx(
+    model: Assembled, path: Path, pieces: Path, batch: int = 1, own_weights: bool = True, opset: int = OPSET
+) -> None:
     """Write ``model`` as ONNX for ``batch`` images. ``pieces`` is a folder for exported operations.
 
     ``own_weights=False`` gives all copies of an operation the same weights.
     """
-    graph = _Graph(pieces, batch, own_weights)
+    graph = _Graph(pieces, batch, own_weights, opset)
     inputs = [graph.add_input(shape) for shape in model.input_shapes()]
     outputs = model.module(graph.build)(*inputs)
     graph.write(outputs if isinstance(outputs, tuple) else (outputs,), path)
@@ -80,8 +83,8 @@ class _Piece(nn.Module):
 
 
 class _Graph:
-    def __init__(self, pieces: Path, batch: int, own_weights: bool) -> None:
-        self.pieces, self.batch, self.own_weights = pieces, batch, own_weights
+    def __init__(self, pieces: Path, batch: int, own_weights: bool, opset: int) -> None:
+        self.pieces, self.batch, self.own_weights, self.opset = pieces, batch, own_weights, opset
         self.inputs: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[TensorProto] = []
@@ -106,7 +109,7 @@ class _Graph:
         return _Value(self, name)
 
     def add_copy(self, workload: Workload, values: Sequence[_Value]) -> _Value:
-        piece = _piece(workload, self.pieces).graph
+        piece = _piece(workload, self.pieces, self.opset).graph
         prefix = f"{len(self.nodes)}."
         names = {given.name: value.name for given, value in zip(piece.input, values, strict=True)}
         for weight in piece.initializer:
@@ -131,18 +134,19 @@ class _Graph:
     def write(self, outputs: Sequence[_Value], path: Path) -> None:
         results = [helper.make_tensor_value_info(value.name, TensorProto.FLOAT, None) for value in outputs]
         graph = helper.make_graph(self.nodes, "assembled", self.inputs, results, self.weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        opsets = [helper.make_opsetid("", self.opset)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
         with atomic_path(path) as temporary:
             onnx.save(onnx.shape_inference.infer_shapes(model), temporary)  # it adds the shapes of the outputs
 
 
 @cache
-def _piece(workload: Workload, folder: Path) -> onnx.ModelProto:
-    """Return an operation as ONNX, exported once and kept in ``folder``."""
+def _piece(workload: Workload, folder: Path, opset: int) -> onnx.ModelProto:
+    """Return an operation as ONNX, exported once and kept in ``folder``, which holds those of one opset."""
     path = folder / f"{workload.key}.onnx"
     if not path.exists():
         shape = (1, workload.in_channels, workload.height, workload.width)
         inputs = [torch.zeros(shape) for _ in range(num_inputs(workload))]
         torch.manual_seed(0)
-        write_onnx(randomise(build_operation(workload)), inputs, path)
+        write_onnx(randomise(build_operation(workload)), inputs, path, opset=opset)
     return onnx.load(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import HwnasError
+from hwnas.files import canonical_json
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.models import SENTINEL, repeated, repetitions
@@ -84,10 +85,10 @@ def check_table(table: LatencyTable, spec: DeviceSpec, sample: int, on_progress:
     entries.sort(key=lambda e: -abs(e.ratio - 1) / e.tolerance)
     start = job_values[0].start
     assert start
-    return Checked(slowdown, entries, [*_differences(table, start), *_deviations(table, slowdown, entries)])
+    return Checked(slowdown, entries, [*_differences(table, spec, start), *_deviations(table, slowdown, entries)])
 
 
-def _differences(table: LatencyTable, start: Start) -> list[str]:
+def _differences(table: LatencyTable, spec: DeviceSpec, start: Start) -> list[str]:
     """Return sentences about the differences between the device and runtime and those of the table."""
     pairs = {
         "device": (table.device.name, start.device.name),
@@ -95,6 +96,7 @@ def _differences(table: LatencyTable, start: Start) -> list[str]:
         "runtime": (table.runtime.name, start.runtime),
         "version of the runtime": (table.runtime.version, start.version),
         "provider": (table.runtime.provider, start.provider),
+        "options": (canonical_json(table.runtime.options), canonical_json({**start.options, **spec.table_options})),
     }
     found = [f"the {what} was {then}, is {now}" for what, (then, now) in pairs.items() if then != now]
     if not found and table.device.fingerprint != start.device.fingerprint:

@@ -199,10 +199,10 @@ def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
     if spec.precision == INT8 and model != SENTINEL:
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             floats = Path(name) / "model.onnx"
-            assemble_onnx(model, floats, pieces, spec.batch)
+            assemble_onnx(model, floats, pieces, spec.batch, opset=spec.opset)
             quantize_onnx(floats, path, [random_feeds(floats)])
     elif runtime.suffix == ".onnx":
-        assemble_onnx(model, path, pieces, spec.batch)
+        assemble_onnx(model, path, pieces, spec.batch, opset=spec.opset)
     elif runtime.convert:
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             assemble_onnx(model, Path(name) / "model.onnx", pieces, spec.batch)

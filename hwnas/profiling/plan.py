@@ -106,8 +106,14 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
     except HwnasError as error:
         raise HwnasError(error.problem, f"remove it (`rm {quoted(out)}`) or write to another file with --out") from None
     spec, runtime = plan.spec, table.runtime
-    here = (start.device.fingerprint, start.runtime, start.version, start.provider)
-    there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider)
+    here = (
+        start.device.fingerprint,
+        start.runtime,
+        start.version,
+        start.provider,
+        {**start.options, **spec.table_options},
+    )
+    there = (table.device.fingerprint, runtime.name, runtime.version, runtime.provider, runtime.options)
     asked = (spec.hardware, spec.threads, spec.batch, spec.precision)
     held = (table.hardware, runtime.threads, runtime.batch, runtime.precision)
     if (here, asked) != (there, held):

@@ -150,7 +150,7 @@ def _runtime(plan: ProfilePlan, start: Start) -> Runtime:
         threads=plan.spec.threads,
         batch=plan.spec.batch,
         precision=plan.spec.precision,
-        options=start.options,
+        options={**start.options, **plan.spec.table_options},
     )
 
 

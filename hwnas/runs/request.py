@@ -11,6 +11,7 @@ from hwnas.budgets.text import names_devices, targets_of
 from hwnas.cost.build import build_metrics, joint_models
 from hwnas.cost.peak import PeakModel
 from hwnas.errors import HwnasError
+from hwnas.export.opset import opset_for
 from hwnas.recipe import Recipe
 from hwnas.runs.folder import target_id
 from hwnas.search.objective import Objective
@@ -67,6 +68,7 @@ def build_objectives(
     objectives, lines = [], []
     for devices, text in targets_of(tables, budgets):
         joint = names_devices(text)
+        opset_for({device: tables[device] for device in devices})  # raises before the search
         spreads = joint_previews if joint else previews[devices[0]]
         budget = parse_budget(text, spreads)
         costs = joint_models({device: models[device] for device in devices}) if joint else models[devices[0]]

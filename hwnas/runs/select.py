@@ -165,7 +165,7 @@ def _time_child(
     if not spec.runtime.takes_onnx:
         return time_networks({"child": child}, spec, table, sized, progress)["child"]
     file = folder / ".candidate.onnx"
-    export_network(child, file, {"architecture": architecture})
+    export_network(child, file, {"architecture": architecture}, spec.opset)
     try:
         if spec.precision == INT8:
             quantize_network(file, file, data)

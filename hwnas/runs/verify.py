@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.cost.carried_head import head_notes
 from hwnas.cost.metric import Metric
 from hwnas.errors import HwnasError
+from hwnas.export.opset import file_opset
 from hwnas.export.timing import Measured, require_its_device, spec_of, time_networks
 from hwnas.files import write_json
 from hwnas.networks.child import ChildNetwork
@@ -123,7 +124,7 @@ def time_saved(
 ) -> dict[Path, Measured]:
     """Return the networks' latencies on one device by folder, in the state of the machine that its table describes.
 
-    Raises HwnasError when a network of the spec's precision is missing.
+    Raises HwnasError when a network of the spec's precision and opset is missing.
     """
     files: dict[str, Path | ChildNetwork] = {
         network.folder.name: network.onnx_file(spec.precision) if spec.runtime.takes_onnx else network.child()
@@ -133,8 +134,19 @@ def time_saved(
         if isinstance(file, Path) and not file.exists():
             make_int8 = f"make it with `hwnas export {quoted(file.parent)} --quantize int8`"
             raise HwnasError(f"{file} does not exist", make_int8 if spec.precision == INT8 else "run the search again")
+    _check_opsets(files, spec)
     measured = time_networks(files, spec, networks[0].tables[device], networks[0].sized, progress)
     return {network.folder: measured[network.folder.name] for network in networks}
+
+
+def _check_opsets(files: Mapping[str, Path | ChildNetwork], spec: DeviceSpec) -> None:
+    """Raise HwnasError where a file that the spec's runtime reads as it is has another opset than the spec's."""
+    for file in files.values():
+        if isinstance(file, Path) and spec.runtime.suffix == ".onnx" and (found := file_opset(file)) != spec.opset:
+            raise HwnasError(
+                f"{file} is of ONNX opset {found}, {spec.text} asks for {spec.opset}",
+                f"time it with opset={found}, or search with a table of opset {spec.opset}",
+            )
 
 
 def measurement(device: str, measured: Measured) -> Measurement:

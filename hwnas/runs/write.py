@@ -21,6 +21,7 @@ from hwnas.export.network import (
     onnx_accuracy,
     save_weights,
 )
+from hwnas.export.opset import opset_for
 from hwnas.export.quantize import quantize_network
 from hwnas.files import sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
@@ -90,13 +91,14 @@ def write_network(
 def _write_onnx(child: ChildNetwork, derived: DerivedNetwork, costs: Costs, data: ImageData | None) -> None:
     """Write the network and its cells, and the files of the runtimes that have a format of their own."""
     file, folder = derived.onnx_file(), derived.folder
-    export_network(child, file, _metadata(derived, costs) | (data_metadata(data) if data else {}))
+    opset = opset_for(derived.tables)
+    export_network(child, file, _metadata(derived, costs) | (data_metadata(data) if data else {}), opset)
     for device, table in derived.tables.items():
         runtime = RUNTIMES.get(table.runtime.name)
         if runtime and runtime.convert and runtime.suffix == file.suffix:
             # With several devices, the others need the network as it is.
             runtime.convert(file, file if len(derived.tables) == 1 else folder / f"network_{device}.onnx")
-    export_cells(child, folder / "cells")
+    export_cells(child, folder / "cells", opset)
 
 
 def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:

@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 
 from hwnas.errors import HwnasError
 from hwnas.files import decode_text, shipped
-from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.int8 import FLOAT32, INT8
+from hwnas.runtimes.opset import LEAST_INT8, OPSET, parse_opset
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.runtimes.runtime import Rewrite, Runtime
 
@@ -25,6 +26,7 @@ class DeviceSpec:
     """A device and how models run on it: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads, batch size.
 
     ``host`` is a machine to reach by ssh (``user@name:port``), empty for this one; ``python`` the interpreter there.
+    ``opset`` is the ONNX opset of the models.
     """
 
     hardware: str
@@ -34,6 +36,7 @@ class DeviceSpec:
     host: str = ""
     python: str = "python3"
     precision: str = FLOAT32
+    opset: int = OPSET
 
     @property
     def text(self) -> str:
@@ -41,8 +44,14 @@ class DeviceSpec:
         where = f"ssh://{self.host}/" if self.host else ""
         python = f"&python={self.python}" if self.python != "python3" else ""
         precision = f"&precision={self.precision}" if self.precision != FLOAT32 else ""
-        options = f"threads={self.threads}&batch={self.batch}{precision}{python}"
+        opset = f"&opset={self.opset}" if self.opset != OPSET else ""
+        options = f"threads={self.threads}&batch={self.batch}{precision}{opset}{python}"
         return f"{where}{self.hardware}+{self.runtime.name}?{options}"
+
+    @property
+    def table_options(self) -> dict[str, int]:
+        """The options that a table of this device has besides those that its profiler reports."""
+        return {"opset": self.opset} if self.opset != OPSET else {}
 
     @property
     def rewrites(self) -> tuple[Rewrite, ...] | None:
@@ -77,23 +86,35 @@ def parse_device(text: str) -> DeviceSpec:
             spec = replace(spec, threads=int(value)) if name == "threads" else replace(spec, batch=int(value))
         elif name == "precision":
             spec = replace(spec, precision=value)
-            require_precision(spec)
+        elif name == "opset":
+            spec = replace(spec, opset=parse_opset(value))
         elif name == "python" and host:
             if not re.fullmatch(PYTHON, value):
                 raise HwnasError(f"python={value!r} in device {text!r} is not the name or path of an interpreter")
             spec = replace(spec, python=value)
         else:
-            raise HwnasError(f"unknown option {name!r} in device {text!r}", "threads, batch and precision can be given")
+            raise HwnasError(
+                f"unknown option {name!r} in device {text!r}", "threads, batch, precision and opset can be given"
+            )
+    require_models(spec)
     return spec
 
 
-def require_precision(spec: DeviceSpec) -> None:
-    """Raise HwnasError when networks of the spec's precision cannot be written for its runtime."""
+def require_models(spec: DeviceSpec) -> None:
+    """Raise HwnasError when networks of the spec's precision and opset cannot be written for its runtime."""
     known = spec.runtime.precisions
     if spec.precision not in known:
         raise HwnasError(
             f"runtime {spec.runtime.name} is not profiled with precision {spec.precision!r}",
             f"use {' or '.join(known)}",
+        )
+    if spec.opset != OPSET and spec.runtime.suffix != ".onnx":
+        raise HwnasError(
+            f"runtime {spec.runtime.name} reads no ONNX files, which alone have an opset", "leave out opset="
+        )
+    if spec.precision == INT8 and spec.opset < LEAST_INT8:
+        raise HwnasError(
+            f"int8 networks cannot be written in ONNX opset {spec.opset}", f"use opset={LEAST_INT8} or a later one"
         )
 
 

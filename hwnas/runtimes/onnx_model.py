@@ -13,8 +13,8 @@ from hwnas import __version__
 from hwnas.files import atomic_path
 from hwnas.runtimes.onnx_constants import fold_constants, name_weights_once
 from hwnas.runtimes.onnx_pools import pad_explicitly
+from hwnas.runtimes.opset import OPSET
 
-OPSET = 18
 PRODUCER = "hwnas"  # OpenCV 4 counts the padding of all averages in files of "pytorch", whatever they say
 
 
@@ -24,6 +24,7 @@ def write_onnx(
     path: Path,
     metadata: Mapping[str, str] | None = None,
     input_names: Sequence[str] | None = None,
+    opset: int = OPSET,
 ) -> None:
     """Export in evaluation mode with a dynamic batch dimension, batch norms folded into convolutions; check the file.
 
@@ -47,7 +48,7 @@ def write_onnx(
             input_names=names,
             output_names=outputs,
             dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=False,
         )
         model = onnx.load(temporary)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from hwnas.files import sha256_of
+from hwnas.runtimes.opset import OPSET, parse_opset
 from hwnas.spaces import NONE, Workload
 
 SCHEMA_FILE = Path(__file__).with_name("latency-table.schema.json")
@@ -53,7 +54,10 @@ class Device(TableModel):
 
 
 class Runtime(TableModel):
-    """The runtime of the models. Tables that differ in it are never merged. 0 threads and batch 0 mean unknown."""
+    """The runtime of the models. Tables that differ in it are never merged. 0 threads and batch 0 mean unknown.
+
+    ``options`` are its settings, and ``opset`` is the ONNX opset of the models where it is not 18.
+    """
 
     name: Name
     version: Name
@@ -351,6 +355,11 @@ class LatencyTable(TableModel):
         return content
 
     @property
+    def opset(self) -> int:
+        """The ONNX opset of the models that were timed. Raises HwnasError for one that hwnas does not write."""
+        return parse_opset(str(self.runtime.options.get("opset", OPSET)))
+
+    @property
     def hardware(self) -> str:
         """The hardware that it describes, as in a device spec: ``cpu``, ``cuda:N`` or ``browser``."""
         if self.device.kind == "gpu":
@@ -382,7 +391,8 @@ class LatencyTable(TableModel):
         provider = f" ({runtime.provider})" * (runtime.provider != NOT_KNOWN)
         name = runtime.name if runtime.name != NOT_KNOWN else "runtime not known"
         precision = runtime.precision if runtime.precision != NOT_KNOWN else "precision not known"
-        return f"{self.device.name}, {name}{version}{provider}, {precision}, {threads}, {batch}"
+        opset = f", opset {runtime.options['opset']}" if "opset" in runtime.options else ""
+        return f"{self.device.name}, {name}{version}{provider}, {precision}{opset}, {threads}, {batch}"
 
 
 def today() -> str:

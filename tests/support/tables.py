@@ -63,7 +63,9 @@ def of_this_machine(sized: SizedSpace) -> LatencyTable:
     table, start = make_table(sized, more=pieces(sized.network)), ask(parse_device("cpu"))
     changes = {
         "device": start.device,
-        "runtime": table.runtime.model_copy(update={"version": start.version, "provider": start.provider}),
+        "runtime": table.runtime.model_copy(
+            update={"version": start.version, "provider": start.provider, "options": start.options}
+        ),
         "protocol": table.protocol.model_copy(update={"version": PROTOCOL}),
         "correction": {sized.key: Correction(offset_ms=0, scale=1, networks=1)},
     }
