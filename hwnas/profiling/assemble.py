@@ -142,8 +142,8 @@ class _Graph:
 
 @cache
 def _piece(workload: Workload, folder: Path, opset: int) -> onnx.ModelProto:
-    """Return an operation as ONNX, exported once and kept in ``folder``, which holds those of one opset."""
-    path = folder / f"{workload.key}.onnx"
+    """Return an operation as ONNX, exported once and kept in ``folder``."""
+    path = folder / f"{workload.key}.opset{opset}.onnx"
     if not path.exists():
         shape = (1, workload.in_channels, workload.height, workload.width)
         inputs = [torch.zeros(shape) for _ in range(num_inputs(workload))]

@@ -19,4 +19,4 @@ def shorten_timings(patch: pytest.MonkeyPatch, pieces: Path) -> None:
     patch.setattr("hwnas.profiling.protocol.Job", SHORT_JOB)
     patch.setattr("hwnas.profiling.plan.MOST_PROCESSES", 1)
     patch.setattr("hwnas.export.timing.PROCESSES", 3)
-    patch.setattr(assemble, "_piece", lambda workload, folder: export(workload, pieces))
+    patch.setattr(assemble, "_piece", lambda workload, folder, opset: export(workload, pieces, opset))
