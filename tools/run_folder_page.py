@@ -65,7 +65,7 @@ have no such field; there the id follows from device and budget.
 | file in `TARGET/` | content |
 |---|---|
 | `architecture.json` | space, architecture, costs, budget, hash of the table |
-| `network.onnx` | opset 18 or that of the tables, dynamic batch; labels, normalisation and more in its metadata, which may say "untrained" |
+| `network.onnx` | opset 18 or its tables', dynamic batch; labels and more in its metadata, which may say "untrained" |
 | `network_int8.onnx`, `quantization.json` | the same in 8-bit integers, and the difference ([how](../how-to/int8.md)) |
 | `cells/*.onnx` | each searched cell alone |
 | `weights.safetensors`, `best.safetensors` | the last weights, and the best by validation accuracy |
