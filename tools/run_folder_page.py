@@ -68,6 +68,7 @@ have no such field; there the id follows from device and budget.
 | `network.onnx` | opset 18 or its tables', dynamic batch; labels and more in its metadata, which may say "untrained" |
 | `network_int8.onnx`, `quantization.json` | the same in 8-bit integers, and the difference ([how](../how-to/int8.md)) |
 | `cells/*.onnx` | each searched cell alone |
+| `network.py` | of [your own backbone](../how-to/wrap-a-backbone.md): builds the plain torch module, without hwnas |
 | `weights.safetensors`, `best.safetensors` | the last weights, and the best by validation accuracy |
 | `derivations.json` | the architectures that were derived and, with `--verify`, timed |
 | `training.jsonl` | a row for each epoch of the network's own training |

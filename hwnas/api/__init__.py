@@ -9,7 +9,8 @@ Arguments that several functions share:
     A LatencyTable or the path of one. Several devices are given as a list of paths, whose names without ``.json`` name
     the devices, or as a mapping from names to tables.
 ``space``
-    The name of a built-in space (such as ``nasbench201``), a YAML file, ``package.module:NAME``, or a SearchSpace.
+    The name of a built-in space (such as ``nasbench201``), a YAML file, ``package.module:NAME``,
+    ``python:package.module:NAME`` (a backbone), or a SearchSpace.
 ``setting``, ``channels``, ``layers``, ``input_shape``, ``classes``
     The sizes of the network: a named setting of the space, and changes to it. ``input_shape`` is (channels, height,
     width). None leaves a size as it is.

@@ -23,7 +23,8 @@ MOST_IMAGE_CHANNELS = 4  # grey, colour, colour with transparency
 
 
 def get_space(name: str) -> SearchSpace:
-    """Return a search space: a built-in one by name, a YAML file, or ``package.module:NAME``.
+    """Return a search space: a built-in one by name, a YAML file, ``package.module:NAME``, or
+    ``python:package.module:NAME`` for a backbone of the user's own.
 
     Raises HwnasError when there is none of that name or its definition is invalid.
     """

@@ -10,7 +10,7 @@ import typer
 
 from hwnas.errors import HwnasError
 
-SPACES = "nasbench201, darts, fbnet, proxylessnas, mobilenetv3, FILE.yaml or package.module:NAME"
+SPACES = "nasbench201, darts, fbnet, proxylessnas, mobilenetv3, FILE.yaml, package.module:NAME or python:MODULE:NAME"
 SpaceName = Annotated[str, typer.Option("--space", help=f"{SPACES}.")]
 TableSpace = Annotated[
     str | None,

@@ -88,6 +88,7 @@ def space_count(
 def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> None:
     """Describe a search space: operations, cells, named sizes."""
     from hwnas.spaces import get_space
+    from hwnas.spaces.backbone import BackboneSpace
 
     chosen = get_space(space)
     if as_json:
@@ -104,6 +105,8 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
         return
     print(f"{chosen.name}: {chosen.num_architectures:,} architectures")
     print(f"operations: {', '.join(chosen.operations)}")
+    if isinstance(chosen, BackboneSpace):
+        print(chosen.layout.describe())
     for kind, cell in chosen.cells.items():
         if cell.is_chain:
             depths = [f"{group[0] + 1} to {group[-1] + 1}" for group in cell.skipped_last]

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hwnas.data.torchvision_cpu import torchvision_transforms
+from hwnas.compute.torchvision_cpu import torchvision_transforms
 from hwnas.errors import HwnasError
 
 CHANNELS = (1, 3)  # numbers of channels that the colour jitter accepts

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from hwnas.compute.seeds import SplitSeed
+from hwnas.compute.torchvision_cpu import torchvision_datasets
 from hwnas.data.folder import image_folder
 from hwnas.data.images import HELD_OUT, ImageData, Split, divide
 from hwnas.data.summary import log_summary, warn_of_absent_classes
-from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.data.user_function import python_data
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress

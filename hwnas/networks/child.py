@@ -86,6 +86,7 @@ class ChildNetwork(nn.Module):
         build: Build = build_operation,
     ) -> None:
         super().__init__()
+        self.sized, self.architecture = sized, architecture
         self.network, space = sized.network, sized.space
         chosen = dict(zip(space.cells, architecture.cells, strict=True))
         self.parts = nn.ModuleList(

@@ -23,6 +23,8 @@ from torch import Tensor
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
 from hwnas.networks.layer_names import EPSILON, OWN_NAMING, OWN_UNIT, Block, Layer, Naming, Shape, blocks_of, naming_of
+from hwnas.networks.plain import with_childs_names
+from hwnas.spaces.backbone import BackboneSpace
 from hwnas.text import shorten
 
 COUNTER = "num_batches_tracked"  # of a batch norm; no part of its function
@@ -77,11 +79,14 @@ def load_pretrained(child: ChildNetwork, weights: Mapping[str, Tensor], source: 
     ``source`` names the file in errors. Raises HwnasError where the names are of no known kind or no layer fits.
     """
     theirs = {name: tensor for name, tensor in weights.items() if not name.endswith(COUNTER)}
+    is_backbone = isinstance(child.sized.space, BackboneSpace)
+    if is_backbone:
+        theirs = with_childs_names(child, theirs)
     naming = naming_of(theirs)
-    is_chain = all(part.cell.is_chain for part in child.parts if isinstance(part, ChildCell))
+    is_chain = not is_backbone and all(part.cell.is_chain for part in child.parts if isinstance(part, ChildCell))
     if naming is None or not (is_chain or naming == OWN_NAMING):
         first = shorten(", ".join(sorted(theirs)[:3]), 90)
-        known = KNOWN if is_chain else "hwnas"
+        known = KNOWN if is_chain else "its plain network" if is_backbone else "hwnas"
         raise HwnasError(
             f"the names of the tensors in {source} are none of those that fit this network: {first}, …",
             f"give weights with names of {known}",
@@ -107,7 +112,14 @@ def load_pretrained(child: ChildNetwork, weights: Mapping[str, Tensor], source: 
         )
     sizes = {name: parameter.numel() for name, parameter in child.named_parameters()}
     params = sum(sizes.get(name, 0) for layer, _ in pairs if layer.name in fits for name in layer.tensors.values())
-    return Fit(naming.name, fits, unfit, sorted(set(theirs) - used), params, sum(sizes.values()))
+    return Fit(
+        "the plain network" if is_backbone else naming.name,
+        fits,
+        unfit,
+        sorted(set(theirs) - used),
+        params,
+        sum(sizes.values()),
+    )
 
 
 def _chain_pairs(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork
@@ -114,9 +115,12 @@ def require_divisible(network: Network, partial: int) -> None:
 
 
 def _copy(source: nn.Module, target: nn.Module) -> None:
-    """Copy a state. Only the scales and shifts of batch norms, which a supernet lacks, may be missing."""
+    """Copy a state. The scales and shifts of batch norms, which a supernet lacks, become one and zero."""
     missing, unexpected = target.load_state_dict(state_of(source), strict=False)
-    norms = {name for name, m in target.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    norms = {name: m for name, m in target.named_modules() if isinstance(m, _BatchNorm)}
     extra = [key for key in missing if key.rpartition(".")[0] not in norms]
     assert not unexpected, unexpected
     assert not extra, extra
+    for name in {key.rpartition(".")[0] for key in missing}:
+        nn.init.ones_(norms[name].weight)
+        nn.init.zeros_(norms[name].bias)

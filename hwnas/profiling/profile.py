@@ -18,6 +18,7 @@ from hwnas.cost.metric import LATENCY
 from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
 from hwnas.networks.count import count_workload
+from hwnas.networks.plain import require_plain
 from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.gpu_state import over_processes
 from hwnas.profiling.models import repetitions
@@ -52,6 +53,7 @@ def profile(plan: ProfilePlan, out: Path, on_progress: OnProgress) -> LatencyTab
     Raises HwnasError when ``out`` is a table of another device or runtime, when the profiler fails, or when the machine
     is too noisy for a reliable table and the plan does not accept that.
     """
+    require_plain(plan.sized)
     start = ask(plan.spec)
     before = existing(plan, out, start)
     workloads = plan.workloads(before)

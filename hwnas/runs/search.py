@@ -24,6 +24,7 @@ from hwnas.finalists.of_search import judge_of
 from hwnas.finalists.record import FINALISTS_FILE
 from hwnas.jobs.choose import choose_executor
 from hwnas.jobs.executor import Executor
+from hwnas.networks.plain import require_plain
 from hwnas.progress import Progress
 from hwnas.runs.finish import Finish
 from hwnas.runs.folder import PROFILE, SUMMARY
@@ -60,6 +61,7 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
             require_its_device(table)
     with processes.rank_zero_first():  # rank 0 downloads the images, where that is needed
         networks = _load(request, progress)
+    require_plain(networks.target_sized)
     objectives, described = build_objectives(request.tables, request.budgets, networks.target_sized)
     manifest = describe_run(request, networks, processes)
     if processes.is_rank_zero:

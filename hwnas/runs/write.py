@@ -22,6 +22,7 @@ from hwnas.export.network import (
     save_weights,
 )
 from hwnas.export.opset import opset_for
+from hwnas.export.plain import write_plain
 from hwnas.export.quantize import quantize_network
 from hwnas.files import sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
@@ -78,6 +79,8 @@ def write_network(
             stale.unlink(missing_ok=True)
     if any(table.runtime.precision == INT8 for table in derived.tables.values()):
         results["int8"] = _write_int8(derived, images)
+    exported = training["training"].exported if training.get("training") else "last"
+    write_plain(child, derived.folder, WEIGHTS[exported])
     # The weights come last: until they are written, an interrupted training resumes from the old ones.
     for name, state in (weights or {WEIGHTS["last"]: child.state_dict()}).items():
         save_weights(state, derived.folder / name)

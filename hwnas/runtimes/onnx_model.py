@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hwnas import __version__
+from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.runtimes.onnx_constants import fold_constants, name_weights_once
 from hwnas.runtimes.onnx_pools import pad_explicitly
 from hwnas.runtimes.opset import OPSET
+from hwnas.text import shorten
 
 PRODUCER = "hwnas"  # OpenCV 4 counts the padding of all averages in files of "pytorch", whatever they say
 
@@ -31,6 +33,8 @@ def write_onnx(
     Inputs are named ``input0``, ``input1``, … or by ``input_names``; the output is ``scores``, or ``output0``, … if
     there are several. The TorchScript exporter takes 0.05 s for an operation, the torch.export-based one 1.5 s, and a
     table needs a hundred.
+
+    Raises HwnasError for a module that torch cannot export.
     """
     import onnx
 
@@ -41,16 +45,22 @@ def write_onnx(
     outputs = ["scores"] if isinstance(result, Tensor) else [f"output{number}" for number in range(len(result))]
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            tuple(inputs),
-            str(temporary),
-            input_names=names,
-            output_names=outputs,
-            dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
-            opset_version=opset,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                module,
+                tuple(inputs),
+                str(temporary),
+                input_names=names,
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
+                opset_version=opset,
+                dynamo=False,
+            )
+        except RuntimeError as error:  # an operator that ONNX lacks, in a module of the user's
+            raise HwnasError(
+                f"torch cannot write {path.stem} as ONNX: {shorten(str(error).splitlines()[0], 200)}",
+                "use operators that torch exports to ONNX",
+            ) from error
         model = onnx.load(temporary)
         fold_constants(model)
         name_weights_once(model)

@@ -51,7 +51,8 @@ __all__ = [
 
 
 def get_space(spec: str) -> SearchSpace:
-    """Return a built-in space by name, or a user's space by its ``.yaml`` file or import path ``package.module:NAME``.
+    """Return a built-in space by name, or a user's own: a ``.yaml`` file, the import path ``package.module:NAME`` of a
+    SearchSpace, or ``python:package.module:NAME`` of a backbone's declaration.
 
     Raises HwnasError when there is none.
     """
@@ -61,11 +62,16 @@ def get_space(spec: str) -> SearchSpace:
         from hwnas.spaces.space_files import read_space
 
         return read_space(Path(spec), tuple(SPACES))
+    if spec.startswith("python:"):
+        from hwnas.spaces.backbone import import_backbone
+
+        return import_backbone(spec, tuple(SPACES))
     if ":" in spec:
         from hwnas.spaces.space_files import import_space
 
         return import_space(spec, tuple(SPACES))
-    raise HwnasError(f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, FILE.yaml or package.module:NAME")
+    others = "FILE.yaml, package.module:NAME or python:MODULE:NAME"
+    raise HwnasError(f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, {others}")
 
 
 def _pickled(space: SearchSpace) -> tuple[Callable[..., Any], tuple[str, ...]]:

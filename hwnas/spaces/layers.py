@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 # join: halves concatenated within an operation. concat: the nodes of a cell, concatenated. activation: all but ReLU.
-# shuffle: channels reordered. scale: a tensor times one factor for each channel.
-LayerKind = Literal["relu", "activation", "conv", "pool", "norm", "add", "join", "concat", "linear", "shuffle", "scale"]
+# shuffle: channels reordered. scale: a tensor times one factor for each channel. other: any other operator.
+LayerKind = Literal[
+    "relu", "activation", "conv", "pool", "norm", "add", "join", "concat", "linear", "shuffle", "scale", "other"
+]
 Shape = tuple[int, int, int]  # channels, height, width
 
 

@@ -84,7 +84,10 @@ def import_space(path: str, builtin: tuple[str, ...]) -> SearchSpace:
     """Import the SearchSpace ``package.module:NAME``. Raises HwnasError when it is something else or incomplete."""
     found = import_object(path, "space")
     if not isinstance(found, SearchSpace):
-        raise HwnasError(f"space {path} is of type {type(found).__name__}", "name a hwnas.spaces.SearchSpace")
+        is_declaration = f", or write python:{path} for a backbone of your own" * isinstance(found, dict)
+        raise HwnasError(
+            f"space {path} is of type {type(found).__name__}", f"name a hwnas.spaces.SearchSpace{is_declaration}"
+        )
     if found.name in builtin or not re.fullmatch(SPACE_NAME, found.name):
         raise HwnasError(
             f"space {path}: the name {found.name!r} is taken or invalid", "use another, of letters, digits, - and _"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hwnas.compute.torchvision_cpu import torchvision_transforms
 from hwnas.data.files import Fit
-from hwnas.data.torchvision_cpu import torchvision_transforms
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 200), (201, 333), (64, 64), (30, 199), (256, 341), (1000, 61)])

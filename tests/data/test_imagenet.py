@@ -12,10 +12,10 @@ from PIL import Image
 from scipy.stats import kstest
 
 from hwnas.compute.seeds import Purpose, seed_of
+from hwnas.compute.torchvision_cpu import torchvision_transforms
 from hwnas.data import ImageData, Split, load_data
 from hwnas.data.imagenet import ImagenetAugmentation
 from hwnas.data.images import choose_batch
-from hwnas.data.torchvision_cpu import torchvision_transforms
 from hwnas.errors import HwnasError
 
 

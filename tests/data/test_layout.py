@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.compute.torchvision_cpu import torchvision_datasets
 from hwnas.data import load_data
 from hwnas.data.layout import list_images
-from hwnas.data.torchvision_cpu import torchvision_datasets
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from support.command import Run, assert_one_clear_line

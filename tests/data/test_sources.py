@@ -60,7 +60,7 @@ def test_bad_data_specs_are_refused_in_one_line(
 
 def test_cifar10_on_disk_is_read_and_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read files in CIFAR-10's format. The check of the published checksums is off: the images are random."""
-    from hwnas.data.torchvision_cpu import torchvision_datasets
+    from hwnas.compute.torchvision_cpu import torchvision_datasets
 
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()

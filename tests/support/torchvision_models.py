@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.data.torchvision_cpu import torchvision_datasets
+from hwnas.compute.torchvision_cpu import torchvision_datasets
 
 torchvision_datasets()  # declares what a CPU build of torch lacks
 

@@ -14,7 +14,7 @@ def test_schemas_are_declared_only_where_torchvisions_operators_do_not_load(load
     """Declaring the schemas first ends the process, if the operators load."""
     script = f"""
 import torch
-from hwnas.data import torchvision_cpu
+from hwnas.compute import torchvision_cpu
 
 def load_library(path):
     if not {load}:

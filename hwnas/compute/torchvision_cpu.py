@@ -26,13 +26,18 @@ def torchvision_transforms() -> ModuleType:
     return _import("torchvision.transforms.v2")
 
 
-def _import(module: str) -> ModuleType:
+def declare_operators() -> None:
+    """Declare what torchvision's import needs and a CPU build of torch lacks; do nothing where its operators load."""
     if not _operators_load():
         for name in ("nms", "qnms"):
             with contextlib.suppress(RuntimeError):  # already declared
                 torch.library.define(
                     f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                 )
+
+
+def _import(module: str) -> ModuleType:
+    declare_operators()
     return import_module(module)
 
 
