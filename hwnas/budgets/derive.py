@@ -23,6 +23,7 @@ exact ones:
     t[n] >= sum of y into n - 1, t >= 0  additions
     g[e] <= u[e], a unit flow            every cell has a path from an input to an output
     z[e, skip] <= z[next e, skip]        of a stage of layers the last ones are skipped
+    sum of x[e, ·] = z                   the choices of a layer and of the widths around it, together
 
 and those of hwnas.budgets.integer_program for a runtime's rewrites.
 """
@@ -34,19 +35,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import heappop, heappush
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.budgets.integer_program import CellVariables, IntegerProgram, addition_rows, live_rows, shared_rows
+from hwnas.budgets.integer_program import (
+    CellVariables,
+    IntegerProgram,
+    addition_rows,
+    joint_choices,
+    live_rows,
+    offer_rows,
+    shared_rows,
+)
 from hwnas.calibration.design_matrix import connected
 from hwnas.cost.build import CostFunction
 from hwnas.cost.model import Array, CostModel
 from hwnas.cost.peak import Cover, PeakModel
 from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, Architecture, Cell, SearchSpace
-from hwnas.spaces.builtin_operations import SKIP
 from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice, possible, without_dead_edges
 
 Limits = Mapping[str, tuple[CostFunction, float]]
@@ -113,7 +121,15 @@ def largest(model: CostModel, limits: Limits, inputs_per_node: int | None = None
     """
     if any(cost.addition or cost.fused_addition or (cost.piece >= 0).any() for cost in model.cells.values()):
         raise ValueError(f"{model.metric} is not a sum over edges")
-    negated = {kind: replace(cost, edges=-cost.edges, always=-cost.always) for kind, cost in model.cells.items()}
+    negated = {
+        kind: replace(
+            cost,
+            edges=-cost.edges,
+            always=-cost.always,
+            couplings=tuple(replace(coupling, values=-coupling.values) for coupling in cost.couplings),
+        )
+        for kind, cost in model.cells.items()
+    }
     least = replace(model, cells=negated, base=-model.base, dead_edges_are_free=True)
     return without_dead(cheapest(least, limits, inputs_per_node), model.space, limits, inputs_per_node)
 
@@ -310,20 +326,8 @@ def _add_cell(program: IntegerProgram, space: SearchSpace, cell: Cell, inputs_pe
             )
     leaves = [e for e, (source, _) in enumerate(cell.edges) if source < cell.num_inputs]
     program.add({int(flow[e]): 1.0 for e in leaves}, 1, 1)
-    _add_offers(program, space, cell, choose)
-    return CellVariables(choose, runs, additions)
-
-
-def _add_offers(program: IntegerProgram, space: SearchSpace, cell: Cell, choose: NDArray[np.intp]) -> None:
-    """Forbid operations that an edge does not offer, and a layer after a skipped one where the last are skipped."""
-    for e in range(len(cell.edges)):
-        closed = [o for o, op in enumerate(space.operations) if op not in cell.offered(e, space.operations)]
-        if closed:
-            program.add(dict.fromkeys(choose[e, closed].tolist(), 1.0), upper=0)
-    for group in cell.skipped_last:
-        skips = choose[list(group), space.operations.index(SKIP)].tolist()
-        for before, after in pairwise(skips):
-            program.add({before: 1.0, after: -1.0}, upper=0)
+    offer_rows(program, space, cell, choose)
+    return CellVariables(choose, runs, additions, joint_choices(program, cell, space.operations, choose))
 
 
 def _cost_row(program: IntegerProgram, model: CostModel, cells: Mapping[str, CellVariables]) -> dict[int, float]:
@@ -337,6 +341,9 @@ def _cost_row(program: IntegerProgram, model: CostModel, cells: Mapping[str, Cel
             row[column] = row.get(column, 0.0) + always
         for e, o in np.argwhere(cost.edges < 0).tolist():  # a negative cost counts only where the operation is chosen
             program.add({int(columns[e, o]): 1.0, int(variables.choose[e, o]): -1.0}, upper=0)
+        for coupling in cost.couplings:
+            joint = variables.joint[coupling.edges[-1]]
+            row.update({column: float(coupling.values[chosen]) for chosen, column in joint.items()})
         row |= addition_rows(program, model, kind, variables) | shared_rows(program, model, kind, variables)
     return {column: value for column, value in row.items() if value}
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, pairwise, product
 
 import numpy as np
 
 from hwnas.cost.model import RELU, CostModel
-from hwnas.spaces import NONE, Cell
+from hwnas.spaces import NONE, Cell, SearchSpace
+from hwnas.spaces.builtin_operations import SKIP
 
 Row = dict[int, float]
 
@@ -60,6 +61,7 @@ class CellVariables:
     choose: np.ndarray  # z [E, K]
     runs: np.ndarray  # y [E, K]
     additions: np.ndarray  # t [nodes]
+    joint: Mapping[int, Mapping[tuple[int, ...], int]]  # x by edge that reads others, and operations of these and it
 
 
 def total(*terms: tuple[Iterable[int], float]) -> Row:
@@ -69,6 +71,37 @@ def total(*terms: tuple[Iterable[int], float]) -> Row:
         for column in columns:
             row[int(column)] = row.get(int(column), 0.0) + coefficient
     return row
+
+
+def offer_rows(program: IntegerProgram, space: SearchSpace, cell: Cell, choose: np.ndarray) -> None:
+    """Forbid operations that an edge does not offer, and a layer after a skipped one where the last are skipped."""
+    for e in range(len(cell.edges)):
+        closed = [o for o, op in enumerate(space.operations) if op not in cell.offered(e, space.operations)]
+        if closed:
+            program.add(dict.fromkeys(choose[e, closed].tolist(), 1.0), upper=0)
+    for group in cell.skipped_last:
+        skips = choose[list(group), space.operations.index(SKIP)].tolist()
+        for before, after in pairwise(skips):
+            program.add({before: 1.0, after: -1.0}, upper=0)
+
+
+def joint_choices(
+    program: IntegerProgram, cell: Cell, operations: tuple[str, ...], choose: np.ndarray
+) -> dict[int, dict[tuple[int, ...], int]]:
+    """Add x for every edge that reads others: 1 for the operations chosen on these and on it, else 0.
+
+    The sum of x over all but one of these edges is the choice z there. For binary z this leaves one solution.
+    """
+    found: dict[int, dict[tuple[int, ...], int]] = {}
+    for e, edges in cell.coupled.items():
+        offers = [[operations.index(op) for op in cell.offered(other, operations)] for other in edges]
+        together = list(product(*offers))
+        found[e] = dict(zip(together, program.variables(len(together)).tolist(), strict=True))
+        for axis, (other, offered) in enumerate(zip(edges, offers, strict=True)):
+            for o in offered:
+                columns = [column for chosen, column in found[e].items() if chosen[axis] == o]
+                program.add(total((columns, 1), ([choose[other, o]], -1)), lower=0, upper=0)
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.cost.model import Array
+from hwnas.errors import HwnasError
 from hwnas.spaces import NONE, SearchSpace
 from hwnas.spaces.encoding import every_choice, live_edges, random_choices
 
@@ -15,6 +16,16 @@ CANDIDATES = 20_000  # networks considered in a larger space
 
 def num_features(space: SearchSpace) -> int:
     return 1 + 2 * space.num_edges * (len(space.operations) - 1)
+
+
+def require_additive(space: SearchSpace) -> None:
+    """Raise HwnasError where the costs of edges do not add up: in a chain whose stages have several widths."""
+    if any(cell.reads for cell in space.cells.values()):
+        raise HwnasError(
+            f"space {space.name} searches the widths of its stages: a layer's cost depends on two choices more, which "
+            "the latencies of few whole networks do not determine",
+            f"time its layers on the device: hwnas profile --space {space.origin.spec if space.origin else space.name}",
+        )
 
 
 def design_matrix(space: SearchSpace, choices: NDArray[np.intp]) -> Array:

@@ -15,6 +15,7 @@ from hwnas.calibration.design_matrix import (
     grids,
     groups,
     num_features,
+    require_additive,
 )
 from hwnas.calibration.physical_prior import physical_prior
 from hwnas.calibration.regression import SCATTER_SHARE, SCATTER_SPREAD, Prior
@@ -42,6 +43,7 @@ def generic_prior(sized: SizedSpace) -> Prior:
     """Return a prior for an unknown device: an operation has a similar cost on every edge, a layer of a chain one that
     follows from its physical features (hwnas.calibration.physical_prior).
     """
+    require_additive(sized.space)
     if sized.space.is_chain:
         return physical_prior(sized)
     space = sized.space
@@ -68,6 +70,7 @@ def pool_prior(tables: Mapping[str, LatencyTable], sized: SizedSpace) -> Prior:
     Raises HwnasError, which names the sizes that differ, when no table of the pool is for the network.
     """
     space = sized.space
+    require_additive(space)
     choices = connected_choices(space, REFERENCE)
     design = design_matrix(space, choices)
     costs, shares, names, heads = [], [], [], []

@@ -21,6 +21,8 @@ from hwnas.cli.options import (
     parse_input,
 )
 from hwnas.cli.output import open_tables, show_json
+from hwnas.spaces import Cell
+from hwnas.spaces.chain import HEAD
 
 
 @command(space_app, "count", "hwnas space count --space darts --architecture DARTS_V2 --channels 36 --layers 20")
@@ -109,8 +111,7 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
         print(chosen.layout.describe())
     for kind, cell in chosen.cells.items():
         if cell.is_chain:
-            depths = [f"{group[0] + 1} to {group[-1] + 1}" for group in cell.skipped_last]
-            print(f"{len(cell.edges)} layers" + f"; skipped from the last one on: {', '.join(depths)}" * bool(depths))
+            print(_describe_chain(cell))
             continue
         print(f"cell {kind}: {len(cell.edges)} edges {' '.join(f'{a}>{b}' for a, b in cell.edges)}")
     for name, sizes in chosen.settings.items():
@@ -118,6 +119,16 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
         print(f"setting {name}: {sizes.describe()}{marks}")
     if chosen.published:
         print(f"published cells by name: {', '.join(chosen.published)}")
+
+
+def _describe_chain(cell: Cell) -> str:
+    """Return the number of layers, the groups that are skipped from the last one on, and the widths of the stages."""
+    widths = [f"{e + 1} ({' '.join(cell.offers[e])})" for e in cell.width_edges if cell.offers]
+    fixed = sum(offers == (HEAD,) for offers in cell.offers or ())
+    text = f"{len(cell.edges) - len(widths) - fixed} layers"
+    if depths := [f"{group[0] + 1} to {group[-1] + 1}" for group in cell.skipped_last]:
+        text += f"; skipped from the last one on: {'words ' if widths else ''}{', '.join(depths)}"
+    return text + f"; widths, in an architecture's words: {', '.join(widths)}" * bool(widths)
 
 
 @command(space_app, "preview", "hwnas space preview --table cpu.json --budget 60% --budget 300k-params")

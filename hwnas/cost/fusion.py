@@ -90,4 +90,4 @@ def piece_names(network: Network) -> list[str]:
 
 def _candidates(network: Network) -> set[Workload]:
     cells = [part for part in network.parts if isinstance(part, CellInstance)]
-    return {w for cell in cells for candidates in cell.candidates for w in candidates.values() if w}
+    return {workload for cell in cells for workload in cell.workloads()}

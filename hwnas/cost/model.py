@@ -8,6 +8,10 @@ Two costs follow from the same numbers:
   node with n live inputs makes n - 1 additions, and the runtime's rewrites (hwnas.cost.fusion) apply. Where every node
   has an input it is at most C(Z). Predictions, budgets and derivation use this one.
 
+In a chain whose stages have several widths a layer's cost also depends on the widths before and after it. C(Z) then has
+products of these choices' Z and Z[e, o] (hwnas.cost.coupling); its expectation is as exact, because the choices are
+independent.
+
 Parameters, multiply-accumulates and memory access cost count every chosen edge, dead or not, as the papers count them.
 """
 
@@ -21,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.cost.coupling import Coupling, couplings_of
 from hwnas.cost.fusion import (
     FAMILIES,
     begins_with_relu,
@@ -68,7 +73,8 @@ class CellCost:
     operation needs in addition, or -1. ``pieces`` [E, P] is the cost of each piece there, paid once by all edges that
     read the same tensor. ``copies`` [E, K] marks operations that return their input. ``written`` [inputs, 2] is the
     share of instances (weighted by the cost of a ReLU there) in which a convolution wrote that input of the cell, and
-    the share in which a cell of the same kind did.
+    the share in which a cell of the same kind did. ``couplings`` are the costs of edges that read others; these cost
+    nothing in ``edges``.
     """
 
     edges: Array
@@ -80,6 +86,7 @@ class CellCost:
     fuses: NDArray[np.bool_]
     written: Array
     always: Array
+    couplings: tuple[Coupling, ...] = ()
 
     @classmethod
     def of_edges(cls, edges: Array, inputs: int, always: Array | None = None) -> CellCost:
@@ -111,7 +118,7 @@ class CostModel:
         """Return the base and c[e, o] of the decomposable C(Z).
 
         An edge pays for everything it needs, with nothing shared, and for its addition; one fused addition for each
-        node is subtracted from the base.
+        node is subtracted from the base. Of couplings these are the main effects: C(Z) is then approximated.
         """
         base, edges = self.base, {}
         used = np.array([op != NONE for op in self.space.operations], dtype=float)
@@ -121,7 +128,26 @@ class CostModel:
             shared = np.where(cost.piece >= 0, np.take_along_axis(cost.pieces, cost.piece, axis=1), 0.0)
             added = np.where(cost.fuses, cost.fused_addition, cost.addition)
             edges[kind] = cost.edges + cost.always + shared + added * used
+            for coupling in cost.couplings:
+                mean, effects = coupling.main_effects()
+                edges[kind][coupling.edges[-1], list(coupling.offers[-1])] += mean
+                for e, values in effects.items():
+                    edges[kind][e] += values
         return base, edges
+
+    def given(self, architecture: Architecture) -> dict[str, Array]:
+        """Return c[e, o] of the decomposable C(Z) on every edge while the others are those of ``architecture``."""
+        _, edges = self.linear()
+        for (kind, found), operations in zip(edges.items(), architecture.cells, strict=True):
+            chosen = [self.space.operations.index(op) for op in operations]
+            couplings = self.cells[kind].couplings
+            for e in {e for coupling in couplings for e in coupling.edges}:
+                found[e] = 0.0
+            for coupling in couplings:
+                for axis, e in enumerate(coupling.edges):
+                    at = tuple(slice(None) if n == axis else chosen[other] for n, other in enumerate(coupling.edges))
+                    found[e] += coupling.values[at]
+        return edges
 
     def predict(self, architecture: Architecture) -> float:
         """Return the cost of the deployed network of one architecture."""
@@ -136,6 +162,7 @@ class CostModel:
             live = live_edges(cell, used) if self.dead_edges_are_free else used
             total += self.cells[kind].always[np.arange(len(cell.edges)), chosen].sum(axis=1)
             total += _cell_cost(cell, self.cells[kind], chosen, live)
+            total += sum((coupling.of(chosen) for coupling in self.cells[kind].couplings), np.zeros(len(chosen)))
         return total
 
 
@@ -317,7 +344,7 @@ def _cost_model(
         piece = np.full(shape, -1)
         copies, fuses = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         for e, candidates in enumerate(instances[0].candidates if instances else ()):
-            for o, op in enumerate(space.operations):
+            for o, op in enumerate(space.operations if e not in cell.coupled else ()):
                 workload = candidates[op]
                 if workload is None:
                     copies[e, o] = share and op != NONE
@@ -343,6 +370,7 @@ def _cost_model(
             fuses=fuses,
             written=_written(network, cell, instances, entries, field) if fuse else np.zeros((cell.num_inputs, 2)),
             always=np.zeros(shape),
+            couplings=tuple(couplings_of(space, cell, instances, lambda w: cost(w, correction.factor(family(w))))),
         )
     return CostModel(space, metric.name, base, cells, dead_edges_are_free=metric.measured)
 

@@ -18,7 +18,7 @@ own, or is read by one part only.)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -160,7 +160,7 @@ class PeakModel:
         alone = [
             np.array(
                 [
-                    [sum(_workspace(site, e, op) for site in self.sites[kind]) for op in self.space.operations]
+                    [sum(_workspace(site, cell, e, op) for site in self.sites[kind]) for op in self.space.operations]
                     for e in range(len(cell.edges))
                 ]
             )
@@ -228,7 +228,7 @@ class PeakModel:
         operations = self.space.operations
         return {
             kind: [
-                [None if op == NONE else tuple(_tensors(s, e, op) for s in self.sites[kind]) for op in operations]
+                [None if op == NONE else _written_at(self.sites[kind], cell, e, op) for op in operations]
                 for e in range(len(cell.edges))
             ]
             for kind, cell in self.space.cells.items()
@@ -276,7 +276,7 @@ def _without_inputs(part: FixedModule | CellInstance) -> FixedModule | CellInsta
     """Return a part without its name and inputs."""
     if isinstance(part, FixedModule):
         return FixedModule("", part.workload, ())
-    return CellInstance(part.kind, part.preprocess, part.candidates, part.node_sum, part.concat, ())
+    return replace(part, inputs=())
 
 
 def _fixed_bytes(site: Site, workload: Workload) -> int:
@@ -302,8 +302,9 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
         terms = []
         for e in cell.edges_into(node):
             source = nodes[cell.edges[e][0]]
-            if live[e] and source is not None:
-                terms.append(schedule.run(cell_instance.candidates[e][str(chosen[e])], source))
+            known = all(chosen[other] is not None for other in cell.coupled.get(e, ()))
+            if live[e] and known and source is not None:
+                terms.append(schedule.run(cell_instance.workload(cell, e, [str(op) for op in chosen]), source))
         if all(chosen[e] == NONE or cell.edges[e][0] in empty for e in cell.edges_into(node)):
             empty.add(node)
         total = terms[0] if terms else None
@@ -324,19 +325,47 @@ def _bytes_at(site: Site, schedule: _Schedule, *outputs: int) -> int:
     return site.elsewhere_bytes + schedule.peak_bytes(kept | set(outputs))
 
 
-def _tensors(site: Site, edge: int, op: str) -> tuple[tuple[tuple[int, ...], int], ...]:
-    """Return the reads and the written values of an operation's layers; nothing for an identity."""
-    assert isinstance(site.part, CellInstance)
-    workload = site.part.candidates[edge][op]
-    return tuple((layer.reads, layer.written_values) for layer in counted_layers(workload)) if workload else ()
+def _written_at(sites: Sequence[Site], cell: Cell, edge: int, op: str) -> tuple:
+    """Return the reads and the written values of an operation's layers at every site and next to all widths.
+
+    There is nothing for an identity. An operation on an edge that others read is like no other.
+    """
+    if edge in cell.width_edges:
+        return (((op,),),)
+    return tuple(
+        tuple((layer.reads, layer.written_values) for layer in counted_layers(workload)) if workload else ()
+        for site in sites
+        for workload in _variants(site, edge, op)
+    )
 
 
-def _workspace(site: Site, edge: int, op: str) -> int:
-    """Return the most bytes that an operation holds on its own, input included; 0 for ``none`` and an identity."""
+def _variants(site: Site, edge: int, op: str) -> list[Workload | None]:
+    """Return the workloads of an operation next to all widths."""
     assert isinstance(site.part, CellInstance)
-    workload = site.part.candidates[edge][op]
-    if workload is None:
-        return 0
+    return [candidates[op] for candidates in site.part.variants_of(edge).values()]
+
+
+def _workspace(site: Site, cell: Cell, edge: int, op: str) -> int:
+    """Return the most bytes that an operation holds on its own, input included; 0 for ``none`` and an identity.
+
+    Of an operation on an edge that others read, these are the most that one of them holds.
+    """
+    assert isinstance(site.part, CellInstance)
+    if edge in cell.width_edges:
+        readers = [(e, edges.index(edge)) for e, edges in cell.coupled.items() if edge in edges]
+        found = [
+            workload
+            for e, axis in readers
+            for read, candidates in site.part.variants_of(e).items()
+            for workload in candidates.values()
+            if read[axis] == op
+        ]
+    else:
+        found = _variants(site, edge, op)
+    return max((_held(workload) for workload in found if workload), default=0)
+
+
+def _held(workload: Workload) -> int:
     schedule = _Schedule([VALUE_BYTES * counted_layers(workload)[0].read_values[0]])
     return schedule.peak_bytes({schedule.run(workload, 0)})
 

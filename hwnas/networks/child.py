@@ -30,7 +30,7 @@ class ChildCell(nn.Module):
         self.cell = cell
         self.preprocess = nn.ModuleList(build(workload) for workload in instance.preprocess)
         self.edges = nn.ModuleDict(
-            {str(e): build(instance.candidates[e][op]) for e, op in enumerate(operations) if built[e]}
+            {str(e): build(instance.workload(cell, e, operations)) for e in range(len(operations)) if built[e]}
         )
         self.out_channels, height, width = instance.node_shape
         self.out_size = height, width

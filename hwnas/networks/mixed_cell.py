@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwnas.compute.device import CPU, to_device
 from hwnas.errors import HwnasError
 from hwnas.networks.drop_path import DropPath
-from hwnas.networks.shared_blocks import Sharing, shared_blocks
+from hwnas.networks.shared_blocks import Key, Sharing, shared_blocks
 from hwnas.operations import build_operation
 from hwnas.spaces import NONE, Cell, CellInstance, Workload
 
@@ -50,6 +50,9 @@ class MixedCell(nn.Module):
     With ``shared`` the edges that leave a node share one module, and one output, per candidate (EnTranNAS). With
     ``sharing`` the kernels and expansions of a layer share one block (hwnas.networks.shared_blocks).
 
+    An edge that reads others has variants of its candidates (CandidateVariants). The edges that it reads, which choose
+    a width, compute nothing; the weight of a chosen width goes to the output of the first layer of that width.
+
     ``evaluation`` makes the object that computes one forward pass; ``hwnas.networks.fast`` sets a faster one.
     """
 
@@ -71,17 +74,20 @@ class MixedCell(nn.Module):
         built = first_edges.values() if shared else range(len(sources))
         offered = [cell.offered(e, operations) for e in built]
         workloads = [
-            {op: narrow(w, partial) for op, w in instance.candidates[e].items() if op in ops and op != NONE}
+            {
+                (op, read): narrow(w, partial)
+                for read, candidates in instance.variants_of(e).items()
+                for op, w in candidates.items()
+                if op in ops and op != NONE
+            }
             for e, ops in zip(built, offered, strict=True)
         ]
         self.shared_blocks = nn.ModuleList()
-        sliced = [self._share(candidates, sharing) if sharing else {} for candidates in workloads]
+        sliced = [self._share(candidates, sharing) for candidates in workloads]
         self.edges = nn.ModuleList(
-            nn.ModuleDict(
-                {op: views[op] if op in views else build_operation(w, affine=False) for op, w in candidates.items()}
-            )
-            for candidates, views in zip(workloads, sliced, strict=True)
+            _modules(candidates, views) for candidates, views in zip(workloads, sliced, strict=True)
         )
+        self.carries = {read[-2]: e for e, read in reversed(cell.coupled.items())}
         self.out_channels, height, width = instance.node_shape
         self.out_size = height, width
         # Depthwise convolutions in bfloat16 are slow on a CPU, and their gradients wrong in torch 2.13.
@@ -96,10 +102,10 @@ class MixedCell(nn.Module):
                 return self(mixed, *(x.float() for x in inputs), drop=drop)
         return self.evaluation(self, mixed, inputs, drop).output()
 
-    def _share(self, candidates: Mapping[str, Workload | None], sharing: Sharing) -> dict[str, nn.Module]:
+    def _share(self, candidates: Mapping[Key, Workload | None], sharing: Sharing | None) -> dict[Key, nn.Module]:
         """Return the candidates of an edge that share a block, and keep the blocks."""
-        views: dict[str, nn.Module] = {}
-        for block, members in shared_blocks({op: w for op, w in candidates.items() if w}, sharing):
+        views: dict[Key, nn.Module] = {}
+        for block, members in shared_blocks({key: w for key, w in candidates.items() if w}, sharing):
             self.shared_blocks.append(block)
             views |= members
         return views
@@ -108,13 +114,33 @@ class MixedCell(nn.Module):
         """Return whether an edge can have the operation of this index."""
         return self.operations[o] in self.cell.offered(e, self.operations)
 
-    def candidate(self, e: int, op: str) -> nn.Module:
-        """Return the module of an operation on an edge."""
-        return self.edges[self.slots[e]][op]  # type: ignore[index]
+    def candidate(self, e: int, op: str, read: tuple[str, ...] = ()) -> nn.Module:
+        """Return the module of an operation on an edge; ``read`` are the operations of the edges that it reads."""
+        module: nn.Module = self.edges[self.slots[e]][op]  # type: ignore[index]
+        return module.of(read) if isinstance(module, CandidateVariants) else module
 
     def zeros(self, x: Tensor, channels: int) -> Tensor:
         """Return a node's value without inputs, for the batch of ``x``."""
         return x.new_zeros(x.shape[0], channels, *self.out_size)
+
+
+class CandidateVariants(nn.ModuleDict):
+    """The modules of an operation on an edge, one for each combination of operations on the edges that it reads."""
+
+    def of(self, read: tuple[str, ...]) -> nn.Module:
+        """Return the module for the operations ``read``."""
+        return self["-".join(read)]
+
+
+def _modules(workloads: Mapping[Key, Workload | None], views: Mapping[Key, nn.Module]) -> nn.ModuleDict:
+    """Return the modules of an edge's candidates by operation; ``views`` are those that exist."""
+    modules = {key: views[key] if key in views else build_operation(w, affine=False) for key, w in workloads.items()}
+    if all((op, ()) in modules for op, _ in modules):
+        return nn.ModuleDict({op: module for (op, _), module in modules.items()})
+    variants: dict[str, dict[str, nn.Module]] = {}
+    for (op, read), module in modules.items():
+        variants.setdefault(op, {})["-".join(read)] = module
+    return nn.ModuleDict({op: CandidateVariants(found) for op, found in variants.items()})
 
 
 class CellEvaluation:
@@ -164,7 +190,13 @@ class CellEvaluation:
         """Return the mixture on one edge, bypassed channels included; None if there is nothing."""
         x, partial = self.source(e), self.cell.partial
         channels = x.shape[1] // partial
-        total = self.weighted_candidates(e) if self.active[e] else None
+        if e in self.cell.cell.width_edges:
+            total: Tensor | None = x
+        else:
+            total = self.weighted_candidates(e) if self.active[e] else None
+        if total is not None and self.mixed.weights.requires_grad:
+            for width_edge in (w for w, first in self.cell.carries.items() if first == e):
+                total = self.mixed.weights[width_edge, self.active[width_edge][0]] * total
         if self.mixed.ghosts:
             ghosts = torch.stack([self.mixed.weights[e, o] for o in self.inactive[e]])
             total = ghosts.sum() + (self.cell.zeros(x, channels) if total is None else total)
@@ -192,7 +224,18 @@ class CellEvaluation:
     def run(self, e: int, o: int) -> Tensor:
         """Compute a candidate on its edge's channels."""
         x = self.source(e)
-        return self.cell.candidate(e, self.cell.operations[o])(x[:, : x.shape[1] // self.cell.partial])
+        return self.module(e, o)(x[:, : x.shape[1] // self.cell.partial])
+
+    def module(self, e: int, o: int) -> nn.Module:
+        """Return the module of a candidate."""
+        return self.cell.candidate(e, self.cell.operations[o], self.read(e))
+
+    def read(self, e: int) -> tuple[str, ...]:
+        """Return the operations of the edges that an edge reads. Raises HwnasError where one of them mixes several."""
+        found = [self.active[other] for other in self.cell.cell.coupled.get(e, ())[:-1]]
+        if any(len(active) != 1 for active in found):
+            raise one_width_needed()
+        return tuple(self.cell.operations[active[0]] for active in found)
 
     def source(self, e: int) -> Tensor:
         """Return the value of the node that an edge leaves."""
@@ -201,6 +244,14 @@ class CellEvaluation:
     def separate(self, x: Tensor) -> Tensor:
         """Return ``x``; an evaluation whose sums are slices of larger tensors copies it."""
         return x
+
+
+def one_width_needed() -> HwnasError:
+    """Return the error for a search that would mix the widths of a stage."""
+    return HwnasError(
+        "the widths of a stage cannot be mixed: tensors of different numbers of channels have no weighted sum",
+        "use a method that draws one operation a layer, such as --method snas, or one number of channels a stage",
+    )
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:

@@ -1,10 +1,14 @@
-"""One block for all kernels and expansions of a layer (once-for-all, Cai et al., ICLR 2020).
+"""One block for all kernels, expansions and widths of a layer (once-for-all, Cai et al., ICLR 2020).
 
 The candidates of a layer that are inverted residuals and differ in nothing but kernel and expansion share one block:
 that of the largest kernel and the widest expansion. A candidate has the first channels of its middle, and the centre of
 its depthwise kernels. With ``transformed`` every size of kernel is a learnt linear map of the centre of the next larger
 one (shared by the channels of a layer; the identity at first). Candidates without the first 1x1 convolution, or with a
 grouped one, share a block of their own.
+
+Where the widths before and after a layer are chosen, a candidate has the first of their channels, too, with or without
+``shared_blocks``: without, the variants of each candidate share a block. Operations other than inverted residuals and
+plain convolutions, and grouped convolutions, whose groups would be mixed, have weights of their own for every width.
 
 Differences from the paper: batch norms have no learnable factors in a search, and every candidate has running
 statistics of its own. The paper's are the first channels of shared ones and fit no candidate until they are
@@ -15,19 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
 from hwnas.operations import build_operation
-from hwnas.operations.mobile_blocks import InvertedResidualBlock, SqueezeExcitation
 from hwnas.spaces import Network, Workload
-from hwnas.spaces.mobile_blocks import InvertedResidual, inverted_residual, read_mobile_layer
+from hwnas.spaces.mobile_blocks import InvertedResidual, MobileLayer, inverted_residual, read_mobile_layer
 from hwnas.spaces.space import CellInstance
 
 Sharing = Literal["slices", "transformed"]
+Key = tuple[str, tuple[str, ...]]  # of a candidate of a layer: the operation, and those of the edges that it reads
 
 
 class SharedBlock(nn.Module):
@@ -36,17 +40,16 @@ class SharedBlock(nn.Module):
     def __init__(self, workloads: Sequence[Workload], sharing: Sharing) -> None:
         super().__init__()
         largest = largest_of(workloads)
-        block = build_operation(largest, affine=False)
-        assert isinstance(block, InvertedResidualBlock)
-        self.convolutions = nn.ModuleList(conv for _, _, conv in convolutions_of(block))
-        self.kernels = sorted({_block(w).kernel for w in workloads}, reverse=True)
+        self.convolutions = nn.ModuleList(
+            conv for _, _, conv in convolutions_of(build_operation(largest, affine=False))
+        )
+        self.kernels = sorted({_layer(w).kernel for w in workloads}, reverse=True)
         maps = {str(k): nn.Parameter(torch.eye(k * k)) for k in self.kernels[1:]} if sharing == "transformed" else {}
         self.maps = nn.ParameterDict(maps)
 
-    def candidate(self, workload: Workload) -> InvertedResidualBlock:
+    def candidate(self, workload: Workload) -> nn.Module:
         """Build a candidate whose convolutions are slices of this block's."""
         block = build_operation(workload, affine=False)
-        assert isinstance(block, InvertedResidualBlock)
         for (parent, name, own), shared in zip(convolutions_of(block), self.convolutions, strict=True):
             assert isinstance(shared, nn.Conv2d)
             setattr(parent, name, SlicedConvolution(own, shared, self))
@@ -88,19 +91,22 @@ class SlicedConvolution(nn.Module):
 
 
 def shared_blocks(
-    candidates: Mapping[str, Workload], sharing: Sharing
-) -> Iterator[tuple[SharedBlock, dict[str, InvertedResidualBlock]]]:
-    """Yield every block that candidates of a layer share, with these candidates by name."""
-    for names in _sharing(candidates):
-        block = SharedBlock([candidates[name] for name in names], sharing)
-        yield block, {name: block.candidate(candidates[name]) for name in names}
+    candidates: Mapping[Key, Workload], sharing: Sharing | None
+) -> Iterator[tuple[SharedBlock, dict[Key, nn.Module]]]:
+    """Yield every block that candidates of a layer share, with these candidates.
+
+    ``sharing`` None: the variants of each operation share a block, and no two operations do.
+    """
+    for keys in _sharing(candidates, across=sharing is not None):
+        block = SharedBlock([candidates[key] for key in keys], sharing or "slices")
+        yield block, {key: block.candidate(candidates[key]) for key in keys}
 
 
 def require_shareable(network: Network, space: str) -> None:
     """Raise HwnasError where no layer of a network has candidates that can share a block."""
     for part in network.parts:
         for candidates in part.candidates if isinstance(part, CellInstance) else ():
-            if _sharing({name: workload for name, workload in candidates.items() if workload}):
+            if _sharing({(name, ()): workload for name, workload in candidates.items() if workload}, across=True):
                 return
     raise HwnasError(
         f"shared_blocks shares kernels and expansions of inverted residuals, and space {space} has none that differ in "
@@ -110,23 +116,29 @@ def require_shareable(network: Network, space: str) -> None:
 
 
 def largest_of(workloads: Sequence[Workload]) -> Workload:
-    """Return the workload with the largest kernel and the widest middle of some that share a block."""
-    blocks = [_block(w) for w in workloads]
-    first, channels = workloads[0], workloads[0].in_channels
-    form = {**vars(blocks[0]), "kernel": max(block.kernel for block in blocks)}
-    widest = max(block.middle_channels(channels) for block in blocks)
+    """Return the workload with the most channels, the largest kernel and the widest middle of some that share a block.
+
+    None of them adds its input; the block's convolutions are the same.
+    """
+    layers = [_layer(w) for w in workloads]
+    into, out = max(w.in_channels for w in workloads), max(w.out_channels for w in workloads)
+    largest, first = replace(workloads[0], in_channels=into, out_channels=out), layers[0]
+    if not isinstance(first, InvertedResidual):
+        return largest
+    pairs = zip(layers, workloads, strict=True)
+    widest = max(layer.middle_channels(w.in_channels) for layer, w in pairs if isinstance(layer, InvertedResidual))
+    form = {**vars(first), "kernel": max(layer.kernel for layer in layers), "residual": False}
     facts = {name: value for name, value in form.items() if name not in ("expansion", "middle")}
-    return replace(first, op=inverted_residual(channels, widest, **facts).op)
+    return replace(largest, op=inverted_residual(into, widest, **facts).op)
 
 
-def convolutions_of(block: InvertedResidualBlock) -> list[tuple[nn.Module, str, nn.Conv2d]]:
-    """Return the convolutions of a block in their order, each with the module that holds it and its name there."""
+def convolutions_of(module: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d]]:
+    """Return the convolutions of a module in their order, each with the module that holds it and its name there."""
     found: list[tuple[nn.Module, str, nn.Conv2d]] = []
-    for name, layer in block.layers.named_children():
-        if isinstance(layer, SqueezeExcitation):
-            found += [(layer, "reduce", layer.reduce), (layer, "expand", layer.expand)]
-        elif isinstance(layer, nn.Conv2d):
-            found.append((block.layers, name, layer))
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            parent, _, name = path.rpartition(".")
+            found.append((module.get_submodule(parent), name, layer))
     return found
 
 
@@ -141,23 +153,36 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _sharing(candidates: Mapping[str, Workload]) -> list[list[str]]:
-    """Return the names of candidates that share a block: two or more that are equal but for kernel and expansion."""
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for name, workload in candidates.items():
-        block = read_mobile_layer(workload.op)
-        if isinstance(block, InvertedResidual):
-            channels = workload.in_channels
-            middle = block.middle_channels(channels) if block.groups > 1 else 0  # first channels would mix the groups
-            form = replace(block, kernel=1, expansion=1, middle=0)
-            groups.setdefault((form, middle, block.expands(channels)), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
+def _sharing(candidates: Mapping[Key, Workload], across: bool) -> list[list[Key]]:
+    """Return the candidates that share a block, two or more each: equal but for kernel, expansion and channels.
+
+    ``across`` operations, or each operation's variants alone.
+    """
+    groups: dict[tuple[object, ...], list[Key]] = {}
+    for key, workload in candidates.items():
+        if form := _form(workload):
+            inverted = isinstance(_layer(workload), InvertedResidual)
+            groups.setdefault((form, None if across and inverted else key[0]), []).append(key)
+    return [keys for keys in groups.values() if len(keys) > 1]
 
 
-def _block(workload: Workload) -> InvertedResidual:
-    block = read_mobile_layer(workload.op)
-    assert isinstance(block, InvertedResidual)
-    return block
+def _form(workload: Workload) -> tuple[Any, ...] | None:
+    """Return what candidates that share a block have in common; None for an operation that cannot share."""
+    layer, w = read_mobile_layer(workload.op), workload
+    if layer is None:
+        return None
+    channels = (w.in_channels, w.out_channels) if layer.groups > 1 else ()  # first channels would mix the groups
+    if not isinstance(layer, InvertedResidual):
+        return layer, channels
+    middle = layer.middle_channels(w.in_channels) if layer.groups > 1 else 0
+    form = replace(layer, kernel=1, expansion=1, middle=0, residual=False)
+    return form, channels, middle, layer.expands(w.in_channels)
+
+
+def _layer(workload: Workload) -> MobileLayer:
+    layer = read_mobile_layer(workload.op)
+    assert layer is not None
+    return layer
 
 
 def _centre(weight: Tensor, kernel: int) -> Tensor:

@@ -88,8 +88,10 @@ class Supernet(nn.Module):
             assert isinstance(source, MixedCell)
             assert isinstance(target, ChildCell)
             _copy(source.preprocess, target.preprocess)
+            operations, coupled = chosen[part.kind], source.cell.coupled
             for e, module in target.edges.items() if self.partial == 1 else ():
-                _copy(source.candidate(int(e), chosen[part.kind][int(e)]), module)
+                read = tuple(operations[other] for other in coupled.get(int(e), ())[:-1])
+                _copy(source.candidate(int(e), operations[int(e)], read), module)
         return child
 
 

@@ -59,7 +59,7 @@ def spanning_draw(sized: SizedSpace) -> Draw:
     (moved,) = memory_access_model(sized).linear()[1].values()
     least = np.where(options, moved, np.inf).min(axis=1, keepdims=True)
     most = np.where(options, moved, -np.inf).max(axis=1, keepdims=True)
-    weight = (moved - least) / np.maximum(most - least, 1)
+    weight = np.where(options, moved - least, 0) / np.maximum(most - least, 1)
 
     def draw(generator: np.random.Generator) -> NDArray[np.intp]:
         probability = np.exp(generator.uniform(-MOST_TILT, MOST_TILT) * weight) * options

@@ -60,6 +60,7 @@ class Edge:
 def edges_of(run: RunContent, target: Target) -> dict[str, list[Edge]]:
     """Return the edges of every cell kind of a target's network."""
     devices = [timing.device for timing in target.timings]
+    edge_costs = {device: run.latency_models[device].given(target.architecture) for device in devices}
     ruled = run.manifest.recipe.inputs_per_node is not None
     selection = run.manifest.recipe.selection.name
     result: dict[str, list[Edge]] = {}
@@ -71,7 +72,7 @@ def edges_of(run: RunContent, target: Target) -> dict[str, list[Edge]]:
             number: int, op: str, kind: str = kind, probabilities: list[list[float]] | None = probabilities
         ) -> Choice:
             o = run.space.operations.index(op)
-            costs = {device: float(run.edge_costs[device][kind][number, o]) for device in devices}
+            costs = {device: float(edge_costs[device][kind][number, o]) for device in devices}
             return Choice(op, probabilities[number][o] if probabilities else None, costs)
 
         result[kind] = []

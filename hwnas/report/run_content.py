@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hwnas.cost.build import build_metrics
 from hwnas.cost.metric import LATENCY
-from hwnas.cost.model import Array, CostModel
+from hwnas.cost.model import CostModel
 from hwnas.errors import HwnasError
 from hwnas.finalists.record import FinalistsFile
 from hwnas.runs.folder import MANIFEST, SUMMARY, table_file
@@ -81,11 +81,6 @@ class RunContent:
     def target_data(self) -> str:
         """The images of the target networks."""
         return self.manifest.target_data or self.manifest.data
-
-    @cached_property
-    def edge_costs(self) -> dict[str, dict[str, Array]]:
-        """The cost [E, K] in ms of each operation on each edge in the loss, by device and cell kind."""
-        return {device: model.linear()[1] for device, model in self.latency_models.items()}
 
     @cached_property
     def latency_models(self) -> dict[str, CostModel]:

@@ -12,6 +12,7 @@ from typing import Any
 from hwnas.compute.device import CPU
 from hwnas.compute.seeds import Purpose
 from hwnas.data import ImageData
+from hwnas.networks.mixed_cell import one_width_needed
 from hwnas.networks.shared_blocks import require_shareable
 from hwnas.networks.supernet import Supernet, require_divisible
 from hwnas.recipe import Recipe
@@ -66,6 +67,8 @@ class Search:
         self.schedule = Schedule(recipe, self.batches["weights"].steps_per_epoch, len(objectives))
         for stage in self.schedule.stages:
             require_divisible(sized.network, stage.partial_channels)
+        if any(cell.width_edges for cell in self.space.cells.values()) and not runs_on_host(runs):
+            raise one_width_needed()
         if recipe.shared_blocks:
             require_shareable(sized.network, self.space.name)
         # CUDA graphs need equal passes, and shared batch norms communicate inside a pass.

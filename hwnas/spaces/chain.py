@@ -3,6 +3,10 @@
 A chain is a space with one cell, ``chain``, whose edges are the layers. A layer has the candidates of its stage; its
 channels and stride follow from the stage, so every layer has workloads of its own.
 
+A stage can have several widths, of which one is chosen. This choice is an edge of its own before the stage's layers: it
+computes nothing, its operations are the widths (``w24``), and the layers of the stage and the first one after it read
+it. Where the last stage has several, the head's first layer is an edge, too, with no choice.
+
 The setting's ``channels`` are those of the stem: other numbers than the definition's scale all widths, rounded as
 MobileNet does. ``depth`` is the number of layers, which does not change. The stem of kind ``cifar`` is for small
 images: the first layer that halves the resolution before the stages, and the first in them, keep it.
@@ -11,9 +15,10 @@ images: the first layer that halves the resolution before the stages, and the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Literal
 
 from hwnas.errors import HwnasError
@@ -28,13 +33,15 @@ from hwnas.spaces.mobile_blocks import (
     inverted_residual,
     read_mobile_layer,
 )
-from hwnas.spaces.operation import get_operation
-from hwnas.spaces.space import NONE, SKIP, Cell, CellInstance, Network, Setting, Workload
+from hwnas.spaces.operation import get_operation, operation_of
+from hwnas.spaces.space import NONE, SKIP, Cell, CellInstance, Network, Setting, Variants, Workload
 from hwnas.text import shorten
 
 KIND = "chain"  # the name of the cell
 CLASSIFIERS = ("pool_linear", "linear")  # what a head ends with
 WRITTEN_SKIP = "skip"  # in the text of an architecture
+HEAD = "head"  # the operation of the edge that is the head's first layer
+Channels = Mapping[tuple[str, ...], int]  # by the operations of the edges that decide it: none, or a stage's width
 Skips = Literal["none", "any", "last"]
 
 
@@ -69,12 +76,12 @@ class LayerCandidate:
 class ChainStage:
     """A sequence of ``layers`` with the same number of channels; the first has the ``stride``.
 
-    ``candidates`` are names of the chain's candidates, None for all. ``skips``: whether layers can be left out: none,
-    any of them, or the last ones, of which the first ``least`` stay. The first layer is left out only where the chain
-    has a ``projection``.
+    Several ``channels``, in ascending order, are the widths of which one is chosen. ``candidates`` are names of the
+    chain's candidates, None for all. ``skips``: whether layers can be left out: none, any of them, or the last ones, of
+    which the first ``least`` stay. The first layer is left out only where the chain has a ``projection``.
     """
 
-    channels: int
+    channels: int | tuple[int, ...]
     layers: int
     stride: int = 1
     activation: Activation = "relu"
@@ -82,6 +89,29 @@ class ChainStage:
     candidates: tuple[str, ...] | None = None
     skips: Skips = "none"
     least: int = 1
+
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """The operations of the edge that chooses the number of channels; empty where there is one number."""
+        return () if isinstance(self.channels, int) else tuple(map(width_op, self.channels))
+
+    def scaled(self, scale: float) -> Channels:
+        """Return the number of channels at ``scale`` times the widths, by the chosen width."""
+        if isinstance(self.channels, int):
+            return {(): _scaled(self.channels, scale)}
+        return {(width_op(channels),): _scaled(channels, scale) for channels in self.channels}
+
+
+@dataclass(frozen=True)
+class ChainEdge:
+    """An edge of a chain's cell: ``layer`` of ``stage``, the choice of its width (``layer`` None), or the head's first
+    layer (``stage`` None). ``reads`` are the edges that choose the widths before and after it.
+    """
+
+    stage: int | None
+    layer: int | None
+    offers: tuple[str, ...]
+    reads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,23 +135,55 @@ class ChainLayout:
     def operations(self) -> tuple[str, ...]:
         """The operations of the space."""
         skips = [SKIP] if any(stage.skips != "none" for stage in self.stages) else []
-        return (NONE, *self.candidates, *skips)
+        widths = dict.fromkeys(width for stage in self.stages for width in stage.widths)
+        return (NONE, *self.candidates, *widths, *skips, *([HEAD] if self.head_is_edge else []))
+
+    @property
+    def head_is_edge(self) -> bool:
+        """True where the head's first layer reads a width that is chosen."""
+        return bool(self.stages[-1].widths)
 
     @cached_property
-    def cell(self) -> Cell:
-        """The cell of the space: one edge a layer."""
-        offers: list[tuple[str, ...]] = []
-        groups: list[tuple[int, ...]] = []
-        for stage in self.stages:
-            first, names = len(offers), tuple(stage.candidates or self.candidates)
+    def edges(self) -> tuple[ChainEdge, ...]:
+        """The edges of the cell in order."""
+        found: list[ChainEdge] = []
+        before: tuple[int, ...] = ()  # the edge that chooses the width before a stage, if any does
+        for number, stage in enumerate(self.stages):
+            after: tuple[int, ...] = ()
+            if stage.widths:
+                after = (len(found),)
+                found.append(ChainEdge(number, None, stage.widths))
+            names = tuple(stage.candidates or self.candidates)
             skippable = {"none": 0, "any": stage.layers, "last": stage.layers - stage.least}[stage.skips]
             for layer in range(stage.layers):
                 skips = layer >= stage.layers - skippable and (layer > 0 or self.projection is not None)
-                offers.append((*names, SKIP) if skips else names)
-            if stage.skips == "last" and skippable > 1:
-                groups.append(tuple(range(first + stage.least, first + stage.layers)))
-        edges = tuple((layer, layer + 1) for layer in range(len(offers)))
-        return Cell(1, len(offers), edges, (len(offers),), tuple(offers), tuple(groups))
+                reads = after if layer else (*before, *after)
+                found.append(ChainEdge(number, layer, (*names, SKIP) if skips else names, reads))
+            before = after
+        if self.head_is_edge:
+            found.append(ChainEdge(None, None, (HEAD,), before))
+        return tuple(found)
+
+    @cached_property
+    def cell(self) -> Cell:
+        """The cell of the space: one edge a layer, and one for each stage of several widths."""
+        number = len(self.edges)
+        return Cell(
+            num_inputs=1,
+            num_nodes=number,
+            edges=tuple((edge, edge + 1) for edge in range(number)),
+            outputs=(number,),
+            offers=tuple(edge.offers for edge in self.edges),
+            skipped_last=tuple(self._skipped_last()),
+            reads=tuple(edge.reads for edge in self.edges) if any(edge.reads for edge in self.edges) else (),
+        )
+
+    def _skipped_last(self) -> Iterator[tuple[int, ...]]:
+        """Yield the edges of every stage that are skipped from the last one on, where there are several."""
+        for number, stage in enumerate(self.stages):
+            if stage.skips == "last" and stage.layers - stage.least > 1:
+                layers = [e for e, edge in enumerate(self.edges) if edge.stage == number and edge.layer is not None]
+                yield tuple(layers[stage.least :])
 
     def network(self, setting: Setting) -> Network:
         """Return the network at the sizes of ``setting``. Raises HwnasError for another depth than the chain's."""
@@ -136,8 +198,10 @@ class ChainLayout:
         in_stem, in_stages = (_first_kept(values) if small else values for values in strides)
         for number, (layer, stride) in enumerate(zip(self.stem, in_stem, strict=True)):
             self._add_fixed(builder, f"stem{number}", layer, scale, stride)
-        self._add_stages(builder, scale, in_stages)
+        self._add_cell(builder, scale, in_stages)
         for number, layer in enumerate(self.head):
+            if number == 0 and self.head_is_edge:
+                continue
             self._add_fixed(builder, f"head{number}", layer, scale, layer.stride)
         return builder.network()
 
@@ -154,34 +218,77 @@ class ChainLayout:
         else:
             builder.fixed(name, layer.op, out, stride, (1, 1) if layer.op == GLOBAL_POOL else None)
 
-    def _add_stages(self, builder: NetworkBuilder, scale: float, strides: list[int]) -> None:
-        """Append the cell with the workloads of every layer."""
+    def _add_cell(self, builder: NetworkBuilder, scale: float, strides: list[int]) -> None:
+        """Append the cell with the workloads of every edge."""
         last = builder.last
-        channels, size = last.channels, last.size
-        layers: list[dict[str, Workload | None]] = []
-        for stage, first_stride in zip(self.stages, strides, strict=True):
-            out = _scaled(stage.channels, scale)
-            for layer in range(stage.layers):
-                stride = first_stride if layer == 0 else 1
-                place = Workload("", channels, out, *size, stride)
-                layers.append(self._workloads(stage, place, self.cell.offers or (), len(layers)))
-                channels, size = out, strided(*size, stride)
-        builder.add_cell(CellInstance(KIND, (None,), tuple(layers), None, None, (last.part,)), channels, size)
+        before: Channels = {(): last.channels}
+        size, variants = last.size, list[Variants]()
+        for edge in self.edges:
+            if edge.stage is None:
+                variants.append(self._head_variants(before, size, scale))
+                before, size = {(): _scaled(self.head[0].channels or 0, scale)}, strided(*size, self.head[0].stride)
+                continue
+            if edge.layer is None:
+                variants.append({(): dict.fromkeys(self.operations)})
+                continue
+            stage, stride = self.stages[edge.stage], 1 if edge.layer else strides[edge.stage]
+            after = stage.scaled(scale)
+            places = _places(None if edge.layer else before, after, size, stride)
+            variants.append({read: self._workloads(stage, place, edge) for read, place in places.items()})
+            before, size = after, strided(*size, stride)
+        widest = tuple(list(options.values())[-1] for options in variants)
+        several = {e: options for e, options in enumerate(variants) if self.edges[e].reads}
+        ((_, channels),) = before.items()
+        builder.add_cell(CellInstance(KIND, (None,), widest, None, None, (last.part,), several), channels, size)
 
-    def _workloads(
-        self, stage: ChainStage, place: Workload, offers: tuple[tuple[str, ...], ...], layer: int
-    ) -> dict[str, Workload | None]:
+    def _head_variants(self, before: Channels, size: tuple[int, int], scale: float) -> Variants:
+        """Return the workload of the head's first layer for every width that it can read."""
+        layer = self.head[0]
+        if layer.channels is None or layer.op in CLASSIFIERS:
+            raise HwnasError(
+                f"the last stage has several widths, and the head begins with {layer.op}, which keeps them",
+                "let it begin with a layer of its own width, such as {op: conv_bn_relu_1x1, channels: 960}",
+            )
+        out = _scaled(layer.channels, scale)
+        return {
+            read: dict.fromkeys(self.operations) | {HEAD: Workload(layer.op, channels, out, *size, layer.stride)}
+            for read, channels in before.items()
+        }
+
+    def _workloads(self, stage: ChainStage, place: Workload, edge: ChainEdge) -> dict[str, Workload | None]:
         """Return the workload of every operation of the space in a layer of the sizes of ``place``."""
+        offers = edge.offers
         same_shape = place.stride == 1 and place.in_channels == place.out_channels
         workloads: dict[str, Workload | None] = {}
         for name in self.operations:
             op = None
-            if name == SKIP and name in offers[layer]:
+            if name == SKIP and name in offers:
                 op = None if same_shape else self.projection
-            elif name in offers[layer]:
+            elif name in offers:
                 op = candidate_op(self.candidates[name], stage, place)
+                if edge.reads and (begins := operation_of(_at(place, op)).begins_with):
+                    raise HwnasError(
+                        f"candidate {name} begins with {begins}, which runtimes merge with some layers before it: its "
+                        "cost is not known next to a stage of several widths",
+                        "use candidates that begin with a convolution, or give the stages one number of channels",
+                    )
             workloads[name] = _at(place, op) if op else None
         return workloads
+
+
+def width_op(channels: int) -> str:
+    """Return the operation that chooses a number of channels."""
+    return f"w{channels}"
+
+
+def _places(
+    before: Channels | None, after: Channels, size: tuple[int, int], stride: int
+) -> dict[tuple[str, ...], Workload]:
+    """Return the sizes of a layer for every choice of the widths before (None: the same as after) and after it."""
+    if before is None:
+        return {read: Workload("", out, out, *size, stride) for read, out in after.items()}
+    pairs = product(before.items(), after.items())
+    return {(*first, *second): Workload("", into, out, *size, stride) for (first, into), (second, out) in pairs}
 
 
 def candidate_op(candidate: LayerCandidate, stage: ChainStage, place: Workload) -> str:
@@ -208,7 +315,10 @@ def candidate_op(candidate: LayerCandidate, stage: ChainStage, place: Workload) 
 
 @dataclass(frozen=True)
 class ChainNotation:
-    """Architectures as text: the operations of the layers in order, with spaces between them."""
+    """Architectures as text: the operations of the layers in order, with spaces between them.
+
+    Before the layers of a stage of several widths stands the chosen one. The edge of the head is not written.
+    """
 
     space: str
     cell: Cell
@@ -218,17 +328,27 @@ class ChainNotation:
         """Return the operations of the layers. Raises HwnasError for another number of words or an unknown one."""
         words = re.findall(r"[^\s,'\"()\[\]]+", text)
         operations = tuple(SKIP if word == WRITTEN_SKIP else word for word in words)
-        if len(operations) != len(self.cell.edges) or not set(operations) <= set(self.operations):
-            raise HwnasError(
-                f"not an architecture of space {self.space}: {shorten(text, 80)!r}",
-                f"write {len(self.cell.edges)} layers of {', '.join(map(_written, self.operations[1:]))}, with spaces "
-                "between them",
-            )
-        return (operations,)
+        shown = [op for op in self.operations[1:] if op != HEAD]
+        if len(operations) != len(self.cell.edges) - len(self._head) or not set(operations) <= set(shown):
+            raise HwnasError(f"not an architecture of space {self.space}: {shorten(text, 80)!r}", self._advice(shown))
+        return ((*operations, *self._head),)
 
     def format(self, cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
         """Return the text of the layers' operations."""
-        return " ".join(map(_written, cells[0]))
+        return " ".join(_written(op) for op in cells[0] if op != HEAD)
+
+    @property
+    def _head(self) -> tuple[str, ...]:
+        return (HEAD,) if HEAD in self.operations else ()
+
+    def _advice(self, shown: list[str]) -> str:
+        widths = {e: (self.cell.offers or ())[e] for e in self.cell.width_edges}
+        chosen = {width for offers in widths.values() for width in offers}
+        number, names = len(self.cell.edges) - len(self._head), ", ".join(_written(o) for o in shown if o not in chosen)
+        if not widths:
+            return f"write {number} layers of {names}, with spaces between them"
+        at = ", ".join(f"word {e + 1} is {' or '.join(offers)}" for e, offers in widths.items())
+        return f"write {number} words with spaces between them: {at}, the others are layers of {names}"
 
 
 def _written(operation: str) -> str:

@@ -5,8 +5,8 @@ Torch modules and latency tables are both made from these descriptions, so they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from math import prod
@@ -49,7 +49,8 @@ class Cell:
 
     ``offers`` lists the operations of the space that each edge can have; None: every edge can have all of them. Of the
     edges of each group in ``skipped_last``, once one is ``skip_connect``, so are all after it: they set the group's
-    depth.
+    depth. ``reads`` lists for each edge the earlier edges whose operations decide its numbers of channels; empty: there
+    are none. An edge that others read computes nothing.
     """
 
     num_inputs: int
@@ -58,6 +59,7 @@ class Cell:
     outputs: tuple[int, ...]
     offers: tuple[tuple[str, ...], ...] | None = None
     skipped_last: tuple[tuple[int, ...], ...] = ()
+    reads: tuple[tuple[int, ...], ...] = ()
 
     @property
     def inner_nodes(self) -> range:
@@ -74,6 +76,16 @@ class Cell:
         """True for layers one after another, each with operations of its own: every node has one edge into it."""
         chain = tuple((node, node + 1) for node in range(self.num_nodes))
         return self.offers is not None and self.num_inputs == 1 and self.edges == chain
+
+    @cached_property
+    def coupled(self) -> dict[int, tuple[int, ...]]:
+        """For every edge that reads others, by its index: these edges, then the edge itself."""
+        return {e: (*read, e) for e, read in enumerate(self.reads) if read}
+
+    @cached_property
+    def width_edges(self) -> tuple[int, ...]:
+        """The edges that others read, in order."""
+        return tuple(sorted({e for read in self.reads for e in read}))
 
     def offered(self, edge: int, operations: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of a space's ``operations`` that an edge can have."""
@@ -92,13 +104,14 @@ class Cell:
 
     def refuse(self, operations: tuple[str, ...]) -> str | None:
         """Return why the cell cannot have ``operations``, one an edge; None where it can."""
+        what = "choice" if self.reads else "layer"
         for e, (op, offered) in enumerate(zip(operations, self.offers or (), strict=False)):
             if op not in offered:
-                return f"layer {e + 1} does not offer {op}; it offers {', '.join(offered)}"
+                return f"{what} {e + 1} does not offer {op}; it offers {', '.join(offered)}"
         for group in self.skipped_last:
             for e, later in pairwise(group):
                 if operations[e] == SKIP != operations[later]:
-                    return f"layer {e + 1} is {SKIP}, but layer {later + 1} after it in its stage is not"
+                    return f"{what} {e + 1} is {SKIP}, but {what} {later + 1} after it in its stage is not"
         return None
 
     def live_edges(self, operations: tuple[str, ...]) -> tuple[bool, ...]:
@@ -166,6 +179,9 @@ class FixedModule:
     inputs: tuple[int, ...]
 
 
+Variants = Mapping[tuple[str, ...], Mapping[str, Workload | None]]
+
+
 @dataclass(frozen=True)
 class CellInstance:
     """One occurrence of a cell kind in a network.
@@ -173,6 +189,9 @@ class CellInstance:
     ``candidates[e][op]`` is the workload of operation ``op`` on edge ``e`` here, or None where it computes nothing
     (``none``, a ``skip_connect`` that is an identity, and an operation that the edge does not offer). ``node_sum`` is
     None where no node has two edges into it.
+
+    ``variants[e]``, of an edge that reads others (hwnas.spaces.space.Cell), has such candidates for each combination of
+    operations on the edges that it reads; ``candidates[e]`` are those of the greatest numbers of channels.
     """
 
     kind: str
@@ -181,6 +200,22 @@ class CellInstance:
     node_sum: Workload | None
     concat: Workload | None
     inputs: tuple[int, ...]
+    variants: Mapping[int, Variants] = field(default_factory=dict)
+
+    def variants_of(self, e: int) -> Variants:
+        """Return the candidates of an edge by the operations that it reads: by () where it reads none."""
+        return self.variants.get(e) or {(): self.candidates[e]}
+
+    def workload(self, cell: Cell, e: int, operations: Sequence[str]) -> Workload | None:
+        """Return the workload of an edge in a cell that has ``operations``, one an edge."""
+        read = tuple(operations[other] for other in cell.coupled.get(e, ())[:-1])
+        return self.variants_of(e)[read][operations[e]]
+
+    def workloads(self) -> Iterator[Workload]:
+        """Yield the workload of every candidate that computes something, as often as the cell has it."""
+        for e in range(len(self.candidates)):
+            for candidates in self.variants_of(e).values():
+                yield from (workload for workload in candidates.values() if workload)
 
     @property
     def node_shape(self) -> Shape:
@@ -225,8 +260,7 @@ class Network:
         for part in self.parts:
             if isinstance(part, CellInstance):
                 needed.update([part.node_sum] if part.node_sum else [])
-                for candidates in part.candidates:
-                    needed.update(workload for workload in candidates.values() if workload)
+                needed.update(part.workloads())
         return sorted(needed)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.imports import IMPORT_PATH
-from hwnas.spaces.chain import CLASSIFIERS, ChainLayout, ChainStage, FixedLayer, LayerCandidate, require_mobile
+from hwnas.spaces.chain import CLASSIFIERS, HEAD, ChainLayout, ChainStage, FixedLayer, LayerCandidate, require_mobile
 from hwnas.spaces.mobile_blocks import MAX_EXPANSION, MAX_GROUPS, MAX_KERNEL, Activation, Gate
 from hwnas.spaces.mobile_chains import chain_space
 from hwnas.spaces.sized_space import SizedSpace
@@ -25,8 +25,19 @@ from hwnas.spaces.user_space import (
     registered_candidate,
 )
 
-Channels = Annotated[int, Field(ge=1, le=4096)]
+MAX_CHANNELS, MAX_WIDTHS = 4096, 8
+Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Stride = Annotated[int, Field(ge=1, le=2)]
+
+
+def one_or_several(value: Any) -> int | list[int]:
+    """Return the number of channels of a stage, or the list of those of which one is chosen, if it is valid."""
+    given = value if isinstance(value, list) else [value]
+    if not all(type(number) is int and 1 <= number <= MAX_CHANNELS for number in given):
+        raise ValueError(f"give a number from 1 to {MAX_CHANNELS}, or a list of such numbers to choose from")
+    if isinstance(value, list) and (value != sorted(set(value)) or not 2 <= len(value) <= MAX_WIDTHS):
+        raise ValueError(f"list 2 to {MAX_WIDTHS} different widths, the narrowest first")
+    return given if isinstance(value, list) else given[0]
 
 
 class FixedLayerDefinition(Definition):
@@ -77,7 +88,7 @@ class CandidateDefinition(Definition):
 class ChainStageDefinition(Definition):
     """A stage of layers (hwnas.spaces.chain.ChainStage)."""
 
-    channels: Channels
+    channels: Annotated[int | list[int], PlainValidator(one_or_several)]
     layers: Annotated[int, Field(ge=1, le=MAX_EDGES)]
     stride: Stride = 1
     activation: Activation = "relu"
@@ -97,9 +108,8 @@ class ChainStageDefinition(Definition):
     @property
     def stage(self) -> ChainStage:
         names = None if self.candidates is None else tuple(self.candidates)
-        return ChainStage(
-            self.channels, self.layers, self.stride, self.activation, self.gate, names, self.skips, self.least
-        )
+        channels = self.channels if isinstance(self.channels, int) else tuple(self.channels)
+        return ChainStage(channels, self.layers, self.stride, self.activation, self.gate, names, self.skips, self.least)
 
 
 class ChainSettingDefinition(Definition):
@@ -131,8 +141,9 @@ class ChainDefinition(Definition):
     @model_validator(mode="after")
     def _sound(self) -> ChainDefinition:
         described = [candidate.model_dump() for candidate in self.candidates.values()]
+        widths = {width for described in self.stages for width in described.stage.widths}
         for number, name in enumerate(self.candidates):
-            if name in (NONE, SKIP, "skip") or is_taken(name):
+            if name in (NONE, SKIP, "skip", *widths, *([HEAD] if widths else [])) or is_taken(name):
                 raise ValueError(f"candidates.{name}: the name is taken, use another")
             if described[number] in described[:number]:
                 other = list(self.candidates)[described.index(described[number])]

@@ -111,7 +111,7 @@ def imported_operation(path: str) -> Operation:
 
 def described(cell: Cell) -> dict[str, Any]:
     """Return what the hash of a space's definition holds of a cell: the fields that only chains have where set."""
-    unset = {name for name in ("offers", "skipped_last") if not getattr(cell, name)}
+    unset = {name for name in ("offers", "skipped_last", "reads") if not getattr(cell, name)}
     return {name: value for name, value in asdict(cell).items() if name not in unset}
 
 

@@ -28,6 +28,25 @@ settings:
   large: {channels: 16, height: 32, width: 32}
 """
 SHARING = SMALL.replace("k3_e1", "k3_e2").replace("3, expand: 1}", "3, expand: 2}")  # both candidates can share a block
+WIDTHS = """
+name: widths
+stem:
+  - {op: conv_bn_relu6_3x3, channels: 8, stride: 2}
+candidates:
+  k3_e1: {kernel: 3, expand: 1}
+  k3_e2: {kernel: 3, expand: 2}
+  k5_e3: {kernel: 5, expand: 3}
+stages:
+  - {channels: [8, 12, 16], layers: 2, activation: relu6, skips: any}
+  - {channels: 16, layers: 1, stride: 2, gate: se, activation: hswish, candidates: [k3_e2, k5_e3]}
+  - {channels: [16, 24], layers: 2, activation: relu6, candidates: [k3_e2, k5_e3], skips: last, least: 1}
+head:
+  - {op: conv_bn_relu6_1x1, channels: 24}
+  - {op: pool_linear}
+projection: conv_bn_relu6_1x1
+settings:
+  tiny: {height: 16, width: 16}
+"""  # stages of several widths, a layer between them, and a head that reads one
 PLACES = (  # kernel, middle, out, gate, activation, stride of every searched layer of MobileNetV3-Large
     (3, 64, 24, "", "relu", 2), (3, 72, 24, "", "relu", 1),
     (5, 72, 40, "se", "relu", 2), (5, 120, 40, "se", "relu", 1), (5, 120, 40, "se", "relu", 1),

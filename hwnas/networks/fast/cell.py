@@ -25,7 +25,7 @@ class FastCell:
         self.compiled = compiled
         self.preprocess = [steps_of(module) for module in cell.preprocess]
         self.norms = [m for m in cell.modules() if isinstance(m, nn.BatchNorm2d)]
-        self._steps: dict[tuple[int, str], tuple[nn.Module, Steps]] = {}
+        self._steps: dict[tuple[object, ...], tuple[nn.Module, Steps]] = {}
 
     def __call__(
         self, cell: MixedCell, mixed: Mixed, inputs: Sequence[Tensor], drop: DropPath | None
@@ -36,9 +36,9 @@ class FastCell:
         """Return whether all batch norms use the statistics of this process's batch: only then can they be fused."""
         return cell.training and all(type(norm) is nn.BatchNorm2d and norm.training for norm in self.norms)
 
-    def steps(self, cell: MixedCell, e: int, op: str) -> Steps:
+    def steps(self, cell: MixedCell, e: int, op: str, read: tuple[str, ...]) -> Steps:
         """Return the steps of a candidate."""
-        module, key = cell.candidate(e, op), (cell.slots[e], op)
+        module, key = cell.candidate(e, op, read), (cell.slots[e], op, read)
         if key not in self._steps or self._steps[key][0] is not module:
             self._steps[key] = module, steps_of(module)
         return self._steps[key][1]
@@ -68,7 +68,7 @@ class FastEvaluation(CellEvaluation):
         return [steps.output(x, FirstOutputs(), self.compiled) for steps, x in pairs]
 
     def node_sum(self, edges: list[int]) -> Tensor | None:
-        if self.compiled and self.cell.partial == 1 and not self.mixed.ghosts:
+        if self.compiled and self.cell.partial == 1 and not self.mixed.ghosts and not self.cell.cell.reads:
             return self._kernel_node_sum(edges)
         total = super().node_sum(edges)
         return None if total is None else self.separate(total)
@@ -139,7 +139,7 @@ class FastEvaluation(CellEvaluation):
 
     def _steps(self, e: int, o: int) -> Steps:
         if (e, o) not in self._steps_of:
-            self._steps_of[e, o] = self.fast.steps(self.cell, e, self.cell.operations[o])
+            self._steps_of[e, o] = self.fast.steps(self.cell, e, self.cell.operations[o], self.read(e))
         return self._steps_of[e, o]
 
     def _candidate_input(self, e: int) -> tuple[Tensor, FirstOutputs]:
