@@ -38,7 +38,7 @@ class ResourcePenalty:
     """The penalty of one space at one size: ``shares[kind]`` [E, K], rows that sum to 1, in; a float64 scalar out.
 
     ``costs`` has a model for each of ``resources``; ``instances`` is the number of cells of each kind in the network.
-    Everything outside the edges (stem, classifier and so on) is left out, as in the released code. Where the widths of a
+    Everything outside the edges (stem, classifier and so on) is left out, as in the released code. Where widths of a
     chain's stages are chosen, an edge's cost is its mean over those around it.
     """
 

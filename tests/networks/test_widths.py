@@ -22,7 +22,11 @@ from support.chains import WIDTHS, small_chain
 
 SPACE = small_chain(WIDTHS)
 SIZED = SizedSpace.named(SPACE, "tiny")
-TEXTS = ("w12 k3_e1 skip k5_e3 w24 k3_e2 skip", "w8 k3_e1 k3_e2 k3_e2 w16 k5_e3 k3_e2", "w16 skip k5_e3 k5_e3 w16 k3_e2 skip")
+TEXTS = (
+    "w12 k3_e1 skip k5_e3 w24 k3_e2 skip",
+    "w8 k3_e1 k3_e2 k3_e2 w16 k5_e3 k3_e2",
+    "w16 skip k5_e3 k5_e3 w16 k3_e2 skip",
+)
 
 
 def supernet_of(sharing: Sharing | None, seed: int = 0) -> Supernet:

@@ -89,7 +89,9 @@ def test_every_architecture_is_counted_and_drawn() -> None:
 
 def test_costs_are_those_of_the_built_networks() -> None:
     table = {entry.workload: entry.latency_ms for entry in make_table(SIZED).entries}
-    assert set(table) == {w for row in every_choice(SPACE)[::7] for w in built_workloads(decode(SPACE, row))} | set(table)
+    assert set(table) == {w for row in every_choice(SPACE)[::7] for w in built_workloads(decode(SPACE, row))} | set(
+        table
+    )
     choices = random_choices(SPACE, 60, np.random.default_rng(1))
     built = [ChildNetwork(SIZED, decode(SPACE, row), prune=True) for row in choices[:10]]
     expected = [sum(table[w] for w in built_workloads(decode(SPACE, row))) for row in choices]
@@ -191,7 +193,11 @@ def test_a_preview_spans_the_widths() -> None:
         ("[8, 12, 16]", "[8]", "stages.0.channels: list 2 to 8 different widths"),
         ("[8, 12, 16]", "[8, 0]", "stages.0.channels: give a number from 1 to 4096, or a list of such numbers"),
         ("  k5_e3:", "  w24:", r"candidates.w24: the name is taken"),
-        ("conv_bn_relu6_1x1, channels: 24", "global_avg_pool", "the last stage has several widths, and the head begins"),
+        (
+            "conv_bn_relu6_1x1, channels: 24",
+            "global_avg_pool",
+            "the last stage has several widths, and the head begins",
+        ),
         ("{kernel: 5, expand: 3}", "{op: nor_conv_3x3}", "candidate k5_e3 begins with relu"),
     ],
 )
