@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     FINALIST_WEIGHTS = 17  # by architecture: the initial weights of a finalist
     CANDIDATES = 18  # by target: random architectures within a budget
     BASELINES = 19  # by target: the random architecture that the found one is compared with
+    LOGITS_UPDATES = 20  # by step: the updates of the logits that a zero-order search tries
 
 
 @unique

@@ -18,13 +18,13 @@ from hwnas.finalists.judge import Contender, Judge, most_proposed
 from hwnas.finalists.judgement import Judgement
 from hwnas.finalists.pool import Pool, Scoring
 from hwnas.recipe import Finalists, Recipe
+from hwnas.search.evaluation import SCORED_IMAGES
 from hwnas.search.search import Search
 from hwnas.search.selection import first_excluding
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.training.recipe import Descent, Training
 
-SCORED_IMAGES = 32
 LARGEST = (PARAMS.name, MACS.name)  # counts of which the largest within the limits become candidates
 
 

@@ -7,7 +7,7 @@ search calls only the members that these types declare, and reads their capabili
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,12 +17,14 @@ from torch import Tensor
 
 from hwnas.budgets.derive import Limits
 from hwnas.compute.seeds import Purpose
+from hwnas.cost.model import Array
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
 from hwnas.recipe import Recipe
 from hwnas.search.distribution import Distribution, Draw, DrawContext
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture, SearchSpace
+from hwnas.training.batches import Batches
 from hwnas.training.optimizers import ParameterOptimizer
 
 Running = tuple[dict[str, Mixed], dict[int, Mixed]]  # by cell kind, and by network part where one differs from its kind
@@ -85,6 +87,10 @@ class LearningStep(Protocol):
     @property
     def supernet(self) -> Restorable: ...
 
+    @property
+    def batches(self) -> Mapping[str, Batches]:
+        """The batches of the "weights" and the "logits" images."""
+
     def draw_context(self, purpose: Purpose) -> DrawContext:
         """Return the random numbers of this step for ``purpose``, and the annealing state."""
 
@@ -106,11 +112,19 @@ class LearningStep(Protocol):
     def weights_loss(self, target: TargetState) -> BatchResult:
         """Return the task's loss on the weights' batch."""
 
-    def logits_loss(self, target: TargetState, frozen: bool = True) -> tuple[Tensor, Tensor]:
-        """Return task and penalty on the logits' batch; ``frozen``: no gradient of the weights will be computed."""
+    def logits_loss(
+        self, target: TargetState, frozen: bool = True, context: DrawContext | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return task and penalty on the logits' batch; ``frozen``: no gradient of the weights will be computed.
 
-    def weights_step(self, target: TargetState) -> BatchResult:
-        """Take one step of the weights with a draw of the target's distribution."""
+        The draw takes the random numbers of ``context``, by default the first ones of ``Purpose.LOGITS_DRAW``.
+        """
+
+    def weights_step(self, target: TargetState, ahead: int = 0) -> BatchResult:
+        """Take one step of the weights with a draw of the target's distribution.
+
+        ``ahead``: with the batch and the draw of so many steps later, for steps that will be undone.
+        """
 
     def backward(self, loss: Tensor) -> None: ...
 
@@ -153,6 +167,9 @@ class Scorer(Protocol):
 
     def score(self, target: TargetState, architectures: Iterable[Architecture]) -> None:
         """Put the logarithm of each architecture's validation accuracy into ``target.scores``, once each."""
+
+    def score_untrained(self, architectures: Sequence[Architecture], names: Sequence[str]) -> dict[str, Array]:
+        """Return training-free scores [N] of architectures by name, at the sizes of the search network."""
 
 
 class Selection(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import nn
 
 from hwnas.budgets.derive import Limits
 from hwnas.compute.seeds import Purpose
+from hwnas.cost.model import Array
 from hwnas.data import ImageData
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
+from hwnas.scores.score import score_architectures
 from hwnas.search.axes import Selection, selects_by_probability
 from hwnas.search.distribution import DrawContext, entropy
 from hwnas.search.epoch_row import EpochRow
@@ -27,6 +29,7 @@ from hwnas.spaces.builtin_operations import SKIP
 from hwnas.training.evaluation import accuracy
 from hwnas.training.processes import Processes
 
+SCORED_IMAGES = 32  # of the training images, for scores without training
 VALIDATION_IMAGES = 2000  # evaluated after every epoch: the first of the validation split
 LEAST_ACCURACY = 1e-6  # the least accuracy whose logarithm is taken
 DECIMALS = 6  # of the probabilities in an epoch's row
@@ -77,6 +80,10 @@ class Evaluator:
         for architecture in architectures:
             if architecture not in target.scores:
                 target.scores[architecture] = math.log(max(self.validate(architecture), LEAST_ACCURACY))
+
+    def score_untrained(self, architectures: Sequence[Architecture], names: Sequence[str]) -> dict[str, Array]:
+        images, _ = self.data.train_batch(0, SCORED_IMAGES, self.recipe.seed)
+        return score_architectures(self.supernet.sized, architectures, names, images, self.recipe.seed)
 
     def current_best(self, target: TargetState) -> Architecture:
         return self.selection.current_best(self, target)

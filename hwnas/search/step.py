@@ -70,8 +70,8 @@ class Step:
     def damping(self) -> float:
         return self.schedule.damping(self.epoch)
 
-    def draw_context(self, purpose: Purpose) -> DrawContext:
-        return self.schedule.draw_context(self.position.step, purpose)
+    def draw_context(self, purpose: Purpose, ahead: int = 0) -> DrawContext:
+        return self.schedule.draw_context(self.position.step + ahead, purpose)
 
     def draw(self, target: TargetState, purpose: Purpose, context: DrawContext | None = None) -> Draw:
         with span("sampling"):
@@ -85,18 +85,20 @@ class Step:
         generator: torch.Generator | None = None,
         frozen: bool = False,
         taught: Tensor | None = None,
+        ahead: int = 0,
     ) -> BatchResult:
         """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images.
 
         With ``taught``, scores of a teacher on this process's share, it is the divergence from their softmax.
         ``generator`` gives the random numbers of drop path, which only the weights' batches use. ``frozen`` says that
-        no gradient of the supernet's weights will be computed. Each of several processes runs its share of the batch;
-        the value of the loss is the whole batch's, its gradient the share's.
+        no gradient of the supernet's weights will be computed. ``ahead``: read the batch of so many steps later. Each
+        of several processes runs its share of the batch; the value of the loss is the whole batch's, its gradient the
+        share's.
         """
         batches = self.batches[subset]
         total, share = batches.count, batches.share
         with span("data"):
-            images, classes = self.last_batch.read(subset, self.position.step)
+            images, classes = self.last_batch.read(subset, self.position.step + ahead)
             images = self.supernet.cast(images)
         with span("forward"), self.processes.one_batch(total):
             running = self.runs(self.supernet.module, target.distribution, draw)
@@ -135,16 +137,18 @@ class Step:
         draw = self.draw(target, Purpose.WEIGHTS_DRAW, context)
         return self.task_loss(target, draw, "weights", context.generator)
 
-    def logits_loss(self, target: TargetState, frozen: bool = True) -> tuple[Tensor, Tensor]:
-        draw = self.draw(target, Purpose.LOGITS_DRAW)
+    def logits_loss(
+        self, target: TargetState, frozen: bool = True, context: DrawContext | None = None
+    ) -> tuple[Tensor, Tensor]:
+        draw = self.draw(target, Purpose.LOGITS_DRAW, context)
         task = self.task_loss(target, draw, "logits", frozen=frozen).task
         return task, _like(self.penalty(target, draw), task)
 
-    def weights_step(self, target: TargetState) -> BatchResult:
-        context = self.draw_context(Purpose.WEIGHTS_DRAW)
+    def weights_step(self, target: TargetState, ahead: int = 0) -> BatchResult:
+        context = self.draw_context(Purpose.WEIGHTS_DRAW, ahead)
         with torch.no_grad():
             draw = self.draw(target, Purpose.WEIGHTS_DRAW, context)
-        result = self.task_loss(target, draw, "weights", context.generator)
+        result = self.task_loss(target, draw, "weights", context.generator, ahead=ahead)
         self.weights.zero_grad()
         self.backward(result.task)
         self.step_weights()

@@ -100,12 +100,15 @@ class TargetState:
         return torch.clamp(self.multipliers.to(excess) + damping * excess, min=0)
 
     def log_probability(self) -> dict[str, NDArray[np.float64]]:
-        """Return log p [E, K] of every cell kind, as float64 arrays.
+        """Return log p [E, K] of every cell kind, as float64 arrays, for a derivation."""
+        return self.for_derivation(self.distribution.log_probability())
+
+    def for_derivation(self, log_p: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        """Return log p [E, K] of every cell kind as a derivation needs it; the arrays are changed.
 
         With ``inputs_per_node``, 0 for ``none``: DARTS keeps the edges whose best operation is likeliest, whatever
         their probability of ``none``.
         """
-        log_p = self.distribution.log_probability()
         if self.inputs_per_node is not None:
             for values in log_p.values():
                 values[:, self.space.operations.index(NONE)] = 0.0

@@ -49,6 +49,11 @@ class Batches:
         self.processes.require(self.count)
 
     @property
+    def images(self) -> int:
+        """The number of images in the subset."""
+        return len(self.data.train) if self.subset is None else len(self.subset)
+
+    @property
     def count(self) -> int:
         return self.data.images_per_step(self.batch_size, self.subset)
 

@@ -26,6 +26,7 @@ PURPOSES = {  # recorded runs depend on these numbers
     "FINALIST_WEIGHTS": 17,
     "CANDIDATES": 18,
     "BASELINES": 19,
+    "LOGITS_UPDATES": 20,
 }
 
 

@@ -126,7 +126,11 @@ def test_dirichlet_marginals_are_beta() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "inputs"),
-    [*((n, None) for n in ALL if n not in ("concrete", "softmax_edges")), ("uniform", 1), ("controller", 1)],
+    [
+        *((n, None) for n in ALL if n not in ("concrete", "gaussian", "softmax_edges")),
+        ("uniform", 1),
+        ("controller", 1),
+    ],
 )
 def test_probabilities_are_the_mean_of_the_draws(name: str, inputs: int | None) -> None:
     """E[C] is computed with them. (The mean of a relaxed sample is no softmax of its logits.)"""
@@ -169,7 +173,7 @@ def test_draws_follow_from_the_generator_alone(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [1, 2])
 @pytest.mark.parametrize(
-    "name", ["softmax", "dirichlet", "categorical", "concrete", "straight_through", "softmax_edges"]
+    "name", ["softmax", "dirichlet", "categorical", "concrete", "straight_through", "softmax_edges", "gaussian"]
 )
 def test_pruning_keeps_the_likeliest(name: str, keep: int) -> None:
     distribution = made(name)

@@ -37,10 +37,11 @@ from support.searches import COSTS, FEW, PREVIEWS, chain_searching, searching, u
 from support.spaces import SMALL
 from support.tables import make_table
 
-POOL = ("enas", "random", "single-path")  # these take one of the architectures they judged
+POOL = ("enas", "random", "single-path", "balenas-tf")  # these take one of the architectures they judged
 FEW_SCORED = {
     "enas": "selection: {name: best_of, samples: 8}",
     "random": "selection: {name: best_of, samples: 8}",
+    "balenas-tf": "selection: {name: untrained, samples: 8}",
     "single-path": "selection: {name: evolution, population: 4, generations: 2, parents: 2}",
 }
 

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hwnas.compute.seeds import Purpose
+from hwnas.search.distribution import DrawContext
+
 DECAY, RATE = 0.1, 0.2
 
 
@@ -38,6 +41,10 @@ class Quadratic:
         self.weights = SimpleNamespace(parameters=[self.w], optimizer=SimpleNamespace(param_groups=[{"lr": RATE}]))
         self.recipe = SimpleNamespace(weights=SimpleNamespace(weight_decay=DECAY))
         self.supernet, self.logits_trainable, self.turn, self.weight_steps = self, True, 0, 0
+        self.seed, self.progress = 0, 0.0
+
+    def draw_context(self, purpose: Purpose) -> DrawContext:
+        return DrawContext(torch.Generator().manual_seed(self.seed), progress=self.progress)
 
     def weights_loss(self, target: Any) -> Any:
         """Return the task's loss, without the decay, as in a search."""

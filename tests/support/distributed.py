@@ -33,6 +33,8 @@ SEARCHES = [
     ("nasbench201", "pc-darts"),  # all operations of some channels, alternating batches
     ("nasbench201", "darts-second"),  # unrolled steps
     ("nasbench201", "idarts"),  # implicit gradients
+    ("nasbench201", "balenas"),  # a posterior of the logits, with a precision
+    ("nasbench201", "zarts"),  # updates tried on copies of the weights
     ("nasbench201", "drnas-progressive"),  # a Dirichlet distribution, in stages
     ("nasbench201", "gdas"),  # one operation an edge, with gradients of the logits
     ("nasbench201", "advantagenas"),  # one operation an edge, the advantage of each
