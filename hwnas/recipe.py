@@ -181,6 +181,8 @@ class Recipe(Hashed):
 
     ``shared_blocks``: in a chain, the kernels and expansions of a layer are slices of one block, with ``transformed``
     smaller kernels through learnt maps (hwnas.networks.shared_blocks); None: every candidate has weights of its own.
+    ``pretrained``: in a chain, the file of weights that the supernet starts from (hwnas.networks.pretrained_supernet);
+    its batch norms then have learnable scales and shifts.
 
     ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
     (hwnas.compute.precision). ``kernels``: implementation of its cells on a CPU; compiled kernels
@@ -189,7 +191,7 @@ class Recipe(Hashed):
     ``finalists``: short trainings by which the final architecture is chosen; without them ``selection`` chooses it.
     """
 
-    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks")
+    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks", "pretrained")
 
     method: str
     distribution: Choice = Choice(name="concrete")
@@ -210,6 +212,7 @@ class Recipe(Hashed):
     partial_channels: int = Field(default=1, ge=1)
     shared_features: bool = False
     shared_blocks: Literal["slices", "transformed"] | None = None
+    pretrained: str | None = None
     stages: tuple[Stage, ...] = ()
     temperature: Temperature = Temperature(start=1.0, end=1.0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)

@@ -72,7 +72,7 @@ have no such field; there the id follows from device and budget.
 | `weights.safetensors`, `best.safetensors` | the last weights, and the best by validation accuracy |
 | `derivations.json` | the architectures that were derived and, with `--verify`, timed |
 | `training.jsonl` | a row for each epoch of the network's own training |
-| `pretrained.json` | which layers a file of `hwnas train --weights` fits |
+| `pretrained.json` | which layers a file of `--weights` fits; that of a search is in the run's folder |
 | `verification.json` | predicted and measured latencies |
 | `proxy/` | weights and training of the same cells at the search network's sizes, where the target's are others |
 

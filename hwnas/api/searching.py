@@ -59,6 +59,7 @@ def search(
     method: str | None = None,
     recipe: str | None = None,
     plugin: Path | str | None = None,
+    weights: Path | str | None = None,
     setting: str | None = None,
     channels: int | None = None,
     layers: int | None = None,
@@ -89,7 +90,8 @@ def search(
     to ``classes`` change it. ``search_setting`` to ``search_input`` are the sizes of the search network, by default
     the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
     images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
-    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. Each target trains ``finalists`` architectures
+    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. The supernet of a chain starts from
+    the pretrained ``weights`` as far as these fit. Each target trains ``finalists`` architectures
     on the ``executor`` (hwnas.jobs.choose) before it chooses one, and ``baselines`` for comparison
     (hwnas.recipe.Finalists). ``verify`` times the networks and derives again when one is over its budget. A repeated
     call resumes an interrupted one. Raises HwnasError for inputs that do not fit together or to the folder ``out``.
@@ -102,6 +104,7 @@ def search(
     target = common_network(opened, space, setting, **sizes)
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
     changes |= {"finalists.trainings": finalists, "finalists.baselines": baselines}
+    changes |= {"pretrained": None if weights is None else str(weights)}
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     rules = _recipe(method, recipe, target.space, data, changes)
     images, fixed = _resized(data, search_input), image_sizes(sizes)

@@ -18,6 +18,7 @@ from hwnas.cli.options import (
     InputShape,
     Layers,
     PrecisionName,
+    PretrainedWeights,
     SearchChannels,
     SearchInput,
     SearchLayers,
@@ -103,6 +104,7 @@ def search_command(
     method: Method = None,
     recipe: RecipeName = None,
     plugin: Plugin = None,
+    weights: PretrainedWeights = None,
     setting: SettingName = None,
     channels: Channels = None,
     layers: Layers = None,
@@ -142,7 +144,7 @@ def search_command(
     target: Any = {"setting": setting, "channels": channels, "layers": layers, "input_shape": shape, "classes": classes}
     small: Any = {"search_setting": search_setting, "search_channels": search_channels, "search_layers": search_layers}
     small["search_input"] = parse_input(search_input)
-    rules = {"method": method, "recipe": recipe, "plugin": plugin, "fixed_lambda": fixed_lambda}
+    rules = {"method": method, "recipe": recipe, "plugin": plugin, "weights": weights, "fixed_lambda": fixed_lambda}
     counts: Any = {"epochs": epochs, "child_epochs": child_epochs, "finalists": finalists, "baselines": baselines}
     counts |= {"executor": executor, "batch_size": batch_size, "seed": seed}
     computing = {"compute": compute, "precision": precision, "kernels": kernels, "profile_steps": profile}

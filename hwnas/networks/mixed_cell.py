@@ -44,7 +44,8 @@ class Mixed:
 class MixedCell(nn.Module):
     """One cell instance in the supernet: node j = sum over edges (i, j) of ``Z[i, j] . O[i, j](x_i)``.
 
-    Batch norms of candidates have no learnable scale and shift, which would undo the mixture's weights. With
+    Batch norms of candidates have no learnable scale and shift, which would undo the mixture's weights, unless they are
+    ``affine``, as those of a pretrained network are. With
     ``partial`` = k the first 1/k of an edge's channels go through the candidates, the others bypass them (max-pooled
     where the edge halves the resolution), and the channels are shuffled in k groups (PC-DARTS, Xu et al., ICLR 2020).
     With ``shared`` the edges that leave a node share one module, and one output, per candidate (EnTranNAS). With
@@ -64,13 +65,14 @@ class MixedCell(nn.Module):
         partial: int = 1,
         shared: bool = False,
         sharing: Sharing | None = None,
+        affine: bool = False,
     ) -> None:
         super().__init__()
         self.cell, self.operations, self.partial, self.shared = cell, operations, partial, shared
         sources = [source for source, _ in cell.edges]
         first_edges = {source: sources.index(source) for source in sources}
         self.slots = [list(first_edges).index(source) for source in sources] if shared else list(range(len(sources)))
-        self.preprocess = nn.ModuleList(build_operation(workload, affine=False) for workload in instance.preprocess)
+        self.preprocess = nn.ModuleList(build_operation(workload, affine) for workload in instance.preprocess)
         built = first_edges.values() if shared else range(len(sources))
         offered = [cell.offered(e, operations) for e in built]
         workloads = [
@@ -83,9 +85,9 @@ class MixedCell(nn.Module):
             for e, ops in zip(built, offered, strict=True)
         ]
         self.shared_blocks = nn.ModuleList()
-        sliced = [self._share(candidates, sharing) for candidates in workloads]
+        sliced = [self._share(candidates, sharing, affine) for candidates in workloads]
         self.edges = nn.ModuleList(
-            _modules(candidates, views) for candidates, views in zip(workloads, sliced, strict=True)
+            _modules(candidates, views, affine) for candidates, views in zip(workloads, sliced, strict=True)
         )
         self.carries = {read[-2]: e for e, read in reversed(cell.coupled.items())}
         self.out_channels, height, width = instance.node_shape
@@ -102,10 +104,12 @@ class MixedCell(nn.Module):
                 return self(mixed, *(x.float() for x in inputs), drop=drop)
         return self.evaluation(self, mixed, inputs, drop).output()
 
-    def _share(self, candidates: Mapping[Key, Workload | None], sharing: Sharing | None) -> dict[Key, nn.Module]:
+    def _share(
+        self, candidates: Mapping[Key, Workload | None], sharing: Sharing | None, affine: bool
+    ) -> dict[Key, nn.Module]:
         """Return the candidates of an edge that share a block, and keep the blocks."""
         views: dict[Key, nn.Module] = {}
-        for block, members in shared_blocks({key: w for key, w in candidates.items() if w}, sharing):
+        for block, members in shared_blocks({key: w for key, w in candidates.items() if w}, sharing, affine):
             self.shared_blocks.append(block)
             views |= members
         return views
@@ -132,9 +136,9 @@ class CandidateVariants(nn.ModuleDict):
         return self["-".join(read)]
 
 
-def _modules(workloads: Mapping[Key, Workload | None], views: Mapping[Key, nn.Module]) -> nn.ModuleDict:
+def _modules(workloads: Mapping[Key, Workload | None], views: Mapping[Key, nn.Module], affine: bool) -> nn.ModuleDict:
     """Return the modules of an edge's candidates by operation; ``views`` are those that exist."""
-    modules = {key: views[key] if key in views else build_operation(w, affine=False) for key, w in workloads.items()}
+    modules = {key: views[key] if key in views else build_operation(w, affine) for key, w in workloads.items()}
     if all((op, ()) in modules for op, _ in modules):
         return nn.ModuleDict({op: module for (op, _), module in modules.items()})
     variants: dict[str, dict[str, nn.Module]] = {}

@@ -11,7 +11,7 @@ Batch norms of a file with another epsilon get it added to their variances: the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -78,38 +78,29 @@ def load_pretrained(child: ChildNetwork, weights: Mapping[str, Tensor], source: 
 
     ``source`` names the file in errors. Raises HwnasError where the names are of no known kind or no layer fits.
     """
-    theirs = {name: tensor for name, tensor in weights.items() if not name.endswith(COUNTER)}
+    theirs = without_counters(weights)
     is_backbone = isinstance(child.sized.space, BackboneSpace)
     if is_backbone:
         theirs = with_childs_names(child, theirs)
-    naming = naming_of(theirs)
     is_chain = not is_backbone and all(part.cell.is_chain for part in child.parts if isinstance(part, ChildCell))
+    naming = naming_of(theirs)
     if naming is None or not (is_chain or naming == OWN_NAMING):
-        first = shorten(", ".join(sorted(theirs)[:3]), 90)
-        known = KNOWN if is_chain else "its plain network" if is_backbone else "hwnas"
-        raise HwnasError(
-            f"the names of the tensors in {source} are none of those that fit this network: {first}, …",
-            f"give weights with names of {known}",
-        )
-    mine = {name: tensor for name, tensor in child.state_dict().items() if not name.endswith(COUNTER)}
+        raise unknown_names(theirs, source, KNOWN if is_chain else "its plain network" if is_backbone else "hwnas")
+    mine = without_counters(child.state_dict())
     pairs = _chain_pairs(mine, theirs, naming) if is_chain else _named_pairs(mine, theirs)
     fits: dict[str, str] = {}
     unfit: dict[str, str] = {}
     used: set[str] = set()
     with torch.no_grad():
         for layer, other in pairs:
-            if reason := _misfit(layer, other, mine, theirs):
+            if reason := misfit(layer, other, mine, theirs):
                 unfit[layer.name] = reason
                 continue
             assert other is not None
             fits[layer.name] = other.name
-            used |= _copied(layer, other, mine, theirs, naming.epsilon)
+            used |= copied(layer, other, mine, theirs, naming.epsilon)
     if not fits:
-        layer_name, reason = next(iter(unfit.items()))
-        raise HwnasError(
-            f"no layer of {source} fits this network: {layer_name}, for one, {reason}",
-            "give weights of a network with its widths, kernels and expansions",
-        )
+        raise nothing_fits(unfit, source)
     sizes = {name: parameter.numel() for name, parameter in child.named_parameters()}
     params = sum(sizes.get(name, 0) for layer, _ in pairs if layer.name in fits for name in layer.tensors.values())
     return Fit(
@@ -122,11 +113,34 @@ def load_pretrained(child: ChildNetwork, weights: Mapping[str, Tensor], source: 
     )
 
 
+def without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without the counters of batch norms."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
+
+
+def unknown_names(theirs: Mapping[str, Tensor], source: str, known: str) -> HwnasError:
+    """Return the error for a file whose tensors have none of the ``known`` names."""
+    first = shorten(", ".join(sorted(theirs)[:3]), 90)
+    return HwnasError(
+        f"the names of the tensors in {source} are none of those that fit this network: {first}, …",
+        f"give weights with names of {known}",
+    )
+
+
+def nothing_fits(unfit: Mapping[str, str], source: str) -> HwnasError:
+    """Return the error for a file of which no layer fits; ``unfit`` has the reasons."""
+    layer_name, reason = next(iter(unfit.items()))
+    return HwnasError(
+        f"no layer of {source} fits this network: {layer_name}, for one, {reason}",
+        "give weights of a network with its widths, kernels and expansions",
+    )
+
+
 def _chain_pairs(
     mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], naming: Naming
 ) -> list[tuple[Layer, Layer | None]]:
     """Return every layer of a chain and the file's layer at its place, None where there is none."""
-    pairs = _block_pairs(blocks_of(_shapes(mine), OWN_NAMING), blocks_of(_shapes(theirs), naming))
+    pairs = block_pairs(blocks_of(shapes_of(mine), OWN_NAMING), blocks_of(shapes_of(theirs), naming))
     return [
         (layer, other.layers.get(role) if other else None)
         for block, other in pairs
@@ -134,14 +148,24 @@ def _chain_pairs(
     ]
 
 
-def _block_pairs(mine: list[Block], theirs: list[Block]) -> Iterator[tuple[Block, Block | None]]:
-    """Pair the blocks of stems in order, those of heads in order with both last ones, and stages of equal width."""
-    (stem, stages, head), (their_stem, their_stages, their_head) = _sections(mine), _sections(theirs)
+def _own_width(block: Block) -> tuple[int, ...]:
+    return (block.out_channels,)
+
+
+def block_pairs(
+    mine: list[Block], theirs: list[Block], widths: Callable[[Block], tuple[int, ...]] = _own_width
+) -> Iterator[tuple[Block, Block | None]]:
+    """Pair the blocks of stems in order, those of heads in order with both last ones, and stages of equal width.
+
+    ``widths`` are those that the stage of a block can have.
+    """
+    stem, stages, head = _sections(mine, widths)
+    their_stem, their_stages, their_head = _sections(theirs, _own_width)
     yield from _in_order(stem, their_stem)
     first = 0
     for stage in stages:
-        width = stage[-1].out_channels
-        places = (n for n in range(first, len(their_stages)) if their_stages[n][-1].out_channels == width)
+        equal = widths(stage[-1])
+        places = (n for n in range(first, len(their_stages)) if their_stages[n][-1].out_channels in equal)
         place = next(places, None)
         yield from _in_order(stage, [] if place is None else their_stages[place])
         first = first if place is None else place + 1
@@ -149,11 +173,13 @@ def _block_pairs(mine: list[Block], theirs: list[Block]) -> Iterator[tuple[Block
     yield from _in_order(head[-1:], their_head[-1:])
 
 
-def _sections(blocks: list[Block]) -> tuple[list[Block], list[list[Block]], list[Block]]:
+def _sections(
+    blocks: list[Block], widths: Callable[[Block], tuple[int, ...]]
+) -> tuple[list[Block], list[list[Block]], list[Block]]:
     """Return the blocks before the first mobile one, the stages of blocks of equal width, and the blocks after."""
     mobile = [n for n, block in enumerate(blocks) if block.is_mobile] or [len(blocks)]
     body = blocks[mobile[0] : mobile[-1] + 1]
-    stages = [list(stage) for _, stage in groupby(body, key=lambda block: block.out_channels)]
+    stages = [list(stage) for _, stage in groupby(body, key=widths)]
     return blocks[: mobile[0]], stages, blocks[mobile[-1] + 1 :]
 
 
@@ -175,15 +201,17 @@ def _named_pairs(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> li
     return [(unit, others.get(name)) for name, unit in units(mine).items()]
 
 
-def _misfit(layer: Layer, other: Layer | None, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    """Return the reason why a layer of the file does not fit, or nothing."""
+def misfit(
+    layer: Layer, other: Layer | None, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], larger: bool = False
+) -> str:
+    """Return the reason why a layer of the file does not fit, or nothing; ``larger``: a part of a larger one fits."""
     if other is None:
         return "the file has no such layer"
     for part, name in layer.tensors.items():
         if part not in other.tensors:
             return f"{other.name} has no {part}"
         shape, found = tuple(mine[name].shape), tuple(theirs[other.tensors[part]].shape)
-        if not _is_same(shape, found):
+        if not _is_same(shape, found) and not (larger and part_of(theirs[other.tensors[part]], shape) is not None):
             return f"{part} is {_written(shape)}, that of {other.name} {_written(found)}"
     return ""
 
@@ -194,18 +222,36 @@ def _is_same(shape: Shape, other: Shape) -> bool:
     return flat[0] == flat[1]
 
 
-def _copied(
+def part_of(tensor: Tensor, shape: Shape) -> Tensor | None:
+    """Return the first channels, and the centre of the kernels, of a tensor; None where it is smaller than ``shape``.
+
+    A 1x1 convolution may be a linear layer.
+    """
+    if {tensor.dim(), len(shape)} == {2, 4}:
+        tensor = (
+            tensor.reshape(*tensor.shape[:2], *(1,) * (len(shape) - 2)) if tensor.shape[2:].numel() == 1 else tensor
+        )
+    margins = [have - want for have, want in zip(tensor.shape, shape, strict=False)]
+    if tensor.dim() != len(shape) or min(margins, default=0) < 0 or any(margin % 2 for margin in margins[2:]):
+        return None
+    starts = [0 if axis < 2 else margin // 2 for axis, margin in enumerate(margins)]
+    return tensor[tuple(slice(start, start + want) for start, want in zip(starts, shape, strict=True))]
+
+
+def copied(
     layer: Layer, other: Layer, mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], epsilon: float
 ) -> set[str]:
     """Copy a layer's tensors and return their names in the file."""
     for part, name in layer.tensors.items():
-        source = theirs[other.tensors[part]].to(mine[name]).reshape(mine[name].shape)
+        source = part_of(theirs[other.tensors[part]], tuple(mine[name].shape))
+        assert source is not None
+        source = source.to(mine[name])
         shift = epsilon - EPSILON if part == "norm.running_var" and not math.isclose(epsilon, EPSILON) else 0.0
         mine[name].copy_(source + shift if shift else source)
     return {other.tensors[part] for part in layer.tensors}
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

@@ -37,8 +37,9 @@ Key = tuple[str, tuple[str, ...]]  # of a candidate of a layer: the operation, a
 class SharedBlock(nn.Module):
     """The convolutions of the largest of some candidates, and the maps to smaller kernels by their side."""
 
-    def __init__(self, workloads: Sequence[Workload], sharing: Sharing) -> None:
+    def __init__(self, workloads: Sequence[Workload], sharing: Sharing, affine: bool = False) -> None:
         super().__init__()
+        self.affine = affine  # of the candidates' batch norms
         largest = largest_of(workloads)
         self.convolutions = nn.ModuleList(
             conv for _, _, conv in convolutions_of(build_operation(largest, affine=False))
@@ -49,7 +50,7 @@ class SharedBlock(nn.Module):
 
     def candidate(self, workload: Workload) -> nn.Module:
         """Build a candidate whose convolutions are slices of this block's."""
-        block = build_operation(workload, affine=False)
+        block = build_operation(workload, affine=self.affine)
         for (parent, name, own), shared in zip(convolutions_of(block), self.convolutions, strict=True):
             assert isinstance(shared, nn.Conv2d)
             setattr(parent, name, SlicedConvolution(own, shared, self))
@@ -70,7 +71,7 @@ class SlicedConvolution(nn.Module):
     def weight(self) -> Tensor:
         """The weight [out, in / groups, kernel, kernel]: a view, but for kernels that a map makes."""
         shared, block = self._owner
-        weight = shared.weight[: self.out_channels, : self.in_channels // self.groups]
+        weight = self._first_channels
         for kernel in block.kernels if shared.kernel_size[0] > 1 else ():
             if self.kernel <= kernel < weight.shape[-1]:
                 weight = _centre(weight, kernel)
@@ -78,6 +79,15 @@ class SlicedConvolution(nn.Module):
                     flat = weight.reshape(-1, kernel * kernel)
                     weight = (flat @ block.maps[str(kernel)].T).reshape(weight.shape)
         return weight
+
+    @property
+    def slice(self) -> Tensor:
+        """The slice [out, in / groups, kernel, kernel] of the shared weight, a view; it is ``weight`` without maps."""
+        return _centre(self._first_channels, self.kernel)
+
+    @property
+    def _first_channels(self) -> Tensor:
+        return self._owner[0].weight[: self.out_channels, : self.in_channels // self.groups]
 
     @property
     def bias(self) -> Tensor | None:
@@ -91,14 +101,14 @@ class SlicedConvolution(nn.Module):
 
 
 def shared_blocks(
-    candidates: Mapping[Key, Workload], sharing: Sharing | None
+    candidates: Mapping[Key, Workload], sharing: Sharing | None, affine: bool = False
 ) -> Iterator[tuple[SharedBlock, dict[Key, nn.Module]]]:
     """Yield every block that candidates of a layer share, with these candidates.
 
     ``sharing`` None: the variants of each operation share a block, and no two operations do.
     """
     for keys in _sharing(candidates, across=sharing is not None):
-        block = SharedBlock([candidates[key] for key in keys], sharing or "slices")
+        block = SharedBlock([candidates[key] for key in keys], sharing or "slices", affine)
         yield block, {key: block.candidate(candidates[key]) for key in keys}
 
 
@@ -151,6 +161,17 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
             if layer.bias is not None:
                 state[f"{name}.bias"] = layer.bias.detach()
     return state
+
+
+def slices_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the slices that a module has of a shared block, by the names of its tensors: views, without gradient."""
+    found: dict[str, Tensor] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, SlicedConvolution):
+            found[f"{name}.weight"] = layer.slice.detach()
+            if layer.bias is not None:
+                found[f"{name}.bias"] = layer.bias.detach()
+    return found
 
 
 def _sharing(candidates: Mapping[Key, Workload], across: bool) -> list[list[Key]]:

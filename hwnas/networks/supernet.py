@@ -20,12 +20,17 @@ from hwnas.spaces import Architecture, CellInstance, FixedModule, Network, Searc
 class Supernet(nn.Module):
     """All architectures of a sized space at once: images [N, C, H, W] -> scores [N, classes].
 
-    ``partial``, ``shared`` and ``sharing`` are those of its cells. Raises HwnasError when ``partial`` does not divide
-    the channels.
+    ``partial``, ``shared``, ``sharing`` and ``affine`` are those of its cells. Raises HwnasError when ``partial`` does
+    not divide the channels.
     """
 
     def __init__(
-        self, sized: SizedSpace, partial: int = 1, shared: bool = False, sharing: Sharing | None = None
+        self,
+        sized: SizedSpace,
+        partial: int = 1,
+        shared: bool = False,
+        sharing: Sharing | None = None,
+        affine: bool = False,
     ) -> None:
         super().__init__()
         self.sized, self.partial, self.shared, self.sharing = sized, partial, shared, sharing
@@ -33,7 +38,7 @@ class Supernet(nn.Module):
         self.parts = nn.ModuleList(
             build_operation(part.workload)
             if isinstance(part, FixedModule)
-            else MixedCell(space.cells[part.kind], part, space.operations, partial, shared, sharing)
+            else MixedCell(space.cells[part.kind], part, space.operations, partial, shared, sharing, affine)
             for part in self.network.parts
         )
 
@@ -76,7 +81,8 @@ class Supernet(nn.Module):
     def child(self, architecture: Architecture) -> ChildNetwork:
         """Build the child network with this supernet's weights, dead edges left out.
 
-        The child's batch norms have learnable scales and shifts, which start at one and zero: the same function. A
+        The child's batch norms have learnable scales and shifts, which start at those of the supernet or, without any,
+        at one and zero: the same function. A
         supernet of partial channels has no weights for a child's edges; these keep their initial values.
         """
         child = ChildNetwork(self.sized, architecture, prune=True)

@@ -1,4 +1,4 @@
-"""Start the training of a network from a file of pretrained weights, and record what fits."""
+"""Start the training of a network, or a search, from a file of pretrained weights, and record what fits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwnas.files import sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.pretrained import load_pretrained, read_weights
+from hwnas.networks.pretrained import Fit, load_pretrained, read_weights
 from hwnas.text import plural
 from hwnas.validation import Record
 
@@ -14,11 +14,12 @@ PRETRAINED = "pretrained.json"
 
 
 class PretrainedFile(Record):
-    """``pretrained.json``: how a file of pretrained weights fits a network, layer by layer.
+    """``pretrained.json``: how a file of pretrained weights fits a network or, of a search, the supernet.
 
     ``naming`` is the library whose names the file's tensors have. ``fits`` has the file's layer for every layer of the
     network that fits, ``unfit`` the reason for every one that started from random weights, ``unused`` the file's other
-    tensors. ``loaded_params`` of the network's ``params`` parameters are from the file.
+    tensors. A candidate of the supernet can take a part of a layer: the sizes follow the layer's name.
+    ``loaded_params`` of the network's ``params`` parameters are from the file.
     """
 
     weights: str
@@ -46,7 +47,11 @@ class PretrainedFile(Record):
 
 def start_from(child: ChildNetwork, weights: Path) -> PretrainedFile:
     """Load what fits of a file of weights into ``child``. Raises HwnasError where nothing does."""
-    fit = load_pretrained(child, read_weights(weights), str(weights))
+    return record_of(load_pretrained(child, read_weights(weights), str(weights)), weights)
+
+
+def record_of(fit: Fit, weights: Path) -> PretrainedFile:
+    """Return the record of a file that fits so."""
     return PretrainedFile(
         weights=str(weights),
         sha256=sha256_of_file(weights),

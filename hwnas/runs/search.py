@@ -31,6 +31,7 @@ from hwnas.runs.folder import PROFILE, SUMMARY
 from hwnas.runs.manifest import describe_run, write_manifest
 from hwnas.runs.manifest_schema import Manifest
 from hwnas.runs.plots import draw_run
+from hwnas.runs.pretrained import record_of, write_pretrained
 from hwnas.runs.records import read_summary
 from hwnas.runs.request import SearchRequest, build_objectives
 from hwnas.runs.schema import Summary, SummaryRow
@@ -76,6 +77,11 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     register_builtin()
     with enough_memory(request.recipe.batch_size):
         search = Search(networks.search_sized, objectives, networks.data, request.recipe, processes, progress.log)
+    if fit := search.supernet_state.fit:
+        found = record_of(fit, Path(str(request.recipe.pretrained)))
+        if processes.is_rank_zero:
+            write_pretrained(found, folder)
+        progress.log(found.describe())
     plan = plan_baselines(search) if executor else BaselinePlan([], [])
     for line in plan.lines:
         progress.log(line)

@@ -13,6 +13,7 @@ from hwnas.compute.device import CPU
 from hwnas.compute.seeds import Purpose
 from hwnas.data import ImageData
 from hwnas.networks.mixed_cell import one_width_needed
+from hwnas.networks.pretrained_supernet import require_chain
 from hwnas.networks.shared_blocks import require_shareable
 from hwnas.networks.supernet import Supernet, require_divisible
 from hwnas.recipe import Recipe
@@ -69,6 +70,8 @@ class Search:
             require_divisible(sized.network, stage.partial_channels)
         if any(cell.width_edges for cell in self.space.cells.values()) and not runs_on_host(runs):
             raise one_width_needed()
+        if recipe.pretrained:
+            require_chain(self.space)
         if recipe.shared_blocks:
             require_shareable(sized.network, self.space.name)
         # CUDA graphs need equal passes, and shared batch norms communicate inside a pass.

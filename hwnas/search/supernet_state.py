@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from hwnas.compute.device import layout_on
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.networks.drop_path import DropPath
 from hwnas.networks.fast import accelerate
+from hwnas.networks.pretrained import Fit, read_weights
+from hwnas.networks.pretrained_supernet import load_into_supernet
 from hwnas.networks.supernet import Supernet
 from hwnas.networks.widen import widen
 from hwnas.recipe import Recipe
@@ -25,8 +28,11 @@ from hwnas.training.processes import Processes
 class SupernetState:
     """A supernet on its device, its optimiser and its recorded passes; a wider supernet replaces all of them.
 
-    ``replays`` says whether forward passes are recorded as CUDA graphs.
+    ``replays`` says whether forward passes are recorded as CUDA graphs. ``fit`` says which layers of the recipe's
+    pretrained weights the supernet started from; None without any.
     """
+
+    fit: Fit | None = None
 
     def __init__(
         self,
@@ -43,13 +49,21 @@ class SupernetState:
         self.processes, self.log = processes, log
 
     def build(self, partial_channels: int) -> None:
-        """Start from a new supernet, its weights drawn from the recipe's seed."""
+        """Start from a new supernet, its weights drawn from the recipe's seed or as far as they fit pretrained.
+
+        Raises HwnasError where no pretrained weights fit.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.recipe.seed, Purpose.SUPERNET))
-            self.use(self._new(partial_channels))
+            supernet = self._new(partial_channels)
+            if file := self.recipe.pretrained:
+                self.fit = load_into_supernet(supernet, read_weights(Path(file)), file)
+            self.use(supernet)
 
     def _new(self, partial_channels: int) -> Supernet:
-        return Supernet(self.sized, partial_channels, self.recipe.shared_features, self.recipe.shared_blocks)
+        recipe = self.recipe
+        affine = recipe.pretrained is not None
+        return Supernet(self.sized, partial_channels, recipe.shared_features, recipe.shared_blocks, affine)
 
     def use(self, supernet: Supernet) -> None:
         """Put a supernet on the device, with a new optimiser and no recorded passes."""
