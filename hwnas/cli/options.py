@@ -10,7 +10,10 @@ import typer
 
 from hwnas.errors import HwnasError
 
-SPACES = "nasbench201, darts, fbnet, proxylessnas, mobilenetv3, FILE.yaml, package.module:NAME or python:MODULE:NAME"
+SPACES = (
+    "nasbench201, darts, fbnet, proxylessnas, mobilenetv3 (these three also at a multiple of their widths: "
+    "mobilenetv3-w1.2), FILE.yaml, package.module:NAME or python:MODULE:NAME"
+)
 SpaceName = Annotated[str, typer.Option("--space", help=f"{SPACES}.")]
 TableSpace = Annotated[
     str | None,

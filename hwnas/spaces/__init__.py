@@ -10,7 +10,7 @@ from typing import Any
 from hwnas.errors import HwnasError
 from hwnas.spaces.darts import DARTS
 from hwnas.spaces.layers import LayerTrace
-from hwnas.spaces.mobile_chains import FBNET, MOBILENETV3, PROXYLESSNAS
+from hwnas.spaces.mobile_chains import FBNET, MOBILENETV3, PROXYLESSNAS, scaled_chain
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.spaces.operation import Operation, get_operation, num_inputs, operation_of, register
 from hwnas.spaces.sized_space import SizedSpace
@@ -42,6 +42,7 @@ __all__ = [
     "Setting",
     "SizedSpace",
     "Workload",
+    "builtin_space",
     "get_operation",
     "get_space",
     "num_inputs",
@@ -50,14 +51,19 @@ __all__ = [
 ]
 
 
+def builtin_space(name: str) -> SearchSpace | None:
+    """Return a built-in space, or a chain at a multiple of its widths such as ``mobilenetv3-w1.2``; None: neither."""
+    return SPACES.get(name) or scaled_chain(name)
+
+
 def get_space(spec: str) -> SearchSpace:
-    """Return a built-in space by name, or a user's own: a ``.yaml`` file, the import path ``package.module:NAME`` of a
-    SearchSpace, or ``python:package.module:NAME`` of a backbone's declaration.
+    """Return a built-in space by its name (builtin_space) or a user's own: a ``.yaml`` file, the import path
+    ``package.module:NAME`` of a SearchSpace, or ``python:package.module:NAME`` of a backbone's declaration.
 
     Raises HwnasError when there is none.
     """
-    if spec in SPACES:
-        return SPACES[spec]
+    if found := builtin_space(spec):
+        return found
     if spec.endswith((".yaml", ".yml")):
         from hwnas.spaces.space_files import read_space
 
@@ -70,7 +76,8 @@ def get_space(spec: str) -> SearchSpace:
         from hwnas.spaces.space_files import import_space
 
         return import_space(spec, tuple(SPACES))
-    others = "FILE.yaml, package.module:NAME or python:MODULE:NAME"
+    others = "a chain at a multiple of its widths such as mobilenetv3-w1.2, FILE.yaml, package.module:NAME or "
+    others += "python:MODULE:NAME"
     raise HwnasError(f"unknown space {spec!r}", f"use one of {', '.join(SPACES)}, {others}")
 
 

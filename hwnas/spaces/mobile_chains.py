@@ -3,13 +3,20 @@
 ``fbnet``         Wu et al., CVPR 2019: 22 layers of 9 operations; the head has 1984 channels, as FBNet-C's
 ``proxylessnas``  Cai et al., ICLR 2019: 21 layers of 6 operations, and a skip where the shape stays
 ``mobilenetv3``   Cai et al., once-for-all, ICLR 2020: 5 stages of 2 to 4 layers of 9 operations
+
+Each is also there at a multiple of its widths, rounded as MobileNet does: ``mobilenetv3-w1.2`` is the other space that
+once-for-all publishes.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from hwnas.spaces.chain import KIND, ChainLayout, ChainNotation, ChainStage, FixedLayer, LayerCandidate
+from hwnas.spaces.mobile_blocks import divisible
 from hwnas.spaces.space import SearchSpace, Setting, SpaceOrigin
 
 FBNET_C = (
@@ -69,59 +76,79 @@ def _fbnet_candidates() -> dict[str, LayerCandidate]:
     }
 
 
-FBNET = _built_in(
-    "fbnet",
-    ChainLayout(
-        stem=(FixedLayer("conv_bn_relu_3x3", 16, 2),),
-        candidates=_fbnet_candidates(),
-        stages=tuple(
-            ChainStage(channels, layers, stride, skips="any")
-            for channels, layers, stride in (
-                (16, 1, 1),
-                (24, 4, 2),
-                (32, 4, 2),
-                (64, 4, 2),
-                (112, 4, 1),
-                (184, 4, 2),
-                (352, 1, 1),
-            )
-        ),
-        head=(FixedLayer("conv_bn_relu_1x1", 1984), FixedLayer("global_avg_pool"), FixedLayer("linear")),
-        projection="conv_bn_relu_1x1",
+FBNET_LAYOUT = ChainLayout(
+    stem=(FixedLayer("conv_bn_relu_3x3", 16, 2),),
+    candidates=_fbnet_candidates(),
+    stages=tuple(
+        ChainStage(channels, layers, stride, skips="any")
+        for channels, layers, stride in (
+            (16, 1, 1),
+            (24, 4, 2),
+            (32, 4, 2),
+            (64, 4, 2),
+            (112, 4, 1),
+            (184, 4, 2),
+            (352, 1, 1),
+        )
     ),
-    {"FBNET_C": FBNET_C},
+    head=(FixedLayer("conv_bn_relu_1x1", 1984), FixedLayer("global_avg_pool"), FixedLayer("linear")),
+    projection="conv_bn_relu_1x1",
 )
+FBNET = _built_in("fbnet", FBNET_LAYOUT, {"FBNET_C": FBNET_C})
 
-PROXYLESSNAS = _built_in(
-    "proxylessnas",
-    ChainLayout(
-        stem=(FixedLayer("conv_bn_relu6_3x3", 32, 2), FixedLayer("mbconv_3x3_e1_r6", 16)),
-        candidates=_blocks((3, 5, 7), (3, 6)),
-        stages=tuple(
-            ChainStage(channels, layers, stride, "relu6", skips="any")
-            for channels, layers, stride in ((24, 4, 2), (40, 4, 2), (80, 4, 2), (96, 4, 1), (192, 4, 2), (320, 1, 1))
-        ),
-        head=(FixedLayer("conv_bn_relu6_1x1", 1280), FixedLayer("pool_linear")),
+PROXYLESSNAS_LAYOUT = ChainLayout(
+    stem=(FixedLayer("conv_bn_relu6_3x3", 32, 2), FixedLayer("mbconv_3x3_e1_r6", 16)),
+    candidates=_blocks((3, 5, 7), (3, 6)),
+    stages=tuple(
+        ChainStage(channels, layers, stride, "relu6", skips="any")
+        for channels, layers, stride in ((24, 4, 2), (40, 4, 2), (80, 4, 2), (96, 4, 1), (192, 4, 2), (320, 1, 1))
     ),
+    head=(FixedLayer("conv_bn_relu6_1x1", 1280), FixedLayer("pool_linear")),
 )
+PROXYLESSNAS = _built_in("proxylessnas", PROXYLESSNAS_LAYOUT)
 
-MOBILENETV3 = _built_in(
-    "mobilenetv3",
-    ChainLayout(
-        stem=(FixedLayer("conv_bn_hswish_3x3", 16, 2), FixedLayer("mbconv_3x3_e1_res", 16)),
-        candidates=_blocks((3, 5, 7), (3, 4, 6)),
-        stages=(
-            ChainStage(24, 4, 2, "relu", "", None, "last", 2),
-            ChainStage(40, 4, 2, "relu", "se", None, "last", 2),
-            ChainStage(80, 4, 2, "hswish", "", None, "last", 2),
-            ChainStage(112, 4, 1, "hswish", "se", None, "last", 2),
-            ChainStage(160, 4, 2, "hswish", "se", None, "last", 2),
-        ),
-        head=(
-            FixedLayer("conv_bn_hswish_1x1", 960),
-            FixedLayer("global_avg_pool"),
-            FixedLayer("conv_hswish_1x1", 1280),
-            FixedLayer("linear"),
-        ),
+MOBILENETV3_LAYOUT = ChainLayout(
+    stem=(FixedLayer("conv_bn_hswish_3x3", 16, 2), FixedLayer("mbconv_3x3_e1_res", 16)),
+    candidates=_blocks((3, 5, 7), (3, 4, 6)),
+    stages=(
+        ChainStage(24, 4, 2, "relu", "", None, "last", 2),
+        ChainStage(40, 4, 2, "relu", "se", None, "last", 2),
+        ChainStage(80, 4, 2, "hswish", "", None, "last", 2),
+        ChainStage(112, 4, 1, "hswish", "se", None, "last", 2),
+        ChainStage(160, 4, 2, "hswish", "se", None, "last", 2),
+    ),
+    head=(
+        FixedLayer("conv_bn_hswish_1x1", 960),
+        FixedLayer("global_avg_pool"),
+        FixedLayer("conv_hswish_1x1", 1280),
+        FixedLayer("linear"),
     ),
 )
+MOBILENETV3 = _built_in("mobilenetv3", MOBILENETV3_LAYOUT)
+
+_LAYOUTS = {"fbnet": FBNET_LAYOUT, "proxylessnas": PROXYLESSNAS_LAYOUT, "mobilenetv3": MOBILENETV3_LAYOUT}
+_SCALED = re.compile(r"(.*)-w(\d\.\d|\d\.\d[1-9])")
+
+
+@cache
+def scaled_chain(name: str) -> SearchSpace | None:
+    """Return a built-in chain at a multiple of its widths, named like ``mobilenetv3-w1.2``; None for another name.
+
+    All widths of the publication, those of the stem and the head included, are multiplied and rounded to a multiple of
+    8, down by at most a tenth. The widths that a setting's ``channels`` ask for are in proportion.
+    """
+    found = _SCALED.fullmatch(name)
+    if not found or found[1] not in _LAYOUTS or not float(found[2]):
+        return None
+    return _built_in(name, _scaled(_LAYOUTS[found[1]], float(found[2])))
+
+
+def _scaled(layout: ChainLayout, multiplier: float) -> ChainLayout:
+    def fixed(layers: tuple[FixedLayer, ...]) -> tuple[FixedLayer, ...]:
+        return tuple(replace(x, channels=x.channels and divisible(x.channels * multiplier)) for x in layers)
+
+    def stage(one: ChainStage) -> ChainStage:
+        assert isinstance(one.channels, int)
+        return replace(one, channels=divisible(one.channels * multiplier))
+
+    return replace(layout, stem=fixed(layout.stem), stages=tuple(map(stage, layout.stages)), head=fixed(layout.head))

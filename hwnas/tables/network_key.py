@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hwnas.errors import HwnasError
-from hwnas.spaces import SPACES, SearchSpace, Setting, SizedSpace, get_space
+from hwnas.spaces import SearchSpace, Setting, SizedSpace, builtin_space, get_space
 from hwnas.spaces.space import IMAGE_SIZES
 from hwnas.tables.schema import LatencyTable
 from hwnas.tables.unlike_sizes import differences, in_words
 from hwnas.text import quoted
 
 # The names that SizedSpace.key writes.
-KEY = re.compile(r"([\w-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?")
+KEY = re.compile(r"([\w.-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?")
 
 
 def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[SizedSpace]:
@@ -22,10 +22,10 @@ def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[Siz
 
     Known are the built-in spaces and the user's ``own``; other names are left out.
     """
-    known = {space.key: space for space in (*SPACES.values(), *([own] if own else []))}
     result = []
     for found in _keys(table):
-        space = known.get(found[1] + (found[2] or ""))
+        name = found[1] + (found[2] or "")
+        space = own if own and own.key == name else builtin_space(name)
         if space:
             channels, depth, image_channels, height, width, classes = (int(n) for n in found.groups()[2:8])
             setting = Setting(channels, depth, image_channels, height, width, classes)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import HwnasError
 from hwnas.plotting import require_picture, save, style
-from hwnas.spaces import NONE, SPACES, Workload
+from hwnas.spaces import NONE, Workload, builtin_space
 from hwnas.tables.diff import edge_amounts
 from hwnas.tables.schema import CellCosts, Entry, LatencyTable
 from hwnas.text import printable, short_number, shorten
@@ -116,7 +116,7 @@ def unit_of(positive: Sequence[float]) -> tuple[str, float]:
 
 def edge_labels(network: str, kind: str, cell: CellCosts) -> list[str]:
     """Return labels of a cell's edges: ``0→1`` by their nodes if the space is known, else their numbers."""
-    space = SPACES.get(network.split("/")[0])
+    space = builtin_space(network.split("/")[0])
     edges = space.cells[kind].edges if space and kind in space.cells else ()
     if len(edges) != len(cell.macs):
         return [f"edge {number}" for number in range(len(cell.macs))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,10 +14,14 @@ from hwnas.budgets.derive import derive, derive_best, follows_rules, scores
 from hwnas.cost.memory import memory_access_model
 from hwnas.cost.peak import peak_model
 from hwnas.errors import HwnasError
-from hwnas.spaces import SizedSpace, get_space
+from hwnas.spaces import FixedModule, SizedSpace, get_space
 from hwnas.spaces.encoding import decode, encode, every_choice, offered, possible, random_choices
 from hwnas.spaces.space_files import parse_space
+from hwnas.tables.network_key import choose_network, networks_of
+from hwnas.tables.schema import Correction
 from support.chains import SMALL, small_chain
+from support.tables import make_table
+from support.torchvision_models import make_divisible
 
 SPACE = small_chain()
 PROXYLESS = """
@@ -143,3 +149,34 @@ def test_wrong_files_are_refused(before: str, after: str, words: str) -> None:
     assert before in SMALL
     with pytest.raises(HwnasError, match=words):
         parse_space("wrong.yaml", SMALL.replace(before, after))
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 0.75, 1.0, 1.2, 1.4])
+def test_a_chain_at_a_multiple_of_its_widths(multiplier: float) -> None:
+    usual, found = get_space("mobilenetv3"), get_space(f"mobilenetv3-w{multiplier}")
+    networks = [SizedSpace.named(space, "imagenet").network for space in (usual, found)]
+    pairs = list(zip(*(network.parts for network in networks), strict=True))
+    fixed = [(one.workload, other.workload) for one, other in pairs if isinstance(one, FixedModule)]
+    (cells,) = ((one.candidates, other.candidates) for one, other in pairs if not isinstance(one, FixedModule))
+    layers = [(one["k3_e6"], other["k3_e6"]) for one, other in zip(*cells, strict=True)]
+    for one, other in (*fixed[:-1], *layers):
+        assert other.out_channels == make_divisible(one.out_channels * multiplier, 8)
+    if multiplier == 1.2:  # ofa_mbv3_d234_e346_k357_w1.2
+        widths = [24, 24, *np.repeat([32, 48, 96, 136, 192], 4), 1152, 1152, 1536]
+        assert [w.out_channels for _, w in (*fixed[:2], *layers, *fixed[2:-1])] == widths
+    assert (found.cells, found.operations) == (usual.cells, usual.operations)
+    assert pickle.loads(pickle.dumps(found)) is found
+
+
+def test_networks_of_a_scaled_chain_are_found_by_their_names_in_tables() -> None:
+    sized = [SizedSpace.named(get_space("proxylessnas-w0.35"), height=side, width=side) for side in (32, 48)]
+    correction = {network.key: Correction(offset_ms=0, scale=1, networks=1) for network in sized}
+    table = make_table(sized[0], more=sized[1].network.workloads()).model_copy(update={"correction": correction})
+    assert networks_of(table) == sized
+    assert choose_network(table, None, None, height=48, width=48) == sized[1]
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3-w2", "mobilenetv3-w0.0", "mobilenetv3-w1.20", "darts-w1.2"])
+def test_other_multiples_are_no_spaces(name: str) -> None:
+    with pytest.raises(HwnasError, match=f"unknown space '{name}'"):
+        get_space(name)
