@@ -86,15 +86,14 @@ def search(
 ) -> list[SummaryRow]:
     """Search architectures within budgets, train and export them to ``out``, and return one row for each target.
 
-    Budgets (``4.5ms``, ``60%``, ``4ms@phone,3ms@cpu``) are about the target network, that of the tables as ``space``
-    to ``classes`` change it. ``search_setting`` to ``search_input`` are the sizes of the search network, by default
-    the target's or, for a larger target, the space's own; ``train`` then trains the target network. ``data`` are the
-    images of the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs``
-    to ``fixed_lambda`` change it; ``plugin`` registers choices for it. The supernet of a chain starts from
-    the pretrained ``weights`` as far as these fit. Each target trains ``finalists`` architectures
-    on the ``executor`` (hwnas.jobs.choose) before it chooses one, and ``baselines`` for comparison
-    (hwnas.recipe.Finalists). ``verify`` times the networks and derives again when one is over its budget. A repeated
-    call resumes an interrupted one. Raises HwnasError for inputs that do not fit together or to the folder ``out``.
+    Budgets (``4.5ms``, ``60%``, ``4ms@phone,3ms@cpu``) are about the target network, that of the tables as ``space`` to
+    ``classes`` change it. ``search_setting`` to ``search_input`` are the sizes of the search network, by default the
+    target's or, for a larger target, the space's own; ``train`` trains the target's then. ``data`` are the images of
+    the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs`` to
+    ``fixed_lambda`` change it; ``plugin`` registers choices for it. A chain's supernet starts from ``weights`` as far
+    as they fit. Each target trains ``finalists`` architectures on the ``executor`` before it chooses one, and
+    ``baselines``. ``verify`` times the networks and derives again when one is over. A repeated call resumes an
+    interrupted one. Raises HwnasError for inputs that do not fit together or to ``out``.
     """
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
@@ -103,14 +102,17 @@ def search(
     sizes = size_changes(channels, layers, input_shape, classes)
     target = common_network(opened, space, setting, **sizes)
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
-    changes |= {"finalists.trainings": finalists, "finalists.baselines": baselines}
-    changes |= {"pretrained": None if weights is None else str(weights)}
+    changes |= {"finalists.trainings": finalists, "finalists.baselines": baselines, "pretrained": _text(weights)}
     changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
     rules = _recipe(method, recipe, target.space, data, changes)
     images, fixed = _resized(data, search_input), image_sizes(sizes)
     small = SearchSizes(search_setting, search_channels, search_layers, search_input)
     request = SearchRequest(target, opened, images, asked, rules, verify, file, target_data, fixed, small, executor)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
+
+
+def _text(path: Path | str | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _resized(data: str, shape: InputShape | None) -> str:
