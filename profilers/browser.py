@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time ONNX models with onnxruntime-web (WebAssembly) in headless Chromium.
 
-Needs runner.py and browser.html in the same folder.
+Needs runner.py, web_runtime.py and browser.html in the same folder.
 
     python browser.py job.json > times.jsonl
 
@@ -25,10 +25,11 @@ import time
 from pathlib import Path
 
 import runner
+import web_runtime
 
 PATIENCE_S = 60  # for any answer of the page
+POLL_S = 20  # until the page is to ask again for a command
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SCRIPTS = ("ort.wasm.min.js", "ort.min.js")  # the first has WebAssembly alone, and a smaller binary
 FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -41,18 +42,21 @@ FLAGS = (
     "--disable-renderer-backgrounding",
     "--no-first-run",
 )
-TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
 class Browser:
     """A browser with one page, which gets commands and posts answers."""
 
     def start(self, job):
-        runtime, chromium = find_runtime(), find_chromium()
-        self.files = {"/ort/" + file.name: file for file in runtime.iterdir()}
-        self.files["/ort.js"] = next(runtime / name for name in SCRIPTS if (runtime / name).exists())
+        try:
+            files = web_runtime.runtime_files("wasm")
+        except FileNotFoundError as error:
+            sys.exit(str(error))
+        chromium = find_chromium()
+        self.files = {"/" + name: file for name, file in files.items()}
         self.files["/"] = Path(__file__).resolve().with_name("browser.html")
         self.commands, self.answers = queue.Queue(), queue.Queue()
+        self.asked, self.received = 0, set()  # the numbers of commands and of answers
         server = Server(("127.0.0.1", 0), Handler)
         server.browser = self
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -60,7 +64,7 @@ class Browser:
         page = self.answer()
         major = re.search(r"Chrome/(\d+)", page["agent"])
         if not major or not page["version"]:
-            sys.exit("onnxruntime-web from {} does not start in {}".format(runtime, page["agent"]))
+            sys.exit("{} does not start in {}".format(files["ort.js"], page["agent"]))
         if job["threads"] > 1 and not page["isolated"]:
             sys.exit("{} gives a page one thread only".format(page["agent"]))
         self.clock_ms = page["clock_ms"]
@@ -78,7 +82,8 @@ class Browser:
         if not os.path.isfile(path):
             sys.exit(f"there is no model {path}")
         self.files["/model"] = Path(path)
-        return self.ask({"do": "load", "threads": job["threads"], "batch": job["batch"]})["model"]
+        command = {"do": "load", "threads": job["threads"], "batch": job["batch"]}
+        return self.ask(dict(command, provider="wasm", clock_ms=self.clock_ms))["model"]
 
     def values(self, model, job, warmup_ms):
         rules = {name: job[name] for name in ("block_ms", "visit_ms", "min_blocks", "max_blocks")}
@@ -97,8 +102,15 @@ class Browser:
         ]
 
     def ask(self, command):
-        self.commands.put(command)
+        self.asked += 1
+        self.commands.put(dict(command, number=self.asked))
         return self.answer()
+
+    def receive(self, message):
+        """Take an answer, once: the page repeats a message that got no reply."""
+        if message["number"] not in self.received:
+            self.received.add(message["number"])
+            self.answers.put(message["answer"])
 
     def answer(self):
         try:
@@ -143,7 +155,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         browser = self.server.browser
-        if self.path == "/alive":
+        if self.path.startswith("/alive?"):
             self.reply(200, "text/plain")
             try:
                 self.rfile.read(1)  # no data comes; it returns when the page dies
@@ -151,15 +163,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 browser.answers.put({"error": "the page in the browser died"})
         elif self.path in browser.files:
             file = browser.files[self.path]
-            self.reply(200, TYPES.get(file.suffix, "application/octet-stream"), file.read_bytes())
+            self.reply(200, web_runtime.TYPES.get(file.suffix, "application/octet-stream"), file.read_bytes())
         else:
             self.reply(404, "text/plain", b"")
 
     def do_POST(self):
         """Receive an answer; reply with the next command, as soon as there is one."""
+        if self.path != "/next":
+            self.reply(404, "text/plain", b"")
+            return
         browser = self.server.browser
-        browser.answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-        self.reply(200, "application/json", json.dumps(browser.commands.get()).encode())
+        browser.receive(json.loads(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        try:
+            command = browser.commands.get(timeout=POLL_S)
+        except queue.Empty:
+            command = {"do": "wait"}
+        self.reply(200, "application/json", json.dumps(command).encode())
 
     def reply(self, status, kind, content=None):
         self.send_response(status)
@@ -213,17 +232,6 @@ def keep(command):
             if not os.path.exists(folder):
                 break
             time.sleep(0.1)
-
-
-def find_runtime():
-    """Return the folder of onnxruntime-web's scripts: the one in the environment, else the nearest that npm created."""
-    named = os.environ.get("HWNAS_ONNXRUNTIME_WEB")
-    folders = [Path.cwd(), *Path.cwd().parents, Path.home()]
-    for folder in [Path(named)] if named else [folder / "node_modules/onnxruntime-web/dist" for folder in folders]:
-        if any((folder / name).exists() for name in SCRIPTS):
-            return folder
-    where = f"in HWNAS_ONNXRUNTIME_WEB={named}" if named else "here"
-    sys.exit(f"there is no onnxruntime-web {where}: run npm install onnxruntime-web in your home folder")
 
 
 def find_chromium():

@@ -82,7 +82,9 @@ DataSpec = Annotated[
 ]
 DeviceName = Annotated[
     str,
-    typer.Option("--device", help="cpu, cpu+openvino, cuda:0+torch, browser, ssh://user@host+onnxruntime?threads=2, …"),
+    typer.Option(
+        "--device", help="cpu, cpu+openvino, cuda:0+torch, browser, page, ssh://user@host+onnxruntime?threads=2, …"
+    ),
 ]
 ExecutorName = Annotated[
     str,

@@ -19,7 +19,7 @@ from hwnas.profiling.session import run_job, stage
 from hwnas.profiling.statistics import WAITED, Estimate, Readings
 from hwnas.profiling.timing import is_tight, usual_network_ms
 from hwnas.progress import OnProgress
-from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.device_spec import PAGE, DeviceSpec
 from hwnas.spaces import Workload
 
 QUIET_RUNS = 60
@@ -112,8 +112,10 @@ def noise_of(
 
 
 def too_noisy(problems: Sequence[str], spec: DeviceSpec, otherwise: str = "") -> HwnasError:
-    which = f"{spec.host} is" if spec.host else "this machine is"
+    which, quieter = f"{spec.host or 'this machine'} is", "stop other programs ('top' shows them)"
+    if spec.hardware == PAGE:
+        which, quieter = "the device of the page is", "close its other tabs and programs, plug it in, let it cool down,"
     return HwnasError(
         f"{which} too noisy for a latency table: {'; '.join(problems)}",
-        f"stop other programs ('top' shows them) and run the same command again{otherwise}",
+        f"{quieter} and run the same command again{otherwise}",
     )

@@ -172,6 +172,7 @@ def _protocol(plan: ProfilePlan, job_values: Sequence[JobValues], readings: Read
         waited=readings.waited,
         stolen=stolen_share(job_values),
         gpu=over_processes(job_values),
+        clock_ms=start.clock_ms,
         date=today(),
         tool_version=__version__,
     )

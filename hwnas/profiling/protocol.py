@@ -61,7 +61,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Start:
-    """The description of a device and its runtime that a profiler prints before its first run."""
+    """The description of a device and its runtime that a profiler prints before its first run.
+
+    ``clock_ms`` is the smallest step of the clock that times the runs, None if unknown.
+    """
 
     device: Device
     runtime: str
@@ -71,6 +74,7 @@ class Start:
     processors: list[int] | None
     governor: str | None
     load: float | None
+    clock_ms: float | None
 
 
 @dataclass
@@ -150,6 +154,7 @@ def _start(event: dict[str, Any]) -> Start:
         event["processors"],
         event["governor"],
         event["load"],
+        event.get("clock_ms"),
     )
 
 

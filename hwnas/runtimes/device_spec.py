@@ -1,11 +1,11 @@
-"""Device specs: ``cpu``, ``cpu+torch``, ``cuda:0+torch``, ``ssh://user@host+onnxruntime``, or a YAML file."""
+"""Device specs: ``cpu``, ``cpu+torch``, ``page``, ``ssh://user@host+onnxruntime``, or a YAML file."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from hwnas.errors import HwnasError
 from hwnas.files import decode_text, shipped
@@ -14,19 +14,24 @@ from hwnas.runtimes.opset import LEAST_INT8, OPSET, parse_opset
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.runtimes.runtime import Rewrite, Runtime
 
-FORMS = "use cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2 or ssh://user@host+onnxruntime"
-DEFAULT_RUNTIME = {"cpu": "onnxruntime", "cuda": "torch", "browser": "onnxruntime-web"}
+FORMS = "use cpu, cpu+torch, cuda:0+torch, cpu+onnxruntime?threads=2, page or ssh://user@host+onnxruntime"
+PAGE = "page"  # the hardware of any browser, on any device, that opens a page of hwnas
+DEFAULT_RUNTIME = {"cpu": "onnxruntime", "cuda": "torch", "browser": "onnxruntime-web", PAGE: "onnxruntime-web"}
 # No text that a shell or ssh could misread: no leading dash, no quote, no space.
 HOST = r"(?a:(?:[A-Za-z0-9_][\w.-]*@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?)"
 PYTHON = r"(?a:[\w/][\w./-]*)"
+ADDRESS = r"(?a:[A-Za-z0-9][A-Za-z0-9.-]*)"
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """A device and how models run on it: hardware (``cpu``, ``cuda:N``, ``browser``), runtime, threads, batch size.
+    """A device and how models run on it: hardware (``cpu``, ``cuda:N``, ``browser``, ``page``), runtime, threads, …
 
     ``host`` is a machine to reach by ssh (``user@name:port``), empty for this one; ``python`` the interpreter there.
     ``opset`` is the ONNX opset of the models.
+    A page is served on ``address`` (a name or IPv4 address of this machine, empty for that in the local network) and
+    ``port`` (0 for the usual one); ``name`` is the name of the device that opens it, empty for what it says itself.
     """
 
     hardware: str
@@ -37,15 +42,22 @@ class DeviceSpec:
     python: str = "python3"
     precision: str = FLOAT32
     opset: int = OPSET
+    address: str = ""
+    port: int = 0
+    name: str = ""
 
     @property
     def text(self) -> str:
-        """The spec as text, all of its options but defaults included."""
+        """The spec as text, with all options that differ from their defaults.
+
+        Where a page is served does not belong to the device and is left out.
+        """
         where = f"ssh://{self.host}/" if self.host else ""
         python = f"&python={self.python}" if self.python != "python3" else ""
         precision = f"&precision={self.precision}" if self.precision != FLOAT32 else ""
         opset = f"&opset={self.opset}" if self.opset != OPSET else ""
-        options = f"threads={self.threads}&batch={self.batch}{precision}{opset}{python}"
+        name = f"&name={quote(self.name)}" if self.name else ""
+        options = f"threads={self.threads}&batch={self.batch}{precision}{opset}{python}{name}"
         return f"{where}{self.hardware}+{self.runtime.name}?{options}"
 
     @property
@@ -67,7 +79,7 @@ def parse_device(text: str) -> DeviceSpec:
     file = Path(text) if text.endswith((".yaml", ".yml")) else shipped("configs") / "devices" / f"{text}.yaml"
     if text.endswith((".yaml", ".yml")) or (re.fullmatch(r"[\w-]+", text) and file.exists()):
         text = _spec_in(file)
-    form = rf"(?:ssh://({HOST})/?)?(cpu|cuda:\d+|browser)?(?:\+([\w-]+))?(?:\?(.*))?"
+    form = rf"(?:ssh://({HOST})/?)?(cpu|cuda:\d+|browser|page)?(?:\+([\w-]+))?(?:\?(.*))?"
     found = re.fullmatch(form, text)
     if not found or not (found[1] or found[2]):
         raise HwnasError(f"unknown device {text!r}", FORMS)
@@ -78,26 +90,43 @@ def parse_device(text: str) -> DeviceSpec:
     if not re.fullmatch(RUNTIMES[runtime_name].hardware, hardware):
         fix = f"use {hardware}+{DEFAULT_RUNTIME[hardware.split(':')[0]]}"
         raise HwnasError(f"runtime {runtime_name} does not run on {hardware}", fix)
+    if host and hardware == PAGE:
+        raise HwnasError(f"device {text!r} is a page on another machine", "start hwnas there with --device page")
     spec = DeviceSpec(hardware, RUNTIMES[runtime_name], host=host)
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name in ("threads", "batch"):
-            if not re.fullmatch(r"[1-9]\d{0,3}", value):
-                raise HwnasError(f"{name}={value!r} in device {text!r} is not a whole number of at least 1")
-            spec = replace(spec, threads=int(value)) if name == "threads" else replace(spec, batch=int(value))
-        elif name == "precision":
-            spec = replace(spec, precision=value)
-        elif name == "opset":
-            spec = replace(spec, opset=parse_opset(value))
-        elif name == "python" and host:
-            if not re.fullmatch(PYTHON, value):
-                raise HwnasError(f"python={value!r} in device {text!r} is not the name or path of an interpreter")
-            spec = replace(spec, python=value)
-        else:
-            raise HwnasError(
-                f"unknown option {name!r} in device {text!r}", "threads, batch, precision and opset can be given"
-            )
+    for option, value in parse_qsl(query, keep_blank_values=True):
+        spec = _with_option(spec, option, value, text)
     require_models(spec)
     return spec
+
+
+def _with_option(spec: DeviceSpec, option: str, value: str, text: str) -> DeviceSpec:
+    """Return the spec with one option of its text. Raises HwnasError for an unknown option or an invalid value."""
+    if option in ("threads", "batch"):
+        if not re.fullmatch(r"[1-9]\d{0,3}", value, re.ASCII):
+            raise HwnasError(f"{option}={value!r} in device {text!r} is not a whole number of at least 1")
+        return replace(spec, threads=int(value)) if option == "threads" else replace(spec, batch=int(value))
+    if option == "precision":
+        return replace(spec, precision=value)
+    if option == "opset":
+        return replace(spec, opset=parse_opset(value))
+    if option == "python" and spec.host:
+        if not re.fullmatch(PYTHON, value):
+            raise HwnasError(f"python={value!r} in device {text!r} is not the name or path of an interpreter")
+        return replace(spec, python=value)
+    if spec.hardware != PAGE or option not in ("host", "port", "name"):
+        known = "opset, host, port and name" if spec.hardware == PAGE else "precision and opset"
+        raise HwnasError(f"unknown option {option!r} in device {text!r}", f"threads, batch, {known} can be given")
+    if option == "host":
+        if not re.fullmatch(ADDRESS, value):
+            raise HwnasError(f"host={value!r} in device {text!r} is not a name or IPv4 address of this machine")
+        return replace(spec, address=value)
+    if option == "port":
+        if not re.fullmatch(r"[1-9]\d{0,4}", value, re.ASCII) or not 1024 <= int(value) <= 65535:
+            raise HwnasError(f"port={value!r} in device {text!r} is not a number from 1024 to 65535")
+        return replace(spec, port=int(value))
+    if not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
+        raise HwnasError(f"name={value!r} in device {text!r} is not a name of at most {LONGEST_NAME} characters")
+    return replace(spec, name=value)
 
 
 def require_models(spec: DeviceSpec) -> None:

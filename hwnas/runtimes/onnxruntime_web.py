@@ -1,8 +1,9 @@
-"""onnxruntime-web in a browser. Its ONNX models have their slow ReLUs replaced.
+"""onnxruntime-web (WebAssembly): in headless Chromium, or in any browser that opens a page.
 
-Its ReLU branches on every number when it works in place (which it does if nothing else reads its input later), and
-takes up to ten times as long on signs that cannot be predicted. max(x, 0) gives the same numbers and always takes the
-same time. A ReLU is left as it is if only ReLUs read the result of a convolution: the convolution applies it.
+Slow ReLUs of its ONNX models are replaced: its ReLU branches on every number when it works in place (which it does if
+nothing else reads its input later), and takes up to ten times as long on signs that cannot be predicted. max(x, 0)
+gives the same numbers and always takes the same time. A ReLU is left as it is if only ReLUs read the result of a
+convolution: the convolution applies it.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _replace_relus(model: ModelProto) -> None:
 RUNTIME = Runtime(
     name="onnxruntime-web",
     profiler="browser.py",
-    hardware=r"browser",
+    hardware=r"browser|page",
     suffix=".onnx",
     convert=convert_for_web,
     # A process takes 4 s to start and 0.3 s a model, but each compiles the runtime anew, not always equally fast.

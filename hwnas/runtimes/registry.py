@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from hwnas.runtimes import ncnn, onnxruntime, onnxruntime_web, openvino, torch
+from hwnas.runtimes import ncnn, onnxruntime, onnxruntime_web, openvino, torch, webgpu
 
-RUNTIMES = {module.RUNTIME.name: module.RUNTIME for module in (onnxruntime, onnxruntime_web, openvino, ncnn, torch)}
+RUNTIMES = {
+    module.RUNTIME.name: module.RUNTIME for module in (onnxruntime, onnxruntime_web, openvino, ncnn, torch, webgpu)
+}

@@ -105,8 +105,9 @@ class Protocol(TableModel):
     settle early have fewer, others more (``samples``). ``processors`` are the processors it was pinned to, ``governor``
     their frequency governor, ``load`` the number of running programs before the start, ``waited`` the share of readings
     that waited for a processor (they are not used), and ``stolen`` the share of time taken by the host of a virtual
-    machine. ``gpu`` is the GPU that was timed, if it was one. None means that the system does not report it. After an
-    addition to a table, they describe the newest entries.
+    machine. ``gpu`` is the GPU that was timed, if it was one; ``clock_ms`` the smallest step of the device's clock,
+    which browsers coarsen. None means that the system does not report it. After an addition to a table, they describe
+    the newest entries.
     """
 
     version: int
@@ -122,6 +123,7 @@ class Protocol(TableModel):
     waited: Share | None = None
     stolen: Share | None = None
     gpu: Gpu | None = None
+    clock_ms: Milliseconds | None = None
     date: Name
     tool_version: Name
 
@@ -345,13 +347,15 @@ class LatencyTable(TableModel):
     def content(self) -> dict[str, Any]:
         """Return all fields but the hash, as JSON of the table's version has them.
 
-        ``suspect_readings`` and ``gpu`` are left out where there are none, so that older tables keep their hash.
+        ``suspect_readings``, ``gpu`` and ``clock_ms`` are left out where there are none, so that older tables keep
+        their hash.
         """
         content = self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
         if not self.quality.suspect_readings:
             del content["quality"]["suspect_readings"]
-        if not self.protocol.gpu:
-            del content["protocol"]["gpu"]
+        for newer in ("gpu", "clock_ms"):
+            if content["protocol"][newer] is None:
+                del content["protocol"][newer]
         return content
 
     @property
@@ -361,10 +365,12 @@ class LatencyTable(TableModel):
 
     @property
     def hardware(self) -> str:
-        """The hardware that it describes, as in a device spec: ``cpu``, ``cuda:N`` or ``browser``."""
+        """The hardware that it describes, as in a device spec: ``cpu``, ``cuda:N``, ``browser`` or ``page``."""
         if self.device.kind == "gpu":
             return f"cuda:{self.protocol.gpu.number if self.protocol.gpu else 0}"
-        return "browser" if self.device.kind == "browser" else "cpu"
+        if self.device.kind == "browser":
+            return "page" if self.runtime.options.get("page") else "browser"
+        return "cpu"
 
     @property
     def sha256(self) -> str:

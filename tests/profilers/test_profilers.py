@@ -57,7 +57,7 @@ def temporary() -> Iterator[Path]:
 @pytest.mark.usefixtures("needs_a_browser")
 class TestBrowser(ProfilerCase):
     device = "browser"
-    packages: ClassVar[set[str]] = set()
+    packages: ClassVar[set[str]] = {"web_runtime"}
 
     def start(self, folder: Path, temporary: Path) -> subprocess.Popen[str]:
         """The profiler, after its first visit of very many."""

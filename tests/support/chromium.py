@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,9 +24,12 @@ def find_chromium() -> str | None:
 
 
 class Chromium:
-    """A browser, used as a context manager. ``events`` are the page's console lines, errors and requests."""
+    """A browser, used as a context manager. ``events`` are the page's console lines, errors and requests.
 
-    def __init__(self, program: str, profile: Path) -> None:
+    ``before`` are words of the command before the program, such as ``ip netns exec NAME``; ``flags`` are further ones.
+    """
+
+    def __init__(self, program: str, profile: Path, before: Sequence[str] = (), flags: Sequence[str] = ()) -> None:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
 
@@ -35,6 +39,7 @@ class Chromium:
             os.dup2(ends[1], 4)
 
         flags = [
+            *flags,
             "--headless",
             "--hide-scrollbars",
             "--disable-gpu",
@@ -45,7 +50,7 @@ class Chromium:
         flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         flags += ["--no-sandbox"] * (os.geteuid() == 0)
         self._process = subprocess.Popen(
-            [program, *flags, f"--user-data-dir={profile}"],
+            [*before, program, *flags, f"--user-data-dir={profile}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             close_fds=False, preexec_fn=place,
         )  # fmt: skip
@@ -53,8 +58,8 @@ class Chromium:
         os.close(from_browser)
         self._number, self._buffer, self._session = 0, b"", ""
         self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -96,10 +101,22 @@ class Chromium:
         """Load a page from disk in a window of this size and wait until it has loaded."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": k, "value": v} for k, v in (media or {}).items()])
+        self.go(page.resolve().as_uri())
+
+    def go(self, address: str) -> None:
+        """Load a page and wait until it has loaded."""
         self.events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=address)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._message())
+
+    def hide(self) -> None:
+        """Open another tab in front of the page."""
+        self.call("Target.createTarget", url="about:blank")
+
+    def show(self) -> None:
+        """Bring the page back to the front."""
+        self.call("Target.activateTarget", targetId=self._target)
 
     def evaluate(self, expression: str) -> Any:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

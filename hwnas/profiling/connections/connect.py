@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hwnas.profiling.connections.connection import Connection
 from hwnas.profiling.connections.local import local_lines
+from hwnas.profiling.connections.page import page_lines
 from hwnas.profiling.connections.ssh import ssh_connection
-from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.device_spec import PAGE, DeviceSpec
 
 
 @contextmanager
@@ -20,4 +21,4 @@ def connect(spec: DeviceSpec, folder: Path) -> Iterator[Connection]:
         with ssh_connection(spec, folder) as connection:
             yield connection
     else:
-        yield partial(local_lines, spec)
+        yield partial(page_lines if spec.hardware == PAGE else local_lines, spec)
