@@ -5,18 +5,19 @@
 #
 # NAME names the machine: a device such as cpu+openvino gets latency_tables/NAME-openvino.json with the networks of
 # nasbench201 and of the darts search setting. RESULTS gets a JSON for each, and the log. DARTS_NETWORKS=40 uses
-# fewer networks of darts, where they are slow.
+# fewer networks of darts, where they are slow, NETWORKS=60 fewer of both. For the device page, which a browser of this
+# machine must open, put tests/support/stand_ins/phone first in PATH: it does.
 set -euo pipefail
 name=$1 results=$2
 shift 2
 mkdir -p "$results"
 for device in "$@"; do
   runtime=${device#*+}
-  case $device in cpu) runtime=onnxruntime ;; browser) runtime=onnxruntime-web ;; esac
+  case $device in cpu) runtime=onnxruntime ;; browser) runtime=onnxruntime-web ;; page*) runtime=${device%%\?*} ;; esac
   table=latency_tables/$name-$runtime.json
   for space in nasbench201 darts; do
-    networks=100
-    [ $space = darts ] && networks=${DARTS_NETWORKS:-100}
+    networks=${NETWORKS:-100}
+    [ $space = darts ] && networks=${DARTS_NETWORKS:-$networks}
     {
       date -u +%FT%TZ
       echo "hwnas profile --device $device --space $space --out $table"

@@ -28,7 +28,7 @@ from hwnas.validation import first_problem
 MOST_CLOCK_MS = 5.0  # a run lasts some hundred steps of the clock
 SLACK = 0.05  # by which the clocks of two machines may differ
 RULES = ("block_ms", "visit_ms", "min_blocks", "max_blocks")
-THROUGH_USB = "open it as localhost, through adb or ssh: docs/how-to/phone-browser.md"
+THROUGH_USB = "open it as localhost: --device 'page?host=localhost' with `adb reverse` or a tunnel of ssh"
 Answer = TypeVar("Answer", bound=Sent)
 
 
@@ -169,7 +169,7 @@ def _adapter_of(described: Described, hello: Hello) -> str:
     browser, without = browser_of(hello.agent), "time WebAssembly with --device page"
     if described.adapter is None and not described.secure:
         problem = f"{browser} has no WebGPU in a page that was opened by http on a network address"
-        raise HwnasError(problem, f"{THROUGH_USB}; or {without}")
+        raise HwnasError(problem, f"{THROUGH_USB}, or {without}")
     if described.adapter is None:
         raise HwnasError(f"{browser} has no WebGPU on this device", f"use a newer browser, or {without}")
     return described.adapter or UNKNOWN

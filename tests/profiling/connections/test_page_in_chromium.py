@@ -155,6 +155,20 @@ def test_a_second_browser_is_refused(local: DeviceSpec, folder: Path, chromium: 
     assert ask(local).device.cores == os.cpu_count()
 
 
+def test_webgpu_computes_on_a_software_adapter(tmp_path: Path) -> None:
+    spec = parse_device(f"page+webgpu?host=localhost&port={free_port()}")
+    write_model(Repeated(Workload("nor_conv_1x1", 4, 4, 4, 4), 1), spec, tmp_path / "one.onnx")
+    software = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+    with tempfile.TemporaryDirectory(prefix="hwnas-") as profile, started(Path(profile), flags=software) as browser:
+        browser.go(page_serving.serve_page(spec).exchange.address)
+        if not browser.evaluate("navigator.gpu?.requestAdapter().then(Boolean) ?? false"):
+            pytest.skip("this Chromium has no software adapter for WebGPU")
+        values = run(spec, tmp_path, job_of(["one"] * 3))
+    assert values.start
+    assert (values.start.runtime, values.start.options["adapter"]) == ("webgpu", "google swiftshader")
+    assert len(values.runs) == 3
+
+
 # --- a client on a network of its own
 
 
