@@ -23,6 +23,7 @@ from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
     from hwnas.api import (
+        convert,
         derive,
         derive_accuracy,
         derive_pareto,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HwnasError",
     "__version__",
+    "convert",
     "derive",
     "derive_accuracy",
     "derive_pareto",

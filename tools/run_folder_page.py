@@ -67,6 +67,8 @@ have no such field; there the id follows from device and budget.
 | `architecture.json` | space, architecture, costs, budget, hash of the table |
 | `network.onnx` | opset 18 or its tables', dynamic batch; labels and more in its metadata, which may say "untrained" |
 | `network_int8.onnx`, `quantization.json` | the same in 8-bit integers, and the difference ([how](../how-to/int8.md)) |
+| `network_int8.tflite` | the same for LiteRT |
+| `network.tflite`, `network.pte`, … | the network in [other formats](../how-to/other-formats.md) |
 | `cells/*.onnx` | each searched cell alone |
 | `network.py` | of [your own backbone](../how-to/wrap-a-backbone.md): builds the plain torch module, without hwnas |
 | `weights.safetensors`, `best.safetensors` | the last weights, and the best by validation accuracy |

@@ -22,10 +22,11 @@ Arguments that several functions share:
 
 from hwnas.api.devices import forecast_profile, profile
 from hwnas.api.inputs import get_space, read_table, read_tables, size_changes, sized_space
-from hwnas.api.networks import evaluate, export, figures_folder, quantize, report, train, verify
+from hwnas.api.networks import convert, evaluate, export, figures_folder, quantize, report, train, verify
 from hwnas.api.searching import derive, derive_accuracy, derive_pareto, preview, search
 
 __all__ = [
+    "convert",
     "derive",
     "derive_accuracy",
     "derive_pareto",

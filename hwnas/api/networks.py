@@ -1,4 +1,4 @@
-"""Work with the networks of a search: verify, train, evaluate, quantise; export other architectures."""
+"""Work with the networks of a search: verify, train, evaluate, quantise, convert; export other architectures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hwnas.progress import Progress
 
 if TYPE_CHECKING:
     from hwnas.api.inputs import InputShape, Space
+    from hwnas.runs.convert import ConvertedNetwork
     from hwnas.runs.pretrained import PretrainedFile
     from hwnas.runs.schema import DeviceTiming, EvaluationRow, NetworkRow, QuantizationRow
     from hwnas.spaces import SizedSpace
@@ -194,6 +195,33 @@ def export(
     details = {"space": found.name, "architecture": exported.architecture, "weights": exported.weights}
     export_network(network, exported.file, details)
     return exported
+
+
+def convert(
+    source: Path | str,
+    format: str,
+    out: Path | str | None = None,
+    *,
+    verify: bool = False,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> list[ConvertedNetwork]:
+    """Write the networks of a run, or an ONNX file, in the format of another runtime; return one row for each.
+
+    ``format`` is ``onnx``, ``litert``, ``executorch``, ``openvino`` or ``ncnn``. The file is written next to the
+    network, or for an ONNX file to ``out``. A row has ``file`` and ``parity``: the greatest difference of scores, on
+    random images, from those of torch, or of ONNX Runtime for an ONNX file. ``verify`` times the file on ``device``, by
+    default this machine's processor.
+
+    Raises HwnasError, before a file is written, when scores differ by more than rounding, the format cannot express the
+    network or a package is not installed; and for a device of another runtime.
+    """
+    from hwnas.runs.convert import convert_networks
+    from hwnas.runtimes.device_spec import parse_device
+
+    spec = parse_device(device) if device else None
+    file = None if out is None else Path(out)
+    return convert_networks(Path(source), format, file, verify, spec, progress or Progress(quiet=True))
 
 
 def report(

@@ -15,19 +15,19 @@ from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.networks.child import ChildCell, ChildNetwork
-from hwnas.runtimes.int8 import FLOAT32, INT8
+from hwnas.runtimes.litert.run import open_litert
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.opset import OPSET
 from hwnas.spaces import CellInstance, Setting
 
-NETWORK_FILES = {FLOAT32: "network.onnx", INT8: "network_int8.onnx"}  # by precision
+NETWORK, NETWORK_INT8 = "network.onnx", "network_int8"  # in int8 followed by the suffix of a runtime
 PARITY_IMAGES = 64
 PARITY_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Parity:
-    """ONNX Runtime compared with torch on real images: greatest difference of scores, share of equal classes."""
+    """A runtime compared with torch: greatest difference of scores, share of images with equal classes."""
 
     images: int
     greatest_difference: float
@@ -65,11 +65,17 @@ def export_cells(child: ChildNetwork, folder: Path, opset: int = OPSET) -> None:
 
 
 def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function images -> scores that runs an ONNX file. Raises HwnasError when it cannot be loaded."""
+    """Return a function images -> scores that runs an ONNX or LiteRT file.
+
+    Raises HwnasError when it cannot be loaded, and when the runtime is not installed.
+    """
     import onnxruntime
 
     if not path.exists():
         raise HwnasError(f"{path} does not exist", "write it with 'hwnas search' or 'hwnas export'")
+    if path.suffix == ".tflite":
+        run_litert = open_litert(path)
+        return lambda images: run_litert([images])[0]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -105,21 +111,29 @@ def check_parity(child: ChildNetwork, path: Path, data: ImageData) -> Parity:
     with torch.no_grad():
         expected = child(images).numpy()
     actual = open_session(path)(images.numpy())
+    return compare(actual, expected, str(path), PARITY_TOLERANCE)
+
+
+def compare(actual: np.ndarray, expected: np.ndarray, name: str, tolerance: float) -> Parity:
+    """Compare scores [N, K] with those of the original network. ``name`` is what computed them, for errors.
+
+    Raises HwnasError when they differ by more than the tolerance, times the greatest score if that is above 1.
+    """
     difference, greatest = float(np.abs(actual - expected).max()), float(np.abs(expected).max())
     same = float(np.mean(actual.argmax(axis=1) == expected.argmax(axis=1)))
-    if not difference <= PARITY_TOLERANCE * max(1.0, greatest):
-        raise HwnasError(f"{path} and the torch network differ by {difference:.3g} (scores up to {greatest:.3g})")
-    return Parity(len(images), difference, greatest, same)
+    if not difference <= tolerance * max(1.0, greatest):
+        raise HwnasError(f"{name} and the original network differ by {difference:.3g} (scores up to {greatest:.3g})")
+    return Parity(len(actual), difference, greatest, same)
 
 
-def onnx_network(path: Path) -> Callable[[Tensor], Tensor]:
-    """Return an ONNX file as a function of tensors. Raises HwnasError when it cannot be loaded."""
+def file_network(path: Path) -> Callable[[Tensor], Tensor]:
+    """Return an ONNX or LiteRT file as a function of tensors. Raises HwnasError when it cannot be loaded."""
     run = open_session(path)
     return lambda images: torch.from_numpy(run(images.numpy()))
 
 
-def onnx_accuracy(path: Path, data: ImageData, split: Split) -> float:
-    """Return the share of a split's images that the ONNX file classifies correctly."""
+def file_accuracy(path: Path, data: ImageData, split: Split) -> float:
+    """Return the share of a split's images that the ONNX or LiteRT file classifies correctly."""
     run = open_session(path)
     correct = 0
     for images, targets in data.batches(split, 256):

@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.data import ImageData
-from hwnas.runtimes.int8 import Feeds, quantize_onnx
+from hwnas.runtimes.int8 import Feeds
+from hwnas.runtimes.registry import int8_of
 
 CALIBRATION_IMAGES = 200
 BATCH = 50
 
 
 def quantize_network(source: Path, path: Path, data: ImageData, images: int = CALIBRATION_IMAGES) -> None:
-    """Quantise the file of ``export_network`` with a number of training images, or all where there are fewer."""
-    quantize_onnx(source, path, _batches(data, images))
+    """Quantise the file of ``export_network`` with a number of training images, or all where there are fewer.
+
+    ``path`` is NAME.onnx for ONNX Runtime, NAME.tflite for LiteRT.
+    """
+    int8_of(path).quantize(source, path, _batches(data, images))
 
 
 def _batches(data: ImageData, images: int) -> Iterator[Feeds]:

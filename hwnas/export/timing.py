@@ -81,23 +81,25 @@ def require_its_device(table: LatencyTable) -> None:
 def time_networks(
     networks: Mapping[str, Path | ChildNetwork],
     spec: DeviceSpec,
-    table: LatencyTable,
-    sized: SizedSpace,
+    table: LatencyTable | None,
+    sized: SizedSpace | None,
     on_progress: OnProgress,
 ) -> dict[str, Measured]:
-    """Time ONNX files (child networks, for a runtime that takes no ONNX) in interleaved rounds with the sentinel.
+    """Time networks in interleaved rounds with the sentinel.
 
-    ``sized`` is the space at the networks' sizes. Without a sentinel in the table, or on another machine or runtime
-    than the table's, latencies are as timed now. Raises HwnasError when the machine is too noisy to time anything.
+    They are ONNX files or files in the runtime's own format; child networks for a runtime that takes no ONNX.
+
+    ``sized`` is the space at the networks' sizes. Without a table or a sentinel in it, or on another machine or
+    runtime than the table's, latencies are as timed now. Raises HwnasError when the machine is too noisy to time
+    anything.
     """
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         files = _write_models(networks, spec, Path(name))
         job_values = _time(files, spec, Path(name), on_progress)
-    reference_ms = table.quality.sentinel_ms if _describes(table, spec, job_values[0]) else None
+    reference_ms = table.quality.sentinel_ms if table and _describes(table, spec, job_values[0]) else None
     readings = read(job_values, reference_ms)
     slowdown = readings.sentinel_ms / reference_ms if reference_ms else None
-    additivity = table.quality.additivity.get(known_network(table, sized).key)
-    floor = (additivity.floor or 0.0) / 100 if additivity else 0.0
+    floor = _repeatability(table, sized) if table and sized else 0.0
     measured = {}
     for network in networks:
         found = estimate(readings.process_times[network])
@@ -112,6 +114,12 @@ def time_networks(
     return measured
 
 
+def _repeatability(table: LatencyTable, sized: SizedSpace) -> float:
+    """Return the difference between repeated measurements of a network, as a share, that a table states."""
+    additivity = table.quality.additivity.get(known_network(table, sized).key)
+    return (additivity.floor or 0.0) / 100 if additivity else 0.0
+
+
 def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec, folder: Path) -> dict[str, str]:
     """Write the sentinel and the networks for the spec's runtime; return file names by model name."""
     runtime = spec.runtime
@@ -122,10 +130,13 @@ def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec,
         if isinstance(network, ChildNetwork):
             s = network.network.setting
             runtime.write(network, [torch.zeros(spec.batch, s.image_channels, s.height, s.width)], file)
-        elif runtime.convert:
+        elif runtime.convert and network.suffix == ".onnx":
             runtime.convert(network, file)
         else:
-            file.symlink_to(network.resolve())
+            file = folder / f"{number}{''.join(network.suffixes)}"
+            for each in {network, network.with_suffix(".bin")}:  # weights may be a file of their own
+                if each.exists():
+                    file.with_suffix(each.suffix).symlink_to(each.resolve())
         files[name] = file.name
     return files
 

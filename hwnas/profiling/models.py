@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hwnas.networks.child import Build, ChildNetwork
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
-from hwnas.runtimes.int8 import INT8, quantize_onnx, random_feeds
+from hwnas.runtimes.int8 import INT8, random_feeds
 from hwnas.spaces import Architecture, SizedSpace, Workload, num_inputs, operation_of
 from hwnas.spaces.builtin_operations import PREPROCESS
 from hwnas.spaces.layers import strided
@@ -175,10 +175,11 @@ def repetitions(workload: Workload) -> tuple[int, int]:
 def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
     """Return the two models between which the slope is taken, by name.
 
-    In int8 the copies are not chained: in a chain ONNX Runtime leaves out the conversions to floats and back, which a
-    network makes where it adds or pools.
+    In int8 the copies are not chained for a runtime that converts to floats and back where a network adds or pools: in
+    a chain it leaves these conversions out.
     """
-    apart = spec.precision == INT8 and not operation_of(workload).elementwise
+    converts = spec.precision == INT8 and not (spec.runtime.int8 and spec.runtime.int8.chains)
+    apart = converts and not operation_of(workload).elementwise
     return {f"{workload.key}@{copies}": Repeated(workload, copies, apart) for copies in repetitions(workload)}
 
 
@@ -196,11 +197,11 @@ def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
     runtime, pieces = spec.runtime, path.parent / "pieces"
     if path.exists():
         return
-    if spec.precision == INT8 and model != SENTINEL:
+    if runtime.int8 and spec.precision == INT8 and model != SENTINEL:
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             floats = Path(name) / "model.onnx"
             assemble_onnx(model, floats, pieces, spec.batch, opset=spec.opset)
-            quantize_onnx(floats, path, [random_feeds(floats)])
+            runtime.int8.quantize(floats, path, [random_feeds(floats)])
     elif runtime.suffix == ".onnx":
         assemble_onnx(model, path, pieces, spec.batch, opset=spec.opset)
     elif runtime.convert:

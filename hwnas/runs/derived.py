@@ -11,10 +11,13 @@ from hwnas.budgets.text import names_devices
 from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metric import LATENCY
-from hwnas.export.network import NETWORK_FILES, load_weights
+from hwnas.export.formats import FORMATS
+from hwnas.export.network import NETWORK, NETWORK_INT8, load_weights
 from hwnas.networks.child import ChildNetwork
 from hwnas.runs.schema import ArchitectureFile
-from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.int8 import INT8
+from hwnas.runtimes.runtime import Runtime
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.tables.schema import LatencyTable
 
@@ -38,8 +41,28 @@ class DerivedNetwork:
     claims_budget: bool = field(default=True, kw_only=True)
     trained: bool = field(default=True, kw_only=True)
 
-    def onnx_file(self, precision: str = FLOAT32) -> Path:
-        return self.folder / NETWORK_FILES[precision]
+    @property
+    def onnx_file(self) -> Path:
+        """The network in single precision."""
+        return self.folder / NETWORK
+
+    def int8_file(self, runtime: Runtime) -> Path:
+        """Return the file of the network in int8 for a runtime."""
+        return self.folder / f"{NETWORK_INT8}{runtime.suffix}"
+
+    def file_for(self, spec: DeviceSpec) -> Path:
+        """Return the file with the network in the precision of a device spec."""
+        return self.int8_file(spec.runtime) if spec.precision == INT8 else self.onnx_file
+
+    def int8_files(self) -> list[Path]:
+        """Return the files of the network in int8 that exist."""
+        return sorted(self.folder.glob(f"{NETWORK_INT8}.*"))
+
+    def converted_files(self) -> list[Path]:
+        """Return the files of the network in other formats that exist."""
+        stem = self.onnx_file.stem
+        names = [stem + suffix for name, found in FORMATS.items() if name != "onnx" for suffix in found.suffixes]
+        return [file for file in (self.folder / name for name in names) if file.exists()]
 
     @property
     def joint(self) -> bool:

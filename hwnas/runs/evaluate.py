@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hwnas.data import ImageData
 from hwnas.errors import HwnasError
-from hwnas.export.network import onnx_network
+from hwnas.export.network import file_network
 from hwnas.export.timing import require_its_device, spec_of
 from hwnas.files import atomic_path
 from hwnas.progress import Progress
@@ -19,11 +19,16 @@ from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.read import load_images, read_networks, read_tables, require_trained
 from hwnas.runs.schema import EvaluationRow, Measurement, RuntimeScores
 from hwnas.runs.verify import measurement, time_saved
-from hwnas.runtimes.int8 import INT8
 from hwnas.training.evaluation import evaluate_scores, scores_of
 
 SPLITS = ("train", "validation", "test")
-RUNTIME_NAMES = {"onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8", "torch": "torch"}
+RUNTIME_NAMES = {
+    "onnx": "ONNX Runtime",
+    "int8": "ONNX Runtime, int8",
+    "litert_int8": "LiteRT, int8",
+    "torch": "torch",
+}
+INT8_NAMES = {".onnx": "int8", ".tflite": "litert_int8"}  # by suffix
 
 
 def evaluate_run(
@@ -70,9 +75,8 @@ def _evaluate(network: SavedNetwork, data: ImageData, split: str) -> EvaluationR
 
 def _functions(network: SavedNetwork) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return a function images -> scores for each of RUNTIME_NAMES in which the network exists."""
-    functions: dict[str, Callable[[Tensor], Tensor]] = {"onnx": onnx_network(network.onnx_file())}
-    if network.onnx_file(INT8).exists():
-        functions["int8"] = onnx_network(network.onnx_file(INT8))
+    functions: dict[str, Callable[[Tensor], Tensor]] = {"onnx": file_network(network.onnx_file)}
+    functions |= {INT8_NAMES[file.suffix]: file_network(file) for file in network.int8_files()}
     return {**functions, "torch": network.child().eval()}
 
 

@@ -164,11 +164,13 @@ def _time_child(
     spec = spec_of(table)
     if not spec.runtime.takes_onnx:
         return time_networks({"child": child}, spec, table, sized, progress)["child"]
-    file = folder / ".candidate.onnx"
+    file = timed = folder / ".candidate.onnx"
     export_network(child, file, {"architecture": architecture}, spec.opset)
     try:
         if spec.precision == INT8:
-            quantize_network(file, file, data)
-        return time_networks({"child": file}, spec, table, sized, progress)["child"]
+            timed = file.with_suffix(spec.runtime.suffix)
+            quantize_network(file, timed, data)
+        return time_networks({"child": timed}, spec, table, sized, progress)["child"]
     finally:
-        file.unlink()
+        for written in {file, timed}:
+            written.unlink(missing_ok=True)

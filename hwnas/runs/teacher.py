@@ -60,7 +60,7 @@ def _from_run(folder: Path, data: ImageData) -> Teacher:
         )
     require_trained(networks)
     (network,) = networks
-    normalise = _normalisation(str(folder), read_metadata(network.onnx_file()), data)
+    normalise = _normalisation(str(folder), read_metadata(network.onnx_file), data)
     module = _frozen(network.child(), data)
     return Teacher(str(folder), sha256_of_file(network.weights), lambda images: module(normalise(images)))
 

@@ -127,7 +127,7 @@ def time_saved(
     Raises HwnasError when a network of the spec's precision and opset is missing.
     """
     files: dict[str, Path | ChildNetwork] = {
-        network.folder.name: network.onnx_file(spec.precision) if spec.runtime.takes_onnx else network.child()
+        network.folder.name: network.file_for(spec) if spec.runtime.takes_onnx else network.child()
         for network in networks
     }
     for file in files.values():

@@ -18,7 +18,7 @@ from hwnas.export.network import (
     data_metadata,
     export_cells,
     export_network,
-    onnx_accuracy,
+    file_accuracy,
     save_weights,
 )
 from hwnas.export.opset import opset_for
@@ -41,7 +41,8 @@ from hwnas.runs.schema import (
 )
 from hwnas.runs.two_networks import images_for
 from hwnas.runtimes.int8 import INT8
-from hwnas.runtimes.registry import RUNTIMES
+from hwnas.runtimes.registry import RUNTIMES, int8_runtime
+from hwnas.runtimes.runtime import Runtime
 from hwnas.text import quoted
 
 Costs = Mapping[str, float]
@@ -64,21 +65,22 @@ def write_network(
 
     ``training`` are the fields of the row and the file about the derivation and training of the network. ``weights``
     are state dicts by file name; without them those of ``child`` are written. A table for int8 asks for a network in
-    int8, too. The int8 network of an earlier ``network.onnx`` is removed.
+    int8, too. Other files of an earlier ``network.onnx`` (in int8, in other formats) are removed.
     """
     costs = {metric: model.predict(derived.architecture) for metric, model in models.items()}
     images = images_for(derived.sized, data)
-    onnx_file = derived.onnx_file()
+    onnx_file = derived.onnx_file
     before = sha256_of_file(onnx_file) if onnx_file.exists() else None
     _write_onnx(child, derived, costs, data)
     parity = Parity(**asdict(check_parity(child, onnx_file, images)), **({} if data else {"random_images": True}))
     results: dict[str, Any] = {"parity": parity, **training}
-    test_accuracy = onnx_accuracy(onnx_file, images, images.test) if derived.trained else None
+    test_accuracy = file_accuracy(onnx_file, images, images.test) if derived.trained else None
     if before and sha256_of_file(onnx_file) != before:
-        for stale in (derived.onnx_file(INT8), derived.folder / QUANTIZATION):
+        for stale in (*derived.int8_files(), *derived.converted_files(), derived.folder / QUANTIZATION):
             stale.unlink(missing_ok=True)
-    if any(table.runtime.precision == INT8 for table in derived.tables.values()):
-        results["int8"] = _write_int8(derived, images)
+    runtimes = {int8_runtime(t.runtime.name).name for t in derived.tables.values() if t.runtime.precision == INT8}
+    for name in sorted(runtimes):  # the row has that of ONNX Runtime if there are several
+        results["int8"] = _write_int8(derived, RUNTIMES[name], images)
     exported = training["training"].exported if training.get("training") else "last"
     write_plain(child, derived.folder, WEIGHTS[exported])
     # The weights come last: until they are written, an interrupted training resumes from the old ones.
@@ -93,7 +95,7 @@ def write_network(
 
 def _write_onnx(child: ChildNetwork, derived: DerivedNetwork, costs: Costs, data: ImageData | None) -> None:
     """Write the network and its cells, and the files of the runtimes that have a format of their own."""
-    file, folder = derived.onnx_file(), derived.folder
+    file, folder = derived.onnx_file, derived.folder
     opset = opset_for(derived.tables)
     export_network(child, file, _metadata(derived, costs) | (data_metadata(data) if data else {}), opset)
     for device, table in derived.tables.items():
@@ -122,12 +124,12 @@ def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:
     return metadata
 
 
-def _write_int8(derived: DerivedNetwork, data: ImageData) -> Int8Result:
-    file = derived.onnx_file(INT8)
-    quantize_network(derived.onnx_file(), file, data)
+def _write_int8(derived: DerivedNetwork, runtime: Runtime, data: ImageData) -> Int8Result:
+    file = derived.int8_file(runtime)
+    quantize_network(derived.onnx_file, file, data)
     if not derived.trained:
         return Int8Result(onnx=file.name, validation_accuracy=None, test_accuracy=None)
-    validation, test = (onnx_accuracy(file, data, split) for split in (data.validation, data.test))
+    validation, test = (file_accuracy(file, data, split) for split in (data.validation, data.test))
     return Int8Result(onnx=file.name, validation_accuracy=validation, test_accuracy=test)
 
 
@@ -170,7 +172,7 @@ def _row(derived: DerivedNetwork, costs: Costs, test_accuracy: float | None, res
         PARAMS.name: round(costs[PARAMS.name]),
         **{metric: round(cost) for metric, cost in costs.items() if Metric.parse(metric).unit == BYTES},
         "accuracy": test_accuracy,
-        "onnx": str(derived.onnx_file()),
+        "onnx": str(derived.onnx_file),
         **results,
     }
     if not derived.claims_budget:

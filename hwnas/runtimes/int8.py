@@ -1,4 +1,4 @@
-"""Quantise ONNX networks to 8-bit integers with ONNX Runtime's static quantisation.
+"""Networks in 8-bit integers; for ONNX Runtime with its static quantisation.
 
 Convolutions and the classifier are quantised; everything between them stays in single precision, because ONNX Runtime's
 integer poolings and additions take longer than those of floats.
@@ -6,7 +6,8 @@ integer poolings and additions take longer than those of floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,24 @@ SETTINGS = {
     "calibration": "MinMax",
 }
 Feeds = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How networks in int8 are made for a runtime.
+
+    - ``quantize``: write an ONNX file in int8, in the runtime's own format, with the ranges that activations have on
+      some batches.
+    - ``settings``: how it quantises, for the records.
+    - ``package``: the package that it needs.
+    - ``chains``: whether operations read the integers of the operation before them, without conversions to floats and
+      back.
+    """
+
+    quantize: Callable[[Path, Path, Iterable[Feeds]], None]
+    settings: Mapping[str, Any] = field(hash=False)
+    package: str
+    chains: bool
 
 
 def quantize_onnx(source: Path, path: Path, batches: Iterable[Feeds]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,11 @@ def run_ncnn(path: Path, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
     count = sum(bool(re.fullmatch(r"out\d+", name)) for name in net.output_names())
     results = [extractor.extract(f"out{number}")[1] for number in range(count)]
     return [np.stack([np.array(x.batch(n)) for n in range(x.n)]) for x in results]
+
+
+def open_ncnn(path: Path) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Return a function that runs an ncnn model as ``run_ncnn`` does."""
+    return lambda inputs: run_ncnn(path, inputs)
 
 
 def _fixed(graph: str, shapes: Sequence[Sequence[int]]) -> str:

@@ -1,8 +1,8 @@
-"""ONNX Runtime on a CPU: the default runtime, and the one that runs int8 networks."""
+"""ONNX Runtime on a CPU: the default runtime."""
 
 from __future__ import annotations
 
-from hwnas.runtimes.int8 import FLOAT32, INT8
+from hwnas.runtimes.int8 import SETTINGS, Int8, quantize_onnx
 from hwnas.runtimes.runtime import Runtime
 
 RUNTIME = Runtime(
@@ -12,5 +12,5 @@ RUNTIME = Runtime(
     suffix=".onnx",
     processes=8,
     rewrites=("share", "fuse"),
-    precisions=(FLOAT32, INT8),
+    int8=Int8(quantize_onnx, SETTINGS, package="onnxruntime", chains=False),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hwnas.files import shipped
-from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.int8 import FLOAT32, INT8, Int8
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Runtime:
       the file as it is.
     - ``processes``: the least number of processes that a profile's rounds are spread over; fewer where loading is slow.
     - ``rewrites``: the optimisations of a cell that it is known to make; None if unknown, then fitted to networks.
-    - ``precisions``: the precisions in which networks can be written for it.
+    - ``int8``: how networks in int8 are made for it; None if they are not.
     """
 
     name: str
@@ -49,7 +49,12 @@ class Runtime:
     convert: Callable[[Path, Path], None] | None = None
     processes: int = 4
     rewrites: tuple[Rewrite, ...] | None = None
-    precisions: tuple[str, ...] = (FLOAT32,)
+    int8: Int8 | None = None
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions in which networks can be written for it."""
+        return (FLOAT32, INT8) if self.int8 else (FLOAT32,)
 
     @property
     def program(self) -> Path:

@@ -14,6 +14,7 @@ import pytest
 
 from hwnas.files import shipped
 from hwnas.profiling.testing import ProfilerCase
+from support.packages import needs_executorch, needs_litert
 
 
 class TestOnnxRuntime(ProfilerCase):
@@ -29,6 +30,24 @@ class TestOpenvino(ProfilerCase):
 class TestNcnn(ProfilerCase):
     device = "cpu+ncnn"
     packages: ClassVar[set[str]] = {"numpy", "ncnn"}
+
+
+@needs_litert
+class TestLitert(ProfilerCase):
+    device = "cpu+litert"
+    packages: ClassVar[set[str]] = {"numpy", "ai_edge_litert"}
+
+
+@needs_litert
+class TestLitertInt8(TestLitert):
+    device = "cpu+litert?precision=int8"
+
+
+@needs_executorch
+@pytest.mark.slow
+class TestExecutorch(ProfilerCase):
+    device = "cpu+executorch"
+    packages: ClassVar[set[str]] = {"torch", "executorch"}
 
 
 @pytest.mark.slow

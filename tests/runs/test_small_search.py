@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hwnas.cli import app
 from hwnas.cost.build import build_metrics
-from hwnas.export.network import onnx_network
+from hwnas.export.network import file_network
 from hwnas.export.timing import Measured
 from hwnas.files import sha256_of_file
 from hwnas.profiling.session import ask
@@ -111,7 +111,7 @@ def test_what_ships_is_the_untrained_target_network(searched: Path) -> None:
     assert "hwnas.labels" not in metadata
     assert float(metadata["hwnas.predicted_latency_ms"]) == row["predicted_ms"]
     images = random_images(5, 32).images.float()
-    assert onnx_network(place / "network.onnx")(images).shape == (5, 3)
+    assert file_network(place / "network.onnx")(images).shape == (5, 3)
 
 
 @pytest.mark.end_to_end

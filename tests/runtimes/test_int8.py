@@ -222,7 +222,7 @@ def test_drawbacks_of_int8_are_reported() -> None:
         (("--quantize", "int4", "--device", "cpu"), ("unknown precision 'int4'", "use --quantize int8")),
         ((), ("already ONNX files", "--quantize int8")),
         (("--quantize", "int8", "--architecture", POOLS_ALONE), ("--architecture cannot be given",)),
-        (("--quantize", "int8", "--device", "cpu+openvino"), ("made for ONNX Runtime", "--device cpu")),
+        (("--quantize", "int8", "--device", "cpu+openvino"), ("made for onnxruntime and litert", "--device cpu")),
         (("--quantize", "int8", "--device", "cpu?threads=9999"), ("9999 threads are more than the", "or fewer")),
         (("--quantize", "int8"), ("made up, which is not this machine",)),
         (
@@ -247,7 +247,9 @@ def test_without_a_run_there_is_nothing_to_quantise(run: Run, tmp_path: Path) ->
     assert not out.exists()
 
 
-@pytest.mark.parametrize("device", ["cpu+openvino", "cpu+ncnn", "cpu+torch", "cuda:0+torch", "browser"])
+@pytest.mark.parametrize(
+    "device", ["cpu+openvino", "cpu+ncnn", "cpu+executorch", "cpu+torch", "cuda:0+torch", "browser"]
+)
 def test_other_runtimes_refuse_int8(run: Run, tmp_path: Path, device: str) -> None:
     refused = run("profile", "--device", f"{device}?precision=int8", "--out", tmp_path / "table.json")
     assert_one_clear_line(refused, "is not profiled with precision 'int8'", "use float32")

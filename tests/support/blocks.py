@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -26,7 +27,7 @@ from support.noise import skip_for_noise
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("sh", "console", "python", "yaml", "json", "text")
 HIDDEN = re.compile(r"<!-- (set-up|as tested)\n(.*?)-->", re.DOTALL)
-NUMBERS_VARY, MAY_BREAK = "numbers vary", "exit code 0 or 1"
+NUMBERS_VARY, MAY_BREAK, NEEDS = "numbers vary", "exit code 0 or 1", "needs "
 TIMEOUT_S = 300
 NOISY_ATTEMPTS = 3  # a machine that is too noisy to time anything may be quieter a moment later
 
@@ -46,6 +47,7 @@ class Block:
     replaced: tuple[tuple[str, str], ...] = ()
     numbers_vary: bool = False
     exit_codes: tuple[int, ...] = (0,)
+    needs: str = ""
 
     def shortened(self, command: str) -> str:
         """Return a command after the replacements of the block."""
@@ -104,10 +106,12 @@ def _block(place: str, info: str, text: str, rules_text: str) -> Block:
     replaced = tuple((old, new) for old, mark, new in (rule.partition(" => ") for rule in rules) if mark)
     if missing := [old for old, _ in replaced if old not in text]:
         raise PageError(f"{place}: {missing[0]!r} is to be replaced, but the block does not contain it")
-    if unknown := [rule for rule in rules if " => " not in rule and rule not in (NUMBERS_VARY, MAY_BREAK)]:
+    known = (NUMBERS_VARY, MAY_BREAK)
+    if unknown := [rule for rule in rules if not (" => " in rule or rule in known or rule.startswith(NEEDS))]:
         raise PageError(f"{place}: unknown rule: {unknown[0]!r}")
     codes = (0, 1) if MAY_BREAK in rules else (0,)
-    return Block(place, found[1], text, found[2] or "", replaced, NUMBERS_VARY in rules, codes)
+    needs = next((rule.removeprefix(NEEDS) for rule in rules if rule.startswith(NEEDS)), "")
+    return Block(place, found[1], text, found[2] or "", replaced, NUMBERS_VARY in rules, codes, needs)
 
 
 @dataclass
@@ -142,6 +146,8 @@ class Reader:
             json.loads(block.text)
         elif block.language == "python":
             compile(block.text, block.place, "exec")
+        if block.needs and find_spec(block.needs) is None:
+            return
         if block.title:
             file = self.folder / block.title
             if not file.exists():

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from hwnas.cli import app
-from hwnas.export.network import onnx_network
+from hwnas.export.network import file_network
 from hwnas.files import sha256_of_file
 from hwnas.networks.child import ChildNetwork
 from hwnas.profiling.session import ask
@@ -90,7 +90,7 @@ def test_a_network_of_other_sizes_has_no_budget(run: Run, finished: Path) -> Non
     images = torch.randn(5, 3, 16, 16)
     with torch.no_grad():  # what is exported are the best weights
         expected = child.eval()(images)
-    torch.testing.assert_close(onnx_network(place / "network.onnx")(images), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(file_network(place / "network.onnx")(images), expected, rtol=1e-3, atol=1e-4)
     metadata = {p.key for p in onnx.load(place / "network.onnx").metadata_props}
     assert not {"hwnas.budget", "hwnas.predicted_latency_ms", "hwnas.table_sha256"} & metadata
     assert_one_clear_line(run("verify", place), "claims no budget", "--latency")
