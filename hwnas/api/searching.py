@@ -86,14 +86,13 @@ def search(
 ) -> list[SummaryRow]:
     """Search architectures within budgets, train and export them to ``out``, and return one row for each target.
 
-    Budgets (``4.5ms``, ``60%``, ``4ms@phone,3ms@cpu``) are about the target network, that of the tables as ``space`` to
+    Budgets (``4.5ms``, ``60%``, ``4ms@phone,3ms@cpu``) are about the target network: the tables', as ``space`` to
     ``classes`` change it. ``search_setting`` to ``search_input`` are the sizes of the search network, by default the
-    target's or, for a larger target, the space's own; ``train`` trains the target's then. ``data`` are the images of
-    the search, ``target_data`` those of the target. ``recipe`` is by default that of ``method``; ``epochs`` to
-    ``fixed_lambda`` change it; ``plugin`` registers choices for it. A chain's supernet starts from ``weights`` as far
-    as they fit. Each target trains ``finalists`` architectures on the ``executor`` before it chooses one, and
-    ``baselines``. ``verify`` times the networks and derives again when one is over. A repeated call resumes an
-    interrupted one. Raises HwnasError for inputs that do not fit together or to ``out``.
+    target's or, if that is larger, the space's; ``train`` then trains the target. ``data`` and ``target_data`` are the
+    images of the two. ``recipe`` is that of ``method`` by default; ``epochs`` to ``fixed_lambda`` change it; ``plugin``
+    registers choices for it. A chain's supernet starts from ``weights`` as far as they fit. Each target trains
+    ``finalists`` architectures on the ``executor`` before it chooses, and ``baselines``. ``verify`` times the networks
+    and derives again if one is over budget. A repeated call resumes. Raises HwnasError for inputs that do not fit.
     """
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
