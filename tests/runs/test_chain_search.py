@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from safetensors.torch import save_file
 
 from hwnas.cost.model import build_cost_models
 from hwnas.errors import HwnasError
+from hwnas.networks.child import ChildNetwork
 from hwnas.spaces import SearchSpace, SizedSpace, Workload, get_space
 from hwnas.spaces.mobile_blocks import InvertedResidual, read_mobile_layer
 from hwnas.tables.importers import import_table
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import LatencyTable
-from support.chains import SHARING, SMALL
+from support.chains import SHARING, SMALL, WIDTHS
 from support.command import Run, profile, timed
 from support.few_digits import FEW_DIGITS
 from support.noise import assert_timing
@@ -190,3 +192,30 @@ def test_an_imported_table_drives_a_search(run: Run, tmp_path: Path) -> None:
     model = build_cost_models(table, SizedSpace.named(space, "imagenet"))["latency_ms"]
     assert row["predicted_ms"] == pytest.approx(model.predict(space.parse(row["architecture"])))
     assert row["predicted_ms"] <= row["budget_ms"]
+
+
+@pytest.mark.end_to_end
+def test_widths_are_searched_from_pretrained_weights(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "widths.yaml").write_text(WIDTHS)
+    sized = SizedSpace.named(get_space(str(tmp_path / "widths.yaml")))
+    table = make_table(sized)
+    write_table(tmp_path / "table.json", table)
+    child = ChildNetwork(sized, sized.space.parse("w12 k5_e3 k3_e2 k5_e3 w24 k5_e3 k3_e2"), prune=True)
+    save_file(child.state_dict(), tmp_path / "weights.safetensors")
+    command = ("search", "--space", tmp_path / "widths.yaml", "--table", tmp_path / "table.json", *FEW)
+    weights = ("--weights", tmp_path / "weights.safetensors")
+    result = run(*command, *weights, "--budget", "moderate", "--budget", "50%-macs", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "weights.safetensors fits" in result.output
+    fit = json.loads((tmp_path / "run" / "pretrained.json").read_text())
+    assert fit["fits"]["parts.1.edges.7.head.w24.0"] == "parts.1.edges.7.0"
+    model = build_cost_models(table, sized)["latency_ms"]
+    for row in json.loads((tmp_path / "run" / "summary.json").read_text())["targets"]:
+        assert row["predicted_ms"] == pytest.approx(model.predict(sized.space.parse(row["architecture"])))
+        assert row["parity"]["same_class"] == 1
+    assert run("report", tmp_path / "run", "--out", tmp_path / "page.html").exit_code == 0
+    derived = json.loads(run("derive", tmp_path / "run", "--top", "2", "--json").stdout)["targets"]
+    assert len(derived[0]["architectures"]) == 2
+    refused = run(*command, "--method", "darts", "--budget", "moderate", "--out", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "the widths of a stage cannot be mixed" in refused.output
