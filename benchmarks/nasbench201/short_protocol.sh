@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Regret of gradient methods beside first-order DARTS and random search in minutes of search: NAS-Bench-201 at 8 channels
-# and one cell a stage, 10,000 images of CIFAR-10, three seeds, one thread a search. Every method searches alone (recipes
-# of this folder) and with a shortlist of finalists that are trained for some epochs (recipes of finalists/).
+# and one cell a stage, 10,000 images of CIFAR-10, three seeds. Every method searches alone (recipes of this folder, one
+# thread a search) and with a shortlist of finalists, which are trained for some epochs at five cells a stage (recipes of
+# finalists/).
 # IMAGES holds train/CLASS/* and test/CLASS/*; DATA holds nb201_accuracy.csv.gz; RESULTS gets the JSON and the log.
 # METHODS, SEEDS, TRAIN (images), JOBS (searches at the same time) and RECIPES (alone, finalists or both) change what is
 # searched. A repeated call resumes.
@@ -16,7 +17,7 @@ for kind in ${RECIPES:-alone finalists}; do
   if [ "$kind" = alone ]; then recipes=$here; else recipes=$here/$kind; fi
   run=runs/$(basename "$results")/$kind
   mkdir -p "$results/$kind" "$run"
-  hwnas benchmark nasbench201 "${methods[@]}" --accuracy "$data/nb201_accuracy.csv.gz" --channels 8 --cells 1 \
+  hwnas benchmark nasbench201 "${methods[@]}" --accuracy "$data/nb201_accuracy.csv.gz" --search-channels 8 --search-cells 1 \
     --seeds "${SEEDS:-0,1,2}" --jobs "${JOBS:-2}" --recipe "$recipes/{method}.yaml" \
     --data "imagefolder:$images?train=${TRAIN:-10000}&validation=2000&test=100" --out "$run" 2>&1 |
     tee -a "$results/$kind/log.txt"

@@ -10,7 +10,9 @@ none; copies of the weights are fine-tuned at alpha + delta[i] for ``steps`` ste
 
 The sum is the mean of delta under p by importance sampling: alpha moves to where the loss is low. L(alpha) and the
 normal distributions' constant cancel in c. Budgets' penalties are part of L and of g. sigma falls from ``sigma`` to
-``sigma_end`` by a cosine. The recipes' optimiser of the logits is plain SGD of rate 1, which adds the sum as it is.
+``sigma_end`` by a cosine. With few samples of many logits the ratios c differ widely, mostly because q does: one update
+often has nearly all of the weight. The recipes' optimiser of the logits is plain SGD of rate 1, which adds the sum as
+it is.
 
 Cost: the logits take a step at every ``every``-th step of the weights, for ``samples`` * (``steps`` steps of the
 weights + one forward pass) + one gradient of the logits. With 4 samples, 10 steps and every 10th, a search takes about
