@@ -52,7 +52,7 @@ __all__ = [
 
 
 def builtin_space(name: str) -> SearchSpace | None:
-    """Return a built-in space, or a chain at a multiple of its widths such as ``mobilenetv3-w1.2``; None: neither."""
+    """Return a built-in space, or a chain at a multiple of its widths (scaled_chain); None: neither."""
     return SPACES.get(name) or scaled_chain(name)
 
 

@@ -40,6 +40,7 @@ from hwnas.text import shorten
 KIND = "chain"  # the name of the cell
 CLASSIFIERS = ("pool_linear", "linear")  # what a head ends with
 WRITTEN_SKIP = "skip"  # in the text of an architecture
+MAX_WIDTHS = 8  # of a stage
 HEAD = "head"  # the operation of the edge that is the head's first layer
 Channels = Mapping[tuple[str, ...], int]  # by the operations of the edges that decide it: none, or a stage's width
 Skips = Literal["none", "any", "last"]

@@ -5,7 +5,7 @@
 ``mobilenetv3``   Cai et al., once-for-all, ICLR 2020: 5 stages of 2 to 4 layers of 9 operations
 
 Each is also there at a multiple of its widths, rounded as MobileNet does: ``mobilenetv3-w1.2`` is the other space that
-once-for-all publishes.
+once-for-all publishes. ``mobilenetv3-w0.75-1.0-1.25`` chooses among three widths for each stage.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from hwnas.spaces.chain import KIND, ChainLayout, ChainNotation, ChainStage, FixedLayer, LayerCandidate
+from hwnas.spaces.chain import KIND, MAX_WIDTHS, ChainLayout, ChainNotation, ChainStage, FixedLayer, LayerCandidate
 from hwnas.spaces.mobile_blocks import divisible
 from hwnas.spaces.space import SearchSpace, Setting, SpaceOrigin
 
@@ -127,28 +127,36 @@ MOBILENETV3_LAYOUT = ChainLayout(
 MOBILENETV3 = _built_in("mobilenetv3", MOBILENETV3_LAYOUT)
 
 _LAYOUTS = {"fbnet": FBNET_LAYOUT, "proxylessnas": PROXYLESSNAS_LAYOUT, "mobilenetv3": MOBILENETV3_LAYOUT}
-_SCALED = re.compile(r"(.*)-w(\d\.\d|\d\.\d[1-9])")
+_MULTIPLE = r"\d\.(?:\d|\d[1-9])"
+_SCALED = re.compile(rf"(.*)-w({_MULTIPLE}(?:-{_MULTIPLE}){{0,{MAX_WIDTHS - 1}}})")
 
 
 @cache
 def scaled_chain(name: str) -> SearchSpace | None:
-    """Return a built-in chain at a multiple of its widths, named like ``mobilenetv3-w1.2``; None for another name.
+    """Return a built-in chain at a multiple of its widths, named like ``mobilenetv3-w1.2``, or with several to choose
+    from for each stage, ``mobilenetv3-w0.75-1.0-1.25``; None for another name.
 
-    All widths of the publication, those of the stem and the head included, are multiplied and rounded to a multiple of
-    8, down by at most a tenth. The widths that a setting's ``channels`` ask for are in proportion.
+    All widths of the publication are multiplied and rounded to a multiple of 8, down by at most a tenth. Of several
+    multiples, which are in ascending order, the stem and the head have the middle one.
     """
     found = _SCALED.fullmatch(name)
-    if not found or found[1] not in _LAYOUTS or not float(found[2]):
+    if not found or found[1] not in _LAYOUTS:
         return None
-    return _built_in(name, _scaled(_LAYOUTS[found[1]], float(found[2])))
+    multiples = [float(multiple) for multiple in found[2].split("-")]
+    if not multiples[0] or multiples != sorted(set(multiples)):
+        return None
+    return _built_in(name, _scaled(_LAYOUTS[found[1]], multiples))
 
 
-def _scaled(layout: ChainLayout, multiplier: float) -> ChainLayout:
+def _scaled(layout: ChainLayout, multiples: list[float]) -> ChainLayout:
+    middle = multiples[len(multiples) // 2]
+
     def fixed(layers: tuple[FixedLayer, ...]) -> tuple[FixedLayer, ...]:
-        return tuple(replace(x, channels=x.channels and divisible(x.channels * multiplier)) for x in layers)
+        return tuple(replace(x, channels=x.channels and divisible(x.channels * middle)) for x in layers)
 
     def stage(one: ChainStage) -> ChainStage:
         assert isinstance(one.channels, int)
-        return replace(one, channels=divisible(one.channels * multiplier))
+        widths = tuple(dict.fromkeys(divisible(one.channels * multiple) for multiple in multiples))
+        return replace(one, channels=widths if len(widths) > 1 else widths[0])
 
     return replace(layout, stem=fixed(layout.stem), stages=tuple(map(stage, layout.stages)), head=fixed(layout.head))

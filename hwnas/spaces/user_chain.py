@@ -9,7 +9,16 @@ from pydantic import Field, PlainValidator, model_validator
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.imports import IMPORT_PATH
-from hwnas.spaces.chain import CLASSIFIERS, HEAD, ChainLayout, ChainStage, FixedLayer, LayerCandidate, require_mobile
+from hwnas.spaces.chain import (
+    CLASSIFIERS,
+    HEAD,
+    MAX_WIDTHS,
+    ChainLayout,
+    ChainStage,
+    FixedLayer,
+    LayerCandidate,
+    require_mobile,
+)
 from hwnas.spaces.mobile_blocks import MAX_EXPANSION, MAX_GROUPS, MAX_KERNEL, Activation, Gate
 from hwnas.spaces.mobile_chains import chain_space
 from hwnas.spaces.sized_space import SizedSpace
@@ -25,7 +34,7 @@ from hwnas.spaces.user_space import (
     registered_candidate,
 )
 
-MAX_CHANNELS, MAX_WIDTHS = 4096, 8
+MAX_CHANNELS = 4096
 Channels = Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
 Stride = Annotated[int, Field(ge=1, le=2)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -176,7 +177,23 @@ def test_networks_of_a_scaled_chain_are_found_by_their_names_in_tables() -> None
     assert choose_network(table, None, None, height=48, width=48) == sized[1]
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3-w2", "mobilenetv3-w0.0", "mobilenetv3-w1.20", "darts-w1.2"])
+@pytest.mark.parametrize("name", ["mobilenetv3", "proxylessnas", "fbnet"])
+def test_several_multiples_are_widths_to_choose_from(name: str) -> None:
+    several, middle = get_space(f"{name}-w0.5-1.0-1.25"), SizedSpace.named(get_space(name))
+    sized = SizedSpace.named(several)
+    fixed, expected = (list(network.fixed_workloads()) for network in (sized.network, middle.network))
+    assert fixed == [w for w in expected if not re.fullmatch("conv_bn_.*_1x1", w.op)]  # the head's first layer
+    usual = middle.network.workloads()
+    assert set(usual) <= set(sized.network.workloads())
+    words = several.format(decode(several, random_choices(several, 1, np.random.default_rng(0))[0])).split()
+    offers = [ops for ops in several.cells["chain"].offers or () if ops[0].startswith("w")]
+    assert all(len(ops) in (2, 3) for ops in offers)
+    assert len(words) == middle.setting.depth + len(offers)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3-w1.2-1.0", "mobilenetv3-w2", "mobilenetv3-w0.0", "mobilenetv3-w1.20", "darts-w1.2"]
+)
 def test_other_multiples_are_no_spaces(name: str) -> None:
     with pytest.raises(HwnasError, match=f"unknown space '{name}'"):
         get_space(name)
