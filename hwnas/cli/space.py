@@ -107,9 +107,10 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
         return
     print(f"{chosen.name}: {chosen.num_architectures:,} architectures")
     print(f"operations: {', '.join(chosen.operations)}")
-    if isinstance(chosen, BackboneSpace):
-        print(chosen.layout.describe())
     for kind, cell in chosen.cells.items():
+        if isinstance(chosen, BackboneSpace):
+            print(chosen.layout.describe())
+            continue
         if cell.is_chain:
             print(_describe_chain(cell))
             continue

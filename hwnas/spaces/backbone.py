@@ -7,6 +7,7 @@
         "layers": [
             {"name": "stem", "build": stem},
             {"name": "stage1", "build": block, "options": {"kernel": [3, 5], "hidden": [64, 96]}, "depth": (1, 3)},
+            {"name": "stage2", "build": block, "widths": [48, 64]},
             {"name": "head", "build": head},
         ],
         "assemble": MyNet,
@@ -113,7 +114,7 @@ def _space(spec: str, definition: BackboneDefinition, file: Path, builtin: tuple
     layout = BackboneLayout(tuple(definition.layers), definition.assemble, declared, builder)
     notation = BackboneNotation(definition.name, layout.edges)
     _ = layout.network(declared)  # every layer is built, and its files are known
-    choices = [(layer.name, layer.options, layer.depth) for layer in definition.layers]
+    choices = [(layer.name, layer.options, layer.depth, layer.widths) for layer in definition.layers]
     meant = [choices, sorted(builder.sources.values()), definition.macs_convention]
     space = BackboneSpace(
         name=definition.name,

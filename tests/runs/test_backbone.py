@@ -17,8 +17,8 @@ from hwnas.spaces import SizedSpace, get_space
 from hwnas.spaces.backbone import import_backbone
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import Correction
-from support.backbones import SMALL
-from support.command import Run, assert_one_clear_line
+from support.backbones import SMALL, WIDE
+from support.command import Run, assert_one_clear_line, profile, timed
 from support.few_digits import FEW_DIGITS
 from support.tables import make_table
 
@@ -70,6 +70,31 @@ def test_a_backbone_is_searched_and_comes_out_plain(method: str, run: Run, sized
     assert "100.0% of the parameters (the plain network's names)" in trained.output
     require_equal_scores("run/50pct")
     assert run("report", "run", "--out", "page.html").exit_code == 0
+
+
+@pytest.mark.alone
+@pytest.mark.end_to_end
+@pytest.mark.usefixtures("short_timings")
+def test_a_backbone_is_profiled_and_its_networks_verified(run: Run, sized: SizedSpace) -> None:
+    """Layers that change the shape, depths and numbers of channels are timed on this machine."""
+    Path("wide_backbone.py").write_text(WIDE)
+    spec = "python:wide_backbone:net"
+    few = ("--rounds", 3, "--fit-networks", 4, "--report-networks", 4)
+    table = profile(run, "--space", spec, *few, "--out", "measured.json")
+    wide = SizedSpace.named(get_space(spec))
+    assert {entry.workload for entry in table.entries} == set(wide.network.workloads())
+    assert table.quality.additivity[wide.key].networks == 4
+    command = ("search", "--space", spec, "--table", "measured.json", *FEW, "--child-epochs", 0)
+    result = run(*command, "--budget", "mild", "--out", "run")
+    assert result.exit_code == 0, result.output
+    verified = timed(run, "verify", "run", "--json")
+    assert verified.exit_code in (0, 1), verified.output  # 1: a noisy machine kept no budget
+    (row,) = json.loads(verified.stdout)["targets"]
+    assert row["predicted_ms"] <= row["budget_ms"]
+    assert row["predicted_ms"] == pytest.approx(
+        build_cost_models(table, wide)["latency_ms"].predict(wide.space.parse(row["architecture"]))
+    )
+    require_equal_scores("run/mild")
 
 
 def require_equal_scores(folder: str) -> None:

@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,13 @@ from hwnas.networks.supernet import Supernet, only
 from hwnas.operations import build_operation
 from hwnas.spaces import SPACES, SearchSpace, SizedSpace, get_space, num_inputs, operation_of
 from hwnas.spaces.backbone import BackboneSpace, import_backbone
+from hwnas.spaces.builtin_operations import SKIP
 from hwnas.spaces.encoding import every_choice
 from hwnas.spaces.layers import LayerTrace
 from hwnas.spaces.operation import counted_layers
 from hwnas.spaces.space_files import import_space
 from hwnas.spaces.user_modules import build_on_meta, trace_module
-from support.backbones import EXAMPLE, SMALL
+from support.backbones import EXAMPLE, SMALL, WIDE
 from support.tables import make_table
 from support.torchvision_models import mobilenet_v2
 
@@ -98,6 +100,25 @@ def test_costs_of_all_members_add_up(declare: Declare) -> None:
         plain = plain_network(ChildNetwork(sized(space), architecture, prune=True))
         assert models["params"].predict(architecture) == sum(p.numel() for p in plain.parameters())
         assert models["macs"].predict(architecture) == macs(plain, 3, 16, 16)
+
+
+def test_numbers_of_channels_are_choices(declare: Declare) -> None:
+    """Costs of all members are exact: a layer reads the choices before and after it, up to a fixed number."""
+    space = get_space(declare(text=WIDE))
+    (cell,) = space.cells.values()
+    names = [edge.name for edge in space.layout.edges] if isinstance(space, BackboneSpace) else []
+    assert names[3:8] == ["the width of wide_0", "wide_0", "wide_1", "the width of wider", "wider"]
+    assert [cell.reads[e] for e in range(3, 12)] == [(), (3,), (3,), (), (3, 6), (6,), (6,), (), ()]
+    models = build_cost_models(make_table(sized(space)), sized(space))
+    every = list(space.parse("kernel3_hidden8 skip skip w6 kernel1 skip w16 skip pool_max skip").cells[0])
+    for width, wide_1, wider, same in product(("w6", "w10"), ("kernel3", SKIP), ("w12", "w16"), ("keep", SKIP)):
+        every[3], every[5], every[6], every[8] = width, wide_1, wider, same
+        architecture = space.architecture((tuple(every),))
+        assert space.parse(space.format(architecture)) == architecture
+        plain = plain_network(ChildNetwork(sized(space), architecture, prune=True))
+        assert models["params"].predict(architecture) == sum(p.numel() for p in plain.parameters())
+        assert models["macs"].predict(architecture) == macs(plain, 3, 16, 16)
+        assert plain.get_submodule("wider.0").weight.shape[:2] == (int(wider[1:]), int(width[1:]))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("size", [16, 15])
@@ -193,6 +214,8 @@ def test_a_changed_file_is_another_space_with_other_workloads(declare: Declare) 
         (("nn.Flatten(), ", ""), r"head\(in_channels=12, classes=10\): its module fails on an input of 12x4x4"),
         (("in_channels, classes))", "in_channels, 7))"), "head: the last layer returns 7 values an image"),
         (("Sequential(pooling, ", "Sequential(nn.ReLU(inplace=True), pooling, "), "down: pool_max changes its input"),
+        (('"build": block},', '"build": block, "widths": [12, 12]},'), "two or more different numbers of channels"),
+        (('"build": block},', '"build": block, "widths": [8, 12]},'), "unexpected keyword argument 'out_channels'"),
         (('"name": "small"', '"name": "darts"'), "darts is a built-in space"),
         (('"image": (3, 16, 16)', '"image": (3, 16)'), "image"),
         (("nn.MaxPool2d(2)", "nn.MaxPool2d(3, 2, 0)"), "down: pool_max returns 12x3x3 and pool_avg 12x4x4"),
@@ -204,6 +227,17 @@ def test_wrong_declarations_are_refused(replaced: tuple[str, str], message: str,
         get_space(spec)
     assert raised.value.fix
     assert spec in raised.value.problem
+
+
+def test_wrong_widths_are_refused(declare: Declare) -> None:
+    wrong = ("nn.BatchNorm2d(out_channels), nn.ReLU())", "nn.BatchNorm2d(out_channels), nn.Conv2d(out_channels, 5, 1))")
+    with pytest.raises(HwnasError, match="wide_0: it returns 5 channels for out_channels=6"):
+        get_space(declare(wrong, text=WIDE))
+    open_end = ("nn.Conv2d(in_channels, 12, 1), nn.BatchNorm2d(12)", "nn.BatchNorm2d(in_channels)")
+    with pytest.raises(HwnasError, match="last: its number of channels is a choice, and the layer after it is fixed"):
+        get_space(declare(open_end, text=WIDE))
+    with pytest.raises(HwnasError, match="cannot be left out"):
+        get_space(declare(('"depth": (1, 2)', '"depth": (0, 2)'), text=WIDE))
 
 
 def test_a_module_that_exists_already_is_no_layer(declare: Declare) -> None:

@@ -55,6 +55,22 @@ net = {
     ],
 }
 """
+WIDE = SMALL.replace(
+    """        {"name": "down", "build": down, "options": {"pool": ["max", "avg"]}},
+""",
+    """        {"name": "wide", "build": wider, "widths": [10, 6], "options": {"kernel": [1, 3]}, "depth": (1, 2)},
+        {"name": "wider", "build": partial(wider, stride=2), "widths": [12, 16]},
+        {"name": "same", "build": block, "depth": (0, 1)},
+        {"name": "down", "build": down, "options": {"pool": ["max", "avg"]}},
+""",
+).replace(
+    "def head",
+    """def wider(in_channels, out_channels, kernel=3, stride=1):
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
+
+def head""",
+)  # numbers of channels are choices, too
 SIZES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
