@@ -295,7 +295,7 @@ def test_unknown_names(declare: Declare) -> None:
     space = get_space("python:my_backbone:net")
     with pytest.raises(HwnasError, match="write 5 words, for first_0, first_1, first_2, down, last"):
         space.parse("kernel3_hidden8")
-    with pytest.raises(HwnasError, match="layer down does not offer pool_min; use one of pool_max, pool_avg"):
+    with pytest.raises(HwnasError, match="down does not offer pool_min; use one of pool_max, pool_avg"):
         space.parse(CHOSEN.replace("pool_avg", "pool_min"))
     with pytest.raises(HwnasError, match="leave out --channels"):
         _ = sized(space).resized(channels=16).network
