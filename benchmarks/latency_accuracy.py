@@ -29,7 +29,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 ROUNDS, RUNS, WARM_UPS, SEED = 40, 5, 5, 11  # rounds in all, runs in a visit
-PROCESSES = {"onnxruntime": 10, "ncnn": 10}  # the others take long to load a network: 4
+PROCESSES = {"onnxruntime": 10, "ncnn": 10, "litert": 10}  # the others take long to load a network: 4
 REFERENCE, ANCHORS = "reference", 10
 
 
@@ -67,6 +67,13 @@ def load(runtime: str, path: Path, threads: int) -> Callable[[], object]:
         request = core.compile_model(model, "CPU", settings).create_infer_request()
         request.set_input_tensor(openvino.Tensor(images))
         return request.infer
+    if runtime == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images.transpose(0, 2, 3, 1).copy())
+        return interpreter.invoke
     if runtime == "ncnn":
         import ncnn
 
@@ -340,6 +347,7 @@ def write(folder: Path, chosen: list, sized: object, runtime: str, batch: int) -
 
     from hwnas.networks.child import ChildNetwork
     from hwnas.runtimes.onnx_model import write_onnx
+    from hwnas.runtimes.registry import RUNTIMES
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
@@ -358,11 +366,10 @@ def write(folder: Path, chosen: list, sized: object, runtime: str, batch: int) -
         if runtime == "torch":
             file = file.with_suffix(".pt")
             torch.save(module, file)
-        elif runtime == "ncnn":
-            from hwnas.runtimes.ncnn import convert_onnx
-
+        elif runtime in ("ncnn", "litert"):
             write_onnx(module, inputs, file)
-            convert_onnx(file, file := folder / f"{name}.ncnn.param")
+            convert = RUNTIMES[runtime].convert
+            convert(file, file := folder / f"{name}{RUNTIMES[runtime].suffix}")
         else:
             write_onnx(module, inputs, file)
             if runtime == "onnxruntime-web":

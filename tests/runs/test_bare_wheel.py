@@ -13,7 +13,17 @@ import pytest
 from support.bare_environment import build_wheel, make_environment
 from support.noise import until_quiet
 
-EXTRAS = ("matplotlib", "pyarrow", "vl_convert", "cryptography", "aiohttp", "openvino", "ncnn", "pytest")
+EXTRAS = (
+    "matplotlib",
+    "pyarrow",
+    "vl_convert",
+    "cryptography",
+    "aiohttp",
+    "openvino",
+    "ncnn",
+    "ai_edge_litert",
+    "pytest",
+)
 FOUND = "from importlib.util import find_spec; print([name for name in {} if find_spec(name)])"
 # Reads the arguments of a command from a line, does it in a fork and prints the exit code: torch is imported once.
 SERVER = """
