@@ -30,21 +30,39 @@ SLOWED_BY = {
 TIMEOUT_S = 20
 
 
+def describe(identity):
+    """Return the name and memory of the GPU with a UUID or index, as a device is described; empty where it is unknown.
+
+    The number of its cores is not reported: 0 means unknown.
+    """
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", "-i", str(identity)]
+    fields = query(command).split(",")
+    if len(fields) != 2 or number(fields[1]) is None:
+        return {}
+    name = fields[0].strip()
+    return {"name": name, "model": name, "cores": 0, "memory_bytes": int(number(fields[1])) << 20}
+
+
 def read(identity):
     """Return the state of the GPU with a UUID (``GPU-…``) or index; values that it does not report are None.
 
     Empty where nvidia-smi is missing or fails.
     """
     for reasons in REASONS:
-        query = "--query-gpu=" + ",".join([*FIELDS.values(), reasons])
-        command = ["nvidia-smi", query, "--format=csv,noheader,nounits", "-i", str(identity)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
-        except (OSError, subprocess.SubprocessError):
-            return {}
-        if done.returncode == 0:
-            return parse(done.stdout.decode("utf-8", "replace"))
+        asked = "--query-gpu=" + ",".join([*FIELDS.values(), reasons])
+        text = query(["nvidia-smi", asked, "--format=csv,noheader,nounits", "-i", str(identity)])
+        if text:
+            return parse(text)
     return {}
+
+
+def query(command):
+    """Return what nvidia-smi prints; empty where it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
 
 
 def parse(text):

@@ -66,6 +66,7 @@ have no such field; there the id follows from device and budget.
 |---|---|
 | `architecture.json` | space, architecture, costs, budget, hash of the table |
 | `network.onnx` | opset 18 or its tables', dynamic batch; labels and more in its metadata, which may say "untrained" |
+| `network_float16.onnx` | the same in half precision, for a table of it ([how](../how-to/accelerators.md)) |
 | `network_int8.onnx`, `quantization.json` | the same in 8-bit integers, and the difference ([how](../how-to/int8.md)) |
 | `network_int8.tflite` | the same for LiteRT |
 | `network.tflite`, `network.pte`, … | the network in [other formats](../how-to/other-formats.md) |

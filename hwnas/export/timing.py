@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,11 @@ from hwnas.profiling.protocol import JobValues, make_job
 from hwnas.profiling.session import ask, run_job
 from hwnas.profiling.statistics import estimate, read
 from hwnas.progress import OnProgress
-from hwnas.runtimes.device_spec import DeviceSpec, require_models
+from hwnas.runtimes.android import ANY_PHONE, BENCHMARK, on_android
+from hwnas.runtimes.device_spec import DeviceSpec, require_models, with_provider
 from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.onnx_batch import fix_batch
+from hwnas.runtimes.providers import FALLBACK, options_of, provider_of
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import NOT_KNOWN, LatencyTable
@@ -64,6 +67,12 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
         precision=precision,
         opset=table.opset,
     )
+    if spec.runtime.name == "onnxruntime":
+        spec = with_provider(spec, provider_of(table.runtime.provider))
+        options = options_of(spec.provider, table.runtime.options)
+        spec = replace(spec, provider_options=options, fallback=FALLBACK in table.runtime.options)
+    if BENCHMARK in table.runtime.options:
+        spec = replace(spec, runtime=on_android(spec.runtime), serial=ANY_PHONE)
     require_models(spec)
     return spec
 
@@ -71,6 +80,11 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
 def require_its_device(table: LatencyTable) -> None:
     """Raise HwnasError when this is not the machine that the table describes."""
     spec = spec_of(table)
+    if spec.serial:
+        raise HwnasError(
+            f"the table describes {table.device.name}, a phone that is timed over adb",
+            f"time there with `hwnas verify DIR --device 'android://SERIAL+{spec.runtime.name}?binary=PATH'`",
+        )
     if ask(spec).device.fingerprint != table.device.fingerprint:
         raise HwnasError(
             f"the table describes {table.device.name}, which is not this machine",
@@ -132,6 +146,8 @@ def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec,
             runtime.write(network, [torch.zeros(spec.batch, s.image_channels, s.height, s.width)], file)
         elif runtime.convert and network.suffix == ".onnx":
             runtime.convert(network, file)
+        elif runtime.fixed_batch:
+            fix_batch(network, file, spec.batch)
         else:
             file = folder / f"{number}{''.join(network.suffixes)}"
             for each in {network, network.with_suffix(".bin")}:  # weights may be a file of their own
@@ -160,6 +176,12 @@ def _time(files: Mapping[str, str], spec: DeviceSpec, folder: Path, on_progress:
 def _describes(table: LatencyTable, spec: DeviceSpec, values: JobValues) -> bool:
     """Return whether a table describes the machine of a process and the runtime, threads and batch of a spec."""
     runtime, start = table.runtime, values.start
-    there = (runtime.name, runtime.threads, runtime.batch, table.opset)
-    same_runtime = there == (spec.runtime.name, spec.threads, spec.batch, spec.opset)
+    there = (runtime.name, runtime.threads, runtime.batch)
+    same_runtime = there == (spec.runtime.name, spec.threads, spec.batch) and _settings(spec_of(table)) == _settings(
+        spec
+    )
     return same_runtime and start is not None and start.device.fingerprint == table.device.fingerprint
+
+
+def _settings(spec: DeviceSpec) -> tuple[str, Mapping[str, object]]:
+    return spec.provider, spec.table_options

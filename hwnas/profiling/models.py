@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from hwnas.networks.child import Build, ChildNetwork
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
+from hwnas.runtimes.float16 import FLOAT16, convert_to_float16
 from hwnas.runtimes.int8 import INT8, random_feeds
+from hwnas.runtimes.providers import CPU_PROVIDER
 from hwnas.spaces import Architecture, SizedSpace, Workload, num_inputs, operation_of
 from hwnas.spaces.builtin_operations import PREPROCESS
 from hwnas.spaces.layers import strided
@@ -192,12 +194,16 @@ def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
 def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
     """Write a model for the runtime of ``spec`` unless ``path`` exists. Exported operations stay in ``pieces/`` there.
 
-    The sentinel is always in single precision: it measures the speed of the machine.
+    The sentinel measures the speed of the machine. On a CPU it stays in single precision when the others are in int8.
     """
     runtime, pieces = spec.runtime, path.parent / "pieces"
     if path.exists():
         return
-    if runtime.int8 and spec.precision == INT8 and model != SENTINEL:
+    if spec.file_precision == FLOAT16:
+        # Copies with inputs of their own would each include a cast of theirs; a network's casts ship with it.
+        assemble_onnx(model, path, pieces, spec.batch, opset=spec.opset)
+        convert_to_float16(path, path, keep_inputs=isinstance(model, Whole))
+    elif runtime.int8 and spec.precision == INT8 and (model != SENTINEL or spec.provider != CPU_PROVIDER):
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             floats = Path(name) / "model.onnx"
             assemble_onnx(model, floats, pieces, spec.batch, opset=spec.opset)

@@ -14,7 +14,7 @@ from hwnas.profiling.gpu_state import throttling
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
 from hwnas.profiling.plan import ProfilePlan
-from hwnas.profiling.protocol import Job, JobValues, Run
+from hwnas.profiling.protocol import JobValues, Run, new_job
 from hwnas.profiling.session import run_job, stage
 from hwnas.profiling.statistics import WAITED, Estimate, Readings
 from hwnas.profiling.timing import is_tight, usual_network_ms
@@ -42,7 +42,7 @@ def check_quiet(
     """
     file = f"quiet{spec.runtime.suffix}"
     write_model(SENTINEL, spec, folder / file)
-    job = Job(spec.hardware, spec.threads, spec.batch, {SENTINEL_NAME: file}, [SENTINEL_NAME] * QUIET_RUNS)
+    job = new_job(spec, {SENTINEL_NAME: file}, [SENTINEL_NAME] * QUIET_RUNS)
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S if attempt else 0)
         (folder / "quiet.jsonl").unlink(missing_ok=True)  # an earlier state of the machine does not count

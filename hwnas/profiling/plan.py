@@ -10,7 +10,7 @@ from pathlib import Path
 from hwnas import __version__
 from hwnas.cost.fusion import pieces
 from hwnas.errors import HwnasError
-from hwnas.files import sha256_of
+from hwnas.files import canonical_json, sha256_of
 from hwnas.profiling.assemble import Assembled
 from hwnas.profiling.models import SENTINEL, Whole, repeated, write_model
 from hwnas.profiling.names import SENTINEL_NAME, network_names
@@ -118,7 +118,8 @@ def existing(plan: ProfilePlan, out: Path, start: Start) -> LatencyTable | None:
     held = (table.hardware, runtime.threads, runtime.batch, runtime.precision)
     if (here, asked) != (there, held):
         raise HwnasError(
-            f"{out} is a table of another device or runtime ({table.hardware}, {table.describe()})",
+            f"{out} is a table of another device or runtime ({table.hardware}, {table.describe()}, "
+            f"options {canonical_json(runtime.options)})",
             "write to another file with --out",
         )
     if table.protocol.version != PROTOCOL:

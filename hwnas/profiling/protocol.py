@@ -26,7 +26,10 @@ SENTINEL_EVERY = 5
 
 @dataclass(frozen=True)
 class Job:
-    """The work of one process of a profiler, as written to the job file. ``visits`` names a model for each run."""
+    """The work of one process of a profiler, as written to the job file. ``visits`` names a model for each run.
+
+    ``options`` are settings of the runtime, such as its execution provider; most runtimes have none.
+    """
 
     hardware: str
     threads: int
@@ -41,6 +44,7 @@ class Job:
     min_blocks: int = 3
     max_blocks: int = 40
     protocol: int = PROTOCOL
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,4 +180,9 @@ def make_job(spec: DeviceSpec, models: Mapping[str, str], rounds: int, seed: int
                 order.append(SENTINEL_NAME)
             order.append(name)
     order.append(SENTINEL_NAME)
-    return Job(spec.hardware, spec.threads, spec.batch, dict(models), order)
+    return new_job(spec, models, order)
+
+
+def new_job(spec: DeviceSpec, models: Mapping[str, str], visits: list[str]) -> Job:
+    """Return the job of making some runs of models on a device."""
+    return Job(spec.hardware, spec.threads, spec.batch, dict(models), visits, options=spec.job_options)

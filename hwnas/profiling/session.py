@@ -14,7 +14,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import append_lines, sha256_of, write_json, write_text
 from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.connections.connection import Connection, ConnectionDroppedError
-from hwnas.profiling.protocol import Job, JobValues, Start
+from hwnas.profiling.protocol import Job, JobValues, Start, new_job
 from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec
 
@@ -26,7 +26,7 @@ def ask(spec: DeviceSpec) -> Start:
     with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
         folder = Path(name)
         with connect(spec, folder) as connection:
-            values = run_job(connection, Job(spec.hardware, spec.threads, spec.batch, {}, []), folder, "ask")
+            values = run_job(connection, new_job(spec, {}, []), folder, "ask")
     assert values.start
     return values.start
 

@@ -12,10 +12,11 @@ from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metric import LATENCY
 from hwnas.export.formats import FORMATS
-from hwnas.export.network import NETWORK, NETWORK_INT8, load_weights
+from hwnas.export.network import NETWORK, NETWORK_FLOAT16, NETWORK_INT8, load_weights
 from hwnas.networks.child import ChildNetwork
 from hwnas.runs.schema import ArchitectureFile
 from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.float16 import FLOAT16
 from hwnas.runtimes.int8 import INT8
 from hwnas.runtimes.runtime import Runtime
 from hwnas.spaces import Architecture, SizedSpace
@@ -46,12 +47,19 @@ class DerivedNetwork:
         """The network in single precision."""
         return self.folder / NETWORK
 
+    @property
+    def float16_file(self) -> Path:
+        """The network in half precision, written for tables of it."""
+        return self.folder / NETWORK_FLOAT16
+
     def int8_file(self, runtime: Runtime) -> Path:
         """Return the file of the network in int8 for a runtime."""
         return self.folder / f"{NETWORK_INT8}{runtime.suffix}"
 
     def file_for(self, spec: DeviceSpec) -> Path:
         """Return the file with the network in the precision of a device spec."""
+        if spec.file_precision == FLOAT16:
+            return self.float16_file
         return self.int8_file(spec.runtime) if spec.precision == INT8 else self.onnx_file
 
     def int8_files(self) -> list[Path]:

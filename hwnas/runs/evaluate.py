@@ -19,11 +19,13 @@ from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.read import load_images, read_networks, read_tables, require_trained
 from hwnas.runs.schema import EvaluationRow, Measurement, RuntimeScores
 from hwnas.runs.verify import measurement, time_saved
+from hwnas.runtimes.float16 import FLOAT16
 from hwnas.training.evaluation import evaluate_scores, scores_of
 
 SPLITS = ("train", "validation", "test")
 RUNTIME_NAMES = {
     "onnx": "ONNX Runtime",
+    FLOAT16: "ONNX Runtime, float16",
     "int8": "ONNX Runtime, int8",
     "litert_int8": "LiteRT, int8",
     "torch": "torch",
@@ -36,8 +38,8 @@ def evaluate_run(
 ) -> list[EvaluationRow]:
     """Evaluate the ONNX files of a run and their torch networks on a split; return one row for each target.
 
-    Networks in int8 are evaluated where there are any. With ``latency`` the networks are also timed on the run's
-    devices. ``confusion`` is a CSV file to write the confusion matrices to.
+    Networks in float16 and int8 are evaluated where there are any. With ``latency`` the networks are also timed on the
+    run's devices. ``confusion`` is a CSV file to write the confusion matrices to.
 
     Raises HwnasError for an unknown split, an untrained network, and images that do not fit the networks.
     """
@@ -76,6 +78,8 @@ def _evaluate(network: SavedNetwork, data: ImageData, split: str) -> EvaluationR
 def _functions(network: SavedNetwork) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return a function images -> scores for each of RUNTIME_NAMES in which the network exists."""
     functions: dict[str, Callable[[Tensor], Tensor]] = {"onnx": file_network(network.onnx_file)}
+    if network.float16_file.exists():
+        functions[FLOAT16] = file_network(network.float16_file)
     functions |= {INT8_NAMES[file.suffix]: file_network(file) for file in network.int8_files()}
     return {**functions, "torch": network.child().eval()}
 

@@ -23,6 +23,7 @@ from hwnas.runs.folder import DERIVATIONS
 from hwnas.runs.request import SearchRequest
 from hwnas.runs.schema import Derivation
 from hwnas.runs.two_networks import TwoNetworks, images_for
+from hwnas.runtimes.float16 import FLOAT16, convert_to_float16
 from hwnas.runtimes.int8 import INT8
 from hwnas.search.search import Search
 from hwnas.search.target import TargetState
@@ -170,6 +171,8 @@ def _time_child(
         if spec.precision == INT8:
             timed = file.with_suffix(spec.runtime.suffix)
             quantize_network(file, timed, data)
+        elif spec.file_precision == FLOAT16:
+            convert_to_float16(file, file)
         return time_networks({"child": timed}, spec, table, sized, progress)["child"]
     finally:
         for written in {file, timed}:

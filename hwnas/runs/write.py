@@ -13,7 +13,9 @@ from hwnas import __version__
 from hwnas.cost.build import CostFunction
 from hwnas.cost.metric import BYTES, MACS, PARAMS, Metric
 from hwnas.data import ImageData
+from hwnas.export.float16 import ships_in_float16
 from hwnas.export.network import (
+    FLOAT16_TOLERANCE,
     check_parity,
     data_metadata,
     export_cells,
@@ -40,6 +42,7 @@ from hwnas.runs.schema import (
     TimedNetwork,
 )
 from hwnas.runs.two_networks import images_for
+from hwnas.runtimes.float16 import convert_to_float16
 from hwnas.runtimes.int8 import INT8
 from hwnas.runtimes.registry import RUNTIMES, int8_runtime
 from hwnas.runtimes.runtime import Runtime
@@ -64,14 +67,17 @@ def write_network(
     images then compare with torch. An untrained network has no accuracy.
 
     ``training`` are the fields of the row and the file about the derivation and training of the network. ``weights``
-    are state dicts by file name; without them those of ``child`` are written. A table for int8 asks for a network in
-    int8, too. Other files of an earlier ``network.onnx`` (in int8, in other formats) are removed.
+    are state dicts by file name; without them those of ``child`` are written. A table for float16 or int8 asks for a
+    network in that precision, too. Other files of an earlier ``network.onnx`` (in int8, other formats) are removed.
     """
     costs = {metric: model.predict(derived.architecture) for metric, model in models.items()}
     images = images_for(derived.sized, data)
     onnx_file = derived.onnx_file
     before = sha256_of_file(onnx_file) if onnx_file.exists() else None
     _write_onnx(child, derived, costs, data)
+    if any(ships_in_float16(table) for table in derived.tables.values()):
+        convert_to_float16(onnx_file, derived.float16_file)
+        check_parity(child, derived.float16_file, images, FLOAT16_TOLERANCE)
     parity = Parity(**asdict(check_parity(child, onnx_file, images)), **({} if data else {"random_images": True}))
     results: dict[str, Any] = {"parity": parity, **training}
     test_accuracy = file_accuracy(onnx_file, images, images.test) if derived.trained else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwnas.runtimes import executorch, litert, ncnn, onnxruntime, onnxruntime_web, openvino, torch, webgpu
+from hwnas.runtimes import executorch, litert, ncnn, onnxruntime, onnxruntime_web, openvino, tensorrt, torch, webgpu
 from hwnas.runtimes.int8 import Int8
 from hwnas.runtimes.runtime import Runtime
 
-MODULES = (onnxruntime, onnxruntime_web, openvino, ncnn, litert, executorch, torch, webgpu)
+MODULES = (onnxruntime, onnxruntime_web, openvino, ncnn, litert, executorch, tensorrt, torch, webgpu)
 RUNTIMES = {module.RUNTIME.name: module.RUNTIME for module in MODULES}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hwnas.files import shipped
+from hwnas.runtimes.float16 import FLOAT16
 from hwnas.runtimes.int8 import FLOAT32, INT8, Int8
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ class Runtime:
       the file as it is.
     - ``processes``: the least number of processes that a profile's rounds are spread over; fewer where loading is slow.
     - ``rewrites``: the optimisations of a cell that it is known to make; None if unknown, then fitted to networks.
+    - ``float32``, ``float16``: whether networks in these precisions can be written for it.
     - ``int8``: how networks in int8 are made for it; None if they are not.
+    - ``own_float16``: whether it converts float32 models to float16 itself.
+    - ``fixed_batch``: whether its model files must have the batch size of the device.
+    - ``takes_binary``: whether a device may name the program that times models, with ``?binary=PATH``.
     """
 
     name: str
@@ -49,12 +54,18 @@ class Runtime:
     convert: Callable[[Path, Path], None] | None = None
     processes: int = 4
     rewrites: tuple[Rewrite, ...] | None = None
+    float32: bool = True
+    float16: bool = False
     int8: Int8 | None = None
+    own_float16: bool = False
+    fixed_batch: bool = False
+    takes_binary: bool = False
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions in which networks can be written for it."""
-        return (FLOAT32, INT8) if self.int8 else (FLOAT32,)
+        known = {FLOAT32: self.float32, FLOAT16: self.float16, INT8: self.int8}
+        return tuple(precision for precision, possible in known.items() if possible)
 
     @property
     def program(self) -> Path:

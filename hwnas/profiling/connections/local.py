@@ -8,16 +8,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from hwnas.errors import HwnasError
 from hwnas.profiling.connections.connection import profiler_failed
-from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.device_spec import PYTHON_NAME, DeviceSpec
 
 
 def local_lines(spec: DeviceSpec, job_file: Path) -> Iterator[str]:
     """Run the profiler on this machine and yield its lines. Raises HwnasError, with its last line, when it fails."""
     stderr_file = job_file.with_suffix(".stderr")
-    command = [sys.executable, str(spec.runtime.program), str(job_file)]
+    python = sys.executable if spec.python == PYTHON_NAME else spec.python
+    command = [python, str(spec.runtime.program), str(job_file)]
     with stderr_file.open("w", encoding="utf-8") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment())
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment())
+        except OSError as error:
+            stderr_file.unlink()
+            raise HwnasError(
+                f"cannot run {python}: {error.strerror}", "name an interpreter with ?python=PATH"
+            ) from None
     assert process.stdout
     try:
         for line in process.stdout:
