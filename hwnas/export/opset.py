@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hwnas.errors import HwnasError
-from hwnas.runtimes.opset import OPSET
+from hwnas.runtimes.opset import OPSET, opset_of
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.tables.schema import LatencyTable
 
@@ -16,7 +16,7 @@ def opset_for(tables: Mapping[str, LatencyTable]) -> int:
 
     Tables of runtimes that read no ONNX file ask for none. Raises HwnasError when two tables ask for different opsets.
     """
-    asked = {device: table.opset for device, table in tables.items() if _reads_onnx(table)}
+    asked = {device: opset_of(table.runtime.options) for device, table in tables.items() if _reads_onnx(table)}
     if len(set(asked.values())) > 1:
         listed = ", ".join(f"{opset} by {device}" for device, opset in asked.items())
         raise HwnasError(

@@ -24,6 +24,7 @@ from hwnas.runtimes.android import ANY_PHONE, BENCHMARK, on_android
 from hwnas.runtimes.device_spec import DeviceSpec, require_models, with_provider
 from hwnas.runtimes.int8 import FLOAT32
 from hwnas.runtimes.onnx_batch import fix_batch
+from hwnas.runtimes.opset import opset_of
 from hwnas.runtimes.providers import FALLBACK, options_of, provider_of
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.spaces import SizedSpace
@@ -65,7 +66,7 @@ def spec_of(table: LatencyTable) -> DeviceSpec:
         table.runtime.threads,
         table.runtime.batch,
         precision=precision,
-        opset=table.opset,
+        opset=opset_of(table.runtime.options),
     )
     if spec.runtime.name == "onnxruntime":
         spec = with_provider(spec, provider_of(table.runtime.provider))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from hwnas.errors import HwnasError
 
@@ -18,3 +19,8 @@ def parse_opset(text: str) -> int:
             f"networks are not written in ONNX opset {text!r}", f"use {OPSETS[0]} to {OPSETS[-1]}; {OPSET} is usual"
         )
     return int(text)
+
+
+def opset_of(options: Mapping[str, object]) -> int:
+    """Return the opset among the options of a table. Raises HwnasError for one that hwnas does not write."""
+    return parse_opset(str(options.get("opset", OPSET)))

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from hwnas.files import sha256_of
-from hwnas.runtimes.opset import OPSET, parse_opset
 from hwnas.spaces import NONE, Workload
 
 SCHEMA_FILE = Path(__file__).with_name("latency-table.schema.json")
@@ -357,11 +356,6 @@ class LatencyTable(TableModel):
             if content["protocol"][newer] is None:
                 del content["protocol"][newer]
         return content
-
-    @property
-    def opset(self) -> int:
-        """The ONNX opset of the models that were timed. Raises HwnasError for one that hwnas does not write."""
-        return parse_opset(str(self.runtime.options.get("opset", OPSET)))
 
     @property
     def hardware(self) -> str:

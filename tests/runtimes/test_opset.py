@@ -16,7 +16,7 @@ from hwnas.profiling.plan import ProfilePlan, existing
 from hwnas.profiling.session import ask
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.runtimes.onnx_model import write_onnx
-from hwnas.runtimes.opset import OPSETS
+from hwnas.runtimes.opset import OPSETS, opset_of
 from hwnas.spaces import SPACES, Setting, SizedSpace, Workload
 from hwnas.tables.io import read_table, write_table
 from hwnas.tables.schema import LatencyTable
@@ -30,7 +30,7 @@ TINY = SizedSpace(SPACES["nasbench201"], Setting(channels=4, depth=1, height=9, 
 MIXED = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|"
 
 
-def opset_of(path: Path) -> int:
+def file_opset(path: Path) -> int:
     (only,) = onnx.load(path).opset_import
     return only.version
 
@@ -68,7 +68,7 @@ def test_models_of_every_opset_compute_the_same_as_torch(opset: int, tmp_path: P
     module, inputs = torch_model(Whole(TINY, TINY.space.parse(MIXED)), 1)
     inputs = [torch.randn_like(x) for x in inputs]
     write_onnx(module, inputs, tmp_path / "whole.onnx", opset=opset)
-    assert opset_of(tmp_path / "whole.onnx") == opset
+    assert file_opset(tmp_path / "whole.onnx") == opset
     session = onnxruntime.InferenceSession(tmp_path / "whole.onnx", providers=["CPUExecutionProvider"])
     (scores,) = session.run(None, {"input0": inputs[0].numpy()})
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_models_of_every_opset_compute_the_same_as_torch(opset: int, tmp_path: P
         path = tmp_path / f"{number}.onnx"
         write_model(model, parse_device(f"cpu?opset={opset}"), path)
         onnx.checker.check_model(onnx.load(path), full_check=True)
-        assert opset_of(path) == opset
+        assert file_opset(path) == opset
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
@@ -99,7 +99,7 @@ def test_tables_of_two_opsets_are_tables_of_two_devices(tmp_path: Path) -> None:
     )
     assert older.sha256 != table.sha256
     write_table(tmp_path / "t.json", older)
-    assert read_table(tmp_path / "t.json").opset == 13
+    assert opset_of(read_table(tmp_path / "t.json").runtime.options) == 13
     assert spec_of(older) == parse_device("cpu?opset=13")
     start = ask(parse_device("cpu"))
     found = existing(ProfilePlan(parse_device("cpu?opset=13"), SIZED), tmp_path / "t.json", start)
@@ -125,7 +125,7 @@ def test_the_network_that_ships_is_of_its_tables_opset(run: Run, tmp_path: Path)
     assert result.exit_code == 0, result.output
     for name, opset in names.items():
         folder = tmp_path / "run" / f"{name}_moderate"
-        assert opset_of(folder / "network.onnx") == opset_of(folder / "cells" / "cell.onnx") == opset
+        assert file_opset(folder / "network.onnx") == file_opset(folder / "cells" / "cell.onnx") == opset
         assert onnx.load(folder / "network.onnx").producer_name == "hwnas"
     npu = tmp_path / "run" / "npu_moderate"
     assert_one_clear_line(run("verify", npu, "--device", "cpu"), "network.onnx is of ONNX opset 13", "opset=13")
