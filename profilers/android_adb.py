@@ -157,7 +157,17 @@ def ncnn_inputs(graph):
     return [[int(size[axis]) for axis in "012"] for size in sizes]
 
 
-PROGRAMS = {"onnxruntime": onnxruntime_perf_test, "ncnn": benchncnn}
+def benchmark_model(model, job, warmup_ms):
+    """One inference a call, after one or more to warm up: most versions state no median."""
+    arguments = (
+        f"--graph={model[0]} --num_threads={job['threads']} --warmup_runs=1 --warmup_min_secs={warmup_ms / 1e3:g}"
+    )
+    arguments += " --num_runs=1 --min_secs=0"
+    texts = [benchmark(job, arguments).rpartition("Running benchmark")[2] for _ in range(job["min_blocks"])]
+    return [find(rf"count=1 curr={SECONDS}", text) / 1e3 for text in texts]
+
+
+PROGRAMS = {"onnxruntime": onnxruntime_perf_test, "ncnn": benchncnn, "litert": benchmark_model}
 
 
 def benchmark(job, arguments):

@@ -9,7 +9,7 @@ from hwnas.runtimes.runtime import Runtime
 
 SERIAL = r"(?a:[A-Za-z0-9][\w.:-]{0,99})"
 # The benchmark program of each runtime. ncnn's computes in float16 wherever the phone can, and takes single images.
-PROGRAMS = {"onnxruntime": "onnxruntime_perf_test", "ncnn": "benchncnn"}
+PROGRAMS = {"onnxruntime": "onnxruntime_perf_test", "litert": "benchmark_model", "ncnn": "benchncnn"}
 BENCHMARK = "benchmark"  # the option of a phone's table that names the program
 ANY_PHONE = "any"  # the serial number that stands for the only phone
 

@@ -1,7 +1,7 @@
 """Android phones over adb: the real adb client, a stand-in for its server and the phone behind it.
 
 The benchmark programs are stand-ins that print what the real ones print (onnxruntime_perf_test of 1.1x and older,
-benchncnn of 2023), as public reports have it. No phone has been timed.
+benchmark_model of 2024, benchncnn of 2023), as public reports have it. No phone has been timed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,18 @@ test "$1" = --help && exit 0
 echo "$*" >> "$PHONE/arguments"
 printf 'loop_count = 1\\nnum_threads = %s\\npowersave = 2\\ngpu_device = -1\\ncooling_down = 0\\n' "$2"
 echo "   model.ncnn.param  min =    0.75  max =    0.75  avg =    0.75"
+"""
+
+BENCHMARK_MODEL = """\
+#!/bin/sh
+test "$1" = --help && exit 0
+echo "$*" >> "$PHONE/arguments"
+echo "INFO: Loaded model"
+echo "INFO: Running benchmark for at least 1 iterations and at least 0.01 seconds but terminate if exceeding 150 seconds."
+echo "INFO: count=37 first=300 curr=150 min=125 max=300 avg=140.5 std=9"
+echo "INFO: Running benchmark for at least 1 iterations and at least 0 seconds but terminate if exceeding 150 seconds."
+echo "INFO: count=1 curr=125"
+echo "INFO: Inference timings in us: Init: 1275, First inference: 300, Warmup (avg): 140.5, Inference (avg): 125"
 """
 
 
@@ -103,6 +115,21 @@ def test_ncnn_is_timed_inference_by_inference(server: AdbServer, tmp_path: Path)
     assert values.start.processors == [4, 5, 6, 7]
     calls = (server.folder / "arguments").read_text().splitlines()
     assert calls == ["1 4 2 -1 0 param=0.ncnn.param shape=[9,8,4],[9,8,4]"] * 3
+
+
+@needs_adb
+def test_litert_is_timed_inference_by_inference(server: AdbServer, tmp_path: Path) -> None:
+    binary = program(tmp_path, "benchmark_model", BENCHMARK_MODEL)
+    spec = parse_device(f"android://SERIAL1+litert?threads=2&binary={binary}")
+    values = timed(spec, tmp_path / "job", "0.tflite", runs=1)
+    assert [(run.min_ms, run.median_ms) for run in values.runs] == [(0.125, 0.125)]
+    assert values.start
+    assert values.start.runtime == "litert"
+    calls = (server.folder / "arguments").read_text().splitlines()
+    warm = {call.partition("--warmup_min_secs=")[2].split()[0] for call in calls}
+    assert warm == {"0.01"}  # of a model's first run
+    assert calls[0].startswith("--graph=0.tflite --num_threads=2 --warmup_runs=1")
+    assert [call.endswith("--num_runs=1 --min_secs=0") for call in calls] == [True] * 3
 
 
 @needs_adb
@@ -176,7 +203,7 @@ def test_times_of_older_programs_are_read(profiler: Any, monkeypatch: pytest.Mon
     ("text", "words"),
     [
         ("android://A+onnxruntime", "android://SERIAL"),
-        ("android://A+torch?binary=x", "use one of onnxruntime, ncnn"),
+        ("android://A+torch?binary=x", "use one of onnxruntime, litert, ncnn"),
         ("android://A+ncnn?binary=x", "use float16"),
         ("android://A+ncnn?binary=x&precision=fp16&batch=2", "takes single images"),
         ("android://A+onnxruntime?binary=x&provider=nnapi", "unknown option 'provider'"),
