@@ -49,9 +49,9 @@ BENCHMARK_MODEL = """\
 test "$1" = --help && exit 0
 echo "$*" >> "$PHONE/arguments"
 echo "INFO: Loaded model"
-echo "INFO: Running benchmark for at least 1 iterations and at least 0.01 seconds but terminate if exceeding 150 seconds."
+echo "INFO: Running benchmark for at least 1 iterations and at least 0.01 seconds."
 echo "INFO: count=37 first=300 curr=150 min=125 max=300 avg=140.5 std=9"
-echo "INFO: Running benchmark for at least 1 iterations and at least 0 seconds but terminate if exceeding 150 seconds."
+echo "INFO: Running benchmark for at least 1 iterations and at least 0 seconds."
 echo "INFO: count=1 curr=125"
 echo "INFO: Inference timings in us: Init: 1275, First inference: 300, Warmup (avg): 140.5, Inference (avg): 125"
 """
