@@ -51,7 +51,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The programs that --device browser needs: onnxruntime-web from npm, Chromium where apt has it.
+# What --device browser needs: onnxruntime-web from npm (--device page, too), Chromium where apt has it.
 browser: node_modules/onnxruntime-web
 	command -v chromium || command -v google-chrome || \
 	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq --yes install --no-install-recommends chromium; }

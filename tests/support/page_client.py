@@ -35,7 +35,7 @@ class PageClient:
         self.address, self.cookie, self.page = urlsplit(address), cookie, uuid.uuid4().hex
         self.change = change or (lambda command, answer: answer)
         self.hello = dict(HELLO)
-        self.models = 0
+        self.models_ms: list[float] = []  # the longer, the larger a model's file is
         self.commands: list[Command] = []
         self.stopped = ""
 
@@ -86,9 +86,12 @@ class PageClient:
         if command["do"] == "describe":
             return dict(DESCRIBED)
         if command["do"] == "load":
-            self.models += 1
-            return {"model": self.models - 1, "load_ms": 1.0}
-        times = [INFERENCE_MS * (1 + 0.01 * number) for number in range(command["min_blocks"])]
+            status, model = self.request("GET", "model")
+            assert status == 200
+            self.models_ms.append(INFERENCE_MS * (1 + len(model) / 1e4))
+            return {"model": len(self.models_ms) - 1, "load_ms": 1.0}
+        model_ms = self.models_ms[command["model"]]
+        times = [model_ms * (1 + 0.01 * number) for number in range(command["min_blocks"])]
         return {"times": times, "runs": 1, "wall_ms": 2 * sum(times)}
 
     def start(self, until: Callable[[Command], bool] = lambda command: False) -> threading.Thread:

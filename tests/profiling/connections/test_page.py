@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hwnas.errors import HwnasError
+from hwnas.export.timing import spec_of
 from hwnas.profiling.connections import page_exchange, page_server, page_serving
 from hwnas.profiling.connections.page import page_lines
 from hwnas.profiling.connections.page_device import browser_of, gpu_of, system_of
@@ -24,6 +25,8 @@ from hwnas.profiling.noise import check_quiet
 from hwnas.profiling.protocol import Job, JobValues
 from hwnas.profiling.session import ask, run_job
 from hwnas.runtimes.device_spec import DeviceSpec, parse_device
+from hwnas.tables.io import read_table
+from support.command import Run
 from support.page_client import DESCRIBED, Command, PageClient, free_port
 
 RUNTIME = "ort.wasm.min.js"
@@ -64,7 +67,7 @@ def client_of(server: PageServer, change: Callable[[Command, Any], Any] | None =
     return PageClient(server.exchange.address, change=change)
 
 
-def run(spec: DeviceSpec, folder: Path, job: Job, on_run: Callable[[int], None] = lambda done: None) -> JobValues:
+def run_on(spec: DeviceSpec, folder: Path, job: Job, on_run: Callable[[int], None] = lambda done: None) -> JobValues:
     return run_job(partial(page_lines, spec), job, folder, "pass0", on_run)
 
 
@@ -174,7 +177,7 @@ def test_the_fingerprint_is_the_same_however_the_page_was_opened(spec: DeviceSpe
 def test_runs_come_in_order_with_their_times(spec: DeviceSpec, server: PageServer, folder: Path) -> None:
     client = client_of(server)
     client.start()
-    values = run(spec, folder, job_of("abab"))
+    values = run_on(spec, folder, job_of("abab"))
     assert [value.model for value in values.runs] == list("abab")
     assert all(0 < value.min_ms <= value.median_ms for value in values.runs)
     assert [bool(value.load_ms) for value in values.runs] == [True, True, False, False]
@@ -190,9 +193,9 @@ def test_every_job_begins_on_a_page_without_models(spec: DeviceSpec, server: Pag
         return answer
 
     client_of(server, change).start()
-    run(spec, folder, job_of("a"))
+    run_on(spec, folder, job_of("a"))
     (folder / "pass0.jsonl").unlink()
-    run(spec, folder, job_of("ab"))
+    run_on(spec, folder, job_of("ab"))
     assert clients == ["hello"] * 2
 
 
@@ -210,7 +213,7 @@ def test_a_repeated_message_counts_once(spec: DeviceSpec, server: PageServer, fo
 
     client = client_of(server, change)
     client.start()
-    assert [value.model for value in run(spec, folder, job_of("abba")).runs] == list("abba")
+    assert [value.model for value in run_on(spec, folder, job_of("abba")).runs] == list("abba")
     numbers = [command["number"] for command in client.commands]
     assert numbers == sorted(set(numbers))
 
@@ -226,7 +229,7 @@ def test_a_page_that_is_opened_again_resumes(spec: DeviceSpec, server: PageServe
         ended.append(second.work())
 
     threading.Thread(target=both, daemon=True).start()
-    values = run(spec, folder, job_of("ababa"))
+    values = run_on(spec, folder, job_of("ababa"))
     assert [value.model for value in values.runs] == list("ababa")
     page_serving.stop_serving()
     wait_for(lambda: len(ended) == 2)
@@ -256,7 +259,25 @@ def test_a_page_of_another_device_does_not_resume_a_job(spec: DeviceSpec, server
 
     threading.Thread(target=both, daemon=True).start()
     with pytest.raises(HwnasError, match="the device or its runtime has changed"):
-        run(spec, folder, job_of("aba"))
+        run_on(spec, folder, job_of("aba"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_timings")
+def test_profile_on_a_page(spec: DeviceSpec, server: PageServer, run: Run, tmp_path: Path) -> None:
+    """The table says on what, with which clock, and that it is of a page."""
+    out = tmp_path / "phone.json"
+    client_of(server).start()
+    small = ("--space", "nasbench201", "--channels", 4, "--cells", 1, "--input", "3x16x16")
+    quick = ("--rounds", 3, "--fit-networks", 3, "--report-networks", 3, "--accept-noise")
+    device = f"page?host=localhost&port={spec.port}&name=My+phone"
+    result = run("profile", "--device", device, *small, *quick, "--out", out)
+    assert result.exit_code == 0, result.output
+    table = read_table(out)
+    assert (table.device.name, table.device.kind, table.device.os) == ("My phone", "browser", "Android")
+    assert (table.hardware, spec_of(table).text) == ("page", "page+onnxruntime-web?threads=1&batch=1")
+    assert table.protocol.clock_ms == 0.1
+    assert {entry.op for entry in table.entries} >= {"nor_conv_3x3", "avg_pool_3x3"}
 
 
 # --- pages that are away
@@ -300,7 +321,7 @@ def test_a_hidden_page_is_waited_for(
 
     client = client_of(server, change)
     client.start()
-    assert len(run(spec, folder, job_of("aba")).runs) == 3
+    assert len(run_on(spec, folder, job_of("aba")).runs) == 3
     read()
     assert "the page is back" in printed[-1]
 
@@ -329,12 +350,12 @@ def test_a_page_that_stays_away_is_an_error_and_the_job_resumes(
     client.start(leave)
     words = {"hidden": "the page is hidden", "closed": "the page is closed or cut off", "silent": "has not answered"}
     with pytest.raises(HwnasError, match=f"{words[way]}.*run the same command again to resume"):
-        run(spec, folder, job_of("abab"))
+        run_on(spec, folder, job_of("abab"))
     # The same command, later: another token, the rest of the runs.
     page_serving.stop_serving()
     later = client_of(page_serving.serve_page(spec))
     later.start()
-    assert [value.model for value in run(spec, folder, job_of("abab")).runs] == list("abab")
+    assert [value.model for value in run_on(spec, folder, job_of("abab")).runs] == list("abab")
     assert [command["done"] for command in later.commands if command["do"] == "values"] == [2, 3]
 
 
@@ -384,7 +405,7 @@ def test_only_the_files_of_the_job_are_served(spec: DeviceSpec, server: PageServ
     paths = ["secret.txt", "ort/secret.txt", "../job/a.onnx", "ort/../../job/a.onnx", "%2e%2e/job/a.onnx", "a.onnx"]
     assert {client.request("GET", path)[0] for path in [*paths, "ort/", "index.html"]} == {404}
     client.start()
-    run(spec, folder, job_of("ab"))
+    run_on(spec, folder, job_of("ab"))
     assert list(served.values()) == ["the model a.onnx", "the model b.onnx"]
 
 
@@ -400,7 +421,7 @@ def test_a_second_client_is_refused(
     assert second.post("next", number=0, answer={})[0] == 403
     assert second.post("state", hidden=True)[0] == 403
     assert "a second browser, on 127.0.0.1, has opened the page: it was refused" in capsys.readouterr().err
-    assert len(run(spec, folder, job_of("ab")).runs) == 2  # the first goes on
+    assert len(run_on(spec, folder, job_of("ab")).runs) == 2  # the first goes on
 
 
 def test_a_browser_without_cookies_is_told_so(server: PageServer) -> None:
@@ -460,7 +481,7 @@ def test_a_lying_client_is_an_error(
 ) -> None:
     client_of(server, change).start()
     with pytest.raises(HwnasError, match=re.escape(words)) as caught:
-        run(spec, folder, job_of("ab"))
+        run_on(spec, folder, job_of("ab"))
     assert "the page sent what cannot be true" in caught.value.problem
     assert caught.value.problem.isprintable()
     journal = [json.loads(line) for line in (folder / "pass0.jsonl").read_text().splitlines()]
@@ -486,7 +507,7 @@ def test_a_page_that_cannot_run_the_job_is_one_clear_error(
     this = parse_device(device)
     client_of(page_serving.serve_page(this), change).start()
     with pytest.raises(HwnasError, match=re.escape(words)) as caught:
-        run(this, folder, job_of("ab", this.threads))
+        run_on(this, folder, job_of("ab", this.threads))
     assert caught.value.fix
 
 
