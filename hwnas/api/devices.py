@@ -36,8 +36,8 @@ def profile(
 ) -> LatencyTable:
     """Measure every workload of a space on a device, write the latency table ``out``, and return it.
 
-    ``device`` is a device spec such as ``cpu``, ``cpu+openvino``, ``page`` (any browser that opens the address printed on
-    standard error) or ``ssh://me@board+onnxruntime``.
+    ``device`` is a device spec such as ``cpu``, ``cpu+openvino``, ``ssh://me@board+onnxruntime`` or ``page``, any
+    browser that opens the address printed on standard error.
     Everything is timed in ``rounds`` interleaved rounds. ``fit_networks`` random networks fit the table's correction,
     ``report_networks`` others measure its accuracy. ``minutes`` limits the timing. What ``out`` already holds is kept;
     ``remeasure`` times its unstable entries again. An interrupted call resumes when it is repeated.

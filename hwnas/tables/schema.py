@@ -20,7 +20,6 @@ FORMAT = "hwnas-latency-table"
 # 1 (hwnas 0.1): one entry for each workload.
 # 2: also edge_costs, for devices on which only whole networks were timed. A table without them is written as version 1.
 VERSIONS = (1, 2)
-
 NOT_KNOWN = "not known"
 
 Milliseconds = Annotated[FiniteFloat, Field(ge=0)]
@@ -104,9 +103,8 @@ class Protocol(TableModel):
     settle early have fewer, others more (``samples``). ``processors`` are the processors it was pinned to, ``governor``
     their frequency governor, ``load`` the number of running programs before the start, ``waited`` the share of readings
     that waited for a processor (they are not used), and ``stolen`` the share of time taken by the host of a virtual
-    machine. ``gpu`` is the GPU that was timed, if it was one; ``clock_ms`` the smallest step of the device's clock,
-    which browsers coarsen. None means that the system does not report it. After an addition to a table, they describe
-    the newest entries.
+    machine. ``gpu`` is the GPU that was timed, if it was one; ``clock_ms`` the smallest step of the clock. None means
+    that the system does not report it. After an addition to a table, they describe the newest entries.
     """
 
     version: int
@@ -344,17 +342,12 @@ class LatencyTable(TableModel):
         return self
 
     def content(self) -> dict[str, Any]:
-        """Return all fields but the hash, as JSON of the table's version has them.
-
-        ``suspect_readings``, ``gpu`` and ``clock_ms`` are left out where there are none, so that older tables keep
-        their hash.
-        """
+        """Return all fields but the hash as JSON. Empty newer ones are left out: older tables keep their hash."""
         content = self.model_dump(mode="json", exclude={"edge_costs"} if self.version < 2 else None)
         if not self.quality.suspect_readings:
             del content["quality"]["suspect_readings"]
-        for newer in ("gpu", "clock_ms"):
-            if content["protocol"][newer] is None:
-                del content["protocol"][newer]
+        for name in [name for name in ("gpu", "clock_ms") if content["protocol"][name] is None]:
+            del content["protocol"][name]
         return content
 
     @property
@@ -362,9 +355,8 @@ class LatencyTable(TableModel):
         """The hardware that it describes, as in a device spec: ``cpu``, ``cuda:N``, ``browser`` or ``page``."""
         if self.device.kind == "gpu":
             return f"cuda:{self.protocol.gpu.number if self.protocol.gpu else 0}"
-        if self.device.kind == "browser":
-            return "page" if self.runtime.options.get("page") else "browser"
-        return "cpu"
+        browser = "page" if self.runtime.options.get("page") else "browser"
+        return browser if self.device.kind == "browser" else "cpu"
 
     @property
     def sha256(self) -> str:
