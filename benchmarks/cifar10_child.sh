@@ -9,7 +9,8 @@ images=$1 results=$2
 run=runs/cifar10_child
 mkdir -p "$results" "$run"
 hwnas profile --space nasbench201 --layers 2 --out "$run/cpu.json"
-hwnas search --table "$run/cpu.json" --recipe short/entrannas --epochs 20 --child-epochs 1 \
+hwnas search --table "$run/cpu.json" --recipe short/entrannas --epochs 20 --child-epochs 1 --finalists 0 \
+  --precision float32 --kernels torch \
   --data "imagefolder:$images?train=10000&validation=2000" --budget moderate --out "$run/search"
 hwnas train "$run/search" --recipe nasbench201 --setting as-searched --from-scratch --epochs 24 \
   --data "imagefolder:$images"

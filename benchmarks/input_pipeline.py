@@ -87,7 +87,13 @@ def main() -> None:
     sized = SizedSpace.named(SPACE, "cifar", channels=arguments.channels, depth=arguments.depth)
     rows = []
     for method in ("snas", "gdas"):
-        recipe = read_recipe(f"nasbench201/{method}", {"batch_size": arguments.batch_size, "logits_warm_up": 0.0})
+        changes = {
+            "batch_size": arguments.batch_size,
+            "logits_warm_up": 0.0,
+            "precision": "float32",
+            "kernels": "torch",
+        }
+        recipe = read_recipe(f"nasbench201/{method}", changes)
         goal = Objective("none", Budget("none", {}), cost_models(sized, None))
         rows.append(measure(f"search, {method}", Search(sized, [goal], data, recipe).take_step, arguments.steps))
     for augment in ("shift-flip", "imagenet"):

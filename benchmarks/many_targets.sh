@@ -10,7 +10,8 @@ mkdir -p "$out"
 for runtime in onnxruntime torch; do
   [ -e "$out/$runtime.json" ] || hwnas profile --device "cpu+$runtime" $sizes --out "$out/$runtime.json"
 done
-search="hwnas search --data $data --recipe snas-short --child-epochs 0 --space nasbench201 --channels 16 --cells 1"
+search="hwnas search --data $data --recipe snas-short --child-epochs 0 --space nasbench201 --channels 16 --cells 1
+        --precision float32 --kernels torch --finalists 0"
 six="--table $out/onnxruntime.json --table $out/torch.json --budget mild --budget moderate --budget aggressive"
 seconds() { # of a command, to stdout
   began=$(date +%s.%N)

@@ -35,6 +35,7 @@ from hwnas.spaces import SizedSpace, get_space
 
 register_builtin()
 METHODS = ("darts", "entrannas", "entrannas-dst", "pc-darts", "gdas", "advantagenas", "random")
+PLAIN = {"precision": "float32", "kernels": "torch"}
 
 
 def make_search(method: str, arguments: argparse.Namespace, **more: str) -> Search:
@@ -65,7 +66,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak_of:
         if arguments.peak_of != "nothing":
-            search = make_search(arguments.peak_of, arguments)
+            search = make_search(arguments.peak_of, arguments, **PLAIN)
             for _ in range(2):
                 search.take_step()
         print(peak_memory_mb())
@@ -76,7 +77,7 @@ def main() -> None:
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     peaks = {method: peak(method) for method in METHODS}
-    searches = {method: make_search(method, arguments) for method in METHODS}
+    searches = {method: make_search(method, arguments, **PLAIN) for method in METHODS}
     times: dict[str, list[float]] = {method: [] for method in METHODS}
     for number in range(arguments.rounds + 1):
         for method, search in searches.items():

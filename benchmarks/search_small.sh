@@ -12,7 +12,8 @@ mkdir -p "$results" "$run"
 {
   hwnas profile --space darts --setting "$setting" --out "$run/table.json"
   hwnas search --table "$run/table.json" --recipe short/snas --search-channels 16 --search-cells 4 \
-    ${EPOCHS:+--epochs "$EPOCHS"} ${CHILD_EPOCHS:+--child-epochs "$CHILD_EPOCHS"} --kernels "${KERNELS:-compiled}" --data "imagefolder:$images?train=2560&validation=640&test=1000" \
+    ${EPOCHS:+--epochs "$EPOCHS"} ${CHILD_EPOCHS:+--child-epochs "$CHILD_EPOCHS"} --kernels "${KERNELS:-compiled}" --precision float32 --finalists 0 \
+    --data "imagefolder:$images?train=2560&validation=640&test=1000" \
     --verify --budget mild --budget moderate --budget aggressive --out "$run/search"
   hwnas verify "$run/search"
 } 2>&1 | tee -a "$results/log.txt"

@@ -98,7 +98,7 @@ def work(arguments: argparse.Namespace) -> None:
         "setting": search.sized.setting.describe(),
         "computed_on": describe(search.device),
         "precision": search.supernet_state.precision,
-        "kernels": kernels().describe() if search.recipe.kernels == "compiled" else "plain torch",
+        "kernels": "compiled kernels" if search.recipe.kernels == "compiled" and kernels().library else "plain torch",
         "threads": torch.get_num_threads(),
         "batches_s": batches_s(search, arguments.batch_size),
     }

@@ -43,6 +43,7 @@ Settings = TypeVar("Settings", bound=Strict)
 CHAIN = "chain"  # the folder of the recipes of all chains of layers
 Compute = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
+Kernels = Literal["auto", "torch", "compiled"]
 
 
 class Optimizer(Strict):
@@ -138,6 +139,16 @@ class Finalists(Strict):
     augment: Literal["shift-flip", "flip"] = "flip"
     optimizer: Optimizer = Optimizer(name="sgd", lr=0.1, lr_end=0.0, nesterov=True, weight_decay=5e-4)
 
+    @property
+    def trainings_of_target(self) -> int:
+        """The number of architectures that a target trains: every round has equally many."""
+        return -(-self.trainings // self.rounds) * self.rounds
+
+    @property
+    def epochs_of_target(self) -> int:
+        """The epochs of all trainings of a target."""
+        return self.trainings_of_target * self.epochs + min(self.last, self.trainings_of_target) * self.last_epochs
+
 
 class Choice(Strict):
     """A named choice with its options: in YAML ``dirichlet`` or ``{name: reinforce, samples: 20}``."""
@@ -185,10 +196,11 @@ class Recipe(Hashed):
     its batch norms then have learnable scales and shifts.
 
     ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
-    (hwnas.compute.precision). ``kernels``: implementation of its cells on a CPU; compiled kernels
-    (hwnas.networks.fast.kernels) need a C++ compiler, and plain torch replaces them without one.
+    (hwnas.compute.precision). ``kernels``: implementation of its cells (hwnas.networks.fast.kernels); plain torch
+    replaces compiled kernels where these cannot be used. A run records what ``auto`` has chosen (hwnas.runs.settle).
 
-    ``finalists``: short trainings by which the final architecture is chosen; without them ``selection`` chooses it.
+    ``finalists``: short trainings by which the final architecture is chosen; with None ``selection`` chooses it. With
+    ``auto`` a run has the default ones where they are cheap (hwnas.finalists.price), and a benchmark has none.
     """
 
     newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks", "pretrained")
@@ -221,10 +233,10 @@ class Recipe(Hashed):
     most_skips: FiniteFloat | None = Field(default=None, gt=0, le=1)
     judged_with: Literal["batch", "running"] = "batch"
     compute: Compute = "auto"
-    precision: Precision = "float32"
-    kernels: Literal["torch", "compiled"] = "torch"
+    precision: Precision = "auto"
+    kernels: Kernels = "auto"
     child: ChildTraining
-    finalists: Finalists | None = None
+    finalists: Finalists | Literal["auto"] | None = "auto"
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
@@ -238,6 +250,11 @@ class Recipe(Hashed):
         if self.stages and self.shared_features:
             raise ValueError("shared_features cannot be combined with stages")
         return self
+
+
+def recorded_recipe(content: dict[str, Any]) -> Recipe:
+    """Return the recipe that a search has recorded, which has no finalists where it names none."""
+    return Recipe.model_validate({"finalists": None, **content})
 
 
 def read_recipe(name: str, changes: dict[str, Any]) -> Recipe:
@@ -258,7 +275,9 @@ def read_settings(kind: type[Settings], folder: str, name: str, changes: dict[st
             nested = content
             *parents, last = key.split(".")
             for parent in parents:
-                nested = nested.setdefault(parent, {})
+                if not isinstance(nested.get(parent), dict):
+                    nested[parent] = {}
+                nested = nested[parent]
             nested[last] = value
     try:
         return kind.model_validate(content)

@@ -34,6 +34,13 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
 
 
+def about(seconds: float) -> str:
+    """Return a time as rounded text, for estimates: "40 s", "6 min", "3 h"."""
+    if seconds < 95:
+        return f"{max(1, round(seconds / 10)) * 10} s"
+    return f"{round(seconds / 60)} min" if seconds < 100 * 60 else f"{round(seconds / 3600):,} h"
+
+
 def first_few(names: list[str], number: int = 6) -> str:
     """Return the first names separated by commas, and how many more there are."""
     return ", ".join(names[:number]) + (f" and {len(names) - number} more" if len(names) > number else "")

@@ -12,6 +12,7 @@ from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
 from support.chromium import Chromium, find_chromium
 from support.command import Run, invoke, profile
+from support.no_finalists import train_none_by_default
 from support.once import made_once, shared_folder
 from support.short_timings import shorten_timings
 from support.tables import make_table
@@ -20,6 +21,14 @@ from support.tables import make_table
 def pytest_collection_finish() -> None:
     """Leave the half million objects that exist now, and stay, out of all garbage collections."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_finalists() -> Iterator[None]:
+    """Searches train no finalists by default, so that no test pays for them that is about something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        train_none_by_default(patch)
+        yield
 
 
 @pytest.fixture

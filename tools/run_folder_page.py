@@ -52,7 +52,7 @@ hash. `hwnas report runs/a` shows them on one page.
 | `table.json` | the latency table; with several devices `tables/NAME.json` |
 | `space.yaml` | a copy of your own space |
 | `metrics.jsonl` | a row for each epoch and target: accuracy, E[C], lambda, entropy, architecture |
-| `finalists.json`, `finalists/` | the trainings of `--finalists`, by which architectures were chosen |
+| `finalists.json`, `finalists/` | the trainings of finalists, by which architectures were chosen |
 | `summary.json` | costs, latencies and accuracies of the final networks |
 | `targets.png`, `search.png` | latency against accuracy; E[C]/budget and lambda over the epochs |
 | `checkpoint.pt` | the state of the search, from which an interrupted run resumes |

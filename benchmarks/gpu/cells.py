@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--channels", type=int)
     parser.add_argument("--depth", type=int)
     arguments = parser.parse_args()

@@ -91,22 +91,22 @@ def search(
     target's or, if that is larger, the space's; ``train`` then trains the target. ``data`` and ``target_data`` are the
     images of the two. ``recipe`` is that of ``method`` by default; ``epochs`` to ``fixed_lambda`` change it; ``plugin``
     registers choices for it. A chain's supernet starts from ``weights`` as far as they fit. Each target trains
-    ``finalists`` architectures on the ``executor`` before it chooses, and ``baselines``. ``verify`` times the networks
-    and derives again if one is over budget. A repeated call resumes. Raises HwnasError for inputs that do not fit.
+    ``finalists`` (default: 12 where cheap; 0: none) and ``baselines`` on the ``executor`` and chooses. ``verify`` times
+    networks and derives again if one is over budget. A repeated call resumes. Raises HwnasError for unfit inputs.
     """
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search
 
     opened, file, asked = read_tables(tables), _load_plugin(plugin), as_list(budgets)
-    sizes = size_changes(channels, layers, input_shape, classes)
-    target = common_network(opened, space, setting, **sizes)
+    target = common_network(opened, space, setting, **(sizes := size_changes(channels, layers, input_shape, classes)))
     changes: dict[str, Any] = {"epochs": epochs, "child.epochs": child_epochs, "batch_size": batch_size, "seed": seed}
-    changes |= {"finalists.trainings": finalists, "finalists.baselines": baselines, "pretrained": _text(weights)}
-    changes |= {"compute": compute, "precision": precision, "kernels": kernels, "penalty.weight": fixed_lambda}
+    changes |= {"compute": compute, "precision": precision, "kernels": kernels, "pretrained": _text(weights)}
+    changes |= {"penalty.weight": fixed_lambda, "finalists.trainings": finalists}
     rules = _recipe(method, recipe, target.space, data, changes)
     images, fixed = _resized(data, search_input), image_sizes(sizes)
     small = SearchSizes(search_setting, search_channels, search_layers, search_input)
-    request = SearchRequest(target, opened, images, asked, rules, verify, file, target_data, fixed, small, executor)
+    where: Any = {"target_data_spec": target_data, "fixed_sizes": fixed, "search_sizes": small, "executor": executor}
+    request = SearchRequest(target, opened, images, asked, rules, verify, file, baselines=baselines, **where)
     return run_search(request, Path(out), progress or Progress(quiet=True), profile_steps)
 
 
@@ -135,22 +135,17 @@ def _load_plugin(plugin: Path | str | None) -> Path | None:
 
 
 def _recipe(method: str | None, recipe: str | None, space: SearchSpace, data: str, changes: dict[str, Any]) -> Recipe:
-    """Return the recipe of a search; a space of the user's own takes those of chains or of NAS-Bench-201.
-
-    Raises HwnasError for baselines without finalists.
-    """
+    """Return the recipe of a search; a space of the user's own takes those of chains or of NAS-Bench-201."""
     from hwnas.recipe import CHAIN, read_recipe, recipe_of
     from hwnas.spaces.nasbench201 import NASBENCH201
 
     folder = NASBENCH201.name if space.origin else space.name
     name = recipe or recipe_of(method or "snas", CHAIN if space.is_chain else folder, data)
     fixed = {} if changes["penalty.weight"] is None else {"penalty.mode": "fixed"}
-    baselines = changes["finalists.baselines"]
-    settings = read_recipe(name, changes | fixed | {"finalists.baselines": None})
-    if baselines is not None:
-        if settings.finalists is None:
-            raise HwnasError("baselines are trained as finalists are, and the search has none", "add --finalists")
-        settings = read_recipe(name, changes | fixed)
+    trainings = changes["finalists.trainings"]
+    settings = read_recipe(name, changes | fixed | {"finalists.trainings": trainings or None})
+    if trainings == 0:
+        settings = settings.model_copy(update={"finalists": None})
     if method and settings.method != method:
         raise HwnasError(f"recipe {recipe} is of method {settings.method}, not {method}", "leave out --method")
     return settings

@@ -21,15 +21,20 @@ from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.recipe import Recipe, read_recipe
 from hwnas.runs.folder import table_file
+from hwnas.runs.manifest_schema import SearchRecipe
 from hwnas.runs.request import SearchRequest, SearchSizes
+from hwnas.runs.settle import AUTO, settle
 from hwnas.runs.two_networks import choose_networks
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.objective import Objective
 from hwnas.spaces import SizedSpace
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import Device, LatencyTable, today
+from hwnas.validation import validate
 
 PLACEHOLDER = "{method}"
+# What `auto` means in a benchmark: results are compared with those of other machines.
+EVERYWHERE = {"precision": "float32", "kernels": "torch"}
 
 
 @dataclass(frozen=True)
@@ -103,19 +108,28 @@ def prepare_runs(plan: BenchmarkPlan, folder: Path, threads: int, progress: Prog
         about_targets["target_setting"] = asdict(target.setting)
     runs = []
     for (method, seed), recipe in recipes.items():
+        run_folder = folder / method / f"seed{seed}"
         settings = SearchSettings(
             space=searched.space.name,
             setting=asdict(searched.setting),
             data=plan.data_spec,
             data_fingerprint=data.fingerprint,
             **about_targets,
-            recipe=recipe.model_dump(mode="json"),
+            recipe=_settled(recipe, run_folder).model_dump(mode="json"),
         )
-        run_folder = folder / method / f"seed{seed}"
         _write_manifest(run_folder, settings, plan.tables, threads, machine)
         runs.append(BenchmarkRun(method, seed, run_folder, tuple(o.target for o in objectives)))
     inputs = SearchInputs(data.without_test(), plan.tables, machine)
     return PreparedBenchmark(runs, inputs, objectives, target)
+
+
+def _settled(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe without ``auto``: no finalists, and the numerics of the search that ``folder`` holds."""
+    file, fix, begun = folder / MANIFEST, f"remove folder {folder}", None
+    if file.exists():
+        begun = validate(SearchRecipe, read_manifest(folder, fix).settings.recipe, file, fix)
+    settled = settle(recipe, EVERYWHERE, begun)
+    return settled.model_copy(update={"finalists": None}) if settled.finalists == AUTO else settled
 
 
 def _networks(plan: BenchmarkPlan, recipe: Recipe, data: ImageData) -> tuple[SizedSpace, SizedSpace]:

@@ -29,7 +29,7 @@ from hwnas.finalists.judgement import Judgement
 from hwnas.finalists.of_search import judge_of, propose
 from hwnas.jobs.choose import choose_executor
 from hwnas.profiling.session import ask
-from hwnas.recipe import Recipe
+from hwnas.recipe import Finalists, recorded_recipe
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.methods import register_builtin
@@ -90,7 +90,7 @@ class SearchUpdate:
 
 def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdate]:
     """Take the remaining steps of a search and select its cells; the last update has the cells."""
-    settings, recipe = item.settings, Recipe.model_validate(item.settings.recipe)
+    settings, recipe = item.settings, recorded_recipe(item.settings.recipe)
     torch.set_num_threads(item.threads)
     sized = SizedSpace(NASBENCH201, Setting(**settings.setting))
     target_network = SizedSpace(NASBENCH201, Setting(**(settings.target_setting or settings.setting)))
@@ -109,7 +109,7 @@ def search_cells(inputs: SearchInputs, item: SearchItem) -> Iterator[SearchUpdat
                 content = pack(item.digest, search.state())
         yield SearchUpdate(search.step, total, cost_meter.total(), rows, content)
     judgement = None
-    if recipe.finalists:
+    if isinstance(recipe.finalists, Finalists):
         evidence = Evidence(choose_executor("local", item.threads), item.digest, item.trainings)
         plan = plan_baselines(search) if recipe.finalists.baselines else BaselinePlan([], [])
         judge = judge_of(search, evidence, target_network, baselines=plan.baselines)

@@ -99,7 +99,7 @@ ComputeName = Annotated[
 ]
 PrecisionName = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16, tf32 (on a GPU), or auto: bfloat16 where the device computes it natively."),
+    typer.Option(help="float32, bfloat16, tf32 (on a GPU), or auto: bfloat16 on processors that multiply it."),
 ]
 
 

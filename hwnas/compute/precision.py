@@ -17,6 +17,7 @@ from hwnas.compute.device import CPU
 from hwnas.errors import HwnasError
 from hwnas.recipe import Precision
 
+AS_REQUESTED = "as requested"
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -34,17 +35,16 @@ def bfloat16_flag(cpu_info: Path = CPU_INFO) -> str | None:
 def choose_precision(requested: Precision, device: torch.device = CPU) -> tuple[str, str]:
     """Return float32, tf32 or bfloat16 for a recipe's ``precision``, and the reason.
 
-    ``auto`` is bfloat16 where the device multiplies it. Raises HwnasError for tf32 on a CPU: it is how GPUs multiply
-    float32 faster, with 10 bits of the fraction.
+    ``auto`` is bfloat16 on a processor that multiplies it, and float32 on a GPU, where bfloat16 has not been timed.
+    Raises HwnasError for tf32 on a CPU: it is how GPUs multiply float32 faster, with 10 bits of the fraction.
     """
     on_gpu = device.type == "cuda"
     if requested == "tf32" and not on_gpu:
         raise HwnasError("precision tf32 needs a GPU", "use float32, bfloat16 or auto")
     if requested != "auto":
-        return requested, "as requested"
+        return requested, AS_REQUESTED
     if on_gpu:
-        known = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ("bfloat16", "the GPU multiplies it") if known else ("float32", "the GPU does not multiply bfloat16")
+        return "float32", "bfloat16 has not been timed on a GPU: --precision bfloat16 asks for it"
     flag = bfloat16_flag()
     if flag:
         return "bfloat16", f"the processor has {flag}"

@@ -42,7 +42,7 @@ def plan_baselines(search: Search) -> BaselinePlan:
     Unless the recipe decides, baselines are trained where their epochs are at most half of those of the finalists.
     """
     settings, targets = search.recipe.finalists, search.targets
-    assert settings is not None
+    assert isinstance(settings, Finalists)
     found: list[dict[str, Architecture]] = [{} for _ in targets]
     if settings.baselines is not False:
         found = [
@@ -54,10 +54,10 @@ def plan_baselines(search: Search) -> BaselinePlan:
             for index, target in enumerate(targets)
         ]
     number = len({_network(search.space, architecture) for own in found for architecture in own.values()})
-    epochs, extra = _epochs(settings, len(targets)), number * (settings.epochs + settings.last_epochs)
+    epochs, extra = len(targets) * settings.epochs_of_target, number * (settings.epochs + settings.last_epochs)
     lines = [
-        f"finalists{f' of each of {len(targets)} targets' * (len(targets) > 1)}: {_trainings(settings)}, each trained "
-        f"for {settings.epochs} epochs, and the best {settings.last} for {settings.last_epochs} more: "
+        f"finalists{f' of each of {len(targets)} targets' * (len(targets) > 1)}: {settings.trainings_of_target}, "
+        f"each trained for {settings.epochs} epochs, and the best {settings.last} for {settings.last_epochs} more: "
         f"at most {epochs} epochs of {len(search.data.train):,} images in all"
     ]
     if settings.baselines is False:
@@ -87,17 +87,6 @@ def find_baselines(
         assert isinstance(model, CostModel)
         found[name] = largest(model, candidates.limits, candidates.inputs_per_node)
     return found
-
-
-def _epochs(settings: Finalists, targets: int) -> int:
-    """Return the most epochs that all finalists take; targets may share some."""
-    trainings = _trainings(settings)
-    return targets * (trainings * settings.epochs + min(settings.last, trainings) * settings.last_epochs)
-
-
-def _trainings(settings: Finalists) -> int:
-    """Return the number of trainings of a target: every round has equally many."""
-    return -(-settings.trainings // settings.rounds) * settings.rounds
 
 
 def _network(space: SearchSpace, architecture: Architecture) -> Architecture:

@@ -45,7 +45,7 @@ def judge_of(
     ``target`` is the network that ships; ``baselines`` are those of every target by name.
     """
     settings, recipe, data = search.recipe.finalists, search.recipe, search.data
-    assert settings is not None
+    assert isinstance(settings, Finalists)
     sized = finalists_sized(search.sized, target, settings)
     images, _ = data.train_batch(0, SCORED_IMAGES, recipe.seed)
     first, last = (

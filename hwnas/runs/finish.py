@@ -14,7 +14,8 @@ from hwnas.export.network import save_weights
 from hwnas.finalists.judgement import Judgement
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
-from hwnas.runs.compare import compare_with_baselines
+from hwnas.recipe import Finalists
+from hwnas.runs.compare import compare_with_baselines, describe_unused
 from hwnas.runs.derived import DerivedNetwork
 from hwnas.runs.folder import ARCHITECTURE, PROXY, SUMMARY, WEIGHTS, table_file
 from hwnas.runs.records import read_summary
@@ -65,8 +66,11 @@ class Finish:
             result = {**untrained, "child_epochs": 0, "proxy": proxy}
         result["derivations"] = attempts
         settings = self.request.recipe.finalists
-        if self.judgement and settings:
+        if self.judgement and isinstance(settings, Finalists):
             result["comparison"] = compare_with_baselines(self.judgement, target, architecture, settings)
+            inputs = self.request.recipe.inputs_per_node
+            if line := describe_unused(self.judgement, target, architecture, inputs):
+                self.progress.log(line)
         derived = self._derived(target, architecture)
         row = write_network(child, derived, objective.costs, networks.target_data, result)
         assert isinstance(row, SummaryRow)  # the target network claims its budget

@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hwnas import __version__
-from hwnas.compute.device import CPU, choose_device, describe
-from hwnas.compute.precision import choose_precision
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of, sha256_of_file, unwritable, write_json, write_text
-from hwnas.networks.fast.kernels import kernels
-from hwnas.recipe import Recipe
 from hwnas.runs.folder import MANIFEST, table_file
 from hwnas.runs.manifest_schema import Manifest
 from hwnas.runs.records import read_manifest
@@ -24,13 +20,15 @@ from hwnas.spaces import SearchSpace
 from hwnas.spaces.space_copy import SPACE_FILE, definition_as_json, require_same_definition
 from hwnas.tables.io import write_table
 from hwnas.tables.schema import today
-from hwnas.training.processes import Processes
 
 PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "scipy", "pillow", "scikit-learn")
 
 
-def describe_run(request: SearchRequest, networks: TwoNetworks, processes: Processes) -> Manifest:
-    """Return the manifest of a search; its digest is the hash of everything that decides what the search computes."""
+def describe_run(request: SearchRequest, networks: TwoNetworks, computed: dict[str, str]) -> Manifest:
+    """Return the manifest of a search; its digest is the hash of everything that decides what the search computes.
+
+    ``computed`` says what computes the supernet (hwnas.runs.settle).
+    """
     sized, data = networks.target_sized, networks.data
     inputs: dict[str, Any] = {
         "space": sized.space.name,
@@ -51,7 +49,7 @@ def describe_run(request: SearchRequest, networks: TwoNetworks, processes: Proce
         digest=sha256_of(inputs),
         versions={"hwnas": __version__, "python": platform.python_version(), **packages},
         started=today(),
-        computed=_describe_compute(request.recipe, processes),
+        computed=computed,
     )
 
 
@@ -90,13 +88,3 @@ def write_manifest(request: SearchRequest, space: SearchSpace, manifest: Manifes
     write_json(file, manifest.to_json())
     for device, table in request.tables.items():
         write_table(folder / table_file(request.tables, device), table)
-
-
-def _describe_compute(recipe: Recipe, processes: Processes) -> dict[str, str]:
-    """Return the device, the precision and the kernels that compute the supernet."""
-    device = choose_device(recipe.compute)
-    name = "plain torch"
-    if recipe.kernels == "compiled":
-        name = kernels().describe() if processes.is_single else "plain torch (several processes share batch norms)"
-        name = name if device == CPU else "plain torch (compiled kernels are for processors)"
-    return {"on": describe(device), "precision": choose_precision(recipe.precision, device)[0], "kernels": name}

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from hwnas.budgets.text import split_device, targets_of
+from hwnas.recipe import Kernels, Precision
 from hwnas.runs.folder import target_id
 from hwnas.validation import Record
 
@@ -28,6 +29,9 @@ class SearchRecipe(Record):
     seed: int
     inputs_per_node: int | None = None
     selection: Selection = Selection(name="probable")
+    precision: Precision = "float32"
+    kernels: Kernels = "torch"
+    finalists: dict[str, Any] | None = None
 
 
 class SearchInputs(Record):

@@ -39,7 +39,7 @@ class SearchRequest:
 
     A budget that names devices gives one target for these; every other budget gives one target for each device.
     ``plugin`` is the user's Python file that registered choices of the recipe. ``executor`` names where finalists are
-    trained (hwnas.jobs).
+    trained (hwnas.jobs), ``baselines`` is that of the recipe's finalists.
     """
 
     target_sized: SizedSpace
@@ -53,6 +53,7 @@ class SearchRequest:
     fixed_sizes: frozenset[str] = frozenset()
     search_sizes: SearchSizes = SearchSizes()
     executor: str = "local"
+    baselines: bool | None = None
 
 
 def build_objectives(

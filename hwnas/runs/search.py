@@ -35,6 +35,7 @@ from hwnas.runs.pretrained import record_of, write_pretrained
 from hwnas.runs.records import read_summary
 from hwnas.runs.request import SearchRequest, build_objectives
 from hwnas.runs.schema import Summary, SummaryRow
+from hwnas.runs.settle import ADD, settle_request
 from hwnas.runs.two_networks import TwoNetworks, choose_networks
 from hwnas.runs.verify import verify_run
 from hwnas.search.methods import register_builtin
@@ -56,7 +57,6 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
     Raises HwnasError, before any training, for inputs that do not fit together or to the folder.
     """
     processes = process_group()
-    executor = _executor(request)
     if request.verify:
         for table in request.tables.values():
             require_its_device(table)
@@ -64,13 +64,13 @@ def run_search(request: SearchRequest, folder: Path, progress: Progress, profile
         networks = _load(request, progress)
     require_plain(networks.target_sized)
     objectives, described = build_objectives(request.tables, request.budgets, networks.target_sized)
-    manifest = describe_run(request, networks, processes)
+    settled = settle_request(request, networks, objectives, folder, processes)
+    request, executor = settled.request, _executor(settled.request)
+    manifest = describe_run(request, networks, settled.computed)
     if processes.is_rank_zero:
         write_manifest(request, networks.target_sized.space, manifest, folder)
     described[:0] = [*networks.describe(), *head_notes(request.tables, networks.target_sized)]
-    computed = manifest.computed
-    described.append(f"{computed['on']} computes the supernet in {computed['precision']} with {computed['kernels']}")
-    for line in described:
+    for line in [*described, *settled.lines]:
         progress.log(line)
 
     torch.manual_seed(request.recipe.seed)
@@ -123,7 +123,7 @@ def _executor(request: SearchRequest) -> Executor | None:
     if request.recipe.finalists:
         return choose_executor(request.executor, gpu=request.recipe.compute != "cpu")
     if request.executor != "local":
-        raise HwnasError("--executor trains finalists, and the search has none", "add --finalists, or leave it out")
+        raise HwnasError("--executor trains finalists, and the search has none", f"add {ADD}, or leave it out")
     return None
 
 

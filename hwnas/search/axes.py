@@ -20,7 +20,7 @@ from hwnas.compute.seeds import Purpose
 from hwnas.cost.model import Array
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
-from hwnas.recipe import Recipe
+from hwnas.recipe import Precision, Recipe
 from hwnas.search.distribution import Distribution, Draw, DrawContext
 from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture, SearchSpace
@@ -144,6 +144,8 @@ class Learning(Protocol):
     """Axis ``learning``: one step on one batch.
 
     ``check(distribution)`` (optional) raises HwnasError where the rule cannot train such a distribution.
+    ``compares_close_weights`` (optional) is true for a rule of losses or gradients at weights so close that bfloat16
+    rounds them alike; precision ``auto`` is then float32.
     """
 
     def learn(self, step: LearningStep, target: TargetState) -> BatchResult:
@@ -184,6 +186,12 @@ class Selection(Protocol):
 
     def current_best(self, scorer: Scorer, target: TargetState) -> Architecture:
         """Return the architecture by which an unfinished search is reported."""
+
+
+def required_precision(recipe: Recipe, learning: Learning) -> Precision:
+    """Return the precision that a recipe asks for; float32 for ``auto`` where the rule compares close weights."""
+    close = getattr(learning, "compares_close_weights", False)
+    return "float32" if recipe.precision == "auto" and close else recipe.precision
 
 
 def runs_on_host(execution: Execution) -> bool:

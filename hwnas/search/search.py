@@ -17,7 +17,15 @@ from hwnas.networks.pretrained_supernet import require_chain
 from hwnas.networks.shared_blocks import require_shareable
 from hwnas.networks.supernet import Supernet, require_divisible
 from hwnas.recipe import Recipe
-from hwnas.search.axes import Execution, Learning, Regulariser, Selection, require_usable, runs_on_host
+from hwnas.search.axes import (
+    Execution,
+    Learning,
+    Regulariser,
+    Selection,
+    require_usable,
+    required_precision,
+    runs_on_host,
+)
 from hwnas.search.batches import training_batches
 from hwnas.search.choices import build
 from hwnas.search.epoch_row import EpochRow
@@ -55,10 +63,10 @@ class Search:
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.sized, self.space, self.recipe, self.processes = sized, sized.space, recipe, processes
-        self.device, precision = set_up_numerics(recipe.compute, recipe.precision)
+        self.learning: Learning = build("learning", recipe.learning)
+        self.device, precision = set_up_numerics(recipe.compute, required_precision(recipe, self.learning))
         self.data = data.on(self.device)
         runs: Execution = build("runs", recipe.runs)
-        self.learning: Learning = build("learning", recipe.learning)
         regulariser: Regulariser | None = build("regulariser", recipe.regulariser) if recipe.regulariser else None
         selection: Selection = build("selection", recipe.selection)
         logits_device = CPU if runs_on_host(runs) else self.device

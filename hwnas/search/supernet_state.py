@@ -14,6 +14,7 @@ from hwnas.compute.device import layout_on
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.networks.drop_path import DropPath
 from hwnas.networks.fast import accelerate
+from hwnas.networks.fast.kernels import choose_kernels
 from hwnas.networks.pretrained import Fit, read_weights
 from hwnas.networks.pretrained_supernet import load_into_supernet
 from hwnas.networks.supernet import Supernet
@@ -23,6 +24,11 @@ from hwnas.search.axes import Running
 from hwnas.spaces import SizedSpace
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import Processes
+
+
+def mixed_channels(sized: SizedSpace, partial: int) -> int:
+    """Return the number of channels in the mixture of the first cells; 0 in a chain, where layers sum nothing."""
+    return 0 if sized.space.is_chain else sized.setting.channels // partial
 
 
 class SupernetState:
@@ -75,9 +81,12 @@ class SupernetState:
 
     def accelerate(self) -> None:
         """Prepare fast forward passes; call it again when the candidates that run have changed for good."""
-        compiled = self.recipe.kernels == "compiled"
+        channels = mixed_channels(self.sized, self.module.partial)
+        kernels, _ = choose_kernels(
+            self.recipe.kernels, self.precision, channels, self.device, self.processes.is_single
+        )
         self.passes = accelerate(
-            self.module, precision=self.precision, compiled=compiled, replay=self.replays, log=self.log
+            self.module, precision=self.precision, compiled=kernels == "compiled", replay=self.replays, log=self.log
         )
 
     def cast(self, images: Tensor) -> Tensor:

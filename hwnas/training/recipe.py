@@ -61,7 +61,7 @@ class Training(Hashed):
     ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
     last weights or those of the epoch with the best validation accuracy; ``patience`` is the number of epochs without
     improvement after which training stops.
-    ``compute`` is the device (hwnas.compute.device); ``precision`` auto is bfloat16 where the device multiplies it.
+    ``compute`` is the device (hwnas.compute.device); ``precision`` as in hwnas.compute.precision.
     """
 
     newer: ClassVar[tuple[str, ...]] = ("weights", "distillation")

@@ -22,6 +22,7 @@ COMMAND = re.compile(
 )
 # Options put together from quoted words, keys in base 64, and names and numbers that hwnas itself chooses.
 SAFE = {
+    "DEFAULT.trainings",
     "SHIPPED",
     "options",
     "public",

@@ -25,7 +25,7 @@ from hwnas.finalists.of_search import judge_of
 from hwnas.finalists.pool import Pool, Scoring
 from hwnas.jobs.choose import choose_executor
 from hwnas.jobs.in_process import InProcess
-from hwnas.recipe import Finalists, read_recipe
+from hwnas.recipe import Finalists, read_recipe, recorded_recipe
 from hwnas.scores import score
 from hwnas.spaces import NASBENCH201, SizedSpace, get_space
 from hwnas.spaces.encoding import decode, encode, every_choice
@@ -234,7 +234,9 @@ def test_no_test_images_and_no_random_state_reach_a_training() -> None:
 
 
 def test_recipes_without_finalists_are_written_as_before() -> None:
-    assert "finalists" not in read_recipe("snas-short", {}).model_dump(mode="json")
+    none = read_recipe("snas-short", {}).model_copy(update={"finalists": None})
+    assert "finalists" not in none.model_dump(mode="json")
+    assert recorded_recipe(none.model_dump(mode="json")) == none
     assert read_recipe("snas-short", {"finalists.trainings": 5}).model_dump()["finalists"]["trainings"] == 5
 
 

@@ -48,6 +48,13 @@ def test_demo_writes_networks_within_three_budgets(run: Run, tmp_path: Path, mon
         assert json.loads(metadata["hwnas.labels"]) == [str(d) for d in range(10)]
         assert set(json.loads(metadata["hwnas.normalisation"])) == {"scale", "mean", "std"}
         assert float(metadata["hwnas.predicted_latency_ms"]) == target["predicted_ms"]
+        compared = {network["name"]: network for network in target["comparison"]}
+        assert compared["found"]["validation_loss"] <= compared["random"]["validation_loss"]
+        used = compared["found"]["share"]
+        assert (
+            used >= 0.8
+            or f"{target['budget']} uses {used:.0%} of its budget, with a validation loss of" in result.stderr
+        )
     by_name = {t["budget"]: t["predicted_ms"] for t in targets}
     budgets = {t["budget"]: t["budget_ms"] for t in targets}
     assert budgets["aggressive"] < budgets["moderate"] < budgets["mild"]

@@ -169,5 +169,6 @@ def test_a_front_that_cannot_be_derived_is_one_clear_error(
 
 def test_baselines_without_finalists_are_one_clear_error(run: Run, tmp_path: Path) -> None:
     write_table(tmp_path / "board.json", make_table(SizedSpace(NASBENCH201, SMALL["nasbench201"])))
-    done = run("search", "--table", tmp_path / "board.json", "--baselines", "--out", tmp_path / "run")
+    inputs = ("--table", tmp_path / "board.json", *SEARCH)
+    done = run("search", *inputs, "--baselines", "--out", tmp_path / "run")
     assert_one_clear_line(done, "baselines are trained as finalists are, and the search has none", "--finalists")

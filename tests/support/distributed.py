@@ -22,7 +22,7 @@ from hwnas.training.child import Trainer
 from hwnas.training.distillation import Teacher
 from hwnas.training.processes import Processes, join_process_group, process_group
 from hwnas.training.recipe import read_training
-from support.searches import COSTS, FEW, PREVIEWS, chain_searching
+from support.searches import COSTS, FEW, PLAIN, PREVIEWS, chain_searching
 from support.spaces import SMALL
 from support.training import DATA, recipe_of, tiny_child
 
@@ -56,6 +56,7 @@ def searching(space: str, method: str, processes: Processes) -> Search:
         "batch_size": 15,
         "logits_warm_up": 0.0,
         "penalty.warm_up": 0.0,
+        **PLAIN,
         "drop_path": 0.2,
         **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
         **({"selection": {"name": "best_of", "samples": 2}} if method in ("enas", "random") else {}),
@@ -117,7 +118,7 @@ def trained(run: Path) -> list[dict[str, Any]]:
 
 def request_for(table: Path, epochs: int = 2) -> SearchRequest:
     """Return a search whose search network is smaller than its target network."""
-    recipe = read_recipe("snas-short", {"epochs": epochs, "child.epochs": 0, "batch_size": 99})
+    recipe = read_recipe("snas-short", {"epochs": epochs, "child.epochs": 0, "batch_size": 99, **PLAIN})
     space, sizes = SPACES["nasbench201"], SMALL["nasbench201"]
     return SearchRequest(
         SizedSpace(space, sizes),

@@ -15,6 +15,7 @@ from hwnas.data import ImageData, load_data
 from hwnas.data.images import Split
 from hwnas.files import sha256_of_file
 from hwnas.recipe import Recipe, read_recipe
+from hwnas.runs.settle import settle
 from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
 from hwnas.search.search import Search
@@ -38,15 +39,20 @@ FEW_SEARCH = ("--data", FEW_DIGITS, *SMALL_SEARCH[2:])
 RUN = ("--epochs", 3, "--child-epochs", 2, "--batch-size", 128, "--budget", "mild", "--budget", "aggressive,80%-params")
 
 
+# Numbers that tests compare are the same on every machine, and gradients need double precision.
+PLAIN = {"precision": "float32", "kernels": "torch"}
+FEW_STEPS = {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **PLAIN}
+
+
 def make_search(
     name: str, recipe: Recipe, budgets: tuple[str, ...] = ("moderate",), data: ImageData | None = None
 ) -> Search:
-    """Build a search on all digits at 4 channels with one target a budget."""
+    """Build a search on all digits at 4 channels with one target a budget; plain float32 where the recipe says auto."""
     space, sizes = CELL_SPACES[name], SMALL[name]
     costs = build_metrics(make_table(SizedSpace(space, sizes)), SizedSpace(space, sizes))
     previews = preview(costs)
     objectives = [Objective("table", parse_budget(b, previews), costs) for b in budgets]
-    return Search(SizedSpace(space, sizes), objectives, data or DATA, recipe)
+    return Search(SizedSpace(space, sizes), objectives, data or DATA, settle(recipe, PLAIN, None))
 
 
 def fingerprint(folder: Path, *targets: str) -> dict[str, str]:
@@ -82,7 +88,7 @@ PREVIEWS = Lazy(CELL_SPACES, lambda name: preview(COSTS[name]))
 
 def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object) -> Search:
     """Build a search on few images at 4 channels, or 12 where stages need them."""
-    settings = read_recipe(recipe, {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **changes})
+    settings = read_recipe(recipe, {**FEW_STEPS, **changes})
     sizes, costs = SMALL[space], COSTS[space]
     if settings.stages and space == "darts":
         sizes = replace(sizes, channels=12)
@@ -100,7 +106,7 @@ def chain_searching(
     """Build a search on few images in a small chain."""
     sized = SizedSpace.named(small_chain(text), "tiny")
     costs = build_metrics(make_table(sized), sized)
-    settings = read_recipe(recipe, {"batch_size": 16, "logits_warm_up": 0.0, "penalty.warm_up": 0.0, **changes})
+    settings = read_recipe(recipe, {**FEW_STEPS, **changes})
     previews = preview(costs)
     objectives = [Objective("table", parse_budget(b, previews), costs) for b in budgets or ("moderate",)]
     return Search(sized, objectives, FEW, settings, processes)

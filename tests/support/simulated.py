@@ -15,7 +15,7 @@ from hwnas.compute.device import CPU
 from hwnas.training.checkpoint import Checkpoint
 from support.accelerator import DEVICE, Accelerator, There
 
-CHOOSERS = tuple(f"hwnas.{module}.choose_device" for module in ("training.batches", "runs.train", "runs.manifest"))
+CHOOSERS = tuple(f"hwnas.{module}.choose_device" for module in ("training.batches", "runs.train", "runs.settle"))
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from hwnas.cli import main
+from support.no_finalists import train_none_by_default
 
 SLOW_IMPORTS = [
     *("hwnas.benchmark.benchmark", "hwnas.profiling.profile", "hwnas.runs.search", "hwnas.runs.train"),
@@ -86,6 +88,7 @@ def _call(settings: tuple[str, str, dict[str, str]], work: Callable[..., None], 
     if "OMP_NUM_THREADS" in variables:  # which torch read when it was imported
         torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    train_none_by_default(pytest.MonkeyPatch())
     work(*arguments)
 
 

@@ -144,7 +144,11 @@ def metrics_of(folder: Path) -> list[dict[str, Any]]:
 
 
 EPOCHS = 6  # of the search whose processes are killed
-KILLED_SEARCH = (*SMALL_SEARCH, "--search-channels", 3, "--epochs", EPOCHS, "--child-epochs", 0, "--batch-size", 99)
+PLAIN_SEARCH = ("--precision", "float32", "--finalists", 0)  # the processes of torchrun are new ones
+KILLED_SEARCH = (
+    *(*SMALL_SEARCH, *PLAIN_SEARCH, "--search-channels", 3),
+    *("--epochs", EPOCHS, "--child-epochs", 0, "--batch-size", 99),
+)
 
 
 @pytest.mark.end_to_end

@@ -16,6 +16,8 @@ likeliest; within a budget, the most probable such cell. In NAS-Bench-201 every 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -50,6 +52,8 @@ class Alternating:
 @dataclass(frozen=True)
 class Unrolled:
     """Second order: the gradient of the logits includes their effect on a step of the weights."""
+
+    compares_close_weights: ClassVar[bool] = True
 
     def check(self, distribution: Distribution) -> None:
         require_pathwise(distribution)

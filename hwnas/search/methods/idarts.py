@@ -24,6 +24,7 @@ for T; the recipes have the 1 of its only log for NAS-Bench-201.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -44,6 +45,7 @@ LENGTH = 0.01  # step length of the finite differences
 class Implicit:
     """The gradient of the logits includes their effect on the weights' optimum, by ``terms`` + 1 terms of a series."""
 
+    compares_close_weights: ClassVar[bool] = True
     terms: int = Field(default=2, ge=0)
     every: int = Field(default=1, ge=1)
 

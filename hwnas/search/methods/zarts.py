@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from pydantic import Field, FiniteFloat
@@ -53,6 +54,7 @@ from hwnas.search.target import TargetState
 class ZeroOrder:
     """Try ``samples`` updates of the logits on fine-tuned copies of the weights, and take their weighted mean."""
 
+    compares_close_weights: ClassVar[bool] = True
     samples: int = Field(default=4, ge=2)
     steps: int = Field(default=10, ge=1)
     every: int = Field(default=10, ge=1)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from benchmarks.naive_mixture import NaiveSupernet
+from hwnas.compute.device import CPU
 from hwnas.compute.precision import choose_precision
 from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.networks.fast import accelerate
 from hwnas.networks.fast.kernel_layers import branches
-from hwnas.networks.fast.kernels import kernels
+from hwnas.networks.fast.kernels import choose_kernels, kernels
 from hwnas.networks.fast.weighted_sum import Term, weighted_sum
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
@@ -267,25 +269,32 @@ def test_a_search_in_bfloat16_resumes_bit_identically(arithmetic: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", ["compiled", "torch"])
-def test_a_run_records_its_precision_and_kernels(run: Run, tmp_path: Path, table_file: Path, asked: str) -> None:
+def test_a_run_records_its_precision_and_kernels(
+    run: Run, tmp_path: Path, table_file: Path, asked: Literal["torch", "compiled"]
+) -> None:
     out = tmp_path / "run"
     options = ("--epochs", 1, "--child-epochs", 0, "--budget", "mild", "--precision", "auto", "--batch-size", 100)
     options = (*options, "--kernels", asked)
     done = run("search", "--table", table_file, *SMALL_SEARCH, *options, "--out", out)
     computed = read_json(out / "manifest.json", "")["computed"]
-    words = kernels().describe() if asked == "compiled" else "plain torch"
-    assert computed == {"on": "the processor", "precision": choose_precision("auto")[0], "kernels": words}
-    assert (
-        f"the processor computes the supernet in {computed['precision']} with {computed['kernels']}"
-        in done.stdout + done.stderr
-    )
+    precision, why = choose_precision("auto")
+    found, reason = choose_kernels(asked, precision, 4, CPU, True)
+    name = {"torch": "plain torch", "compiled": "compiled kernels"}[found]
+    assert computed == {
+        "on": "the processor",
+        "precision": precision,
+        "precision_reason": why,
+        "kernels": name,
+        "kernels_reason": reason,
+    }
+    assert f"the processor computes the supernet in {precision} ({why}) with {name} ({reason})" in done.stderr
 
 
 def test_without_a_compiler_plain_torch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     kernels.cache_clear()
     try:
-        assert kernels().describe() == "plain torch (no C++ compiler)"
         assert kernels().library is None
+        assert choose_kernels("auto", "bfloat16", 16, CPU, True) == ("torch", "no C++ compiler")
     finally:
         kernels.cache_clear()

@@ -1,6 +1,6 @@
 """Compiled kernels for mixtures on a CPU (mixture.cpp), built once a machine with its C++ compiler and cached.
 
-They are optional: plain torch, the default, computes the same but for rounding.
+They are optional: plain torch computes the same but for rounding.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch  # before the library, so that there is one OpenMP runtime
+
+from hwnas.compute.device import CPU
+from hwnas.compute.precision import AS_REQUESTED
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
+from hwnas.recipe import Kernels as Requested
 
 SOURCE = Path(__file__).with_name("mixture.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 BUILD_S = 180
+LEAST_CHANNELS = 16  # in a mixture, from which kernels in float32 take less time than plain torch
 Pointer, Long = ctypes.c_void_p, ctypes.c_long
 
 
@@ -95,8 +101,29 @@ class Kernels:
     library: ctypes.CDLL | None
     reason: str = ""
 
-    def describe(self) -> str:
-        return "compiled kernels" if self.library else f"plain torch ({self.reason})"
+
+def choose_kernels(
+    requested: Requested, precision: str, channels: int, device: torch.device, is_single: bool
+) -> tuple[str, str]:
+    """Return compiled or torch for a recipe's ``kernels``, and the reason.
+
+    ``auto`` is compiled where that takes less time (docs/how-to/faster.md): in bfloat16, and in float32 with at least
+    16 ``channels`` in the mixture of the first cells. A chain of layers, which sums nothing, has 0. ``is_single``: one
+    process searches.
+    """
+    if requested == "torch":
+        return "torch", AS_REQUESTED
+    if device != CPU:
+        return "torch", "compiled kernels are for processors"
+    if not is_single:
+        return "torch", "several processes share batch norms"
+    if requested == "auto" and not channels:
+        return "torch", "as fast in a chain of layers"
+    if requested == "auto" and precision == "float32" and channels < LEAST_CHANNELS:
+        return "torch", f"as fast in float32 with {channels} channels in the mixture"
+    if kernels().library is None:
+        return "torch", kernels().reason
+    return "compiled", AS_REQUESTED if requested == "compiled" else "faster, and equal but for rounding"
 
 
 @cache
@@ -147,8 +174,6 @@ def _keep_freed_memory() -> None:
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    import torch  # noqa: F401  its OpenMP runtime is loaded first, so there is one
-
     library = ctypes.CDLL(str(path))
     kinds = {"p": Pointer, "l": Long}
     for name, signature in SIGNATURES.items():

@@ -25,6 +25,7 @@ from hwnas.jobs.in_process import InProcess
 
 PYTHON = str(Path(__file__).with_name("python"))
 sys.path.append(str(Path(__file__).parents[3]))
+from support.no_finalists import train_none_by_default  # noqa: E402
 from support.short_timings import shorten_timings  # noqa: E402
 
 del sys.path[-1]  # pages do not see the tests' modules
@@ -98,6 +99,7 @@ def run(connection: socket.socket) -> None:
 
 if __name__ == "__main__":
     import_all()
+    train_none_by_default(pytest.MonkeyPatch())
     choose.LocalExecutor = lambda workers, threads: InProcess(threads)  # type: ignore[assignment,misc,return-value]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(sys.argv[1])
