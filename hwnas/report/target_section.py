@@ -17,6 +17,10 @@ from hwnas.report.search_charts import probability_figure
 from hwnas.runs.schema import ProxyResult, SummaryRow
 from hwnas.spaces import NONE
 
+WIDTHS_NOTE = (
+    "Operations such as w24 choose the width of the layers after them. The cost of a width is that of the layers that "
+    "depend on it, and the cost of a layer that at the chosen widths."
+)
 VERDICTS = {True: "keeps its budget as timed", False: "breaks its budget as timed", None: "not timed"}
 
 
@@ -119,7 +123,8 @@ def _note(run: RunContent, kind: str, edges: Sequence[Edge]) -> str:
     return (
         f"{instances} such cell{'s' * (instances > 1)} in the network; an edge's cost is for all of them. "
         + f"{unused} of {len(edges)} edges are none and not drawn. " * bool(unused)
-        + "Dashed edges lie on no path to the output: the network leaves them out." * dead
+        + "Dashed edges lie on no path to the output: the network leaves them out. " * dead
+        + WIDTHS_NOTE * bool(run.space.cells[kind].width_edges)
     )
 
 

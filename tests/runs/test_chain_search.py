@@ -214,6 +214,7 @@ def test_widths_are_searched_from_pretrained_weights(run: Run, tmp_path: Path) -
         assert row["predicted_ms"] == pytest.approx(model.predict(sized.space.parse(row["architecture"])))
         assert row["parity"]["same_class"] == 1
     assert run("report", tmp_path / "run", "--out", tmp_path / "page.html").exit_code == 0
+    assert "Operations such as w24 choose the width" in (tmp_path / "page.html").read_text()
     derived = json.loads(run("derive", tmp_path / "run", "--top", "2", "--json").stdout)["targets"]
     assert len(derived[0]["architectures"]) == 2
     refused = run(*command, "--method", "darts", "--budget", "moderate", "--out", tmp_path / "other")
