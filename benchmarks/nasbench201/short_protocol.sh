@@ -4,7 +4,7 @@
 # thread a search) and with a shortlist of finalists, which are trained for some epochs at five cells a stage (recipes of
 # finalists/).
 # IMAGES holds train/CLASS/* and test/CLASS/*; DATA holds nb201_accuracy.csv.gz; RESULTS gets the JSON and the log.
-# METHODS, SEEDS, TRAIN (images), JOBS (searches at the same time) and RECIPES (alone, finalists or both) change what is
+# METHODS, SEEDS, TRAIN (images), SIZE (of the images), JOBS and RECIPES (alone, finalists or both) change what is
 # searched. A repeated call resumes.
 #
 #   benchmarks/nasbench201/short_protocol.sh IMAGES DATA RESULTS
@@ -19,7 +19,7 @@ for kind in ${RECIPES:-alone finalists}; do
   mkdir -p "$results/$kind" "$run"
   hwnas benchmark nasbench201 "${methods[@]}" --accuracy "$data/nb201_accuracy.csv.gz" --search-channels 8 --search-cells 1 \
     --seeds "${SEEDS:-0,1,2}" --jobs "${JOBS:-2}" --recipe "$recipes/{method}.yaml" \
-    --data "imagefolder:$images?train=${TRAIN:-10000}&validation=2000&test=100" --out "$run" 2>&1 |
+    --data "imagefolder:$images?train=${TRAIN:-10000}&validation=2000&test=100${SIZE:+&size=$SIZE}" --out "$run" 2>&1 |
     tee -a "$results/$kind/log.txt"
   cp "$run/summary.json" "$results/$kind/"
   python - "$run" "$results/$kind" <<'END'
