@@ -117,8 +117,8 @@ def test_the_address_in_the_local_network_is_one_of_this_machine() -> None:
 def test_a_port_in_use_and_a_foreign_address_are_errors(spec: DeviceSpec, server: PageServer) -> None:
     with pytest.raises(HwnasError, match=rf"127\.0\.0\.1:{spec.port}: .*'page\?port={spec.port + 1}'"):
         page_serving.serve_page(parse_device(f"page?host=127.0.0.1&port={spec.port}"))
-    with pytest.raises(HwnasError, match=r"cannot serve a page on 192\.0\.2\.1:.*an address of this machine"):
-        page_serving.serve_page(parse_device("page?host=192.0.2.1"))
+    with pytest.raises(HwnasError, match=r"cannot serve a page on 203\.0\.113\.77:.*an address of this machine"):
+        page_serving.serve_page(parse_device("page?host=203.0.113.77"))
 
 
 def test_every_server_has_a_token_of_its_own(server: PageServer) -> None:
