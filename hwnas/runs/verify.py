@@ -132,7 +132,8 @@ def time_saved(
     }
     for file in files.values():
         if isinstance(file, Path) and not file.exists():
-            make_int8 = f"make it with `hwnas export {quoted(file.parent)} --quantize int8`"
+            other = "" if spec.runtime.name == "onnxruntime" else f" --device cpu+{spec.runtime.name}"
+            make_int8 = f"make it with `hwnas export {quoted(file.parent)} --quantize int8{other}`"
             raise HwnasError(f"{file} does not exist", make_int8 if spec.precision == INT8 else "run the search again")
     _check_opsets(files, spec)
     measured = time_networks(files, spec, networks[0].tables[device], networks[0].sized, progress)

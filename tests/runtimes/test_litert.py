@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from hwnas.runtimes.litert.int8 import quantize_litert
 from hwnas.runtimes.litert.run import open_litert
 from hwnas.runtimes.litert.translate import translate
 from hwnas.runtimes.registry import RUNTIMES
-from hwnas.spaces import SPACES, SizedSpace, Workload
+from hwnas.spaces import SPACES, Setting, SizedSpace, Workload
+from hwnas.tables.io import write_table
+from support.command import Run, assert_one_clear_line
 from support.models import MODELS, assert_same, module_and_inputs
 from support.packages import needs_litert
+from support.tables import make_table
 
 LITERT = RUNTIMES["litert"]
 
@@ -215,6 +219,30 @@ def test_int8_operations_are_timed_in_chains_and_the_sentinel_in_floats(tmp_path
         assert not left
         assert not {"QUANTIZE", "DEQUANTIZE"} & set(found)
     assert operators(tmp_path / "sentinel.tflite")[0].count("CONV_2D") == 8
+
+
+@needs_litert
+@pytest.mark.slow
+def test_a_search_for_a_table_of_int8_writes_a_network_of_litert(run: Run, tmp_path: Path) -> None:
+    sized = SizedSpace(SPACES["nasbench201"], Setting(channels=4, depth=1, height=8, width=8))
+    table = make_table(sized)
+    runtime = table.runtime.model_copy(update={"name": "litert", "precision": "int8"})
+    write_table(tmp_path / "table.json", table.model_copy(update={"runtime": runtime}))
+    words = ("search", "--table", tmp_path / "table.json", "--data", "digits?size=8", "--recipe", "snas-short")
+    words += ("--channels", 4, "--cells", 1, "--epochs", 1, "--child-epochs", 2, "--budget", "90%")
+    result = run(*words, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    place = tmp_path / "run" / "90pct"
+    assert (place / "network_int8.tflite").exists()
+    assert not (place / "network_int8.onnx").exists()
+    (row,) = json.loads(run("evaluate", tmp_path / "run", "--json").stdout)["targets"]
+    content = json.loads((place / "architecture.json").read_text())["int8"]
+    assert (content["onnx"], content["test_accuracy"]) == ("network_int8.tflite", row["litert_int8_accuracy"])
+    assert row["litert_int8_accuracy"] == pytest.approx(row["onnx_accuracy"], abs=0.06)
+    (place / "network_int8.tflite").unlink()
+    refused = run("verify", tmp_path / "run", "--device", "cpu+litert?precision=int8")
+    fix = "hwnas export .*90pct --quantize int8 --device cpu\\+litert"
+    assert_one_clear_line(refused, "network_int8.tflite does not exist", fix)
 
 
 def test_networks_for_browsers_are_translated_too(tmp_path: Path) -> None:
