@@ -373,8 +373,8 @@ class Measurement(Record):
 
 
 class EvaluationRow(Record):
-    """A target on the images of one split, evaluated by "onnx" and "torch", and by "float16", "int8" and "litert_int8" if
-    there are files in these precisions.
+    """A target on the images of one split, evaluated by "onnx" and "torch", and by "float16", "int8" and "litert_int8"
+    if there are files in these precisions.
 
     In JSON the fields of ``scores`` are those of the row, as ``onnx_accuracy``.
     """

@@ -13,6 +13,7 @@ from hwnas.spaces import SPACES, Setting, SizedSpace, Workload
 
 ONLY_SKIPS = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
 MIXED = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|"
+UNREAD = "|avg_pool_3x3~0|+|nor_conv_1x1~0|none~1|+|avg_pool_3x3~0|skip_connect~1|none~2|"
 SMALL = Setting(channels=8, depth=1, height=16, width=16)
 MODELS: dict[str, Assembled] = {
     "nor_conv_3x3": Repeated(Workload("nor_conv_3x3", 16, 16, 12, 12), 3),
@@ -29,6 +30,9 @@ MODELS: dict[str, Assembled] = {
     "concat": Repeated(Workload("concat", 16, 64, 12, 12), 2),
     "norm_relu_pool_linear": Repeated(Workload("norm_relu_pool_linear", 16, 10, 8, 8), 2),
     "nasbench201": Whole(SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(MIXED)),
+    "nasbench201 with a node that nothing reads": Whole(
+        SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(UNREAD)
+    ),
     "nasbench201 of skips": Whole(SizedSpace(SPACES["nasbench201"], SMALL), SPACES["nasbench201"].parse(ONLY_SKIPS)),
     "darts": Whole(SizedSpace(SPACES["darts"], replace(SMALL, depth=3)), SPACES["darts"].parse("DARTS_V2")),
 }

@@ -109,7 +109,7 @@ def quantized(graph: Graph, ranges: Mapping[int, Range]) -> Graph:
         assert first is not None
         inputs: list[Tensor | None]
         if layer.op in WEIGHT_AXIS:
-            x, (weights, bias) = activation(first), layer.inputs[1:]
+            x, (weights, bias) = _operand(first, layer, activation), layer.inputs[1:]
             assert weights is not None
             assert bias is not None
             inputs = [x, *_weights(weights, bias, WEIGHT_AXIS[layer.op], x)]
@@ -133,8 +133,7 @@ def _operand(x: Tensor, layer: Layer, activation: Any) -> Tensor:
         return activation(x)
     if x.dtype is not np.float32:
         return x
-    first = layer.inputs[0]
-    scale = activation(first).quantization if layer.op in COPYING else _quantization(_range_of(x.data))
+    scale = activation(layer.output).quantization if layer.op in COPYING else _quantization(_range_of(x.data))
     return Tensor(x.shape, _rounded(x.data, scale), x.name, np.int8, scale)
 
 

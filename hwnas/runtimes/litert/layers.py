@@ -233,6 +233,13 @@ def binary(op: str) -> Translate:
     return translate
 
 
+def zeros(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
+    """Translate the value of a node of a cell that has no inputs."""
+    if "value" in given and any(given["value"].float_data or given["value"].raw_data.strip(b"\0")):
+        raise unsupported(f"ConstantOfShape {node.name} is not zero")
+    return constant(np.zeros(t.stored_shape(node.output[0])))
+
+
 def unary(op: str) -> Translate:
     def translate(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
         x = t.tensor(node.input[0])
@@ -325,6 +332,7 @@ TRANSLATIONS: Mapping[str, Translate] = {
     "BatchNormalization": batch_norm,
     "Clip": clip,
     "Concat": concat,
+    "ConstantOfShape": zeros,
     "Conv": conv,
     "Dropout": identity,
     "Flatten": reshape,
