@@ -23,6 +23,7 @@ Arguments that several functions share:
 from hwnas.api.devices import forecast_profile, profile
 from hwnas.api.inputs import get_space, read_table, read_tables, size_changes, sized_space
 from hwnas.api.networks import convert, evaluate, export, figures_folder, quantize, report, train, verify
+from hwnas.api.pruning import prune
 from hwnas.api.searching import derive, derive_accuracy, derive_pareto, preview, search
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "get_space",
     "preview",
     "profile",
+    "prune",
     "quantize",
     "read_table",
     "read_tables",

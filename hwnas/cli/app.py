@@ -20,6 +20,7 @@ WORKFLOW = (
     "search",
     "verify",
     "train",
+    "prune",
     "evaluate",
     "export",
     "derive",

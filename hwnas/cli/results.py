@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from hwnas.cli.output import show_table
 
 if TYPE_CHECKING:
-    from hwnas.runs.schema import SummaryRow
+    from hwnas.runs.schema import DeviceTiming, NetworkRow, SummaryRow
 
 
 class TargetRow(Protocol):
@@ -101,3 +101,22 @@ def name_on(row: TargetRow, device: str, rows: Sequence[TargetRow]) -> str:
     from hwnas.budgets.text import names_devices
 
     return name_of(row, rows) + f" on {device}" * names_devices(row.budget)
+
+
+def timings_of(row: NetworkRow) -> list[DeviceTiming]:
+    """Return the latencies of a network; none for one that claims no budget."""
+    from hwnas.runs.schema import SummaryRow
+
+    return row.timings if isinstance(row, SummaryRow) else []
+
+
+def show_timing(name: str, timing: DeviceTiming) -> None:
+    """Print the measured latency of the network called ``name`` beside prediction and limit, if it was measured."""
+    if timing.measured_ms is None:
+        return
+    predicted = "" if timing.predicted_ms is None else f", {timing.predicted_ms:.4g} ms predicted"
+    limit = "" if timing.budget_ms is None else f", limit {timing.budget_ms:.4g} ms"
+    print(
+        f"{name}: {timing.measured_ms:.4g} ± {timing.measured_error_ms:.2g} ms "
+        f"measured{predicted}{limit}: {'keeps' if timing.kept else 'BREAKS'} its budget"
+    )

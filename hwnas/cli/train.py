@@ -19,11 +19,11 @@ from hwnas.cli.options import (
     RunFolder,
 )
 from hwnas.cli.output import show_json
-from hwnas.cli.results import name_of, name_on
+from hwnas.cli.results import name_of, name_on, show_timing, timings_of
 from hwnas.text import quoted
 
 if TYPE_CHECKING:
-    from hwnas.runs.schema import DeviceTiming, NetworkRow
+    from hwnas.runs.schema import NetworkRow
 
 RecipeName = Annotated[
     str, typer.Option(help="quick, darts-cifar10, snas-cifar10, imagenet-mobile, nasbench201, or a YAML file.")
@@ -113,15 +113,8 @@ def train_command(
         show_json({"targets": rows})
     else:
         _show_training(rows, folder)
-    if any(timing.kept is False for row in rows for timing in _timings(row)):
+    if any(timing.kept is False for row in rows for timing in timings_of(row)):
         raise typer.Exit(1)
-
-
-def _timings(row: NetworkRow) -> list[DeviceTiming]:
-    """Return the latencies of a network that claims a budget."""
-    from hwnas.runs.schema import SummaryRow
-
-    return row.timings if isinstance(row, SummaryRow) else []
 
 
 def _show_training(rows: list[NetworkRow], folder: Path) -> None:
@@ -134,15 +127,9 @@ def _show_training(rows: list[NetworkRow], folder: Path) -> None:
             f"validation {r.validation_accuracy_before_training:.1%} -> {r.validation_accuracy:.1%}, "
             f"test {r.accuracy:.1%}{claim}; {r.onnx}"
         )
-        for timing in _timings(r):
-            if timing.measured_ms is not None:
-                limit = "" if timing.budget_ms is None else f", limit {timing.budget_ms:.4g} ms"
-                print(
-                    f"{name_on(r, timing.device, rows)}: {timing.measured_ms:.4g} ± {timing.measured_error_ms:.2g} ms "
-                    f"measured, {timing.predicted_ms:.4g} ms predicted{limit}: "
-                    f"{'keeps' if timing.kept else 'BREAKS'} its budget"
-                )
+        for timing in timings_of(r):
+            show_timing(name_on(r, timing.device, rows), timing)
     other_sizes = [Path(r.onnx).parent for r in rows if r.no_claim]
-    timed = all(timing.measured_ms is not None for row in rows for timing in _timings(row))
+    timed = all(timing.measured_ms is not None for row in rows for timing in timings_of(row))
     following = f"hwnas evaluate {quoted(folder)}" if timed else f"hwnas verify {quoted(folder)}"
     print(f"next: {f'hwnas evaluate {quoted(other_sizes[0])} --latency' if other_sizes else following}")

@@ -41,7 +41,7 @@ def _show_timings(rows: list[DeviceTiming]) -> None:
         [
             name_on(r, r.device, rows) + " (untrained)" * (not r.trained),
             f"{r.budget_ms:.4g} ms" if r.budget_ms else "-",
-            f"{r.predicted_ms:.4g} ms",
+            "-" if r.predicted_ms is None else f"{r.predicted_ms:.4g} ms",
             f"{r.measured_ms:.4g} ± {r.measured_error_ms:.2g} ms",
             f"{r.measured_raw_ms:.4g} ms",
             "yes" if r.kept else "NO",

@@ -6,6 +6,7 @@ It follows the released code of DARTS (Liu et al., ICLR 2019), which SNAS uses t
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from hwnas.errors import HwnasError
@@ -49,9 +50,9 @@ def auxiliary_head(child: ChildNetwork) -> tuple[AuxiliaryHead, int]:
     Raises HwnasError when the images are too small for one.
     """
     setting = child.network.setting
-    cells = [(index, part) for index, part in enumerate(child.network.parts) if isinstance(part, CellInstance)]
-    index, instance = cells[2 * len(cells) // 3]
-    channels, height, width = instance.output_shape
+    cells = [index for index, part in enumerate(child.network.parts) if isinstance(part, CellInstance)]
+    index = cells[2 * len(cells) // 3]
+    channels, height, width = _output_shape(child, index)
     imagenet = setting.stem == "imagenet"
     min_size = WINDOW + stride_of(imagenet) * (KERNEL - 1)
     if min(height, width) < min_size:
@@ -61,3 +62,13 @@ def auxiliary_head(child: ChildNetwork) -> tuple[AuxiliaryHead, int]:
             "use larger images, or a recipe with auxiliary_weight 0",
         )
     return AuxiliaryHead(channels, setting.classes, imagenet), index
+
+
+def _output_shape(child: ChildNetwork, index: int) -> tuple[int, int, int]:
+    """Return the shape of a part's output, whose channels may have been pruned."""
+    setting, was_training = child.network.setting, child.training
+    image = torch.zeros(1, setting.image_channels, setting.height, setting.width).to(next(child.parameters()))
+    with torch.no_grad():
+        _, channels, height, width = child.eval().values(image)[index].shape
+    child.train(was_training)
+    return channels, height, width

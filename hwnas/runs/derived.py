@@ -10,11 +10,13 @@ from hwnas.budgets.budget import Budget
 from hwnas.budgets.text import names_devices
 from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
-from hwnas.cost.metric import LATENCY
+from hwnas.cost.metric import LATENCY, MACS, PARAMS
 from hwnas.export.formats import FORMATS
-from hwnas.export.network import NETWORK, NETWORK_FLOAT16, NETWORK_INT8, load_weights
+from hwnas.export.network import NETWORK, NETWORK_FLOAT16, NETWORK_INT8, example_image, load_weights
+from hwnas.networks.channels.narrow import set_layer_widths
 from hwnas.networks.child import ChildNetwork
-from hwnas.runs.schema import ArchitectureFile
+from hwnas.networks.count import count
+from hwnas.runs.schema import ArchitectureFile, PruningResult
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.runtimes.float16 import FLOAT16
 from hwnas.runtimes.int8 import INT8
@@ -29,7 +31,8 @@ class DerivedNetwork:
 
     ``tables`` and ``table_files`` (paths in the run) are by device name; there are several where the budget names
     devices. ``claims_budget`` is false for a network of other sizes than the target network, whose latency the tables
-    cannot predict. ``trained`` is false for a target network with random weights.
+    cannot predict. ``trained`` is false for a target network with random weights. ``pruning`` has the widths of the
+    layers of a pruned network, which no table predicts either, but whose own budget is claimed.
     """
 
     id: str
@@ -41,6 +44,7 @@ class DerivedNetwork:
     budget: Budget
     claims_budget: bool = field(default=True, kw_only=True)
     trained: bool = field(default=True, kw_only=True)
+    pruning: PruningResult | None = field(default=None, kw_only=True)
 
     @property
     def onnx_file(self) -> Path:
@@ -92,6 +96,20 @@ class DerivedNetwork:
         models = {device: build_metrics(table, self.sized) for device, table in self.tables.items()}
         return joint_models(models) if self.joint else models[self.device]
 
+    def costs(self) -> dict[str, float]:
+        """Return the network's cost in every metric; for a pruned one those that are counted on the network itself."""
+        if not self.pruning:
+            return {metric: model.predict(self.architecture) for metric, model in self.cost_models().items()}
+        counted = count(self.build(), example_image(self.sized.setting))
+        return {MACS.name: counted.macs(self.sized.space.macs_convention), PARAMS.name: counted.params}
+
+    def build(self) -> ChildNetwork:
+        """Build the network with random weights. Raises HwnasError where the widths of a pruned one are invalid."""
+        child = ChildNetwork(self.sized, self.architecture, prune=True)
+        if self.pruning:
+            set_layer_widths(child, self.pruning.layers, str(self.folder))
+        return child
+
 
 @dataclass(frozen=True)
 class SavedNetwork(DerivedNetwork):
@@ -103,6 +121,6 @@ class SavedNetwork(DerivedNetwork):
 
     def child(self) -> ChildNetwork:
         """Build the network with its weights. Raises HwnasError when they are missing or damaged."""
-        child = ChildNetwork(self.sized, self.architecture, prune=True)
+        child = self.build()
         load_weights(child, self.weights)
         return child

@@ -72,7 +72,8 @@ class Finish:
             if line := describe_unused(self.judgement, target, architecture, inputs):
                 self.progress.log(line)
         derived = self._derived(target, architecture)
-        row = write_network(child, derived, objective.costs, networks.target_data, result)
+        costs = {metric: model.predict(architecture) for metric, model in objective.costs.items()}
+        row = write_network(child, derived, costs, networks.target_data, result)
         assert isinstance(row, SummaryRow)  # the target network claims its budget
         return row
 

@@ -32,8 +32,8 @@ def read_networks(folder: Path) -> list[SavedNetwork]:
     Raises HwnasError when the folder holds none, or a file is incomplete.
     """
     if (folder / ARCHITECTURE).exists():
-        # A network of other sizes is in a folder inside that of its target.
-        parents = [folder.parent, folder.parent.parent]
+        # Networks of other sizes and pruned networks are in folders inside that of what they come from.
+        parents = list(folder.absolute().parents)[:3]
         folders, run = [folder], next((parent for parent in parents if (parent / MANIFEST).exists()), folder.parent)
     else:
         folders, run = sorted(path.parent for path in folder.glob(f"*/{ARCHITECTURE}")), folder
@@ -59,6 +59,7 @@ def _read_network(folder: Path, run: Path, manifest: Manifest) -> SavedNetwork:
         budget=Budget(content.budget.text, content.budget.limits),
         claims_budget=content.claims_budget,
         trained=content.trained,
+        pruning=content.pruning,
         run=run,
         weights=folder / WEIGHTS[content.exported_weights],
         content=content,

@@ -86,6 +86,32 @@ class TrainingResult(Record):
     teacher_sha256: str = ""
 
 
+class PrunedTiming(Record):
+    """A narrower network that was timed, before its training, to find the widths that keep a limit on latency."""
+
+    macs: int
+    measured_ms: Milliseconds
+    measured_error_ms: Milliseconds
+    kept: bool
+
+
+class PruningResult(Record):
+    """The outcome of ``hwnas prune``: ``layers`` has the channels that each layer reads and makes, by its name.
+
+    ``source_sha256`` names the weights of the network that was pruned. What ends in ``_before`` is that network's;
+    ``timings`` and ``measured_ms_before`` are there for a limit on latency.
+    """
+
+    settings: dict[str, Any]
+    source_sha256: str
+    layers: dict[str, list[int]]
+    macs_before: int
+    params_before: int
+    validation_accuracy_before: Accuracy
+    measured_ms_before: Milliseconds | None = None
+    timings: list[PrunedTiming] = Field(default_factory=list)
+
+
 class Derivation(Record):
     """A row of ``derivations.json``: an architecture that was derived and, with ``--verify``, timed.
 
@@ -106,6 +132,8 @@ class Derivation(Record):
 
 class Timing(Record):
     """A latency; ``measured_ms`` and the fields after it are None until the network has been timed.
+
+    ``predicted_ms`` is None for a pruned network, whose widths no table has.
 
     ``measured_ms`` is in the machine's state when the table was measured, ``measured_raw_ms`` as timed now.
     ``kept`` is false when a limit is broken, by more than the measurement error where it is a limit on latency.
@@ -129,12 +157,14 @@ class Timing(Record):
 class DeviceTiming(Timing):
     """A target's latency on one device."""
 
-    predicted_ms: Milliseconds
+    predicted_ms: Milliseconds | None
 
     @property
     def latency_ms(self) -> float:
         """The measured latency or, before a measurement, the predicted one."""
-        return self.predicted_ms if self.measured_ms is None else self.measured_ms
+        found = self.predicted_ms if self.measured_ms is None else self.measured_ms
+        assert found is not None  # only a pruned network has no prediction, and no summary holds one
+        return found
 
 
 class TimedNetwork(Timing):
@@ -144,7 +174,7 @@ class TimedNetwork(Timing):
 
     @model_validator(mode="after")
     def _check_timings(self) -> TimedNetwork:
-        if self.devices is None and self.predicted_ms is None:
+        if self.devices is None and "predicted_ms" not in self.model_fields_set:
             raise ValueError("predicted_ms is missing")
         return self
 
@@ -232,6 +262,7 @@ class NetworkRow(Record):
     proxy: ProxyResult | None = None
     derivations: list[Derivation] = Field(default_factory=list)
     training: TrainingResult | None = None
+    pruning: PruningResult | None = None
     no_claim: str = ""
 
     @model_validator(mode="after")
@@ -296,6 +327,7 @@ class ArchitectureFile(Record):
     child_epochs: int = 0
     proxy: ProxyResult | None = None
     training: TrainingResult | None = None
+    pruning: PruningResult | None = None
 
     @model_validator(mode="after")
     def _check_tables(self) -> ArchitectureFile:

@@ -20,7 +20,7 @@ from hwnas.compute.precision import choose_precision
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.data import ImageData, load_data
 from hwnas.errors import HwnasError
-from hwnas.files import sha256_of_file
+from hwnas.files import sha256_of, sha256_of_file
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.derived import DerivedNetwork, SavedNetwork
@@ -103,7 +103,7 @@ def train_run(folder: Path, name: str, recipe: Training, data_spec: str | None, 
     # Files are written after all trainings, so that a resumed call trains no network twice. Networks are exported, and
     # evaluated as exported, on the processor.
     rows = [_write(job, result, name, data) for job, result in zip(jobs, results, strict=True)]
-    update_summary(networks[0].run, [row for row in rows if not row.no_claim], progress.log)
+    update_summary(networks[0].run, [row for row in rows if not row.no_claim and not row.pruning], progress.log)
     proxies = [job.new.folder for job in jobs if job.saved.content.proxy and job.new.claims_budget]
     return time_trained(rows, proxies, progress)
 
@@ -127,6 +127,11 @@ def _plan(network: SavedNetwork, name: str, recipe: Training, data: ImageData) -
     asked = asked.resized(**changes)
     sized = fit_to_data(asked, data)
     same_sizes = sized == network.sized
+    if network.pruning and not same_sizes:
+        raise HwnasError(
+            f"the network in {network.folder} is pruned: its widths are of {describe_sizes(network.sized.setting)}",
+            f"keep its sizes with --setting {AS_SEARCHED} and images that fit, or train the network that it comes from",
+        )
     if not network.trained:
         if asked == network.sized and not same_sizes:
             raise HwnasError(
@@ -154,6 +159,7 @@ def _plan(network: SavedNetwork, name: str, recipe: Training, data: ImageData) -
         network.architecture,
         network.budget,
         claims_budget=network.claims_budget and same_sizes,
+        pruning=network.pruning,
     )
     return _Job(network, new, recipe)
 
@@ -197,10 +203,10 @@ def _train(
     if recipe.start == "weights":
         child, start = saved.child(), sha256_of_file(saved.weights)
     else:
-        start = "scratch"
+        start = f"scratch-{sha256_of(new.pruning.layers)}" if new.pruning else "scratch"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(recipe.seed, Purpose.CHILD_WEIGHTS))
-            child = ChildNetwork(new.sized, new.architecture, prune=True)
+            child = new.build()
     if recipe.weights:
         pretrained = start_from(child, Path(recipe.weights))
         start = pretrained.sha256
@@ -249,6 +255,6 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> Ne
         (result.checkpoint / PRETRAINED).replace(new.folder / PRETRAINED)
     elif recipe.start == "scratch":
         (new.folder / PRETRAINED).unlink(missing_ok=True)
-    row = write_network(result.child, new, new.cost_models(), data, fields, weights)
+    row = write_network(result.child, new, new.costs(), data, fields, weights)
     shutil.rmtree(result.checkpoint)
     return row.model_copy(update={"no_claim": job.no_claim}) if job.no_claim else row

@@ -69,7 +69,8 @@ def verify_networks(
     for network, result in zip(networks, results, strict=True):
         verification = Verification.model_validate(result.to_json() | {"date": today()})
         write_json(network.folder / VERIFICATION, verification.to_json())
-    update_summary(networks[0].run, results, progress.log)
+    own = [result for network, result in zip(networks, results, strict=True) if not network.pruning]
+    update_summary(networks[0].run, own, progress.log)
     return results
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from hwnas import __version__
-from hwnas.cost.build import CostFunction
 from hwnas.cost.metric import BYTES, MACS, PARAMS, Metric
 from hwnas.data import ImageData
 from hwnas.export.float16 import ships_in_float16
@@ -28,7 +27,7 @@ from hwnas.export.plain import write_plain
 from hwnas.export.quantize import quantize_network
 from hwnas.files import sha256_of_file, write_json
 from hwnas.networks.child import ChildNetwork
-from hwnas.runs.derived import DerivedNetwork
+from hwnas.runs.derived import DerivedNetwork, SavedNetwork
 from hwnas.runs.folder import ARCHITECTURE, QUANTIZATION, SUMMARY, WEIGHTS
 from hwnas.runs.plots import draw_run
 from hwnas.runs.records import read_summary
@@ -55,7 +54,7 @@ OF_SUMMARY = ("derivations", "comparison")  # fields that architecture.json does
 def write_network(
     child: ChildNetwork,
     derived: DerivedNetwork,
-    models: Mapping[str, CostFunction],
+    costs: Costs,
     data: ImageData | None,
     training: Mapping[str, Any],
     weights: Mapping[str, Mapping[str, Tensor]] | None = None,
@@ -63,14 +62,13 @@ def write_network(
     """Write a network's ONNX files, weights and ``architecture.json``; return its row, a SummaryRow if it claims a
     budget.
 
-    ``data`` are the network's images; None where none are known, as may be for an untrained network, which random
-    images then compare with torch. An untrained network has no accuracy.
+    ``costs`` are the network's by metric. ``data`` are its images; None where none are known, as may be for an
+    untrained network, which random images then compare with torch. An untrained network has no accuracy.
 
     ``training`` are the fields of the row and the file about the derivation and training of the network. ``weights``
     are state dicts by file name; without them those of ``child`` are written. A table for float16 or int8 asks for a
     network in that precision, too. Other files of an earlier ``network.onnx`` (in int8, other formats) are removed.
     """
-    costs = {metric: model.predict(derived.architecture) for metric, model in models.items()}
     images = images_for(derived.sized, data)
     onnx_file = derived.onnx_file
     before = sha256_of_file(onnx_file) if onnx_file.exists() else None
@@ -80,6 +78,8 @@ def write_network(
         check_parity(child, derived.float16_file, images, FLOAT16_TOLERANCE)
     parity = Parity(**asdict(check_parity(child, onnx_file, images)), **({} if data else {"random_images": True}))
     results: dict[str, Any] = {"parity": parity, **training}
+    if derived.pruning:
+        results["pruning"] = derived.pruning
     test_accuracy = file_accuracy(onnx_file, images, images.test) if derived.trained else None
     if before and sha256_of_file(onnx_file) != before:
         for stale in (*derived.int8_files(), *derived.converted_files(), derived.folder / QUANTIZATION):
@@ -121,10 +121,13 @@ def _metadata(derived: DerivedNetwork, costs: Costs) -> dict[str, str]:
     if not derived.claims_budget:
         return metadata
     metadata["budget"] = derived.budget.text
+    if derived.pruning:
+        metadata["pruned"] = "yes"
     for device, table in derived.tables.items():
         suffix = f"@{device}" if derived.joint else ""
         latency = derived.latency_metric(device)
-        metadata[f"predicted_{latency}"] = repr(costs[latency])
+        if latency in costs:
+            metadata[f"predicted_{latency}"] = repr(costs[latency])
         metadata[f"table_sha256{suffix}"] = table.sha256
         metadata[f"device{suffix}"] = table.describe()
     return metadata
@@ -191,10 +194,17 @@ def _row(derived: DerivedNetwork, costs: Costs, test_accuracy: float | None, res
     return SummaryRow.model_validate({**timing, **row, "limits": dict(derived.budget.limits)})
 
 
+def saved_row(saved: SavedNetwork) -> NetworkRow:
+    """Return the row of a network that was written before."""
+    content = saved.content
+    names = content.model_fields_set & NetworkRow.model_fields.keys() - {"target", "device", "budget", "architecture"}
+    return _row(saved, content.costs, content.test_accuracy, {name: getattr(content, name) for name in names})
+
+
 def predicted_latency(derived: DerivedNetwork, device: str, costs: Costs) -> dict[str, float | None]:
-    """Return the limit on the latency on one device, None without one, and the predicted latency."""
+    """Return the limit on the latency on one device and the predicted latency, each None where there is none."""
     metric = derived.latency_metric(device)
-    return {"budget_ms": derived.budget.limits.get(metric), "predicted_ms": costs[metric]}
+    return {"budget_ms": derived.budget.limits.get(metric), "predicted_ms": costs.get(metric)}
 
 
 def update_summary(run: Path, rows: Iterable[NetworkRow | TimedNetwork], log: Callable[[str], None]) -> None:

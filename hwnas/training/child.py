@@ -250,8 +250,16 @@ def train_child(
     """
     with enough_memory(recipe.batch_size):
         trainer = Trainer(child, data, recipe, processes, teacher)
+    return run_training(trainer, folder, start, on_progress, on_epoch)
+
+
+def run_training(
+    trainer: Trainer, folder: Path, start: str, on_progress: OnProgress, on_epoch: OnEpoch = lambda row: None
+) -> Trained:
+    """Take the remaining steps of a training as ``train_child`` does, whose arguments these are."""
+    child, data, recipe, processes = trainer.child, trainer.data, trainer.recipe, trainer.processes
     sizes = asdict(child.network.setting)
-    taught_by = [teacher.fingerprint] if teacher else []
+    taught_by = [trainer.teacher.fingerprint] if trainer.teacher else []
     digest = sha256_of([recipe.model_dump(mode="json"), data.fingerprint, sizes, start, *taught_by])
     checkpoint, history, writes = Checkpoint(folder / "train.pt", digest), folder / HISTORY, processes.is_rank_zero
     if resume(trainer, checkpoint, processes):

@@ -1,0 +1,109 @@
+"""Find the widths of a network that keep a limit on latency, by timing narrower networks on the device.
+
+No table has the latency of layers of any width. The limit on MACs is therefore moved until the network that it leaves
+keeps the limit on latency: by interpolation between the networks timed so far.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.errors import HwnasError
+from hwnas.export.network import export_network
+from hwnas.export.timing import Measured, spec_of, time_networks
+from hwnas.files import read_json, sha256_of, write_json
+from hwnas.networks.channels.narrow import layer_widths
+from hwnas.networks.child import ChildNetwork
+from hwnas.progress import Progress
+from hwnas.runs.derived import SavedNetwork
+from hwnas.runs.schema import PrunedTiming
+
+MOST_TIMINGS = 6
+CLOSE = 0.02  # the search ends when the latency, or the limit on MACs, is known to this share
+MARGIN = 0.1  # of an interval, by which a guess stays away from its ends
+
+
+class Stopwatch:
+    """Time networks of the widths of one saved network on its device. ``file`` keeps what was timed, for a repeat."""
+
+    def __init__(self, saved: SavedNetwork, file: Path, progress: Progress) -> None:
+        self.saved, self.file, self.progress = saved, file, progress
+        (self.table,) = saved.tables.values()
+
+    def time(self, child: ChildNetwork) -> tuple[float, float]:
+        """Return the latency and its error in milliseconds."""
+        known = read_json(self.file, "prune again") if self.file.exists() else {}
+        key = sha256_of(layer_widths(child))
+        if key not in known:
+            measured = self._time(child)
+            known[key] = [measured.latency_ms, measured.error_ms]
+            write_json(self.file, known)
+        latency_ms, error_ms = known[key]
+        return latency_ms, error_ms
+
+    def _time(self, child: ChildNetwork) -> Measured:
+        spec = spec_of(self.table)
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+            network: Path | ChildNetwork = child
+            if spec.runtime.takes_onnx:
+                network = Path(folder) / "network.onnx"
+                export_network(child, network, {})
+            return time_networks({"network": network}, spec, self.table, self.saved.sized, self.progress)["network"]
+
+
+@dataclass(frozen=True)
+class NarrowerNetwork:
+    """A candidate: the network without some channels, and its MACs."""
+
+    child: ChildNetwork
+    macs: int
+
+
+def within_latency(
+    narrower: Callable[[float], NarrowerNetwork | None],
+    time: Callable[[ChildNetwork], tuple[float, float]],
+    whole: tuple[int, float],
+    least: NarrowerNetwork,
+    bound_ms: float,
+    log: Callable[[str], None],
+) -> tuple[NarrowerNetwork, list[PrunedTiming]]:
+    """Return the widest network that was found to keep ``bound_ms``, and all that were timed.
+
+    ``narrower`` returns the network within a limit on MACs, ``whole`` are the MACs and the latency of the whole
+    network, ``least`` is the narrowest one. Raises HwnasError where that is too slow.
+    """
+    timings: list[PrunedTiming] = []
+
+    def timed(candidate: NarrowerNetwork) -> PrunedTiming:
+        latency_ms, error_ms = time(candidate.child)
+        kept = latency_ms <= bound_ms
+        timings.append(PrunedTiming(macs=candidate.macs, measured_ms=latency_ms, measured_error_ms=error_ms, kept=kept))
+        log(f"{candidate.macs / 1e6:.4g} M macs: {latency_ms:.4g} ms, {'within' if kept else 'over'} {bound_ms:.4g} ms")
+        return timings[-1]
+
+    best, low, high = None, (least.macs, 0.0), whole
+    guess = whole[0] * bound_ms / whole[1]
+    for _ in range(MOST_TIMINGS):
+        candidate = narrower(guess) or least
+        timing = timed(candidate)
+        if timing.kept:
+            best, low = candidate, (candidate.macs, timing.measured_ms)
+        else:
+            high = candidate.macs, timing.measured_ms
+        if high[0] <= (1 + CLOSE) * low[0] or (timing.kept and timing.measured_ms >= (1 - CLOSE) * bound_ms):
+            break
+        guess = _between(low, high, bound_ms)
+    if best is None and not (timing := timed(least)).kept:
+        problem = f"the narrowest network takes {timing.measured_ms:.4g} ms"
+        raise HwnasError(f"the limit of {bound_ms:.4g} ms cannot be met: {problem}", "give a larger budget")
+    return best or least, timings
+
+
+def _between(low: tuple[float, float], high: tuple[float, float], bound_ms: float) -> float:
+    """Return the MACs at which a line through two networks (MACs, ms) has a latency, at a distance from both."""
+    span, rise = high[0] - low[0], high[1] - low[1]
+    share = (bound_ms - low[1]) / rise if rise > 0 else 0.5
+    return low[0] + span * min(max(share, MARGIN), 1 - MARGIN)
