@@ -249,8 +249,10 @@ class _Pruning:
             macs_before=whole.macs,
             params_before=whole.params,
             validation_accuracy_before=before,
-            **({} if whole.latency_ms is None else {"measured_ms_before": whole.latency_ms, "timings": list(timings)}),
         )
+        if whole.latency_ms is not None:
+            timed = {"measured_ms_before": whole.latency_ms, "timings": list(timings)}
+            pruning = pruning.model_copy(update=timed)
         derived = DerivedNetwork(
             saved.id,
             self.folder,

@@ -84,7 +84,9 @@ def within_latency(
         log(f"{candidate.macs / 1e6:.4g} M macs: {latency_ms:.4g} ms, {'within' if kept else 'over'} {bound_ms:.4g} ms")
         return timings[-1]
 
-    best, low, high = None, (least.macs, 0.0), whole
+    best = None
+    low: tuple[float, float | None] = (least.macs, None)
+    high: tuple[float, float] = whole
     guess = whole[0] * bound_ms / whole[1]
     for _ in range(MOST_TIMINGS):
         candidate = narrower(guess) or least
@@ -102,8 +104,12 @@ def within_latency(
     return best or least, timings
 
 
-def _between(low: tuple[float, float], high: tuple[float, float], bound_ms: float) -> float:
-    """Return the MACs at which a line through two networks (MACs, ms) has a latency, at a distance from both."""
-    span, rise = high[0] - low[0], high[1] - low[1]
-    share = (bound_ms - low[1]) / rise if rise > 0 else 0.5
-    return low[0] + span * min(max(share, MARGIN), 1 - MARGIN)
+def _between(low: tuple[float, float | None], high: tuple[float, float], bound_ms: float) -> float:
+    """Return the MACs at which a line through two networks (MACs, ms) has a latency, at a distance from both.
+
+    That is the middle where the lower latency is unknown, or not lower.
+    """
+    (low_macs, low_ms), (high_macs, high_ms), share = low, high, 0.5
+    if low_ms is not None and low_ms < high_ms:
+        share = (bound_ms - low_ms) / (high_ms - low_ms)
+    return low_macs + (high_macs - low_macs) * min(max(share, MARGIN), 1 - MARGIN)

@@ -30,7 +30,8 @@ def narrow(child: ChildNetwork, channels: Channels, keep: NDArray[np.bool_]) -> 
 
 def layer_widths(child: ChildNetwork) -> dict[str, list[int]]:
     """Return how many channels every convolution, batch norm and linear layer reads and makes, by the layer's name."""
-    return {name: list(_widths(module)) for name, module in child.named_modules() if _widths(module)}
+    found = ((name, _widths(module)) for name, module in child.named_modules())
+    return {name: list(widths) for name, widths in found if widths}
 
 
 def set_layer_widths(child: ChildNetwork, widths: LayerWidths, source: str) -> None:
