@@ -88,7 +88,8 @@ def write_network(
     for name in sorted(runtimes):  # the row has that of ONNX Runtime if there are several
         results["int8"] = _write_int8(derived, RUNTIMES[name], images)
     exported = training["training"].exported if training.get("training") else "last"
-    write_plain(child, derived.folder, WEIGHTS[exported])
+    if not derived.pruning:  # its modules are built with other numbers of channels
+        write_plain(child, derived.folder, WEIGHTS[exported])
     # The weights come last: until they are written, an interrupted training resumes from the old ones.
     for name, state in (weights or {WEIGHTS["last"]: child.state_dict()}).items():
         save_weights(state, derived.folder / name)
