@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hwnas.errors import HwnasError
-from hwnas.export.network import onnx_network
+from hwnas.export.network import file_network
 from hwnas.export.timing import Measured
 from hwnas.files import sha256_of_file
 from hwnas.networks.count import count
@@ -92,7 +92,7 @@ def test_a_network_is_pruned_to_half_its_macs(run: Run, finished: Path) -> None:
     images = torch.randn(5, 3, 16, 16)
     with torch.no_grad():
         expected = pruned.child().eval()(images)
-    torch.testing.assert_close(onnx_network(folder / "network.onnx")(images), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(file_network(folder / "network.onnx")(images), expected, rtol=1e-3, atol=1e-4)
     # The network it comes from, and the summary of the run, are as they were.
     assert before == {file.name: sha256_of_file(file) for file in target.iterdir() if file.is_file()}
     assert summary == (finished / "summary.json").read_bytes()
