@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"
 SUMMARY = ROOT / "benchmarks" / "results" / "nasbench201" / "summary.json"
 RECIPES = ("nasbench201", "darts", "short")
-BY_HAND = {"adding-a-method.md"}
+BY_HAND = {"adding-a-method.md", "pruning.md"}
 CHAIN_SET_UP = """\
 cat > my_chain.yaml <<END
 name: my_chain
