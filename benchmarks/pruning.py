@@ -62,7 +62,7 @@ def whole_network(options: argparse.Namespace, progress: Progress) -> SavedNetwo
         few = {"rounds": options.rounds, "fit_networks": 6, "report_networks": 6, "accept_noise": True}
         height = load_data(options.data, progress).shape[1]
         profile(table, "cpu", SPACE, input_shape=(3, height, height), progress=progress, **few, **sizes)
-    settings = {"epochs": options.search_epochs, "child_epochs": 0, "finalists": 0, "baselines": False, **sizes}
+    settings = {"epochs": options.search_epochs, "child_epochs": 0, **sizes}
     search(table, run, ["mild"], data=options.data, progress=progress, **settings)
     (saved,) = read_networks(run / "mild")
     if not saved.content.training:
