@@ -41,6 +41,7 @@ from hwnas.runs.schema import NetworkRow, PrunedTiming, PruningResult
 from hwnas.runs.time_trained import time_trained
 from hwnas.runs.train import train_run
 from hwnas.runs.write import saved_row, write_network
+from hwnas.runtimes.float16 import FLOAT16
 from hwnas.runtimes.int8 import INT8
 from hwnas.training.evaluation import accuracy, recalibrate
 from hwnas.training.recipe import Training
@@ -96,8 +97,8 @@ def _require_prunable(network: SavedNetwork, budget: PruningBudget) -> None:
     if len(network.tables) > 1:
         raise HwnasError(f"the network in {network.folder} is for several devices", in_macs)
     (table,) = network.tables.values()
-    if table.runtime.precision == INT8:
-        raise HwnasError("the table is of int8 networks, and widths are found by timing float32 ones", in_macs)
+    if (precision := table.runtime.precision) in (FLOAT16, INT8):
+        raise HwnasError(f"the table is of {precision} networks, and widths are found by timing float32 ones", in_macs)
     try:
         require_its_device(table)
     except HwnasError as error:
