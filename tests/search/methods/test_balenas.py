@@ -102,6 +102,7 @@ class Observations:
     def weights_step(self, target: Any) -> None: ...
 
 
+@pytest.mark.slow
 def test_the_posterior_of_a_normal_likelihood_is_that_of_bayes_rule() -> None:
     images, prior, steps = 60, 30.0, 2400
     toy, rule = Observations(images, lr=0.01), Variational(prior_precision=prior)
@@ -126,7 +127,8 @@ def test_gradients_are_clipped_by_their_common_norm() -> None:
     torch.testing.assert_close(short / short[0], torch.cat(large) / 3)
 
 
-@pytest.mark.parametrize("space", ["nasbench201", pytest.param("darts", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["nasbench201", "darts"])
 def test_the_architecture_of_the_best_ranks_is_selected_within_the_budget(space: str) -> None:
     """Ranks are counted by comparisons; the architectures are those that samples of the posterior favour."""
     folder = "short" if space == "nasbench201" else space

@@ -53,6 +53,7 @@ def test_the_logits_learn_at_every_nth_step_of_the_weights() -> None:
     assert toy.weight_steps == 6
 
 
+@pytest.mark.slow
 def test_the_gradient_in_a_supernet_is_that_of_autograd_and_everything_is_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

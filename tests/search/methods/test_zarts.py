@@ -26,6 +26,7 @@ def mean_update(toy: Quadratic, steps: int, temperature: float) -> Tensor:
     return best - toy.alpha.detach()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("undirected", [0.0, 0.4])
 def test_the_update_is_the_mean_under_the_exponential_of_the_fine_tuned_loss(undirected: float) -> None:
     toy, rule = Quadratic(), ZeroOrder(400, steps=3, sigma=0.9, temperature=0.2, undirected=undirected)
@@ -81,6 +82,7 @@ def fresh(**changes: object) -> Search:
     return search
 
 
+@pytest.mark.slow
 def test_copies_learn_as_the_weights_would_and_everything_is_restored() -> None:
     """Compare with another search, in which the weights really take these steps."""
     search, other = fresh(), fresh()
