@@ -82,25 +82,18 @@ class TestProvider(ProfilerCase):
     def job(self, runs: list[str]) -> Job:
         return replace(super().job(runs), options=with_its_provider(self.spec, self.full_name, self.fallback).options)
 
-    def refusal(self, folder: Path) -> str:
+    def test_a_silent_fallback_is_refused_unless_allowed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A provider that is there, starts, and leaves every node to the CPU; allowed, it is timed as what it is."""
+        monkeypatch.setattr(type(self), "full_name", "AzureExecutionProvider")
         result = self.call(folder, self.job(["one"]))
         assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
         assert '"visit"' not in result.stdout
-        return result.stderr
-
-
-class TestSilentFallback(TestProvider):
-    """A provider that is there, starts, and leaves every node to the CPU; allowed, it is timed as what it is."""
-
-    full_name = "AzureExecutionProvider"
-    fallback = True
-
-    def test_it_is_refused_unless_allowed(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(type(self), "fallback", False)
-        said = self.refusal(folder)
-        assert "AzureExecutionProvider does not run all of one.onnx" in said
-        assert "Conv (1) on CPUExecutionProvider" in said
-        assert "fallback=cpu" in said
+        assert "AzureExecutionProvider does not run all of one.onnx" in result.stderr
+        assert "Conv (1) on CPUExecutionProvider" in result.stderr
+        assert "fallback=cpu" in result.stderr
+        monkeypatch.setattr(type(self), "fallback", True)
+        start, run, _ = self.events(folder, self.job(["one"]))
+        assert (start["provider"], run["model"]) == ("AzureExecutionProvider", "one")
 
 
 def test_the_profile_of_a_session_says_where_nodes_ran(profiler: Any) -> None:
