@@ -19,7 +19,7 @@ for version in "${versions[@]}"; do
   "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version "$version" --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
     --dest "$pack/wheels" $(pinned pydantic pydantic-core annotated-types typing-inspection typing-extensions typer \
-    annotated-doc rich platformdirs safetensors fsspec termcolor portalocker tabulate markdown-it-py mdurl shellingham pygments)
+    annotated-doc rich platformdirs safetensors fsspec termcolor portalocker tabulate markdown-it-py mdurl shellingham pygments segno)
 done
 # Source distributions of Python code alone.
 # shellcheck disable=SC2046

@@ -16,7 +16,8 @@ from hwnas.export.network import NETWORK, NETWORK_FLOAT16, NETWORK_INT8, example
 from hwnas.networks.channels.narrow import set_layer_widths
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count
-from hwnas.runs.schema import ArchitectureFile, PruningResult
+from hwnas.runs.pruning_schema import PruningResult
+from hwnas.runs.schema import ArchitectureFile
 from hwnas.runtimes.device_spec import DeviceSpec
 from hwnas.runtimes.float16 import FLOAT16
 from hwnas.runtimes.int8 import INT8

@@ -36,8 +36,9 @@ from hwnas.runs.derived import DerivedNetwork, SavedNetwork
 from hwnas.runs.folder import ARCHITECTURE, VERIFICATION
 from hwnas.runs.prune_budget import PruningBudget, parse_pruning_budget
 from hwnas.runs.prune_latency import NarrowerNetwork, Stopwatch, within_latency
+from hwnas.runs.pruning_schema import PrunedTiming, PruningResult
 from hwnas.runs.read import load_images, read_networks, require_trained
-from hwnas.runs.schema import NetworkRow, PrunedTiming, PruningResult
+from hwnas.runs.schema import NetworkRow
 from hwnas.runs.time_trained import time_trained
 from hwnas.runs.train import train_run
 from hwnas.runs.write import saved_row, write_network

@@ -19,7 +19,7 @@ from hwnas.networks.channels.narrow import layer_widths
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
-from hwnas.runs.schema import PrunedTiming
+from hwnas.runs.pruning_schema import PrunedTiming
 
 MOST_TIMINGS = 6
 CLOSE = 0.02  # the search ends when the latency, or the limit on MACs, is known to this share

@@ -4,7 +4,7 @@ Writers set the fields that they know; ``to_json`` writes these and no others. R
 in which fields may be missing, and keep fields of newer ones. ``manifest.json`` is
 hwnas.runs.manifest_schema.Manifest, the rows of ``metrics.jsonl`` are hwnas.search.epoch_row.EpochRow, those of
 ``training.jsonl`` hwnas.training.training_row.TrainingRow, the tables of ``profile/steps.json``
-hwnas.training.step_table.StepTable.
+hwnas.training.step_table.StepTable. The outcome of pruning is hwnas.runs.pruning_schema.PruningResult.
 
 After a change here run ``python -m tools.run_folder_page``, which writes the JSON Schema and its page.
 
@@ -18,11 +18,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from hwnas.runs.pruning_schema import PruningResult
+from hwnas.runs.record_units import Accuracy, Milliseconds
 from hwnas.validation import Record
 
 SCHEMA_FILE = Path(__file__).with_name("run-folder.schema.json")
-Accuracy = FiniteFloat
-Milliseconds = FiniteFloat
 
 
 # Parts of several files
@@ -84,32 +84,6 @@ class TrainingResult(Record):
     best_epoch: int
     stopped: str
     teacher_sha256: str = ""
-
-
-class PrunedTiming(Record):
-    """A narrower network that was timed, before its training, to find the widths that keep a limit on latency."""
-
-    macs: int
-    measured_ms: Milliseconds
-    measured_error_ms: Milliseconds
-    kept: bool
-
-
-class PruningResult(Record):
-    """The outcome of ``hwnas prune``: ``layers`` has the channels that each layer reads and makes, by its name.
-
-    ``source_sha256`` names the weights of the network that was pruned. What ends in ``_before`` is that network's;
-    ``timings`` and ``measured_ms_before`` are there for a limit on latency.
-    """
-
-    settings: dict[str, Any]
-    source_sha256: str
-    layers: dict[str, list[int]]
-    macs_before: int
-    params_before: int
-    validation_accuracy_before: Accuracy
-    measured_ms_before: Milliseconds | None = None
-    timings: list[PrunedTiming] = Field(default_factory=list)
 
 
 class Derivation(Record):

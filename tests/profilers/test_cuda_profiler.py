@@ -195,7 +195,11 @@ def test_a_table_of_another_gpu_of_the_machine_is_not_extended(tmp_path: Path) -
     sized = SizedSpace(SPACES["nasbench201"], SMALL["nasbench201"])
     runtime = table.runtime
     start: Any = types.SimpleNamespace(
-        device=table.device, runtime=runtime.name, version=runtime.version, provider=runtime.provider
+        device=table.device,
+        runtime=runtime.name,
+        version=runtime.version,
+        provider=runtime.provider,
+        options=runtime.options,
     )
     options = f"threads={runtime.threads}&batch={runtime.batch}"
     with pytest.raises(HwnasError, match="another device"):

@@ -110,8 +110,8 @@ def coefficients(
 ) -> Tensor:
     """Return c [N], which sums to 1, for updates [N, D] and the loss [N] of each; computed from logarithms."""
     squares = torch.stack([(deltas + slope).double().square().sum(dim=1), deltas.double().square().sum(dim=1)])
-    shares = torch.tensor([1 - undirected, undirected], dtype=torch.float64, device=deltas.device)
-    log_q = torch.logsumexp(shares.log()[:, None] - squares / (2 * sigma**2), dim=0)
+    directed, free = (math.log(share) if share else -math.inf for share in (1 - undirected, undirected))
+    log_q = torch.logaddexp(directed - squares[0] / (2 * sigma**2), free - squares[1] / (2 * sigma**2))
     return torch.softmax(-losses / temperature - log_q, dim=0).to(deltas)
 
 

@@ -94,7 +94,7 @@ def test_a_page_is_a_device() -> None:
         ("page?name=", "at most 100 characters"),
         ("page?name=%1b[2J", "at most 100 characters"),
         ("page?python=x", "threads, batch, opset, host, port and name can be given"),
-        ("cpu?port=9000", "threads, batch, precision and opset can be given"),
+        ("cpu?port=9000", "unknown option 'port' in device 'cpu?port=9000'; threads, batch, precision, opset"),
         ("page+torch", "use page+onnxruntime-web"),
         ("browser+webgpu", "does not run on browser"),
         ("ssh://me@board/page", "a page on another machine"),
