@@ -5,6 +5,7 @@ runner.py in its folder.
     python executorch_cpu.py job.json > times.jsonl
 """
 
+import sys
 from importlib.metadata import version
 
 import runner
@@ -15,8 +16,9 @@ from executorch.runtime import Runtime
 
 def start(job):
     threads = getattr(portable_lib, "_unsafe_reset_threadpool", None)
-    if threads:
-        threads(job["threads"])
+    if not threads:
+        sys.exit("this executorch cannot set its number of threads; fix: pip install --upgrade executorch")
+    threads(job["threads"])
     return {"runtime": "executorch", "version": version("executorch"), "provider": "XNNPACK", "options": {}}
 
 

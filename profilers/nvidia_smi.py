@@ -3,6 +3,7 @@
 Standard library only; works with Python 3.8.
 """
 
+import os
 import subprocess
 
 # Names in the result, and those of nvidia-smi. Drivers before 535 know the last field by another name.
@@ -28,6 +29,15 @@ SLOWED_BY = {
     0x100: "display clock setting",
 }
 TIMEOUT_S = 20
+
+
+def identity_of(number):
+    """Return what nvidia-smi calls the GPU that CUDA gives a number where CUDA_DEVICE_ORDER is PCI_BUS_ID.
+
+    CUDA counts the devices of CUDA_VISIBLE_DEVICES alone.
+    """
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return visible[number] if number < len(visible) and visible[number] else str(number)
 
 
 def describe(identity):

@@ -33,6 +33,7 @@ PACKAGES = {
     "DmlExecutionProvider": "onnxruntime-directml",
     "CoreMLExecutionProvider": "onnxruntime (on macOS)",
 }
+os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi numbers GPUs
 TYPES = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16}
 
 
@@ -47,7 +48,7 @@ def start(job):
     described = {"runtime": "onnxruntime", "version": onnxruntime.__version__, "provider": provider}
     if not job["hardware"].startswith("cuda"):
         return dict(described, options={"spinning": False})
-    device = dict({"kind": "gpu"}, **nvidia_smi.describe(gpu_number(job)))
+    device = dict({"kind": "gpu"}, **nvidia_smi.describe(nvidia_smi.identity_of(gpu_number(job))))
     return dict(described, options={"spinning": False}, device=device)
 
 
@@ -55,7 +56,7 @@ def finish(job):
     """Return the state of an NVIDIA GPU right after the runs."""
     if not job["hardware"].startswith("cuda"):
         return {}
-    return {"gpu": dict(nvidia_smi.read(gpu_number(job)), number=gpu_number(job))}
+    return {"gpu": dict(nvidia_smi.read(nvidia_smi.identity_of(gpu_number(job))), number=gpu_number(job))}
 
 
 def gpu_number(job):

@@ -18,13 +18,18 @@ import tempfile
 import nvidia_smi
 import runner
 
+os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi numbers GPUs
 PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")  # of NVIDIA's packages and containers
 BUILD_S, RUN_S = 1800, 300
 TIMES = re.compile(r"GPU Compute Time: min = ([\d.e+-]+) ms, max = ([\d.e+-]+) ms,.*? median = ([\d.e+-]+) ms")
 
 
 def start(job):
-    program = job["options"]["binary"] or shutil.which("trtexec") or next(filter(os.path.exists, PLACES), "")
+    program = (
+        os.path.expanduser(job["options"]["binary"])
+        or shutil.which("trtexec")
+        or next(filter(os.path.exists, PLACES), "")
+    )
     if not program:
         sys.exit("there is no trtexec here; fix: install TensorRT, or name the program with ?binary=PATH")
     job["options"]["binary"] = program
@@ -33,8 +38,15 @@ def start(job):
     if not version:
         sys.exit(f"{program} does not say which version of TensorRT it is; fix: name TensorRT's own with ?binary=PATH")
     number = int(job["hardware"].split(":")[1])
-    device = dict({"kind": "gpu"}, **nvidia_smi.describe(number))
-    return {"runtime": "tensorrt", "version": version, "provider": "cuda", "options": {}, "device": device}
+    device = dict({"kind": "gpu"}, **nvidia_smi.describe(nvidia_smi.identity_of(number)))
+    return {
+        "runtime": "tensorrt",
+        "version": version,
+        "provider": "cuda",
+        "options": {},
+        "device": device,
+        "clock_ms": None,
+    }
 
 
 def version_in(text):
@@ -104,7 +116,7 @@ def run(command, limit_s):
 
 def finish(job):
     number = int(job["hardware"].split(":")[1])
-    return {"gpu": dict(nvidia_smi.read(number), number=number)}
+    return {"gpu": dict(nvidia_smi.read(nvidia_smi.identity_of(number)), number=number)}
 
 
 if __name__ == "__main__":

@@ -201,8 +201,10 @@ def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
         return
     if spec.file_precision == FLOAT16:
         # Copies with inputs of their own would each include a cast of theirs; a network's casts ship with it.
-        assemble_onnx(model, path, pieces, spec.batch, opset=spec.opset)
-        convert_to_float16(path, path, keep_inputs=isinstance(model, Whole))
+        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
+            floats = Path(name) / "model.onnx"
+            assemble_onnx(model, floats, pieces, spec.batch, opset=spec.opset)
+            convert_to_float16(floats, path, keep_inputs=isinstance(model, Whole))
     elif runtime.int8 and spec.precision == INT8 and (model != SENTINEL or spec.provider != CPU_PROVIDER):
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             floats = Path(name) / "model.onnx"

@@ -15,6 +15,7 @@ from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.runs.read import read_networks
 from hwnas.runtimes.device_spec import DeviceSpec, parse_device
+from hwnas.runtimes.int8 import FLOAT32
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ def convert_networks(
         raise HwnasError(
             f"{name} is not timed with {spec.runtime.name}", f"use --device {spec.hardware}+{chosen.runtime}"
         )
+    if spec.file_precision != FLOAT32:
+        raise HwnasError(f"{name} files are in single precision, {spec.text} is not", "leave out precision=")
+    if spec.batch != 1 and name == "executorch":
+        raise HwnasError(f"{name} files take one image, {spec.text} takes {spec.batch}", "leave out batch=")
     if verify:
         ask(spec)  # raises if it cannot be used, before networks are converted
     if source.is_file():

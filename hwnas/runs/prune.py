@@ -82,6 +82,8 @@ def prune_run(
     recipe = recipe.model_copy(update=changes)
     jobs = [_Pruning(network, asked, recipe, mask_epochs, multiple, data, progress) for network in networks]
     for job in jobs:
+        job.require_possible()
+    for job in jobs:
         job.prune()
     rows = [_trained(job.folder, name, recipe, data_spec, progress) for job in jobs]
     return time_trained(rows, [job.folder for job in jobs], progress)
@@ -154,11 +156,25 @@ class _Pruning:
         self.source = sha256_of_file(saved.weights)
         self.work = self.folder / f"masks-{sha256_of([self.settings, self.source])[:12]}"
 
+    def require_possible(self) -> None:
+        """Raise HwnasError where the budget prunes nothing or cannot be met, or nothing can be removed."""
+        if not self._is_done():
+            self._resolved()
+
     def prune(self) -> None:
-        """Write the pruned network into its folder, unless it is there."""
+        """Write the pruned network into its folder, unless it is there. Raises HwnasError as ``require_possible``."""
         if self._is_done():
             self.progress.log(f"{self.folder} holds the network pruned in this way; it is not pruned again")
             return
+        whole, budget, macs_limit, stopwatch = self._resolved()
+        before = accuracy(whole.child, self.data, self.data.validation)
+        latent = self._learn(whole, macs_limit)
+        narrower, timings = self._fold(whole, latent, budget.limits[self.budget.metric.name], stopwatch)
+        self._write(whole, narrower.child, budget, before, timings)
+        shutil.rmtree(self.work)
+
+    def _resolved(self) -> tuple[_Whole, Budget, float, Stopwatch | None]:
+        """Return the whole network, the budget, the limit on MACs that masks learn, and what times the networks."""
         child = self.saved.child().eval()
         channels = Channels(trace(child))
         if not channels.count:
@@ -167,16 +183,14 @@ class _Pruning:
         convention = self.saved.sized.space.macs_convention
         counted = count(child, example_image(self.saved.sized.setting))
         latency_ms = stopwatch.time(child)[0] if stopwatch else None
-        whole = _Whole(child, channels, channels.macs(convention), counted.macs(convention), counted.params, latency_ms)
+        macs = counted.macs(convention)
+        by_widths = channels.macs(convention).with_total(macs, channels.sizes)
+        whole = _Whole(child, channels, by_widths, macs, counted.params, latency_ms)
         budget = self.budget.resolve(whole.macs if latency_ms is None else latency_ms)
         bound = budget.limits[self.budget.metric.name]
         macs_limit = bound if latency_ms is None else whole.macs * bound / latency_ms
-        self._require_possible(whole, macs_limit)
-        before = accuracy(child, self.data, self.data.validation)
-        latent = self._learn(whole, macs_limit)
-        narrower, timings = self._fold(whole, latent, bound, stopwatch)
-        self._write(whole, narrower.child, budget, before, timings)
-        shutil.rmtree(self.work)
+        self._require_width(whole, macs_limit)
+        return whole, budget, macs_limit, stopwatch
 
     @property
     def _limits_latency(self) -> bool:
@@ -189,7 +203,7 @@ class _Pruning:
         pruning = there.pruning
         return bool(pruning and pruning.settings == self.settings and pruning.source_sha256 == self.source)
 
-    def _require_possible(self, whole: _Whole, macs_limit: float) -> None:
+    def _require_width(self, whole: _Whole, macs_limit: float) -> None:
         """Raise HwnasError where the narrowest network has more MACs than a limit on them."""
         least = whole.macs_by_widths.of(whole.channels.widths(least_channels(whole.channels, self.multiple)))
         if least > macs_limit and not self._limits_latency:

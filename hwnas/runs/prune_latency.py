@@ -50,7 +50,7 @@ class Stopwatch:
             network: Path | ChildNetwork = child
             if spec.runtime.takes_onnx:
                 network = Path(folder) / "network.onnx"
-                export_network(child, network, {})
+                export_network(child, network, {}, opset=spec.opset)
             return time_networks({"network": network}, spec, self.table, self.saved.sized, self.progress)["network"]
 
 

@@ -1,4 +1,7 @@
-"""Decide what a recipe leaves to the run (``auto``). A run that has begun keeps what it began with, on any machine."""
+"""Decide what a recipe leaves to the run (``auto``). A run that has begun keeps what it began with.
+
+Compiled kernels that a machine cannot use are replaced by plain torch, as the log says.
+"""
 
 from __future__ import annotations
 

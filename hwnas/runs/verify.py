@@ -128,17 +128,18 @@ def time_saved(
     Raises HwnasError when a network of the spec's precision and opset is missing.
     """
     files: dict[str, Path | ChildNetwork] = {
-        network.folder.name: network.file_for(spec) if spec.runtime.takes_onnx else network.child()
+        str(network.folder): network.file_for(spec) if spec.runtime.takes_onnx else network.child()
         for network in networks
     }
     for file in files.values():
         if isinstance(file, Path) and not file.exists():
-            other = "" if spec.runtime.name == "onnxruntime" else f" --device cpu+{spec.runtime.name}"
-            make_int8 = f"make it with `hwnas export {quoted(file.parent)} --quantize int8{other}`"
-            raise HwnasError(f"{file} does not exist", make_int8 if spec.precision == INT8 else "run the search again")
+            named = [] if spec.runtime.name == "onnxruntime" else [f"--device cpu+{spec.runtime.name}"]
+            command = " ".join([f"hwnas export {quoted(file.parent)} --quantize int8", *named])
+            fix = f"make it with `{command}`" if spec.precision == INT8 else "run the search again"
+            raise HwnasError(f"{file} does not exist", fix)
     _check_opsets(files, spec)
     measured = time_networks(files, spec, networks[0].tables[device], networks[0].sized, progress)
-    return {network.folder: measured[network.folder.name] for network in networks}
+    return {network.folder: measured[str(network.folder)] for network in networks}
 
 
 def _check_opsets(files: Mapping[str, Path | ChildNetwork], spec: DeviceSpec) -> None:

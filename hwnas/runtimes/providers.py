@@ -99,12 +99,12 @@ def runtime_with(runtime: Runtime, name: str) -> Runtime:
 
 
 def provider_option(text: str, name: str, value: str) -> tuple[str, str] | None:
-    """Return an option of the form ``openvino.device_type``, None for another form.
+    """Return an option of the form ``openvino.device_type``, None for another form; the CPU's own kernels have none.
 
     Raises HwnasError for an option of a provider that the device does not use, and for a value with odd characters.
     """
     found = re.fullmatch(r"(?a:([a-z]+)\.(\w{1,100}))", name)
-    if not found:
+    if not found or found[1] == CPU_PROVIDER:
         return None
     if found[1] != text:
         raise HwnasError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.budgets.derive import Limits
 from hwnas.compute.seeds import Purpose
@@ -155,7 +156,7 @@ def share_of_skips(architecture: Architecture) -> float:
 @contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
     """Normalise each batch by its own statistics and leave the running ones, which describe the mixture, unchanged."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     saved = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]  # type: ignore[union-attr]
     module.train()
     for norm in norms:

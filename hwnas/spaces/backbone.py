@@ -109,6 +109,8 @@ def _space(spec: str, definition: BackboneDefinition, file: Path, builtin: tuple
     channels, height, width = definition.image
     depth = sum(layer.depth[1] for layer in definition.layers)
     builder, first = LayerBuilder(spec, file), definition.layers[0]
+    if first.widths:
+        raise HwnasError(f"space {spec}: {first.name}: the first layer has widths to choose from", "give it one width")
     stem = builder(first, next(iter(first.candidates)), definition.image, definition.classes)
     declared = Setting(stem.out_shape[0], depth, channels, height, width, definition.classes)
     layout = BackboneLayout(tuple(definition.layers), definition.assemble, declared, builder)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.data import ImageData, Split
 from hwnas.training.processes import SINGLE_PROCESS, Processes
@@ -33,7 +34,7 @@ class Evaluation:
 
 def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -> None:
     """Replace batch-norm statistics, which a supernet gathered over its mixture, by those of training batches."""
-    norms = [m for m in child.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in child.modules() if isinstance(m, _BatchNorm)]
     momentum = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -157,6 +157,7 @@ def test_written_files_are_timed_on_this_machine(run: Run, network: Path, name: 
         (("--format", "openvino", "--out", "other.onnx"), ("other.onnx is not the name", "end with .xml")),
         (("--format", "openvino", "--device", "cpu+openvino"), ("nothing is timed", "add --verify")),
         (("--format", "openvino", "--verify", "--device", "cpu+ncnn"), ("not timed with ncnn", "cpu\\+openvino")),
+        (("--format", "litert", "--verify", "--device", "cpu+litert?precision=int8"), ("single precision",)),
         (("--format", "openvino", "--quantize", "int8"), ("--quantize cannot be given", "single precision")),
         (("--format", "openvino", "--seed", 1), ("--seed cannot be given", "its own networks")),
         (("--format", "executorch"), ("is written from a torch network", "name the run")),

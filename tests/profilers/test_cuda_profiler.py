@@ -79,6 +79,16 @@ def test_an_older_driver_has_another_name_for_the_reasons(
     assert nvidia_smi.read("GPU-7") == {}
 
 
+@pytest.mark.parametrize(("visible", "names"), [(None, "01"), ("", "01"), ("3, 1", "31"), ("GPU-a", ["GPU-a", "1"])])
+def test_gpus_have_the_numbers_that_cuda_gives_them(
+    nvidia_smi: Any, monkeypatch: pytest.MonkeyPatch, visible: str | None, names: str | list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [nvidia_smi.identity_of(number) for number in (0, 1)] == list(names)
+
+
 class Event:
     """A stand-in for torch.cuda.Event; the device's clock is a count of inferences, in halves of a millisecond."""
 

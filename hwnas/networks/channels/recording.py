@@ -112,6 +112,11 @@ class Recording:
         """Return whether a tensor belongs to a layer."""
         return id(tensor) in self._layers
 
+    def layer_of(self, tensor: Any) -> nn.Module | None:
+        """Return the layer to which a tensor belongs."""
+        found = self._layers.get(id(tensor))
+        return found[1] if found else None
+
     def rename_weight(self, tensor: Tensor, weight: Tensor) -> None:
         """Note that a tensor is the ``weight`` of a layer, transposed."""
         self._layers[id(tensor)] = self._layers[id(weight)]
@@ -133,7 +138,7 @@ class Recording:
     def read(self, tensor: Any) -> Ids | None:
         """Return the ids of what a layer reads, and fix them where removed channels are not 0 there."""
         value = self.value(tensor)
-        if value is None or not value.by_channel:
+        if value is None or not value.by_channel or value.ids.shape[0] != 1:
             return None
         if not value.zero:
             self.trace.fix(value.ids)

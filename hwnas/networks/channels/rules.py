@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.networks.channels.recording import Ids, Recording, Value, of_channels
 
@@ -52,7 +52,7 @@ def convolution(recording: Recording, call: Call) -> Value | None:
     """A convolution makes new channels, a depthwise one those that it reads."""
     x, weight, bias, transposed, groups = *call.args[:3], call.args[6], call.args[8]
     reads, trace = recording.read(x), recording.trace
-    if reads is None or transposed or not recording.is_weight(weight):
+    if reads is None or transposed or not isinstance(recording.layer_of(weight), nn.Conv2d):
         return None
     if groups == len(reads) > 1:
         value = recording.layer(weight, reads[:0], np.repeat(reads, len(weight) // groups), call.output)
@@ -69,7 +69,7 @@ def linear(recording: Recording, call: Call) -> Value | None:
     """A linear layer makes new channels."""
     x, weight = call.args[-2:]
     reads = recording.read(x)
-    if reads is None or not recording.is_weight(weight):
+    if reads is None or not isinstance(recording.layer_of(weight), nn.Linear):
         return None
     return recording.layer(weight, reads, recording.trace.new(call.output.shape[1]), call.output)
 
@@ -77,8 +77,8 @@ def linear(recording: Recording, call: Call) -> Value | None:
 def batch_norm(recording: Recording, call: Call) -> Value | None:
     """A batch norm makes the channels that it reads, masked after it and no longer before."""
     value = recording.value(call.args[0])
-    known = next((tensor for tensor in call.args[1:5] if recording.is_weight(tensor)), None)
-    if value is None or known is None or not value.by_channel:
+    known = next((t for t in call.args[1:5] if isinstance(recording.layer_of(t), nn.BatchNorm2d)), None)
+    if value is None or known is None or not value.by_channel or value.ids.shape[0] != 1:
         return None
     for name in value.from_layers:
         recording.trace.masked.pop(name, None)

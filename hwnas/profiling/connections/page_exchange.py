@@ -40,7 +40,7 @@ class Exchange:
         self.used = False  # whether the page holds models, or scripts of another job
         self.hello: Any = None  # what the page said first
         self._changed = threading.Condition()
-        self._page = ""
+        self._page = self._job_page = ""
         self._pages: set[str] = set()
         self._number = 0
         self._command: Command | None = None
@@ -53,8 +53,11 @@ class Exchange:
 
     # --- for the threads of the server
 
-    def receive(self, page: str, number: int, answer: Any) -> Command:
-        """Take a message of a page; return its next command, after ``POLL_S`` the command to ask again."""
+    def receive(self, page: str, number: int, answer: Any, hidden: bool | None = None) -> Command:
+        """Take a message of a page; return its next command, after ``POLL_S`` the command to ask again.
+
+        ``hidden`` as in ``hide``; None where the message does not say.
+        """
         with self._changed:
             if number == 0 and page not in self._pages:
                 self._pages.add(page)
@@ -64,6 +67,7 @@ class Exchange:
                 self._command, self._answer = None, answer
             if page == self._page:
                 self._meet()
+                self._note_hidden(hidden)
             self._changed.wait_for(lambda: self._command or self._ended or page != self._page, POLL_S)
             if page != self._page:
                 return {"do": "stop", "text": OTHER_TAB}
@@ -90,7 +94,11 @@ class Exchange:
         with self._changed:
             if page == self._page:
                 self._meet()
-                self._hidden_s = time.monotonic() if hidden else None
+                self._note_hidden(hidden)
+
+    def _note_hidden(self, hidden: bool | None) -> None:
+        if hidden is not None:
+            self._hidden_s = (self._hidden_s or time.monotonic()) if hidden else None
 
     def _meet(self) -> None:
         self._seen_s, self._closed_s = time.monotonic(), None
@@ -114,19 +122,20 @@ class Exchange:
                 page = self._page
                 self._send({"do": "reload"})
                 self._wait(lambda: self._page != page)
+            self._job_page = self._page
             return self.hello
 
     def ask(self, command: Command) -> Any:
-        """Return the page's answer to a command.
+        """Return the answer to a command of the page that ``fresh`` has returned.
 
         A page that is hidden, closed or silent is waited for, and named on standard error. Raises PageReplacedError
         when it was loaded again, HwnasError when it stays away for ``AWAY_S``.
         """
         with self._changed:
-            page = self._page
-            self._send(command)
-            self._wait(lambda: self._answer is not None or self._page != page)
-            if self._page != page:
+            if self._page == self._job_page:
+                self._send(command)
+                self._wait(lambda: self._answer is not None or self._page != self._job_page)
+            if self._page != self._job_page:
                 raise PageReplacedError
             return self._answer
 

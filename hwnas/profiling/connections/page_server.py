@@ -48,10 +48,11 @@ class _Sent(BaseModel):
 
 
 class Message(_Sent):
-    """The answer to a command, by its number; 0 is the first message of a page."""
+    """The answer to a command, by its number; 0 is the first message of a page. ``hidden``: whether the page is."""
 
     number: int = Field(ge=0, le=10**9)
     answer: dict[str, Any]
+    hidden: bool | None = None
 
 
 class State(_Sent):
@@ -183,7 +184,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except ValidationError:
             self._refuse(400, "This message is not of hwnas's protocol.")
             return
-        command = exchange.receive(message.page, message.number, message.answer)
+        command = exchange.receive(message.page, message.number, message.answer, message.hidden)
         self._reply(200, "application/json", json.dumps(command).encode())
 
     def _name(self) -> str | None:

@@ -185,6 +185,9 @@ def _weights(weights: Tensor, bias: Tensor, axis: int, x: Tensor) -> Sequence[Te
     others = tuple(a for a in range(weights.data.ndim) if a != axis)
     greatest = np.abs(weights.data).max(axis=others, keepdims=True)
     scale = np.where(greatest > 0, greatest / 127, 1.0).astype(np.float32)
+    # A channel of tiny weights needs a larger scale, or its bias would not fit 32 bits.
+    least = np.abs(bias.data) / (x.quantization.scale[0] * np.float64(2**30))
+    scale = np.maximum(scale, least.reshape(scale.shape)).astype(np.float32)
     integers = constant(np.rint(weights.data / scale), np.int8, weights.name)
     integers.quantization = Quantization(scale.ravel(), 0, axis)
     scales = (x.quantization.scale[0] * scale.ravel().astype(np.float64)).astype(np.float32)

@@ -33,6 +33,8 @@ def translate(model: ModelProto) -> Graph:
     for node in graph.node:
         given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         if node.op_type == "Constant":
+            if "value" not in given:
+                raise unsupported(f"it has a Constant with {', '.join(given)}")
             values[node.output[0]] = numpy_helper.to_array(given["value"])
             shapes[node.output[0]] = values[node.output[0]].shape
         elif node.op_type not in TRANSLATIONS or node.domain not in ("", "ai.onnx"):

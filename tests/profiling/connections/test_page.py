@@ -41,6 +41,8 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceSpec
         (scripts / name).write_text(name)
     monkeypatch.setenv("HWNAS_ONNXRUNTIME_WEB", str(scripts))
     monkeypatch.setattr(page_server, "LAST_S", 0.2)
+    for limit in ("OPEN_S", "AWAY_S", "SILENT_S"):  # a client that fails ends its test before long
+        monkeypatch.setattr(page_exchange, limit, 20.0)
     yield parse_device(f"page?host=localhost&port={free_port()}")
     page_serving.stop_serving()
 
@@ -326,13 +328,28 @@ def test_a_hidden_page_is_waited_for(
     assert "the page is back" in printed[-1]
 
 
+def test_a_page_that_works_is_not_hidden_though_that_message_was_lost(
+    spec: DeviceSpec, server: PageServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_exchange, "GRACE_S", 0.0)
+
+    def change(command: Command, answer: Any) -> Any:
+        if command.get("done") == 1:
+            client.post("state", hidden=True)
+            client.state = {"hidden": False}
+        return answer
+
+    client = client_of(server, change)
+    client.start()
+    assert len(run_on(spec, folder, job_of("abab")).runs) == 4
+    assert server.exchange._hidden_s is None
+
+
 @pytest.mark.parametrize("way", ["hidden", "closed", "silent"])
 def test_a_page_that_stays_away_is_an_error_and_the_job_resumes(
     spec: DeviceSpec, server: PageServer, folder: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(page_exchange, "GRACE_S", 0.0)
-    monkeypatch.setattr(page_exchange, "AWAY_S", 0.3)
-    monkeypatch.setattr(page_exchange, "SILENT_S", 0.3 if way == "silent" else 60.0)
+    limits = {"GRACE_S": 0.0, "AWAY_S": 1.0, "SILENT_S": 1.0 if way == "silent" else 60.0}
 
     def leave(command: Command) -> bool:
         if command.get("done") != 2:
@@ -349,8 +366,11 @@ def test_a_page_that_stays_away_is_an_error_and_the_job_resumes(
     client = client_of(server)
     client.start(leave)
     words = {"hidden": "the page is hidden", "closed": "the page is closed or cut off", "silent": "has not answered"}
-    with pytest.raises(HwnasError, match=f"{words[way]}.*run the same command again to resume"):
-        run_on(spec, folder, job_of("abab"))
+    with monkeypatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(page_exchange, name, value)
+        with pytest.raises(HwnasError, match=f"{words[way]}.*run the same command again to resume"):
+            run_on(spec, folder, job_of("abab"))
     # The same command, later: another token, the rest of the runs.
     page_serving.stop_serving()
     later = client_of(page_serving.serve_page(spec))

@@ -28,6 +28,7 @@ from support.paths import ROOT
 HOST, CLIENT = "10.213.87.1", "10.213.87.2"
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium here: make browser"),
     pytest.mark.skipif(
