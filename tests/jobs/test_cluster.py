@@ -32,7 +32,7 @@ from support.searches import unlike
 from support.torch_jobs import differing, make_images, train, train_after
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # two nodes of two workers each
 SMALL = {"num_cpus": 1, "num_gpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20}
 
 
