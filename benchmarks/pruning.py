@@ -24,7 +24,7 @@ import torch
 
 from hwnas import profile, prune, search, train
 from hwnas.data import ImageData, load_data
-from hwnas.export.network import export_network
+from hwnas.export.network import example_image, export_network
 from hwnas.export.timing import spec_of, time_networks
 from hwnas.files import write_json
 from hwnas.networks.child import ChildNetwork
@@ -50,8 +50,8 @@ class Contender:
 
     @property
     def macs(self) -> int:
-        setting = self.child.network.setting
-        return count(self.child, torch.zeros(1, setting.image_channels, setting.height, setting.width)).macs_fvcore
+        counted = count(self.child, example_image(self.child.network.setting))
+        return counted.macs(self.child.sized.space.macs_convention)
 
 
 def whole_network(options: argparse.Namespace, progress: Progress) -> SavedNetwork:

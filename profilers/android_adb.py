@@ -202,8 +202,10 @@ def find(pattern, text):
 def attempt(job, command):
     """Return what a command prints in the folder on the phone, and its exit code, which old phones do not report."""
     text = shell(job, f"cd {FOLDER} && (export LD_LIBRARY_PATH=.; {command}) 2>&1; code=$?; echo; echo {EXIT}$code")
-    said, _, code = text.rpartition(EXIT)
-    return said, int(code.strip() or 1)
+    said, marker, code = text.rpartition(EXIT)
+    if not marker:
+        sys.exit("the phone's answer broke off; fix: check `adb devices`, and run the same command again to resume")
+    return said, int(code)
 
 
 def shell(job, command):

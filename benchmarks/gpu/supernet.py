@@ -29,6 +29,8 @@ VARIANTS = (
     ("ours", "float32", False),
     ("ours", "tf32", True),
     ("ours", "bfloat16", True),
+    ("ours", "tf32", False),
+    ("ours", "bfloat16", False),
 )
 
 

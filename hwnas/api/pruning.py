@@ -29,8 +29,8 @@ def prune(
 ) -> list[NetworkRow]:
     """Make the trained networks of a run narrower, train them, and return one row for each target.
 
-    ``budget`` is one limit: an amount as ``120M-macs`` or ``4.5ms``, or a share of what the whole network has, as
-    ``50%-macs`` or ``70%`` of its latency as measured now. Which channels leave is learned in ``mask_epochs`` epochs
+    ``budget`` is one limit: an amount such as ``120M-macs`` or ``4.5ms``, or a share of what the whole network has:
+    ``50%-macs``, or ``70%`` of its latency as measured now. Which channels leave is learned in ``mask_epochs`` epochs
     (Pruning-as-Search, hwnas.training.widths). ``multiple`` keeps widths to whole multiples. The narrower network is
     then trained by ``recipe``, as ``hwnas.train`` does, whose other arguments change it; ``epochs`` 0 leaves that out.
     It gets a folder of its own in that of its target and is timed where its device is this machine. A row has

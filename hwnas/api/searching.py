@@ -92,7 +92,7 @@ def search(
     images of the two. ``recipe`` is that of ``method`` by default; ``epochs`` to ``fixed_lambda`` change it; ``plugin``
     registers choices for it. A chain's supernet starts from ``weights`` as far as they fit. Each target trains
     ``finalists`` (default: 12 where cheap; 0: none) and ``baselines`` on the ``executor`` and chooses. ``verify`` times
-    networks and derives again if one is over budget. A repeated call resumes. Raises HwnasError for unfit inputs.
+    networks and derives again if one is over budget. A repeated call resumes. Raises HwnasError for wrong inputs.
     """
     from hwnas.runs.request import SearchRequest, SearchSizes
     from hwnas.runs.search import run_search

@@ -57,7 +57,8 @@ def export_command(
     to_format: FormatName = None,
     verify: Annotated[bool, typer.Option("--verify", help="With --format: time the files on --device.")] = False,
     quantize: Annotated[
-        str | None, typer.Option(help="int8: write network_int8.onnx next to each network.onnx of the run.")
+        str | None,
+        typer.Option(help="int8: write network_int8.onnx (cpu+litert: .tflite) next to each network.onnx of the run."),
     ] = None,
     calibration_images: CalibrationImages = None,
     data: OtherData = None,
@@ -93,7 +94,8 @@ def export_command(
         _refuse({"quantize": quantize, **quantization, "device": None}, "--format writes networks in single precision")
         _convert(source, to_format, out, verify, device, as_json)
         return
-    _refuse({"format": to_format, "verify": verify or None}, "name a run or an ONNX file to convert")
+    _refuse({"format": to_format}, "name a run or an ONNX file to convert")
+    _refuse({"verify": verify or None}, "it goes with --format")
     if source:
         _refuse(of_export, f"{source} is a run with its own networks")
         _quantize(source, quantize, quantization, as_json)

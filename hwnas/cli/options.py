@@ -99,7 +99,10 @@ ComputeName = Annotated[
 ]
 PrecisionName = Annotated[
     str | None,
-    typer.Option(help="float32, bfloat16, tf32 (on a GPU), or auto: bfloat16 on processors that multiply it."),
+    typer.Option(
+        help="float32, bfloat16, tf32 (on a GPU), or auto: bfloat16 on processors that multiply it. "
+        "Default: that of the recipe (of searches auto, of trainings float32)."
+    ),
 ]
 
 

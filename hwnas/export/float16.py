@@ -1,4 +1,4 @@
-"""Which tables ask for a network file in half precision."""
+"""Find the tables that ask for a network file in half precision."""
 
 from __future__ import annotations
 

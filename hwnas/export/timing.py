@@ -22,10 +22,10 @@ from hwnas.profiling.statistics import estimate, read
 from hwnas.progress import OnProgress
 from hwnas.runtimes.android import ANY_PHONE, BENCHMARK, on_android
 from hwnas.runtimes.device_spec import DeviceSpec, require_models, with_provider
-from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.int8 import FLOAT32, INT8
 from hwnas.runtimes.onnx_batch import fix_batch
 from hwnas.runtimes.opset import opset_of
-from hwnas.runtimes.providers import FALLBACK, options_of, provider_of
+from hwnas.runtimes.providers import CPU_PROVIDER, FALLBACK, options_of, provider_of
 from hwnas.runtimes.registry import RUNTIMES
 from hwnas.spaces import SizedSpace
 from hwnas.tables.schema import NOT_KNOWN, LatencyTable
@@ -146,10 +146,16 @@ def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec,
             s = network.network.setting
             runtime.write(network, [torch.zeros(spec.batch, s.image_channels, s.height, s.width)], file)
         elif runtime.convert and network.suffix == ".onnx":
-            runtime.convert(network, file)
-        elif runtime.fixed_batch:
+            source = network
+            if runtime.fixed_batch and spec.batch > 1:
+                source = folder / f"{number}.fixed.onnx"
+                fix_batch(network, source, spec.batch)
+            runtime.convert(source, file)
+        elif runtime.fixed_batch and network.suffix == ".onnx":
             fix_batch(network, file, spec.batch)
         else:
+            if runtime.fixed_batch and spec.batch > 1:
+                raise HwnasError(f"{network} takes one image, {spec.text} takes {spec.batch}", "leave out batch=")
             file = folder / f"{number}{''.join(network.suffixes)}"
             for each in {network, network.with_suffix(".bin")}:  # weights may be a file of their own
                 if each.exists():
@@ -184,5 +190,7 @@ def _describes(table: LatencyTable, spec: DeviceSpec, values: JobValues) -> bool
     return same_runtime and start is not None and start.device.fingerprint == table.device.fingerprint
 
 
-def _settings(spec: DeviceSpec) -> tuple[str, Mapping[str, object]]:
-    return spec.provider, spec.table_options
+def _settings(spec: DeviceSpec) -> tuple[str, Mapping[str, object], str]:
+    """Return the provider, the options, and the precision of the sentinel, whose latencies are compared."""
+    precision = FLOAT32 if spec.precision == INT8 and spec.provider == CPU_PROVIDER else spec.precision
+    return spec.provider, spec.table_options, precision

@@ -16,7 +16,7 @@ from hwnas.finalists.accuracy_model import Features
 from hwnas.finalists.evidence import Advance
 from hwnas.jobs.executor import Executor
 from hwnas.jobs.in_process import InProcess
-from hwnas.scores.score import SCORES, score_architectures
+from hwnas.scores.score import SCORES, rank_sums, score_architectures
 from hwnas.search.plugin import require_plugin
 from hwnas.spaces import Architecture, SearchSpace, SizedSpace
 from hwnas.spaces.encoding import encode, without_dead_edges
@@ -86,9 +86,7 @@ class Pool:
 
     def by_scores(self, members: NDArray[np.intp]) -> list[int]:
         """Return ``members``, indices [N], by the sum of their ranks in all scores, the largest first."""
-        from scipy.stats import rankdata  # takes most of a second to import
-
-        ranks = sum((rankdata(values[members]) for values in self.scores.values()), start=np.zeros(len(members)))
+        ranks = rank_sums({name: values[members] for name, values in self.scores.items()})
         return [int(members[i]) for i in np.argsort(-ranks, kind="stable")]
 
     @property

@@ -3,8 +3,8 @@
 A pass of a batch through a network takes EDGE_S for every edge and a second for every MACS_PER_S multiply-accumulates.
 A training step counts as three passes (forward, and the gradients of activations and of weights), the scores of an
 architecture as SCORING_PASSES, and the processes of every stage take START_S to start. MACs are those of the largest
-network within a target's limits, so the price of average ones is less. On a core of a server processor (AVX-512) cells
-of NAS-Bench-201 computed 13 to 34 billion multiply-accumulates a second, those of DARTS 7 billion.
+network within a target's limits, so the price of average ones is less. It is a rule
+and no measurement: cells of many small operations, as those of DARTS, take longer.
 """
 
 from __future__ import annotations

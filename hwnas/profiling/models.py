@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from hwnas.networks.child import Build, ChildNetwork
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.runtimes.float16 import FLOAT16, convert_to_float16
-from hwnas.runtimes.int8 import INT8, random_feeds
+from hwnas.runtimes.int8 import INT8, Int8, random_feeds
 from hwnas.runtimes.providers import CPU_PROVIDER
 from hwnas.spaces import Architecture, SizedSpace, Workload, num_inputs, operation_of
 from hwnas.spaces.builtin_operations import PREPROCESS
@@ -199,23 +201,23 @@ def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:
     runtime, pieces = spec.runtime, path.parent / "pieces"
     if path.exists():
         return
+    convert: Callable[[Path, Path], None] | None = None if runtime.suffix == ".onnx" else runtime.convert
     if spec.file_precision == FLOAT16:
         # Copies with inputs of their own would each include a cast of theirs; a network's casts ship with it.
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-            floats = Path(name) / "model.onnx"
-            assemble_onnx(model, floats, pieces, spec.batch, opset=spec.opset)
-            convert_to_float16(floats, path, keep_inputs=isinstance(model, Whole))
+        convert = partial(convert_to_float16, keep_inputs=isinstance(model, Whole))
     elif runtime.int8 and spec.precision == INT8 and (model != SENTINEL or spec.provider != CPU_PROVIDER):
+        convert = partial(_to_int8, runtime.int8)
+    if convert:
         with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
             floats = Path(name) / "model.onnx"
             assemble_onnx(model, floats, pieces, spec.batch, opset=spec.opset)
-            runtime.int8.quantize(floats, path, [random_feeds(floats)])
+            convert(floats, path)
     elif runtime.suffix == ".onnx":
         assemble_onnx(model, path, pieces, spec.batch, opset=spec.opset)
-    elif runtime.convert:
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as name:
-            assemble_onnx(model, Path(name) / "model.onnx", pieces, spec.batch)
-            runtime.convert(Path(name) / "model.onnx", path)
     else:
         torch.manual_seed(0)
         runtime.write(*torch_model(model, spec.batch), path)
+
+
+def _to_int8(int8: Int8, floats: Path, path: Path) -> None:
+    int8.quantize(floats, path, [random_feeds(floats)])

@@ -41,7 +41,9 @@ def describe_unused(
     using = candidates.within(choices) & (candidates.shares(choices) >= LEAST_USED)
     losses = [r.validation_loss for r, uses in zip(trained.values(), using, strict=True) if uses and not r.diverged]
     line = f"{target.objective.target or 'the network found'} uses {share:.0%} of its budget"
-    if own is None or not losses:
+    if own is None:
+        return f"{line}; it was not among those trained longest"
+    if not losses:
         return f"{line}: of those trained as long, none uses {LEAST_USED:.0%}"
     return (
         f"{line}, with a validation loss of {own.validation_loss:.3f}; the best of {len(losses)} trained as long that "

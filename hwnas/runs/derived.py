@@ -79,8 +79,8 @@ class DerivedNetwork:
 
     @property
     def joint(self) -> bool:
-        """True where the budget names devices, as then its metrics do."""
-        return names_devices(self.budget.text)
+        """True where the network is for several devices or its budget names one, as then metrics do."""
+        return names_devices(self.budget.text) or len(self.tables) > 1
 
     @property
     def device(self) -> str:

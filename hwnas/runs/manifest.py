@@ -42,6 +42,7 @@ def describe_run(request: SearchRequest, networks: TwoNetworks, computed: dict[s
         "recipe": request.recipe.model_dump(mode="json"),
         "verify": request.verify,
         **({"plugin": sha256_of_file(request.plugin)} if request.plugin else {}),
+        **_describe_pretrained(request.recipe.pretrained),
     }
     packages = {name: version(name) for name in PACKAGES}
     return Manifest(
@@ -51,6 +52,15 @@ def describe_run(request: SearchRequest, networks: TwoNetworks, computed: dict[s
         started=today(),
         computed=computed,
     )
+
+
+def _describe_pretrained(file: str | None) -> dict[str, str]:
+    """Return the hash of the weights that the supernet starts from, if any. Raises HwnasError for a missing file."""
+    if not file:
+        return {}
+    if not Path(file).is_file():
+        raise HwnasError(f"there is no file {file}", "name the file of pretrained weights with --weights")
+    return {"pretrained": sha256_of_file(Path(file))}
 
 
 def _describe_search_network(request: SearchRequest, networks: TwoNetworks) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class SearchInputs(Record):
     recipe: SearchRecipe
     verify: bool
     plugin: str | None = None
+    pretrained: str | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -158,23 +160,33 @@ class _Pruning:
 
     def require_possible(self) -> None:
         """Raise HwnasError where the budget prunes nothing or cannot be met, or nothing can be removed."""
-        if not self._is_done():
-            self._resolved()
+        if self._is_done():
+            return
+        begun = self.work.exists()
+        try:
+            _ = self._resolved
+        except HwnasError:
+            if not begun:  # leave no folder of a pruning that cannot be
+                shutil.rmtree(self.work, ignore_errors=True)
+                with suppress(OSError):
+                    self.folder.rmdir()
+            raise
 
     def prune(self) -> None:
         """Write the pruned network into its folder, unless it is there. Raises HwnasError as ``require_possible``."""
         if self._is_done():
             self.progress.log(f"{self.folder} holds the network pruned in this way; it is not pruned again")
             return
-        whole, budget, macs_limit, stopwatch = self._resolved()
+        whole, budget, macs_limit, stopwatch = self._resolved
         before = accuracy(whole.child, self.data, self.data.validation)
         latent = self._learn(whole, macs_limit)
         narrower, timings = self._fold(whole, latent, budget.limits[self.budget.metric.name], stopwatch)
         self._write(whole, narrower.child, budget, before, timings)
         shutil.rmtree(self.work)
 
+    @cached_property
     def _resolved(self) -> tuple[_Whole, Budget, float, Stopwatch | None]:
-        """Return the whole network, the budget, the limit on MACs that masks learn, and what times the networks."""
+        """The whole network, the budget, the limit on MACs that masks learn, and what times the networks."""
         child = self.saved.child().eval()
         channels = Channels(trace(child))
         if not channels.count:

@@ -38,7 +38,7 @@ HOST = r"(?a:(?:[A-Za-z0-9_][\w.-]*@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:]+\])(?
 PYTHON = r"(?a:[\w/][\w./-]*)"
 ADDRESS = r"(?a:[A-Za-z0-9][A-Za-z0-9.-]*)"
 LONGEST_NAME = 100
-BINARY = r"(?a:[\w./~][\w./~+@-]*)"
+BINARY = r"(?a:[\w./~][\w./~@-]*)"
 DEFAULT_HARDWARE = {"tensorrt": "cuda:0"}  # by runtime; of the others the CPU
 SHORT_PRECISIONS = {"fp32": FLOAT32, "fp16": FLOAT16}
 PYTHON_NAME = "python3"  # over ssh the one there; on this machine the one that runs hwnas
@@ -186,7 +186,7 @@ def _with_option(spec: DeviceSpec, name: str, value: str, text: str) -> DeviceSp
         return _with_page_option(spec, name, value, text)
     known = "opset, host, port and name"
     if spec.hardware != PAGE:
-        known = "precision, opset, python, provider, PROVIDER.OPTION and, with a provider, fallback=cpu"
+        known = "precision, opset, python, binary, provider, PROVIDER.OPTION and, with a provider, fallback=cpu"
     raise HwnasError(f"unknown option {name!r} in device {text!r}", f"threads, batch, {known} can be given")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.files import atomic_path
+from hwnas.runtimes.onnx_metadata import metadata_of
 
 FLOAT16 = "float16"
 
@@ -19,7 +20,7 @@ def convert_to_float16(source: Path, path: Path, keep_inputs: bool = True) -> No
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     model = onnx.load(source)
-    described = {entry.key: entry.value for entry in model.metadata_props}
+    described = metadata_of(model)
     result = convert_float_to_float16(model, keep_io_types=keep_inputs)
     # The converter adds the casts of inputs last; a graph's nodes must be in the order of their inputs.
     nodes = sorted(result.graph.node, key=lambda node: not node.name.startswith("graph_input_cast"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.files import atomic_path
+from hwnas.runtimes.onnx_metadata import metadata_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,11 +34,11 @@ Feeds = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Int8:
-    """How networks in int8 are made for a runtime.
+    """The quantisation of networks to int8 for a runtime.
 
     - ``quantize``: write an ONNX file in int8, in the runtime's own format, with the ranges that activations have on
       some batches.
-    - ``settings``: how it quantises, for the records.
+    - ``settings``: the settings of the quantisation, for the records.
     - ``package``: the package that it needs.
     - ``chains``: whether operations read the integers of the operation before them, without conversions to floats and
       back.
@@ -60,7 +61,7 @@ def quantize_onnx(source: Path, path: Path, batches: Iterable[Feeds]) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     model = onnx.load(source)
-    described = {entry.key: entry.value for entry in model.metadata_props}
+    described = metadata_of(model)
     _separate_biases(model)
     _keep_poolings_float(model)
     # Without this property ONNX Runtime advises to fold batch norms first.

@@ -17,7 +17,7 @@ from hwnas.runtimes.runtime import Runtime
 CPU_PROVIDER = "cpu"
 FALLBACK = "fallback"  # the option that lets nodes run on the CPU, and its name in a table
 FALLBACK_VALUE = "cpu"
-VALUE = r"(?a:[\w./:,+\\-]{1,200})"
+VALUE = r"(?a:[\w./:,\\-]{1,200})"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def provider_option(text: str, name: str, value: str) -> tuple[str, str] | None:
             f"{name} is an option of provider {found[1]}, the device has {text}", f"add provider={found[1]}"
         )
     if not re.fullmatch(VALUE, value):
-        raise HwnasError(f"{name}={value!r} is not a value of letters, digits and ./:,+\\-")
+        raise HwnasError(f"{name}={value!r} is not a value of letters, digits and ./:,\\-")
     return found[2], value
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hwnas.errors import HwnasError
 from hwnas.spaces.backbone_layers import Arguments, LayerBuilder, LayerDefinition, stride_of, written
 from hwnas.spaces.build import NetworkBuilder
-from hwnas.spaces.chain import KIND, WRITTEN_SKIP, Channels, width_op
+from hwnas.spaces.chain import WRITTEN_SKIP, Channels, chain_cell, chain_instance, width_op, written_op
 from hwnas.spaces.layers import Shape
 from hwnas.spaces.space import NONE, SKIP, Cell, CellInstance, Network, Setting, Variants, Workload
 from hwnas.text import shorten
@@ -146,20 +146,13 @@ class BackboneLayout:
 
         The layers that can be left out are so from the last one on.
         """
-        count = len(self.edges)
         groups: dict[str, list[int]] = {}
         for e, edge in enumerate(self.edges):
             if edge.layer.skips and not edge.is_width:
                 groups.setdefault(edge.layer.definition.name, []).append(e)
-        return Cell(
-            num_inputs=1,
-            num_nodes=count,
-            edges=tuple((e, e + 1) for e in range(count)),
-            outputs=(count,),
-            offers=tuple(edge.offered for edge in self.edges),
-            skipped_last=tuple(tuple(group) for group in groups.values() if len(group) > 1),
-            reads=tuple(edge.reads for edge in self.edges) if any(edge.reads for edge in self.edges) else (),
-        )
+        skipped_last = tuple(tuple(group) for group in groups.values() if len(group) > 1)
+        offers, reads = [edge.offered for edge in self.edges], [edge.reads for edge in self.edges]
+        return chain_cell(offers, reads, skipped_last)
 
     def describe(self) -> str:
         """Return a line for each layer: its name in the network, and the words of its choices."""
@@ -167,7 +160,7 @@ class BackboneLayout:
         lines = []
         for layer in self.placed:
             widths = " or ".join(layer.widths) if layer.number == 0 else ""
-            words = " ".join(map(_word, layer.offered)) if len(layer.offered) > 1 else ""
+            words = " ".join(map(written_op, layer.offered)) if len(layer.offered) > 1 else ""
             lines.append(f"  {layer.name:{longest}}  {', then '.join(filter(None, (widths, words))) or 'fixed'}")
         return "\n".join(lines)
 
@@ -215,9 +208,8 @@ class BackboneLayout:
                 f"space {self.build.spec}: other numbers of channels are chosen for {builder.setting.describe()}",
                 "let the channels of layers depend on in_channels and out_channels alone",
             )
-        widest = tuple(list(edge.variants.values())[-1] for edge in edges)
-        several = {e: edge.variants for e, edge in enumerate(edges) if edge.reads}
-        instance = CellInstance(KIND, (None,), widest, None, None, (builder.last.part,), several)
+        variants, reads = [edge.variants for edge in edges], [edge.reads for edge in edges]
+        instance = chain_instance(variants, reads, builder.last.part)
         builder.add_cell(instance, shape[0], shape[1:])
 
     def _edges(self, builder: NetworkBuilder) -> tuple[tuple[BackboneEdge, ...], Shape]:
@@ -332,7 +324,7 @@ class BackboneNotation:
             if word not in edge.offered:
                 raise HwnasError(
                     f"not an architecture of space {self.space}: {edge.name} does not offer {shorten(word, 80)}",
-                    f"use one of {', '.join(map(_word, edge.offered))}",
+                    f"use one of {', '.join(map(written_op, edge.offered))}",
                 )
         given: Iterator[str] = iter(words)
         return (tuple(next(given) if len(edge.offered) > 1 else edge.offered[0] for edge in self.edges),)
@@ -340,11 +332,7 @@ class BackboneNotation:
     def format(self, cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
         """Return the text of the layers' operations; layers without a choice have no word."""
         pairs = zip(self.edges, cells[0], strict=True)
-        return " ".join(_word(operation) for edge, operation in pairs if len(edge.offered) > 1)
-
-
-def _word(operation: str) -> str:
-    return WRITTEN_SKIP if operation == SKIP else operation
+        return " ".join(written_op(operation) for edge, operation in pairs if len(edge.offered) > 1)
 
 
 def _places(layer: PlacedLayer, channels: Channels) -> dict[tuple[str, ...], tuple[int, int | None]]:

@@ -15,7 +15,7 @@ images: the first layer that halves the resolution before the stages, and the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -168,16 +168,8 @@ class ChainLayout:
     @cached_property
     def cell(self) -> Cell:
         """The cell of the space: one edge a layer, and one for each stage of several widths."""
-        number = len(self.edges)
-        return Cell(
-            num_inputs=1,
-            num_nodes=number,
-            edges=tuple((edge, edge + 1) for edge in range(number)),
-            outputs=(number,),
-            offers=tuple(edge.offers for edge in self.edges),
-            skipped_last=tuple(self._skipped_last()),
-            reads=tuple(edge.reads for edge in self.edges) if any(edge.reads for edge in self.edges) else (),
-        )
+        offers, reads = [edge.offers for edge in self.edges], [edge.reads for edge in self.edges]
+        return chain_cell(offers, reads, tuple(self._skipped_last()))
 
     def _skipped_last(self) -> Iterator[tuple[int, ...]]:
         """Yield the edges of every stage that are skipped from the last one on, where there are several."""
@@ -237,10 +229,8 @@ class ChainLayout:
             places = _places(None if edge.layer else before, after, size, stride)
             variants.append({read: self._workloads(stage, place, edge) for read, place in places.items()})
             before, size = after, strided(*size, stride)
-        widest = tuple(list(options.values())[-1] for options in variants)
-        several = {e: options for e, options in enumerate(variants) if self.edges[e].reads}
         ((_, channels),) = before.items()
-        builder.add_cell(CellInstance(KIND, (None,), widest, None, None, (last.part,), several), channels, size)
+        builder.add_cell(chain_instance(variants, [edge.reads for edge in self.edges], last.part), channels, size)
 
     def _head_variants(self, before: Channels, size: tuple[int, int], scale: float) -> Variants:
         """Return the workload of the head's first layer for every width that it can read."""
@@ -336,7 +326,7 @@ class ChainNotation:
 
     def format(self, cells: tuple[tuple[str, ...], ...], all_edges: bool = True) -> str:
         """Return the text of the layers' operations."""
-        return " ".join(_written(op) for op in cells[0] if op != HEAD)
+        return " ".join(written_op(op) for op in cells[0] if op != HEAD)
 
     @property
     def _head(self) -> tuple[str, ...]:
@@ -345,14 +335,40 @@ class ChainNotation:
     def _advice(self, shown: list[str]) -> str:
         widths = {e: (self.cell.offers or ())[e] for e in self.cell.width_edges}
         chosen = {width for offers in widths.values() for width in offers}
-        number, names = len(self.cell.edges) - len(self._head), ", ".join(_written(o) for o in shown if o not in chosen)
+        number, names = (
+            len(self.cell.edges) - len(self._head),
+            ", ".join(written_op(o) for o in shown if o not in chosen),
+        )
         if not widths:
             return f"write {number} layers of {names}, with spaces between them"
         at = ", ".join(f"word {e + 1} is {' or '.join(offers)}" for e, offers in widths.items())
         return f"write {number} words with spaces between them: {at}, the others are layers of {names}"
 
 
-def _written(operation: str) -> str:
+def chain_cell(
+    offers: Sequence[tuple[str, ...]], reads: Sequence[tuple[int, ...]], skipped_last: tuple[tuple[int, ...], ...]
+) -> Cell:
+    """Return the cell of a chain of edges, which offer operations each and may read edges before them."""
+    return Cell(
+        num_inputs=1,
+        num_nodes=len(offers),
+        edges=tuple((edge, edge + 1) for edge in range(len(offers))),
+        outputs=(len(offers),),
+        offers=tuple(offers),
+        skipped_last=skipped_last,
+        reads=tuple(reads) if any(reads) else (),
+    )
+
+
+def chain_instance(variants: Sequence[Variants], reads: Sequence[tuple[int, ...]], part: int) -> CellInstance:
+    """Return the instance of a chain's cell behind a ``part``; ``variants`` are the workloads of every edge."""
+    widest = tuple(list(options.values())[-1] for options in variants)
+    several = {e: options for e, options in enumerate(variants) if reads[e]}
+    return CellInstance(KIND, (None,), widest, None, None, (part,), several)
+
+
+def written_op(operation: str) -> str:
+    """Return the word of an operation in an architecture's text."""
     return WRITTEN_SKIP if operation == SKIP else operation
 
 

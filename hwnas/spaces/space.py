@@ -79,7 +79,7 @@ class Cell:
 
     @cached_property
     def coupled(self) -> dict[int, tuple[int, ...]]:
-        """For every edge that reads others, by its index: these edges, then the edge itself."""
+        """The edges that an edge reads, then the edge itself, by its index; only for edges that read others."""
         return {e: (*read, e) for e, read in enumerate(self.reads) if read}
 
     @cached_property

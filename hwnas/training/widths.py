@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hwnas.compute.memory import enough_memory
 from hwnas.data import ImageData
 from hwnas.networks.channels.groups import Channels, Costs, Floats
 from hwnas.networks.channels.masks import ChannelMasks
@@ -142,7 +143,8 @@ def learn_widths(
     The arguments are those of ``hwnas.training.child.train_child``, with a ``limit`` on the masked network's cost; an
     interrupted call resumes in the same way. At the end ``child`` has its last weights and no masks.
     """
-    trainer = WidthTrainer(child, data, recipe, channels, limit)
+    with enough_memory(recipe.batch_size):
+        trainer = WidthTrainer(child, data, recipe, channels, limit)
     run_training(trainer, folder, f"{start} to {limit.bound!r}", on_progress, on_epoch)
     trainer.masks.detach_all()
     return trainer.masks.latent.detach().cpu().double().numpy()

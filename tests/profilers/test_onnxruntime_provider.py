@@ -107,7 +107,7 @@ def test_the_profile_of_a_session_says_where_nodes_ran(profiler: Any) -> None:
 
 
 def test_reasons_of_onnxruntime_are_shortened(profiler: Any) -> None:
-    """Both were printed by onnxruntime-openvino 1.24.1, which then went on with the CPU."""
+    """Two messages of onnxruntime-openvino 1.24.1, which then went on with the CPU."""
     place = "/onnxruntime/core/providers/openvino/openvino_provider_factory.cc:141 std::string ParseDeviceType"
     assert profiler.reason(
         f"[E:onnxruntime:Default, x.cc:2 Create] {place}(int) [ERROR] [OpenVINO] Device GPU is not available"

@@ -254,3 +254,19 @@ def test_networks_in_folders_of_one_name_are_timed_each(
     (device,) = networks[0].tables
     found = time_saved(networks, device, spec_of(networks[0].tables[device]), Progress(quiet=True))
     assert [found[network.folder].latency_ms for network in networks] == [1.0, 2.0]
+
+
+@pytest.mark.end_to_end
+def test_a_network_for_two_devices_is_pruned_in_macs(run: Run, tmp_path: Path) -> None:
+    sized = SizedSpace(get_space("nasbench201"), Setting(channels=4, depth=1, height=16, width=16))
+    tables: list[object] = []
+    for seed, name in enumerate(("phone", "server")):
+        write_table(tmp_path / f"{name}.json", make_table(sized, seed))
+        tables += ["--table", tmp_path / f"{name}.json"]
+    short = ("--epochs", 1, "--child-epochs", 1, "--batch-size", 64, "--budget", "90%@phone,90%@server")
+    searched = run("search", *tables, *FEW_SEARCH, *short, "--out", tmp_path / "run")
+    assert searched.exit_code == 0, searched.output
+    result = run("prune", tmp_path / "run", "--budget", "50%-macs", "--mask-epochs", 1, "--epochs", 0, "--json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["targets"]
+    assert row["macs"] <= row["pruning"]["macs_before"] / 2

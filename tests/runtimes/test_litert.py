@@ -68,7 +68,7 @@ def operators(path: Path) -> tuple[list[str], list[str]]:
 @needs_litert
 @pytest.mark.parametrize("name", ALL)
 def test_litert_computes_the_same_as_torch(name: str, tmp_path: Path) -> None:
-    """For one image, as the file has it, and for three."""
+    """Compare one image, as the file has it, and three."""
     path = tmp_path / "model.tflite"
     module, inputs = module_and_inputs(ALL[name], 3)
     LITERT.write(module, inputs, path)

@@ -139,7 +139,7 @@ def test_other_images_and_classes_and_onnx(size: int, declare: Declare, tmp_path
 
 
 def test_a_supernet_has_no_factors_and_its_children_the_same_function(declare: Declare) -> None:
-    """Also where the user's batch norms start at another scale, as residual blocks' do that begin as an identity."""
+    """Include batch norms that start at another scale, as those of residual blocks that begin as an identity."""
     zero = ("self.narrow =", "nn.init.zeros_(self.norm.weight)\n        self.narrow =")
     space = get_space(declare(zero))
     torch.manual_seed(0)
@@ -155,7 +155,7 @@ def test_a_supernet_has_no_factors_and_its_children_the_same_function(declare: D
 
 @pytest.mark.slow
 def test_traced_layers_are_those_that_operations_declare() -> None:
-    """Of all built-in operations, whose layers were written by hand; runtimes fold no norm after a concatenation."""
+    """Compare all built-in operations, whose layers were written by hand. Norms stay apart after a concatenation."""
     workloads = {w.op: w for space in SPACES.values() for w in SizedSpace.named(space).network.workloads()}
     assert len(workloads) > 60
     for workload in workloads.values():
@@ -182,7 +182,7 @@ def test_layers_of_equal_depth_share_a_workload_and_a_space_pickles(declare: Dec
 
 
 def test_a_changed_file_is_another_space_with_other_workloads(declare: Declare) -> None:
-    """Also a file that the declaration's module only imports a class from."""
+    """Include a file that the declaration's module only imports a class from."""
     before = get_space(declare())
     same = get_space(declare())
     changed = get_space(declare(("silu", "relu")))

@@ -89,9 +89,7 @@ def test_every_architecture_is_counted_and_drawn() -> None:
 
 def test_costs_are_those_of_the_built_networks() -> None:
     table = {entry.workload: entry.latency_ms for entry in make_table(SIZED).entries}
-    assert set(table) == {w for row in every_choice(SPACE)[::7] for w in built_workloads(decode(SPACE, row))} | set(
-        table
-    )
+    assert {w for row in every_choice(SPACE)[::7] for w in built_workloads(decode(SPACE, row))} <= set(table)
     choices = random_choices(SPACE, 60, np.random.default_rng(1))
     built = [ChildNetwork(SIZED, decode(SPACE, row), prune=True) for row in choices[:10]]
     expected = [sum(table[w] for w in built_workloads(decode(SPACE, row))) for row in choices]
@@ -141,8 +139,7 @@ def test_main_effects_are_the_best_sum_over_edges() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", ["latency_ms", "peak_activation_bytes"])
-@settings(max_examples=1, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1))
+@pytest.mark.parametrize(("seed", "share"), [(0, 0.2), (1, 0.4), (2, 1.0)])
 def test_derivation_by_integer_program_is_exact(metric: str, seed: int, share: float) -> None:
     model, choices = models()[metric], every_choice(SPACE)
     costs = model.predict_many(choices)

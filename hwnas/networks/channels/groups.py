@@ -112,13 +112,6 @@ class Channels:
         """Return how many channels of each group are left [groups]."""
         return np.bincount(self.group_of[keep], minlength=len(self.sizes))
 
-    @cached_property
-    def params(self) -> Costs:
-        """The number of parameters of the layers that were traced."""
-        modules = {layer.name: layer.module for layer in self._trace.layers}
-        terms = [term for name, layer in self.layers.items() for term in _params_of(modules[name], layer)]
-        return self._costs(terms)
-
     def macs(self, convention: str) -> Costs:
         """Return the MACs of the layers that were traced, in a ``convention`` of hwnas.networks.count."""
         terms: list[_Term] = []
@@ -161,13 +154,6 @@ def _numbered(trace: Trace) -> tuple[dict[int, int], Ids]:
         groups[frozenset(counted.items())].append(root)
     ordered = [root for group in groups.values() for root in group]
     return {root: number for number, root in enumerate(ordered)}, np.array([len(g) for g in groups.values()], dtype=int)
-
-
-def _params_of(module: nn.Module, layer: LayerChannels) -> list[_Term]:
-    if isinstance(module, nn.BatchNorm2d):
-        return [_Term(2.0, (layer.makes,))] if module.affine else []
-    bias = [_Term(1.0, (layer.makes,))] if getattr(module, "bias", None) is not None else []
-    return [_weights(module, layer, 1.0), *bias]
 
 
 def _macs_of(module: nn.Module, layer: LayerChannels, pixels: int, convention: str) -> list[_Term]:

@@ -1,4 +1,4 @@
-"""What is known about the channels of a network while it is traced (hwnas.networks.channels.trace)."""
+"""Record what is known about the channels of a network while it is traced (hwnas.networks.channels.trace)."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def constant(recording: Recording, call: Call) -> Value | None:
 
 
 def reshape(recording: Recording, call: Call) -> Value | None:
-    """The same numbers in another shape or order: what the operation does to them it does to their ids."""
+    """Apply the operation to the ids of numbers that it only puts in another shape or order."""
     value, x = recording.value(call.args[0]), call.args[0]
     if value is None:
         return None

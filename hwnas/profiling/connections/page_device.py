@@ -59,7 +59,7 @@ class Hello(Sent):
 
 
 class Described(Sent):
-    """What a browser says about its device, None where it does not say.
+    """The browser's description of its device; None where it does not say.
 
     ``renderer`` is the GPU as WebGL names it, ``adapter`` as WebGPU does, '' if that has no name. ``secure`` is False
     for a page that was opened by http on a network address: its browser says less, and has no WebGPU.

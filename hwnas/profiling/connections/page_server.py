@@ -56,7 +56,7 @@ class Message(_Sent):
 
 
 class State(_Sent):
-    """Whether the page is hidden."""
+    """The visibility of the page."""
 
     hidden: bool
 

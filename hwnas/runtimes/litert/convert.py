@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.runtimes.litert.graph import write_graph
-from hwnas.runtimes.litert.translate import metadata_of, translate
+from hwnas.runtimes.litert.translate import translate
+from hwnas.runtimes.onnx_metadata import metadata_of
 
 
 def convert_onnx(source: Path, path: Path) -> None:

@@ -26,7 +26,8 @@ from hwnas.runtimes.litert.graph import (
     write_graph,
 )
 from hwnas.runtimes.litert.layers import order_of
-from hwnas.runtimes.litert.translate import metadata_of, translate
+from hwnas.runtimes.litert.translate import translate
+from hwnas.runtimes.onnx_metadata import metadata_of
 
 WEIGHT_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}  # that of the output channels
 # Operators that write what they read: their inputs and outputs have one scale.

@@ -273,6 +273,8 @@ def maximum(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
 
 def concat(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
     inputs = [t.tensor(name) for name in node.input]
+    if any(x.data is not None for x in inputs):
+        raise unsupported("it concatenates a constant, whose number of images cannot change")
     rank = len(inputs[0].shape)
     axis = order_of(rank).index(given["axis"] % rank)
     return t.add("CONCATENATION", inputs, t.stored_shape(node.output[0]), axis=axis)

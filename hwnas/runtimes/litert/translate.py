@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def metadata_of(model: ModelProto) -> dict[str, str]:
-    """Return the metadata of an ONNX file."""
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
 def translate(model: ModelProto) -> Graph:
     """Translate an ONNX model to a graph of LiteRT. Raises HwnasError for operators that have no translation."""
     from onnx import helper, numpy_helper

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from pydantic import Field, FiniteFloat
 from pydantic.dataclasses import dataclass
@@ -40,7 +39,7 @@ from hwnas.compute.device import to_device
 from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
 from hwnas.recipe import Recipe
-from hwnas.scores.score import SCORES
+from hwnas.scores.score import SCORES, rank_sums
 from hwnas.search.axes import BatchResult, LearningStep, Scorer
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, EdgeLogits
@@ -180,13 +179,11 @@ class Untrained:
         return best_scored(scorer, target, limits, lambda: self._score(scorer, target, limits))
 
     def _score(self, scorer: Scorer, target: TargetState, limits: Limits) -> None:
-        from scipy.stats import rankdata  # takes most of a second to import
-
         generator = scorer.draw_context().generator
         found = [self._favourite(scorer, target, limits, generator) for _ in range(self.samples)]
-        architectures = list(dict.fromkeys(found))
+        architectures = list(dict.fromkeys([*target.scores, *found]))  # ranks of different pools do not compare
         scores = scorer.score_untrained(architectures, tuple(SCORES))
-        ranks = np.mean([rankdata(values) for values in scores.values()], axis=0) / len(architectures)
+        ranks = rank_sums(scores) / (len(scores) * len(architectures))
         target.scores.update(zip(architectures, ranks.tolist(), strict=True))
 
     def _favourite(

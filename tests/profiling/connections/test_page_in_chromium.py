@@ -212,7 +212,7 @@ def remote(network: str, tmp_path: Path) -> Iterator[Chromium]:
 
 
 def test_a_client_in_another_network(network: str, remote: Chromium, folder: Path, tmp_path: Path) -> None:
-    """Over http on a network address: one thread, a coarser clock, and the connection may be cut."""
+    """Open the page by http on a network address: one thread, a coarser clock, and a connection that is cut."""
     port = free_port()
     spec = parse_device(f"page?host={HOST}&port={port}&name=A+phone")
 
