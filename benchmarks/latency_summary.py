@@ -31,7 +31,7 @@ def main() -> None:
         clock, reference = result["as_the_clock_says"], result["speed_by_reference_divided_out"]
         rows.append(
             (
-                result["runtime"],
+                result["runtime"] + ", --device page" * path.name.startswith("page"),
                 result["network"].split("/3x")[0],
                 f"{result['networks']}",
                 f"{judged['mean_error_percent']:.1f} %",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,24 @@ def chain(space: str) -> Whole:
     return Whole(sized, random_architectures(sized, 1)[0])
 
 
+def with_empty_nodes() -> Whole:
+    """Return a network of the DARTS space in which some nodes have no inputs, at the ends of a cell and between."""
+    sized = SizedSpace(SPACES["darts"], Setting(channels=8, depth=3, height=16, width=16))
+    architecture = random_architectures(sized, 1)[0]
+    emptied = [[0, 1, 5, 6, 7, 8], [2, 3, 4, 9, 10, 11, 12, 13]]
+    cells = zip(architecture.cells, emptied, strict=True)
+    return Whole(
+        sized,
+        replace(
+            architecture,
+            cells=tuple(tuple("none" if e in empty else op for e, op in enumerate(cell)) for cell, empty in cells),
+        ),
+    )
+
+
 ALL = {
     **MODELS,
+    "darts with empty nodes": with_empty_nodes(),
     "max_pool_3x3 of stride 2": Repeated(Workload("max_pool_3x3", 16, 16, 12, 12, 2), 2),
     "gated block": Repeated(Workload("mbconv_5x5_e4_se_hs_res", 16, 16, 8, 8), 2),
     "fbnet": chain("fbnet"),

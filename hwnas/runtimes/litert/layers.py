@@ -272,12 +272,41 @@ def maximum(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
 
 
 def concat(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
+    """Translate zeros, from nodes of a cell that have no inputs, to padding of the tensors beside them.
+
+    So the number of images can change, which a constant would fix.
+    """
     inputs = [t.tensor(name) for name in node.input]
-    if any(x.data is not None for x in inputs):
-        raise unsupported("it concatenates a constant, whose number of images cannot change")
     rank = len(inputs[0].shape)
     axis = order_of(rank).index(given["axis"] % rank)
-    return t.add("CONCATENATION", inputs, t.stored_shape(node.output[0]), axis=axis)
+    parts: list[tuple[Tensor, int, int]] = []  # with the zeros before it and after it
+    waiting = 0
+    for x in inputs:
+        size = x.shape[axis]
+        if x.data is None:
+            parts.append((x, waiting, 0))
+            waiting = 0
+        elif x.data.any():
+            raise unsupported("it concatenates a constant, whose number of images cannot change")
+        elif parts:
+            last, before, after = parts[-1]
+            parts[-1] = (last, before, after + size)
+        else:
+            waiting += size
+    if not parts:
+        raise unsupported("it concatenates constants only, whose number of images cannot change")
+    padded = [_padded(t, x, axis, before, after) for x, before, after in parts]
+    if len(padded) == 1:
+        return padded[0]
+    return t.add("CONCATENATION", padded, t.stored_shape(node.output[0]), axis=axis)
+
+
+def _padded(t: Translation, x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    if not before + after:
+        return x
+    amounts, shape = np.zeros((len(x.shape), 2), np.int32), list(x.shape)
+    amounts[axis], shape[axis] = (before, after), shape[axis] + before + after
+    return t.add("PAD", [x, constant(amounts, np.int32)], tuple(shape))
 
 
 def slices(t: Translation, node: NodeProto, given: dict[str, Any]) -> Tensor:
