@@ -10,6 +10,7 @@ import pytest
 
 from hwnas.spaces import Setting, SizedSpace, get_space
 from hwnas.tables.io import write_table
+from support.blank_pictures import draw_all, draw_none
 from support.chromium import Chromium, find_chromium
 from support.command import Run, invoke, profile
 from support.no_finalists import train_none_by_default
@@ -29,6 +30,20 @@ def no_finalists() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         train_none_by_default(patch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Charts are blank, except where a test uses ``pictures``."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_none(patch)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw charts."""
+    draw_all(monkeypatch)
 
 
 @pytest.fixture

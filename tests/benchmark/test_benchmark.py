@@ -211,6 +211,7 @@ def test_a_search_within_a_budget_keeps_it(
     )
 
 
+@pytest.mark.usefixtures("pictures")
 @needs_accuracies
 @pytest.mark.end_to_end
 def test_methods_are_compared(

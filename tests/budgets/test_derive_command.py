@@ -103,6 +103,7 @@ def test_other_budgets_than_those_of_the_search_are_derived_for(run: Run, search
         assert all(found[metric] <= bound for metric, bound in target["limits"].items())
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.slow
 def test_the_pareto_set_of_a_search_is_printed_and_drawn(run: Run, searched: Path, tmp_path: Path) -> None:
     for metric, picture in (("latency", "p.png"), ("params", "p.svg")):
@@ -228,6 +229,7 @@ def test_contradictory_budgets_are_one_line_with_what_can_be_had(run: Run, tmp_p
     assert "all budgets together: one architecture can keep them all" in fine.stdout
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.slow
 @pytest.mark.parametrize("budgets", [[], ["mild", "60%,50%-macs", "70%-params"]])
 def test_preview_draws_the_space_and_what_budgets_allow(run: Run, tmp_path: Path, budgets: list[str]) -> None:

@@ -265,6 +265,7 @@ def test_budgets_on_devices_that_make_no_sense_are_one_clear_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.slow
 def test_preview_of_several_devices(run: Run, tmp_path: Path, tables: tuple[object, ...]) -> None:
     command = ("space", "preview", *tables, "--channels", 4, "--cells", 1, "--input", "3x16x16")

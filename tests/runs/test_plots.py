@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from hwnas.runs.plots import PlottedNetwork, draw_run, limit_histories, networks_by_device, pareto_front
 from hwnas.runs.schema import SummaryRow
 from hwnas.search.epoch_row import EpochRow
+
+pytestmark = pytest.mark.usefixtures("pictures")
 
 NETWORK = {
     "architecture": "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "macs": 1, "params": 1, "limits": {},

@@ -17,6 +17,8 @@ from support.spaces import NB201, SMALL
 from support.table_samples import NETWORK, V1, V2, entry_of, save, table_of
 from support.tables import make_table
 
+pytestmark = pytest.mark.usefixtures("pictures")
+
 
 @pytest.mark.slow
 def test_a_table_is_drawn_as_png_and_svg(run: Run, tmp_path: Path) -> None:
