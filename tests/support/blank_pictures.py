@@ -1,4 +1,4 @@
-"""Pictures of charts in tests that are about something else: laid out, and not drawn, which takes most of their time."""
+"""Charts in tests that are about something else: laid out, and not drawn, which takes most of their time."""
 
 from __future__ import annotations
 
