@@ -24,11 +24,12 @@ import torch
 
 from hwnas import profile, prune, search, train
 from hwnas.data import ImageData, load_data
-from hwnas.export.network import example_image, export_network
+from hwnas.export.network import export_network
 from hwnas.export.timing import spec_of, time_networks
 from hwnas.files import write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count
+from hwnas.networks.deployed import deployed_inputs
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.read import read_networks
@@ -50,7 +51,7 @@ class Contender:
 
     @property
     def macs(self) -> int:
-        counted = count(self.child, example_image(self.child.network.setting))
+        counted = count(self.child, *deployed_inputs(self.child.network.setting))
         return counted.macs(self.child.sized.space.macs_convention)
 
 

@@ -41,6 +41,7 @@ class Hashed(Strict):
 
 Settings = TypeVar("Settings", bound=Strict)
 CHAIN = "chain"  # the folder of the recipes of all chains of layers
+TEXT_SPACES = ("recurrent", "recurrent-darts")
 Compute = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 Kernels = Literal["auto", "torch", "compiled"]
@@ -291,7 +292,7 @@ def recipe_of(method: str, space: str, data: str) -> str:
 
     Raises HwnasError for a method without a recipe for the space.
     """
-    if method == "snas" and space != CHAIN:
+    if method == "snas" and space not in (CHAIN, *TEXT_SPACES):
         return "snas-short" if data.startswith("digits") else "snas"
     folder = "short" if data.startswith("digits") and space == "nasbench201" else space
     known = [name.split("/")[1] for name in known_recipes() if name.startswith(f"{folder}/")]

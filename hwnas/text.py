@@ -26,6 +26,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
+def describe_quality(accuracy: float | None, perplexity: float | None = None, digits: int = 1) -> str:
+    """Return a perplexity, where there is one, or an accuracy in percent: "perplexity 212.4", "91.3%", "nan"."""
+    if perplexity is not None:
+        return f"perplexity {perplexity:,.1f}" if perplexity < 1e6 else f"perplexity {perplexity:.2g}"
+    return "nan" if accuracy is None else f"{accuracy:.{digits}%}"
+
+
 def duration(seconds: float) -> str:
     """Return a time as text: "40 s", "2 min 5 s", "3 h 20 min"."""
     whole = round(seconds)

@@ -28,7 +28,9 @@ def load(path, job):
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     random = numpy.random.default_rng(0)
     feeds = {
-        given.name: random.standard_normal([job["batch"], *given.shape[1:]], dtype=numpy.float32)
+        given.name: numpy.zeros([job["batch"], *given.shape[1:]], dtype=numpy.int64)
+        if given.type == "tensor(int64)"  # numbers of words
+        else random.standard_normal([job["batch"], *given.shape[1:]], dtype=numpy.float32)
         for given in session.get_inputs()
     }
     if len(feeds) == len(session.get_outputs()) == 1:

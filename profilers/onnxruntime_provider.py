@@ -34,7 +34,7 @@ PACKAGES = {
     "CoreMLExecutionProvider": "onnxruntime (on macOS)",
 }
 os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi numbers GPUs
-TYPES = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16}
+TYPES = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16, "tensor(int64)": numpy.int64}
 
 
 def start(job):
@@ -115,7 +115,10 @@ def bind(session, job):
     place = ("cuda", gpu_number(job)) if job["hardware"].startswith("cuda") else ("cpu", 0)
     binding = session.io_binding()
     for given in session.get_inputs():
-        array = random.standard_normal([job["batch"], *given.shape[1:]], dtype=numpy.float32).astype(TYPES[given.type])
+        array = random.standard_normal([job["batch"], *given.shape[1:]], dtype=numpy.float32)
+        if given.type == "tensor(int64)":  # numbers of words
+            array *= 0
+        array = array.astype(TYPES[given.type])
         binding.bind_ortvalue_input(given.name, onnxruntime.OrtValue.ortvalue_from_numpy(array, *place))
     for given in session.get_outputs():
         value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(

@@ -43,7 +43,10 @@ def load(path, job):
     request = compiled.create_infer_request()
     random = numpy.random.default_rng(0)
     for tensor in request.input_tensors:
-        tensor.data[:] = random.standard_normal(tensor.shape, dtype=numpy.float32)
+        if tensor.shape[1:]:
+            tensor.data[:] = random.standard_normal(tensor.shape, dtype=numpy.float32)
+        else:  # numbers of words
+            tensor.data[:] = 0
 
     def infer():
         request.infer(share_outputs=True)

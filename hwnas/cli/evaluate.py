@@ -27,7 +27,8 @@ def evaluate_command(
 ) -> None:
     """Evaluate exported networks: the ONNX files with ONNX Runtime, and the same networks with torch.
 
-    The calibration error is the expected difference of confidence and accuracy in 15 bins (Guo et al. 2017).
+    The calibration error is the expected difference of confidence and accuracy in 15 bins (Guo et al. 2017). Networks
+    of words have a perplexity, and the share of words that they predict right.
     """
     from hwnas import api
     from hwnas.progress import Progress
@@ -44,21 +45,21 @@ def evaluate_command(
 
 def _show_scores(rows: list[EvaluationRow], split: str) -> None:
     from hwnas.runs.evaluate import RUNTIME_NAMES
+    from hwnas.runs.text_schema import TextScores
 
-    shown = [
-        [
-            name_of(r, rows),
-            RUNTIME_NAMES[runtime],
-            f"{r.images:,}",
-            f"{scores.accuracy:.2%}",
-            "-" if scores.top5_accuracy is None else f"{scores.top5_accuracy:.2%}",
-            f"{scores.calibration_error:.2%}",
-        ]
-        for r in rows
-        for runtime, scores in r.scores.items()
-    ]
+    shown, of_words = [], False
+    for r in rows:
+        for runtime, scores in r.scores.items():
+            begins = [name_of(r, rows), RUNTIME_NAMES[runtime], f"{r.images:,}"]
+            if of_words := isinstance(scores, TextScores):
+                shown.append([*begins, f"{scores.perplexity:,.2f}", f"{scores.accuracy:.2%}"])
+                continue
+            top5 = "-" if scores.top5_accuracy is None else f"{scores.top5_accuracy:.2%}"
+            shown.append([*begins, f"{scores.accuracy:.2%}", top5, f"{scores.calibration_error:.2%}"])
     columns = ["budget", "runtime", "images", "accuracy", "top-5", "calibration error"]
-    show_table(f"on the {split} images", columns, shown)
+    if of_words:
+        columns = ["budget", "runtime", "words", "perplexity", "words right"]
+    show_table(f"on the {split} {'text' if of_words else 'images'}", columns, shown)
     for r in rows:
         for time in r.latency:
             state = "" if time.machine_slowdown is None else " at the machine speed of the table"

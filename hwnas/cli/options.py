@@ -11,8 +11,8 @@ import typer
 from hwnas.errors import HwnasError
 
 SPACES = (
-    "nasbench201, darts, fbnet, proxylessnas, mobilenetv3 (these three also at a multiple of their widths: "
-    "mobilenetv3-w1.2), FILE.yaml, package.module:NAME or python:MODULE:NAME"
+    "nasbench201, darts, fbnet, proxylessnas, mobilenetv3, recurrent, recurrent-darts (a chain also at a multiple of "
+    "its widths: mobilenetv3-w1.2), FILE.yaml, package.module:NAME or python:MODULE:NAME"
 )
 SpaceName = Annotated[str, typer.Option("--space", help=f"{SPACES}.")]
 TableSpace = Annotated[
@@ -77,7 +77,8 @@ DataSpec = Annotated[
     str,
     typer.Option(
         "--data",
-        help="digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, with options after a ?.",
+        help="digits, cifar10:FOLDER, imagefolder:PATH, python:package.module:FUNCTION or text:PATH, with options "
+        "after a ?.",
     ),
 ]
 DeviceName = Annotated[

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hwnas.cli.output import show_table
+from hwnas.text import describe_quality
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import DeviceTiming, NetworkRow, SummaryRow
@@ -48,10 +49,11 @@ def show_results(rows: Sequence[SummaryRow]) -> None:
             ]
         )
     columns = ["budget", "limit", "predicted", "measured", "MACs", "params"]
+    tested = "test perplexity" if any(_of_words(row) for row in rows) else "test accuracy"
     if proxies:
-        columns += ["proxy val.", "proxy test", "test accuracy"]
+        columns += ["proxy val.", "proxy test", tested]
     else:
-        columns += ["val. before training", "val. after", "test accuracy"]
+        columns += ["val. before training", "val. after", tested]
     show_table("", columns, shown)
     show_comparison(rows)
     for row in rows:
@@ -77,11 +79,23 @@ def show_comparison(rows: Sequence[SummaryRow]) -> None:
 
 
 def _accuracies(row: SummaryRow, proxies: bool) -> list[str]:
-    """Return the accuracies of a network, or of its proxy and then its own."""
-    own = "untrained" if row.accuracy is None else f"{row.accuracy:.1%}"
+    """Return the accuracies (of text the perplexities) of a network, or of its proxy and then its own."""
+    own = "untrained" if row.accuracy is None else _cell(row.accuracy, row.perplexity)
     if not proxies:
-        return [f"{row.validation_accuracy_before_training:.1%}", f"{row.validation_accuracy:.1%}", own]
-    return [*([f"{row.proxy.validation_accuracy:.1%}", f"{row.proxy.accuracy:.1%}"] if row.proxy else "--"), own]
+        before = _cell(row.validation_accuracy_before_training, row.validation_perplexity_before_training)
+        return [before, _cell(row.validation_accuracy, row.validation_perplexity), own]
+    if not (proxy := row.proxy):
+        return ["-", "-", own]
+    validated = _cell(proxy.validation_accuracy, proxy.validation_perplexity)
+    return [validated, _cell(proxy.accuracy, proxy.perplexity), own]
+
+
+def _of_words(row: SummaryRow) -> bool:
+    return any(found is not None and found.perplexity is not None for found in (row, row.proxy))
+
+
+def _cell(accuracy: float | None, perplexity: float | None) -> str:
+    return describe_quality(accuracy, perplexity).removeprefix("perplexity ")
 
 
 def _test_accuracy(accuracy: float | None) -> str:

@@ -20,7 +20,7 @@ from hwnas.cli.options import (
 )
 from hwnas.cli.output import show_json
 from hwnas.cli.results import name_of, name_on, show_timing, timings_of
-from hwnas.text import quoted
+from hwnas.text import describe_quality, quoted
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import NetworkRow
@@ -122,10 +122,11 @@ def _show_training(rows: list[NetworkRow], folder: Path) -> None:
         assert r.training
         stopped = f" (stopped: {r.training.stopped})" * bool(r.training.stopped)
         claim = f"; {r.no_claim}" * bool(r.no_claim)
+        before = describe_quality(r.validation_accuracy_before_training, r.validation_perplexity_before_training)
+        after = describe_quality(r.validation_accuracy, r.validation_perplexity)
         print(
-            f"{name_of(r, rows)}: {r.training.epochs} epochs{stopped}, "
-            f"validation {r.validation_accuracy_before_training:.1%} -> {r.validation_accuracy:.1%}, "
-            f"test {r.accuracy:.1%}{claim}; {r.onnx}"
+            f"{name_of(r, rows)}: {r.training.epochs} epochs{stopped}, validation {before} -> {after}, "
+            f"test {describe_quality(r.accuracy, r.perplexity)}{claim}; {r.onnx}"
         )
         for timing in timings_of(r):
             show_timing(name_on(r, timing.device, rows), timing)

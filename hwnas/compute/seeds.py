@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     CANDIDATES = 18  # by target: random architectures within a budget
     BASELINES = 19  # by target: the random architecture that the found one is compared with
     LOGITS_UPDATES = 20  # by step: the updates of the logits that a zero-order search tries
+    DROPOUT = 21  # by step: the channels that the training of a network of words drops
 
 
 @unique

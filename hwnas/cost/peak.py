@@ -29,6 +29,7 @@ from hwnas.cost.memory import VALUE_BYTES
 from hwnas.cost.metric import PEAK_MEMORY
 from hwnas.cost.model import Array
 from hwnas.spaces import (
+    HIDDEN,
     NONE,
     Architecture,
     Cell,
@@ -42,6 +43,7 @@ from hwnas.spaces import (
 from hwnas.spaces.encoding import encode, live_edges
 from hwnas.spaces.operation import counted_layers
 
+WORD_BYTES = 8  # of the number of a word
 FREE = -1  # in a pattern: an edge with an unknown operation
 ORDERS = 6  # random orders in which the edges of a pattern are freed; each gives a cover
 Pattern = tuple[int, ...]  # one operation, or FREE, for each edge
@@ -250,6 +252,8 @@ def _sites(network: Network) -> list[Site]:
     """Return the sites of all parts, without repetitions."""
     setting = network.setting
     sizes = {-1: VALUE_BYTES * setting.image_channels * setting.height * setting.width}
+    if setting.words:
+        sizes = {-1: WORD_BYTES, HIDDEN: VALUE_BYTES * setting.channels}
     last = {source: index for index, part in enumerate(network.parts) for source in part.inputs}
     found: list[Site] = []
     for index, part in enumerate(network.parts):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,16 @@ class Split:
         return len(self.images)
 
     @property
+    def predictions(self) -> int:
+        """The number of targets of an image: 1, or the words of a window."""
+        return self.targets[0].numel()
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """Classes [N] of which subsets have equal shares; windows of words are all of one."""
+        return (self.targets if self.targets.ndim == 1 else torch.zeros(len(self), dtype=torch.int64)).cpu().numpy()
+
+    @property
     def full_size(self) -> Tensor | ImageFiles:
         """The files, whose images have their original sizes; without files, the images in memory."""
         return self.files or self.images
@@ -86,6 +96,7 @@ class ImageData:
     load_test: Callable[[], Split]
     flip: bool = True
     device: torch.device = CPU
+    of_words: ClassVar[bool] = False  # true for text (hwnas.data.text)
     _streams: dict[object, Stream] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def on(self, device: torch.device) -> ImageData:
@@ -98,6 +109,10 @@ class ImageData:
     def without_test(self) -> ImageData:
         """Return the data set without its test images; it can be pickled, to be sent to another process."""
         return replace(self, load_test=_no_test)
+
+    def reward(self, loss: Tensor, correct: Tensor, images: int) -> float:
+        """Return the reward of an architecture for a batch: the share of correctly classified ``images``."""
+        return float(correct) / images
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,4 +1,5 @@
-"""Sources of images: ``digits``, ``cifar10:FOLDER``, ``imagefolder:PATH`` and ``python:package.module:FUNCTION``.
+"""Sources of images, ``digits``, ``cifar10:FOLDER``, ``imagefolder:PATH`` and ``python:package.module:FUNCTION``, and
+of text, ``text:PATH``.
 
 Options follow ``?``.
 """
@@ -18,21 +19,24 @@ from hwnas.compute.torchvision_cpu import torchvision_datasets
 from hwnas.data.folder import image_folder
 from hwnas.data.images import HELD_OUT, ImageData, Split, divide
 from hwnas.data.summary import log_summary, warn_of_absent_classes
+from hwnas.data.text import text_data
 from hwnas.data.user_function import python_data
 from hwnas.errors import HwnasError
 from hwnas.progress import Progress
 from hwnas.text import quoted
 
 FORMS = (
-    "use digits, cifar10:FOLDER, imagefolder:PATH or python:package.module:FUNCTION, "
+    "use digits, cifar10:FOLDER, imagefolder:PATH, python:package.module:FUNCTION or text:PATH, "
     "with options after ?, for instance digits?size=16"
 )
 COUNTS = ("train", "validation", "test")
+SIZES = ("size", "window", "vocabulary")
 OPTIONS = {
     "digits": {"size"},
     "cifar10": {"download", *COUNTS},
     "imagefolder": {"size", "crop", "grey", "stream", *COUNTS},
     "python": set(COUNTS),
+    "text": {"validation", "test", "window", "vocabulary"},
 }
 ANSWERS = {"crop": ("yes", "no"), "download": ("yes", "no"), "stream": ("yes", "no"), "grey": ("repeat",)}
 
@@ -44,7 +48,7 @@ def load_data(spec: str, progress: Progress | None = None) -> ImageData:
     square; with ``crop=yes`` the shorter side is resized to 8/7 of the size and the central square is taken.
     ``grey=repeat`` copies the channel of greyscale images three times. ``stream=yes`` decodes the images of a folder
     on access instead of keeping them in memory, with the same pixels; it is the default when they would take more than
-    a quarter of the memory.
+    a quarter of the memory. Text is described in hwnas.data.text.
 
     Logs one line with the classes and the images per split, and what is left out of a folder.
 
@@ -63,12 +67,14 @@ def load_data(spec: str, progress: Progress | None = None) -> ImageData:
     for name, answers in ANSWERS.items():
         if options.get(name, answers[0]) not in answers:
             raise HwnasError(f"{name}={options[name]!r} in data {spec!r} is not {' or '.join(answers)}")
-    for name in (*COUNTS, "size"):
+    for name in (*(COUNTS if kind != "text" else ()), *SIZES):
         if name in options and not re.fullmatch(r"[1-9]\d{0,8}", options[name]):
             raise HwnasError(f"{name}={options[name]!r} in data {spec!r} is not a whole number of at least 1")
     if kind == "digits":
         return _digits(spec, int(options.get("size", 32)))
     progress = progress or Progress(quiet=True)
+    if kind == "text":
+        return text_data(spec, location, options, progress)
     if kind == "cifar10":
         return _logged(_cifar10(spec, Path(location or "data"), options), progress)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +16,28 @@ from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
 from hwnas.files import atomic_path
 from hwnas.networks.child import ChildCell, ChildNetwork
+from hwnas.networks.deployed import deployed, deployed_inputs
 from hwnas.runtimes.litert.run import open_litert
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.opset import OPSET
-from hwnas.spaces import CellInstance, Setting
+from hwnas.spaces import HIDDEN, CellInstance
+from hwnas.training.evaluation import QualitySums
+from hwnas.training.quality import Quality
 
 NETWORK, NETWORK_INT8 = "network.onnx", "network_int8"  # in int8 followed by the suffix of a runtime
 NETWORK_FLOAT16 = "network_float16.onnx"
 PARITY_IMAGES = 64
+PARITY_WINDOWS = 4  # of words, each scored word after word
 PARITY_TOLERANCE = 1e-4
 FLOAT16_TOLERANCE = 2e-2  # a rounding errs by 5e-4, and a network has dozens of layers
 
 
 @dataclass(frozen=True)
 class Parity:
-    """A runtime compared with torch: greatest difference of scores, share of images with equal classes."""
+    """A runtime compared with torch: greatest difference of scores, share of images with equal classes.
+
+    Of text, an image is a word of some sequences, each scored with the state that the words before it left.
+    """
 
     images: int
     greatest_difference: float
@@ -37,22 +45,24 @@ class Parity:
     same_class: float
 
 
-def example_image(setting: Setting) -> Tensor:
-    return torch.zeros(1, setting.image_channels, setting.height, setting.width)
-
-
 def export_network(child: ChildNetwork, path: Path, metadata: Mapping[str, str], opset: int = OPSET) -> None:
-    """Write ``child`` as ONNX: ``image`` [batch, C, H, W], normalised by the metadata, to ``scores`` [batch, K]."""
+    """Write ``child`` as ONNX: ``image`` [batch, C, H, W], normalised by the metadata, to ``scores`` [batch, K].
+
+    A network of words is that of one step: ``word`` [batch], a number, and ``state`` [batch, C], zeros before the first
+    word, to the ``scores`` [batch, K] of the next word and ``next_state`` [batch, C].
+    """
     details = {"opset": str(opset), "batch": "dynamic", **metadata}
     prefixed = {f"hwnas.{key}": value for key, value in details.items()}
-    write_onnx(child, [example_image(child.network.setting)], path, prefixed, ["image"], opset)
+    setting = child.network.setting
+    inputs, outputs = (["word", "state"], ["scores", "next_state"]) if setting.words else (["image"], ["scores"])
+    write_onnx(deployed(child), deployed_inputs(setting), path, prefixed, inputs, opset, outputs)
 
 
 def export_cells(child: ChildNetwork, folder: Path, opset: int = OPSET) -> None:
     """Write the first cell of every kind alone, with its weights, as ``folder/<kind>.onnx``."""
     inputs: dict[str, list[Tensor]] = {}
     modules: dict[str, ChildCell] = {}
-    values = {-1: example_image(child.network.setting)}
+    values = dict(zip((-1, HIDDEN), deployed_inputs(child.network.setting), strict=False))
     child.eval()
     with torch.no_grad():
         for index, (part, module) in enumerate(zip(child.network.parts, child.parts, strict=True)):
@@ -67,7 +77,7 @@ def export_cells(child: ChildNetwork, folder: Path, opset: int = OPSET) -> None:
 
 
 def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function images -> scores that runs an ONNX or LiteRT file.
+    """Return a function images -> scores, or words [N, T] -> scores [N * T, K], that runs an ONNX or LiteRT file.
 
     Raises HwnasError when it cannot be loaded, and when the runtime is not installed.
     """
@@ -84,12 +94,25 @@ def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise HwnasError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}", "export it again") from None
-    name = session.get_inputs()[0].name
+    names = [given.name for given in session.get_inputs()]
+    if names == ["word", "state"]:
+        return lambda words: _over_words(session, words)
 
     def run(images: np.ndarray) -> np.ndarray:
-        return session.run(None, {name: images})[0]
+        return session.run(None, {names[0]: images})[0]
 
     return run
+
+
+def _over_words(session: Any, words: np.ndarray) -> np.ndarray:
+    """Run the network of one step over sequences of words [N, T], from states of zeros; return scores [N * T, K]."""
+    state = np.zeros((len(words), session.get_inputs()[1].shape[1]), dtype=np.float32)
+    found = []
+    for column in words.T:
+        scores, state = session.run(["scores", "next_state"], {"word": column, "state": state})
+        found.append(scores)
+    scored = np.stack(found, axis=1)
+    return scored.reshape(-1, scored.shape[-1])
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -107,7 +130,7 @@ def check_parity(child: ChildNetwork, path: Path, data: ImageData, tolerance: fl
 
     Raises HwnasError when the scores differ by more than ``tolerance``, relative to the greatest one if that exceeds 1.
     """
-    first = torch.arange(min(PARITY_IMAGES, len(data.validation)))
+    first = torch.arange(min(PARITY_WINDOWS if data.of_words else PARITY_IMAGES, len(data.validation)))
     images = data.normalise(data.validation.images[first])
     child.eval()
     with torch.no_grad():
@@ -134,13 +157,18 @@ def file_network(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(run(images.numpy()))
 
 
+def file_quality(path: Path, data: ImageData, split: Split) -> Quality:
+    """Return the quality of an ONNX or LiteRT file on a split."""
+    run = open_session(path)
+    sums = QualitySums(data)
+    for images, targets in data.batches(split, 256):
+        sums.add(torch.from_numpy(run(images.numpy())), targets)
+    return sums.quality(split)
+
+
 def file_accuracy(path: Path, data: ImageData, split: Split) -> float:
     """Return the share of a split's images that the ONNX or LiteRT file classifies correctly."""
-    run = open_session(path)
-    correct = 0
-    for images, targets in data.batches(split, 256):
-        correct += int((run(images.numpy()).argmax(axis=1) == targets.numpy()).sum())
-    return correct / len(split)
+    return file_quality(path, data, split).accuracy
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
@@ -164,7 +192,11 @@ def load_weights(child: ChildNetwork, path: Path) -> None:
 
 
 def data_metadata(data: ImageData) -> dict[str, str]:
-    """Return the metadata that a user of the ONNX file needs: labels, and the normalisation of the input."""
+    """Return the metadata that a user of the ONNX file needs: labels (words by their numbers, of a network of words),
+    and the normalisation of images.
+    """
+    if data.of_words:
+        return {"labels": json.dumps(data.labels), "data": data.name}
     return {
         "labels": json.dumps(data.labels),
         "normalisation": json.dumps({"scale": 1 / 255, "mean": data.mean, "std": data.std}),

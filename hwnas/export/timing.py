@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hwnas.cost.carried_head import known_network
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildNetwork
+from hwnas.networks.deployed import deployed, deployed_inputs
 from hwnas.profiling.connections.connect import connect
 from hwnas.profiling.models import SENTINEL, write_model
 from hwnas.profiling.names import SENTINEL_NAME
@@ -143,8 +143,7 @@ def _write_models(networks: Mapping[str, Path | ChildNetwork], spec: DeviceSpec,
     for number, (name, network) in enumerate(networks.items()):
         file = folder / f"{number}{runtime.suffix}"
         if isinstance(network, ChildNetwork):
-            s = network.network.setting
-            runtime.write(network, [torch.zeros(spec.batch, s.image_channels, s.height, s.width)], file)
+            runtime.write(deployed(network), deployed_inputs(network.network.setting, spec.batch), file)
         elif runtime.convert and network.suffix == ".onnx":
             source = network
             if runtime.fixed_batch and spec.batch > 1:

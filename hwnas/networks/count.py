@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from hwnas.networks.child import ChildNetwork, EveryNode
+from hwnas.networks.deployed import deployed_inputs
+from hwnas.networks.steps import zeros
 from hwnas.operations import build_operation
-from hwnas.spaces import Workload, num_inputs
+from hwnas.spaces import Workload
+from hwnas.spaces.operation import input_shapes
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,9 @@ def count(module: nn.Module, *inputs: torch.Tensor) -> Count:
 
 def count_workload(workload: Workload) -> Count:
     """Count the operation of a workload."""
-    image = torch.zeros(1, workload.in_channels, workload.height, workload.width)
-    return count(build_operation(workload), *(image for _ in range(num_inputs(workload))))
+    return count(build_operation(workload), *map(zeros, input_shapes(workload)))
 
 
 def count_network(child: ChildNetwork) -> Count:
     """Count a whole network with every edge that its architecture chooses, edges of unused nodes included."""
-    setting = child.network.setting
-    return count(EveryNode(child), torch.zeros(1, setting.image_channels, setting.height, setting.width))
+    return count(EveryNode(child), *deployed_inputs(child.network.setting))

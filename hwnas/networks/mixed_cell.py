@@ -91,7 +91,7 @@ class MixedCell(nn.Module):
         )
         self.carries = {read[-2]: e for e, read in reversed(cell.coupled.items())}
         self.out_channels, height, width = instance.node_shape
-        self.out_size = height, width
+        self.out_size = () if cell.recurrent else (height, width)
         # Depthwise convolutions in bfloat16 are slow on a CPU, and their gradients wrong in torch 2.13.
         self.has_depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.modules())
         self.evaluation: Callable[[MixedCell, Mixed, Sequence[Tensor], DropPath | None], CellEvaluation] = (
@@ -173,7 +173,10 @@ class CellEvaluation:
         for node in self.cell.cell.inner_nodes:
             total = self.node_sum(self.cell.cell.edges_into(node))
             self.nodes.append(self.cell.zeros(self.inputs[0], self.cell.out_channels) if total is None else total)
-        outputs = [self.nodes[node] for node in self.cell.cell.outputs]
+        return self.joined([self.nodes[node] for node in self.cell.cell.outputs])
+
+    def joined(self, outputs: list[Tensor]) -> Tensor:
+        """Return the cell's output from its output nodes."""
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def preprocessed(self) -> list[Tensor]:

@@ -9,16 +9,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.errors import HwnasError
-from hwnas.networks.child import ChildCell, ChildNetwork
+from hwnas.networks.child import ChildCell, ChildNetwork, tie_words
 from hwnas.networks.drop_path import DropPath
 from hwnas.networks.mixed_cell import Mixed, MixedCell, narrow
+from hwnas.networks.recurrent_cell import RecurrentEvaluation
 from hwnas.networks.shared_blocks import Sharing, state_of
+from hwnas.networks.steps import over_words, values_of
 from hwnas.operations import build_operation
 from hwnas.spaces import Architecture, CellInstance, FixedModule, Network, SearchSpace, SizedSpace
 
 
 class Supernet(nn.Module):
     """All architectures of a sized space at once: images [N, C, H, W] -> scores [N, classes].
+
+    A supernet of words is words [N, T] -> scores [N * T, vocabulary] (hwnas.networks.steps).
 
     ``partial``, ``shared``, ``sharing`` and ``affine`` are those of its cells. Raises HwnasError when ``partial`` does
     not divide the channels.
@@ -41,6 +45,10 @@ class Supernet(nn.Module):
             else MixedCell(space.cells[part.kind], part, space.operations, partial, shared, sharing, affine)
             for part in self.network.parts
         )
+        tie_words(self.parts)
+        for cell in self.cells:
+            if cell.cell.recurrent:
+                cell.evaluation = RecurrentEvaluation
 
     def forward(
         self,
@@ -54,16 +62,18 @@ class Supernet(nn.Module):
         ``mixture[kind]`` is the mixture of all cells of that kind; ``instances`` replaces it for single parts, by their
         index in the network.
         """
-        values = {-1: x}
         mixture = {kind: mixed.on(x.device) for kind, mixed in mixture.items()}
         instances = {index: mixed.on(x.device) for index, mixed in (instances or {}).items()}
-        for index, (part, module) in enumerate(zip(self.network.parts, self.parts, strict=True)):
-            inputs = [values[source] for source in part.inputs]
-            if isinstance(part, FixedModule):
-                values[index] = module(*inputs)
-            else:
-                values[index] = module(instances.get(index, mixture[part.kind]), *inputs, drop=drop)
-        return values[len(self.parts) - 1]
+
+        def run(index: int, *inputs: Tensor) -> Tensor:
+            part, module = self.network.parts[index], self.parts[index]
+            given = () if isinstance(part, FixedModule) else (instances.get(index, mixture[part.kind]),)
+            output: Tensor = module(*given, *inputs, drop=drop) if given else module(*inputs)
+            return output
+
+        if self.network.setting.words:
+            return over_words(self.network, run, x)
+        return values_of(self.network, run, {-1: x})[len(self.parts) - 1]
 
     @property
     def cells(self) -> list[MixedCell]:

@@ -18,20 +18,25 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.files import atomic_path
+from hwnas.networks.steps import zeros
 from hwnas.operations import build_operation, randomise
 from hwnas.runtimes.onnx_model import write_onnx
 from hwnas.runtimes.opset import OPSET
-from hwnas.spaces import Workload, num_inputs
+from hwnas.spaces import Workload
+from hwnas.spaces.operation import input_shapes
 
 Build = Callable[[Workload | None], nn.Module]
 
 
 class Assembled(Protocol):
-    """A model that can be assembled: a module with the operations that ``build`` returns, and its inputs' [C, H, W]."""
+    """A model that can be assembled: a module with the operations that ``build`` returns, and its inputs' shapes.
+
+    These are [C, H, W] or [C] without the batch; () for numbers of words.
+    """
 
     def module(self, build: Build) -> nn.Module: ...
 
-    def input_shapes(self) -> list[tuple[int, int, int]]: ...
+    def input_shapes(self) -> list[tuple[int, ...]]: ...
 
 
 def assemble_onnx(
@@ -56,6 +61,12 @@ class _Value:
 
     def __add__(self, other: _Value) -> _Value:
         return self.graph.add_node("Add", [self, other])
+
+    def __sub__(self, other: _Value) -> _Value:
+        return self.graph.add_node("Sub", [self, other])
+
+    def __mul__(self, factor: float) -> _Value:
+        return self.graph.add_node("Mul", [self, self.graph.add_number(factor)])
 
     def new_zeros(self, *shape: int) -> _Value:
         return self.graph.add_zeros(shape)
@@ -92,9 +103,14 @@ class _Graph:
     def build(self, workload: Workload | None) -> nn.Module:
         return _Piece(self, workload) if workload else nn.Identity()
 
-    def add_input(self, shape: tuple[int, int, int]) -> _Value:
-        name = f"input{len(self.inputs)}"
-        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [self.batch, *shape]))
+    def add_input(self, shape: tuple[int, ...]) -> _Value:
+        name, kind = f"input{len(self.inputs)}", TensorProto.FLOAT if shape else TensorProto.INT64
+        self.inputs.append(helper.make_tensor_value_info(name, kind, [self.batch, *shape]))
+        return _Value(self, name)
+
+    def add_number(self, number: float) -> _Value:
+        name = f"number{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.array(number, dtype=np.float32), name))
         return _Value(self, name)
 
     def add_node(self, op: str, values: Sequence[_Value], **attributes: Any) -> _Value:
@@ -145,8 +161,7 @@ def _piece(workload: Workload, folder: Path, opset: int) -> onnx.ModelProto:
     """Return an operation as ONNX, exported once and kept in ``folder``."""
     path = folder / f"{workload.key}.opset{opset}.onnx"
     if not path.exists():
-        shape = (1, workload.in_channels, workload.height, workload.width)
-        inputs = [torch.zeros(shape) for _ in range(num_inputs(workload))]
+        inputs = [zeros(shape) for shape in input_shapes(workload)]
         torch.manual_seed(0)
         write_onnx(randomise(build_operation(workload)), inputs, path, opset=opset)
     return onnx.load(path)

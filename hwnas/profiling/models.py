@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.networks.child import Build, ChildNetwork
+from hwnas.networks.deployed import deployed, deployed_shapes
+from hwnas.networks.steps import zeros
 from hwnas.operations import build_operation, randomise
 from hwnas.profiling.assemble import Assembled, assemble_onnx
 from hwnas.runtimes.float16 import FLOAT16, convert_to_float16
@@ -21,7 +23,7 @@ from hwnas.runtimes.providers import CPU_PROVIDER
 from hwnas.spaces import Architecture, SizedSpace, Workload, num_inputs, operation_of
 from hwnas.spaces.builtin_operations import PREPROCESS
 from hwnas.spaces.layers import strided
-from hwnas.spaces.operation import counted_layers
+from hwnas.spaces.operation import counted_layers, input_shapes
 
 if TYPE_CHECKING:
     from hwnas.runtimes.device_spec import DeviceSpec
@@ -111,10 +113,8 @@ class Repeated:
             return Branches(operations, build(ahead), strided(w.height, w.width, w.stride))
         return Parallel(operations, num_inputs(w))
 
-    def input_shapes(self) -> list[tuple[int, int, int]]:
-        w = self.workload
-        groups = 1 if self.chained or self.branched else self.copies
-        return [(w.in_channels, w.height, w.width)] * num_inputs(w) * groups
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return input_shapes(self.workload) * (1 if self.chained or self.branched else self.copies)
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,10 @@ class Whole:
     architecture: Architecture
 
     def module(self, build: Build) -> nn.Module:
-        return ChildNetwork(self.sized, self.architecture, prune=True, build=build)
+        return deployed(ChildNetwork(self.sized, self.architecture, prune=True, build=build))
 
-    def input_shapes(self) -> list[tuple[int, int, int]]:
-        setting = self.sized.setting
-        return [(setting.image_channels, setting.height, setting.width)]
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        return deployed_shapes(self.sized.setting)
 
 
 SENTINEL = Repeated(Workload("nor_conv_3x3", 32, 32, 16, 16), 8)
@@ -154,10 +153,11 @@ def is_branchable(workload: Workload) -> bool:
 def keeps_layout(workload: Workload) -> bool:
     """Return whether the output's memory layout may follow the input's: after pooling, say, or adding the input.
 
-    A convolution writes its runtime's own layout. Elementwise operations take the same time in each.
+    A convolution writes its runtime's own layout. Elementwise operations take the same time in each, and vectors have
+    one layout alone.
     """
     operation = operation_of(workload)
-    return not operation.elementwise and operation.ends_with[-1:] != ("conv",)
+    return operation.reads == "images" and not operation.elementwise and operation.ends_with[-1:] != ("conv",)
 
 
 def repetitions(workload: Workload) -> tuple[int, int]:
@@ -190,7 +190,7 @@ def repeated(workload: Workload, spec: DeviceSpec) -> dict[str, Repeated]:
 def torch_model(model: Assembled, batch: int) -> tuple[nn.Module, list[Tensor]]:
     """Return the model as a torch module with random weights, and inputs for it."""
     module = model.module(lambda workload: randomise(build_operation(workload)))
-    return module, [torch.zeros(batch, *shape) for shape in model.input_shapes()]
+    return module, [zeros(shape, batch) for shape in model.input_shapes()]
 
 
 def write_model(model: Assembled, spec: DeviceSpec, path: Path) -> None:

@@ -18,6 +18,8 @@ from hwnas.profiling.protocol import PROTOCOL, Start
 from hwnas.profiling.sample import random_architectures
 from hwnas.progress import OnProgress
 from hwnas.runtimes.device_spec import DeviceSpec
+from hwnas.runtimes.int8 import FLOAT32
+from hwnas.runtimes.registry import RUNTIMES
 from hwnas.spaces import Architecture, SizedSpace, Workload
 from hwnas.tables.io import read_table
 from hwnas.tables.schema import LatencyTable
@@ -34,7 +36,7 @@ class ProfilePlan:
 
     ``minutes`` limits the timing, but neither the writing of models nor the first process of the profiler;
     ``remeasure`` times the unstable entries of a table again; ``accept_noise`` makes a table on a machine that is too
-    noisy for one, and marks it.
+    noisy for one, and marks it. Raises HwnasError for a space of words on a runtime that cannot be given any.
     """
 
     spec: DeviceSpec
@@ -46,6 +48,15 @@ class ProfilePlan:
     remeasure: bool = False
     accept_noise: bool = False
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        spec, space = self.spec, self.sized.space
+        if space.is_recurrent and (not spec.runtime.words or spec.precision != FLOAT32):
+            known = ", ".join(runtime.name for runtime in RUNTIMES.values() if runtime.words)
+            raise HwnasError(
+                f"networks of space {space.name} read words, which {spec.text} is not given",
+                f"use float32 and one of the runtimes {known}, as with --device cpu",
+            )
 
     @property
     def processes(self) -> int:

@@ -46,10 +46,19 @@ QUANTITIES = (
 )
 
 
+PERPLEXITY = _Quantity(  # of text, in place of the accuracy
+    "validation",
+    "validation perplexity of the epoch's network, with the supernet's weights",
+    "validation perplexity",
+    lambda epoch: epoch.validation_perplexity,
+)
+
+
 def search_charts(run: RunContent, labels: Sequence[str], prefix: str) -> list[Figure]:
     """Return a chart for every quantity, a line for each target; ``prefix`` starts the names of the figures."""
     figures = []
-    for quantity in QUANTITIES:
+    of_words = any(epoch.validation_perplexity is not None for target in run.targets for epoch in target.epochs)
+    for quantity in (PERPLEXITY if of_words and q.name == PERPLEXITY.name else q for q in QUANTITIES):
         series = {
             label: [(epoch.epoch, quantity.value(epoch)) for epoch in target.epochs]
             for target, label in zip(run.targets, labels, strict=True)

@@ -16,6 +16,7 @@ from hwnas.report.run_content import RunContent, Target
 from hwnas.report.search_charts import probability_figure
 from hwnas.runs.schema import ProxyResult, SummaryRow
 from hwnas.spaces import NONE
+from hwnas.text import describe_quality
 
 WIDTHS_NOTE = (
     "Operations such as w24 choose the width of the layers after them. The cost of a width is that of the layers that "
@@ -73,8 +74,9 @@ def target_section(
 
 def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
     row, joint = target.row, len(target.timings) > 1
+    tested = "untrained" if row.accuracy is None else describe_quality(row.accuracy, row.perplexity, 2)
     facts = [
-        ("test accuracy", "untrained" if row.accuracy is None else f"{row.accuracy:.2%}"),
+        ("test" if row.perplexity is not None else "test accuracy", tested),
         ("latency", latencies_text(target)),
         *[
             ("predicted", f"{timing.predicted_ms:.4g} ms" + f" on {timing.device}" * joint)
@@ -87,7 +89,9 @@ def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
         *([("validation", _validation_text(row))] if row.trained else []),
     ]
     if row.proxy:
-        facts.append(("proxy", f"test accuracy {row.proxy.accuracy:.2%}; validation {_validation_text(row.proxy)}"))
+        accuracy = describe_quality(row.proxy.accuracy, row.proxy.perplexity, 2)
+        kind = "accuracy " * (row.proxy.perplexity is None)
+        facts.append(("proxy", f"test {kind}{accuracy}; validation {_validation_text(row.proxy)}"))
     if target.stopped:
         facts.append(("logits stopped", target.stopped))
     if row.parity:
@@ -99,10 +103,9 @@ def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
 
 
 def _validation_text(row: SummaryRow | ProxyResult) -> str:
-    return (
-        f"{row.validation_accuracy_before_training:.1%} before training, {row.validation_accuracy:.1%} "
-        f"after {row.child_epochs} epochs of training"
-    )
+    before = describe_quality(row.validation_accuracy_before_training, row.validation_perplexity_before_training)
+    after = describe_quality(row.validation_accuracy, row.validation_perplexity)
+    return f"{before} before training, {after} after {row.child_epochs} epochs of training"
 
 
 def _cell_section(

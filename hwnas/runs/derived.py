@@ -12,10 +12,11 @@ from hwnas.cost.build import CostFunction, build_metrics, joint_models
 from hwnas.cost.counts import count_metrics
 from hwnas.cost.metric import LATENCY, MACS, PARAMS
 from hwnas.export.formats import FORMATS
-from hwnas.export.network import NETWORK, NETWORK_FLOAT16, NETWORK_INT8, example_image, load_weights
+from hwnas.export.network import NETWORK, NETWORK_FLOAT16, NETWORK_INT8, load_weights
 from hwnas.networks.channels.narrow import set_layer_widths
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count
+from hwnas.networks.deployed import deployed, deployed_inputs
 from hwnas.runs.pruning_schema import PruningResult
 from hwnas.runs.schema import ArchitectureFile
 from hwnas.runtimes.device_spec import DeviceSpec
@@ -101,7 +102,7 @@ class DerivedNetwork:
         """Return the network's cost in every metric; for a pruned one those that are counted on the network itself."""
         if not self.pruning:
             return {metric: model.predict(self.architecture) for metric, model in self.cost_models().items()}
-        counted = count(self.build(), example_image(self.sized.setting))
+        counted = count(deployed(self.build()), *deployed_inputs(self.sized.setting))
         return {MACS.name: counted.macs(self.sized.space.macs_convention), PARAMS.name: counted.params}
 
     def build(self) -> ChildNetwork:

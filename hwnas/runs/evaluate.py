@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hwnas.data import ImageData
+from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
 from hwnas.export.network import file_network
 from hwnas.export.timing import require_its_device, spec_of
@@ -18,9 +18,10 @@ from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.read import load_images, read_networks, read_tables, require_trained
 from hwnas.runs.schema import EvaluationRow, Measurement, RuntimeScores
+from hwnas.runs.text_schema import TextScores
 from hwnas.runs.verify import measurement, time_saved
 from hwnas.runtimes.float16 import FLOAT16
-from hwnas.training.evaluation import evaluate_scores, scores_of
+from hwnas.training.evaluation import evaluate_scores, quality_of, scores_of
 
 SPLITS = ("train", "validation", "test")
 RUNTIME_NAMES = {
@@ -51,6 +52,8 @@ def evaluate_run(
         for table in read_tables(networks).values():
             require_its_device(table)
     data = load_images(networks, data_spec, progress)
+    if confusion and data.of_words:
+        raise HwnasError("confusion matrices are of classes of images, and the networks score words", "leave them out")
     rows = [_evaluate(network, data, split) for network in networks]
     if confusion:
         write_confusion(confusion, data.labels, rows)
@@ -65,14 +68,17 @@ def evaluate_run(
 
 def _evaluate(network: SavedNetwork, data: ImageData, split: str) -> EvaluationRow:
     images = getattr(data, split)
-    targets = images.targets.numpy()
-    scores = {
-        runtime: RuntimeScores(**asdict(evaluate_scores(scores_of(function, data, images), targets)))
-        for runtime, function in _functions(network).items()
-    }
+    scores = {runtime: _scores(function, data, images) for runtime, function in _functions(network).items()}
+    count = images.targets.numel()
     return EvaluationRow(
-        target=network.id, device=network.device, budget=network.budget.text, images=len(images), scores=scores
+        target=network.id, device=network.device, budget=network.budget.text, images=count, scores=scores
     )
+
+
+def _scores(function: Callable[[Tensor], Tensor], data: ImageData, images: Split) -> RuntimeScores | TextScores:
+    if data.of_words:
+        return TextScores(**quality_of(function, data, images).fields())
+    return RuntimeScores(**asdict(evaluate_scores(scores_of(function, data, images), images.targets.numpy())))
 
 
 def _functions(network: SavedNetwork) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -103,5 +109,6 @@ def write_confusion(path: Path, labels: Sequence[str], rows: Sequence[Evaluation
         writer.writerow(["device", "budget", "runtime", "class", *labels])
         for row in rows:
             for runtime, scores in row.scores.items():
+                assert isinstance(scores, RuntimeScores)
                 for label, counts in zip(labels, scores.confusion, strict=True):
                     writer.writerow([row.device, row.budget, runtime, label, *counts])

@@ -29,7 +29,7 @@ from hwnas.search.target import TargetState
 from hwnas.spaces import Architecture
 from hwnas.text import quoted
 from hwnas.training.child import train_child
-from hwnas.training.evaluation import accuracy, recalibrate
+from hwnas.training.evaluation import quality_of, recalibrate
 from hwnas.training.recipe import training_of
 
 
@@ -101,7 +101,7 @@ class Finish:
             child.load_state_dict(finalist)
         child.to(search.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(child, search.data, recipe.batch_size, recipe.seed)
-        before = accuracy(child, search.data, search.data.validation)
+        before = quality_of(child, search.data, search.data.validation)
         training = training_of(recipe.child, recipe.seed, recipe.compute)
         start = f"{search.space.format(architecture, all_edges=True)} after step {search.step}"
         start += " and as a finalist" if finalist else ""
@@ -111,9 +111,10 @@ class Finish:
             self.progress(f"training {name}", done, total)
 
         history = train_child(child, search.data, training, folder, start, on_progress).history
+        after = history[-1].quality if history else before
         return child, {
-            "validation_accuracy_before_training": before,
-            "validation_accuracy": history[-1].validation_accuracy if history else before,
+            **before.fields("validation_", "_before_training"),
+            **after.fields("validation_"),
             "child_epochs": len(history),
         }
 
@@ -122,7 +123,8 @@ class Finish:
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(child.state_dict(), folder / WEIGHTS["last"])
         data, setting = self.networks.data, self.networks.search_sized.setting
-        return ProxyResult(setting=asdict(setting), data=data.name, accuracy=accuracy(child, data, data.test), **result)
+        tested = quality_of(child, data, data.test).fields()
+        return ProxyResult(setting=asdict(setting), data=data.name, **tested, **result)
 
     def _untrained(self, architecture: Architecture) -> ChildNetwork:
         """Build a target network with random weights, its batch statistics those of its own images if there are any."""

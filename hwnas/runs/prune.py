@@ -23,7 +23,7 @@ from hwnas.compute.precision import choose_precision
 from hwnas.cost.metric import LATENCY, MACS
 from hwnas.data import ImageData
 from hwnas.errors import HwnasError
-from hwnas.export.network import PARITY_IMAGES, example_image
+from hwnas.export.network import PARITY_IMAGES
 from hwnas.export.timing import require_its_device
 from hwnas.files import sha256_of, sha256_of_file
 from hwnas.networks.channels.fold import fold
@@ -33,6 +33,7 @@ from hwnas.networks.channels.selection import least_channels, select_channels
 from hwnas.networks.channels.trace import trace
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count
+from hwnas.networks.deployed import deployed_inputs
 from hwnas.progress import Progress
 from hwnas.runs.derived import DerivedNetwork, SavedNetwork
 from hwnas.runs.folder import ARCHITECTURE, VERIFICATION
@@ -92,6 +93,11 @@ def prune_run(
 
 
 def _require_prunable(network: SavedNetwork, budget: PruningBudget) -> None:
+    if network.sized.space.is_recurrent:
+        raise HwnasError(
+            f"channels of convolutions are pruned, and the network in {network.folder} has none",
+            "search a smaller one, with a lower budget or a table of fewer --channels",
+        )
     if network.pruning:
         raise HwnasError(
             f"the network in {network.folder} is already pruned", f"prune the one in {network.folder.parent}"
@@ -193,7 +199,7 @@ class _Pruning:
             raise HwnasError(f"the network in {self.saved.folder} has no channel that can be removed", "prune another")
         stopwatch = Stopwatch(self.saved, self.work / "timings.json", self.progress) if self._limits_latency else None
         convention = self.saved.sized.space.macs_convention
-        counted = count(child, example_image(self.saved.sized.setting))
+        counted = count(child, *deployed_inputs(self.saved.sized.setting))
         latency_ms = stopwatch.time(child)[0] if stopwatch else None
         macs = counted.macs(convention)
         by_widths = channels.macs(convention).with_total(macs, channels.sizes)

@@ -43,6 +43,8 @@ def quantize_run(
     """
     networks = read_networks(folder)
     require_trained(networks)
+    if networks[0].sized.space.is_recurrent:
+        raise HwnasError("networks in int8 are of images, and this run's read words", "use them in float32")
     tables = read_tables(networks)
     specs = {device: spec or spec_of(table) for device, table in tables.items()}
     for device, device_spec in specs.items():

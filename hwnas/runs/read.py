@@ -100,6 +100,15 @@ def load_images(networks: Sequence[SavedNetwork], spec: str | None, progress: Pr
 
 
 def fit_to_data(sized: SizedSpace, data: ImageData) -> SizedSpace:
-    """Return the space at the data's image shape and number of classes."""
+    """Return the space at the data's image shape and number of classes.
+
+    Raises HwnasError for text in a space of images, and for images in one of words.
+    """
+    if data.of_words != sized.space.is_recurrent:
+        reads, given = ("images", "text") if data.of_words else ("text", "images")
+        raise HwnasError(
+            f"space {sized.space.name} reads {reads}, and {data.name} is {given}",
+            f"give {reads} with --data, such as {'imagefolder:PATH' if data.of_words else 'text:FOLDER'}",
+        )
     channels, height, width = data.shape
     return sized.resized(image_channels=channels, height=height, width=width, classes=len(data.labels))

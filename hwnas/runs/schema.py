@@ -20,6 +20,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.runs.pruning_schema import PruningResult
 from hwnas.runs.record_units import Accuracy, Milliseconds
+from hwnas.runs.text_schema import Perplexities, TextScores
 from hwnas.validation import Record
 
 SCHEMA_FILE = Path(__file__).with_name("run-folder.schema.json")
@@ -56,7 +57,7 @@ class Int8Result(Record):
     test_accuracy: Accuracy | None
 
 
-class ProxyResult(Record):
+class ProxyResult(Perplexities):
     """The proxy of a target network: the same cells in a network of the search network's sizes, ``setting``.
 
     It is trained on the images ``data`` of the search, from the supernet's weights. ``accuracy`` is that on the test
@@ -209,7 +210,7 @@ class ComparedNetwork(Record):
         ]
 
 
-class NetworkRow(Record):
+class NetworkRow(Perplexities):
     """A network that was exported: its costs, accuracies and files.
 
     ``no_claim`` is the reason why no budget is claimed, for a network of other sizes than the target network.
@@ -270,7 +271,7 @@ class Summary(Record):
 # The folder of a target
 
 
-class ArchitectureFile(Record):
+class ArchitectureFile(Perplexities):
     """``architecture.json``: everything needed to build, evaluate and time an exported network again.
 
     ``table`` and ``table_sha256`` are replaced by ``tables`` and ``tables_sha256``, by device name, where the budget
@@ -389,7 +390,7 @@ class EvaluationRow(Record):
     device: str
     budget: str
     images: int
-    scores: dict[str, RuntimeScores]
+    scores: dict[str, RuntimeScores | TextScores]
     latency: list[Measurement] = Field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hwnas.search.axes import required_precision
 from hwnas.search.choices import build
 from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
+from hwnas.search.recurrent import require_recurrent
 from hwnas.search.supernet_state import mixed_channels
 from hwnas.spaces import SizedSpace
 from hwnas.text import about
@@ -124,7 +125,10 @@ def settle_finalists(
 
     ``baselines`` as in hwnas.recipe.Finalists. Raises HwnasError for baselines without finalists.
     """
-    if recipe.finalists == AUTO:
+    if networks.search_sized.space.is_recurrent:
+        require_recurrent(recipe)
+        recipe, how, why = recipe.model_copy(update={"finalists": None}), AS_REQUESTED, "they are networks of images"
+    elif recipe.finalists == AUTO:
         seconds = _price(DEFAULT, recipe, networks, objectives)
         chosen = _finalists_of(begun) if begun else DEFAULT if seconds <= price.CHEAP_S else None
         recipe = recipe.model_copy(update={"finalists": chosen})

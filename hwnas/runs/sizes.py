@@ -12,12 +12,16 @@ from hwnas.spaces import SearchSpace, Setting, SizedSpace
 
 def describe_sizes(setting: Setting) -> str:
     """Return a text that differs for any two settings that differ."""
+    if setting.words:
+        return setting.describe()
     norm = ", batch norm after pooling" * setting.pool_norm
     return f"{setting.describe()}, {setting.stem} stem{norm}"
 
 
 def describe_images(setting: Setting) -> str:
-    """Return the shape of a network's images and the number of classes, for people."""
+    """Return the shape of a network's images and the number of classes, or the number of words, for people."""
+    if setting.words:
+        return f"text with {setting.classes:,} words in its vocabulary"
     return f"{setting.image_channels}x{setting.height}x{setting.width} with {setting.classes} classes"
 
 

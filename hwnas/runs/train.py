@@ -35,8 +35,9 @@ from hwnas.runs.write import update_summary, write_network
 from hwnas.spaces import SizedSpace
 from hwnas.training.child import HISTORY, Trained, best_of, train_child
 from hwnas.training.distillation import Teacher
-from hwnas.training.evaluation import accuracy
+from hwnas.training.evaluation import accuracy, quality_of
 from hwnas.training.processes import Processes, leave_group, process_group
+from hwnas.training.quality import Quality
 from hwnas.training.recipe import AS_SEARCHED, Training
 from hwnas.training.training_row import TrainingRow
 
@@ -60,11 +61,11 @@ class _Job:
 
 @dataclass(frozen=True)
 class _TrainedNetwork:
-    """A trained network, its validation accuracy before training, the folder of its checkpoint and its teacher."""
+    """A trained network, its validation quality before training, the folder of its checkpoint and its teacher."""
 
     child: ChildNetwork
     trained: Trained
-    accuracy_before: float
+    before: Quality
     checkpoint: Path
     teacher: Teacher | None
 
@@ -211,7 +212,7 @@ def _train(
         pretrained = start_from(child, Path(recipe.weights))
         start = pretrained.sha256
         progress.log(f"{saved.budget.text}: {pretrained.describe()}")
-    before = accuracy(child.eval().to(data.device), data, data.validation, processes=processes)
+    before = quality_of(child.eval().to(data.device), data, data.validation, processes=processes)
     # The checkpoint is in its own folder, apart from that of the search, and named by what the training starts from.
     checkpoint = new.folder / f"training-{start[:12]}"
     budget = saved.budget.text
@@ -242,8 +243,8 @@ def _write(job: _Job, result: _TrainedNetwork, name: str, data: ImageData) -> Ne
         **({"teacher_sha256": result.teacher.fingerprint} if result.teacher else {}),
     )
     fields: dict[str, Any] = {
-        "validation_accuracy_before_training": result.accuracy_before,
-        "validation_accuracy": trained.row(recipe.keep).validation_accuracy,
+        **result.before.fields("validation_", "_before_training"),
+        **trained.row(recipe.keep).quality.fields("validation_"),
         "child_epochs": len(trained.history) + epochs_before,
         "training": training,
     }

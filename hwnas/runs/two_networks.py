@@ -13,6 +13,7 @@ from hwnas.cost.carried_head import carry_head
 from hwnas.cost.model import build_cost_models
 from hwnas.data import ImageData
 from hwnas.data.random_images import random_images
+from hwnas.data.text import random_words
 from hwnas.errors import HwnasError
 from hwnas.runs.read import fit_to_data
 from hwnas.runs.request import SearchRequest, SearchSizes
@@ -80,8 +81,10 @@ def choose_networks(request: SearchRequest, data: ImageData, target_data: ImageD
 
 
 def images_for(sized: SizedSpace, data: ImageData | None) -> ImageData:
-    """Return ``data`` or, where there are none, random images of the network's shape and classes."""
+    """Return ``data`` or, where there are none, random images of the network's shape and classes, or random words."""
     channels, height, width, classes = sized.setting.images
+    if sized.setting.words and data is None:
+        return random_words(classes)
     return data or random_images((channels, height, width), classes)
 
 

@@ -20,6 +20,7 @@ from hwnas.export.network import (
     export_cells,
     export_network,
     file_accuracy,
+    file_quality,
     save_weights,
 )
 from hwnas.export.opset import opset_for
@@ -80,7 +81,10 @@ def write_network(
     results: dict[str, Any] = {"parity": parity, **training}
     if derived.pruning:
         results["pruning"] = derived.pruning
-    test_accuracy = file_accuracy(onnx_file, images, images.test) if derived.trained else None
+    test = file_quality(onnx_file, images, images.test) if derived.trained else None
+    test_accuracy = test.accuracy if test else None
+    if test and test.perplexity is not None:
+        results["perplexity"] = test.perplexity
     if before and sha256_of_file(onnx_file) != before:
         for stale in (*derived.int8_files(), *derived.converted_files(), derived.folder / QUANTIZATION):
             stale.unlink(missing_ok=True)

@@ -27,12 +27,13 @@ def write_onnx(
     metadata: Mapping[str, str] | None = None,
     input_names: Sequence[str] | None = None,
     opset: int = OPSET,
+    output_names: Sequence[str] | None = None,
 ) -> None:
     """Export in evaluation mode with a dynamic batch dimension, batch norms folded into convolutions; check the file.
 
     Inputs are named ``input0``, ``input1``, … or by ``input_names``; the output is ``scores``, or ``output0``, … if
-    there are several. The TorchScript exporter takes 0.05 s for an operation, the torch.export-based one 1.5 s, and a
-    table needs a hundred.
+    there are several, or they are named by ``output_names``. The TorchScript exporter takes 0.05 s for an operation,
+    the torch.export-based one 1.5 s, and a table needs a hundred.
 
     Raises HwnasError for a module that torch cannot export.
     """
@@ -43,6 +44,7 @@ def write_onnx(
     with torch.no_grad():
         result = module(*inputs)
     outputs = ["scores"] if isinstance(result, Tensor) else [f"output{number}" for number in range(len(result))]
+    outputs = list(output_names or outputs)
     with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -11,6 +11,7 @@ RUNTIME = Runtime(
     hardware=r"cpu",
     suffix=".onnx",
     processes=8,
+    words=True,
     rewrites=("share", "fuse"),
     int8=Int8(quantize_onnx, SETTINGS, package="onnxruntime", chains=False),
 )

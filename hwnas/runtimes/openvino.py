@@ -42,5 +42,6 @@ RUNTIME = Runtime(
     hardware=r"cpu",
     suffix=".onnx",
     processes=6,
+    words=True,
     rewrites=("share", "fuse"),
 )

@@ -43,6 +43,7 @@ class Runtime:
     - ``int8``: how networks in int8 are made for it; None if they are not.
     - ``own_float16``: whether it converts float32 models to float16 itself.
     - ``fixed_batch``: whether its model files must have the batch size of the device.
+    - ``words``: whether its profiler gives networks of words their input, in float32.
     - ``takes_binary``: whether a device may name the program that times models, with ``?binary=PATH``.
     """
 
@@ -59,6 +60,7 @@ class Runtime:
     int8: Int8 | None = None
     own_float16: bool = False
     fixed_batch: bool = False
+    words: bool = False
     takes_binary: bool = False
 
     @property

@@ -60,5 +60,6 @@ RUNTIME = Runtime(
     suffix=".pt",
     write_module=write_layers,
     processes=6,
+    words=True,
     rewrites=(),
 )

@@ -32,7 +32,7 @@ Running = tuple[dict[str, Mixed], dict[int, Mixed]]  # by cell kind, and by netw
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Task loss and number of correctly classified images of one batch: scalars on the supernet's device.
+    """Task loss and number of correctly classified images (or words) of one batch: scalars on the supernet's device.
 
     ``scores`` [N, classes] are those of this process's share of the images, without a gradient.
     """
@@ -168,7 +168,7 @@ class Scorer(Protocol):
         """Return the annealing state with a selection's random numbers, or those of ``generator``."""
 
     def score(self, target: TargetState, architectures: Iterable[Architecture]) -> None:
-        """Put the logarithm of each architecture's validation accuracy into ``target.scores``, once each."""
+        """Put the logarithm of each architecture's validation accuracy, or 1 / perplexity, into ``target.scores``."""
 
     def score_untrained(self, architectures: Sequence[Architecture], names: Sequence[str]) -> dict[str, Array]:
         """Return training-free scores [N] of architectures by name, at the sizes of the search network."""

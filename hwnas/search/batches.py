@@ -20,9 +20,7 @@ def training_batches(data: ImageData, recipe: Recipe, processes: Processes) -> d
     subsets: list[torch.Tensor | None] = [None, None]
     if recipe.logits_share:
         shares = (1 - recipe.logits_share, recipe.logits_share)
-        subsets = [
-            torch.from_numpy(part) for part in divide(data.train.targets.cpu().numpy(), shares, SplitSeed.LOGITS)
-        ]
+        subsets = [torch.from_numpy(part) for part in divide(data.train.strata, shares, SplitSeed.LOGITS)]
     return {
         name: Batches(data, recipe.batch_size, recipe.seed, processes, subset)
         for name, subset in zip(("weights", "logits"), subsets, strict=True)

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.budgets.text import names_devices
+from hwnas.text import describe_quality
 from hwnas.validation import Record
 
 METRICS = "metrics.jsonl"
@@ -19,6 +20,7 @@ class EpochRow(Record):
     ``target`` is the id of the target in its run; older runs and benchmarks have none. ``train_loss`` and
     ``train_accuracy`` are None for a target that no step of the epoch trained, where there are more targets than steps
     in an epoch; ``validation_accuracy`` is known all the same, because targets share their weights. ``expected_cost``,
+    ``validation_perplexity`` is that of text; the accuracy of text is the share of next words that are right.
     ``expected_over_budget`` and ``multipliers`` (``lambda`` in JSON) have one value for every limit in the loss.
     ``skip_share`` is the share of ``skip_connect`` among the edges in use. ``stopped`` is the reason why the logits are
     no longer trained. ``probabilities[kind]`` is [E, K]; None in old runs.
@@ -32,6 +34,7 @@ class EpochRow(Record):
     train_loss: Number
     train_accuracy: Number = None
     validation_accuracy: Number
+    validation_perplexity: Number = None
     expected_cost: dict[str, Number]
     expected_over_budget: dict[str, Number]
     multipliers: dict[str, Number] = Field(validation_alias="lambda", serialization_alias="lambda")
@@ -66,10 +69,10 @@ class EpochRow(Record):
         stopped = f"; logits stopped: {self.stopped}" if self.stopped else ""
         device = f"{self.device} " * (with_device and not names_devices(self.budget))
         loss = "no step in this epoch" if self.train_loss is None else f"loss {self.train_loss:.3f}"
-        accuracy = "nan" if self.validation_accuracy is None else f"{self.validation_accuracy:.1%}"
+        quality = describe_quality(self.validation_accuracy, self.validation_perplexity)
         return (
             f"epoch {self.epoch:>3} {device}{self.budget:<12} {loss}  "
-            f"validation {accuracy}  {over or 'no limit in the loss'}  lambda {multipliers}  "
+            f"validation {quality}  {over or 'no limit in the loss'}  lambda {multipliers}  "
             f"entropy {_fixed(self.entropy, 2)}{stopped}"
         )
 

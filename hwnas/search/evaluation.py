@@ -27,8 +27,9 @@ from hwnas.search.supernet_state import SupernetState
 from hwnas.search.target import TargetState
 from hwnas.spaces import NONE, Architecture, SearchSpace
 from hwnas.spaces.builtin_operations import SKIP
-from hwnas.training.evaluation import accuracy
+from hwnas.training.evaluation import quality_of
 from hwnas.training.processes import Processes
+from hwnas.training.quality import Quality
 
 SCORED_IMAGES = 32  # of the training images, for scores without training
 VALIDATION_IMAGES = 2000  # evaluated after every epoch: the first of the validation split
@@ -67,22 +68,30 @@ class Evaluator:
 
     def validate(self, architecture: Architecture) -> float:
         """Return an architecture's accuracy with the supernet's weights on (at most 2,000) validation images."""
+        return self.quality(architecture).accuracy
+
+    def quality(self, architecture: Architecture) -> Quality:
+        """Return an architecture's quality with the supernet's weights on (at most 2,000) validation images."""
         split = self.data.validation
         if len(split) > VALIDATION_IMAGES:
             split = type(split)(split.images[:VALIDATION_IMAGES], split.targets[:VALIDATION_IMAGES])
         supernet = self.supernet.module
         statistics = batch_statistics if self.recipe.judged_with == "batch" else running_statistics
         with statistics(supernet):
-            return accuracy(
+            return quality_of(
                 lambda x: supernet.run_architecture(x, architecture), self.data, split, processes=self.processes
             )
 
     def score(self, target: TargetState, architectures: Iterable[Architecture]) -> None:
         for architecture in architectures:
             if architecture not in target.scores:
-                target.scores[architecture] = math.log(max(self.validate(architecture), LEAST_ACCURACY))
+                found = self.quality(architecture)
+                likely = found.accuracy if found.perplexity is None else 1 / found.perplexity
+                target.scores[architecture] = math.log(max(likely, LEAST_ACCURACY))
 
     def score_untrained(self, architectures: Sequence[Architecture], names: Sequence[str]) -> dict[str, Array]:
+        if self.space.is_recurrent:
+            raise HwnasError("scores without training are of networks of images", "use another selection in the recipe")
         images, _ = self.data.train_batch(0, SCORED_IMAGES, self.recipe.seed)
         return score_architectures(self.supernet.sized, architectures, names, images, self.recipe.seed)
 
@@ -117,7 +126,9 @@ class Evaluator:
         optional: dict[str, Any] = {name: text for name, text in texts.items() if text}
         if target.resources:
             optional["resource_penalty"] = target.resources(p).item()
-        sums = target.sums
+        sums, found = target.sums, self.quality(architecture)
+        if found.perplexity is not None:
+            optional["validation_perplexity"] = found.perplexity
         return EpochRow(
             epoch=self.schedule.epoch(self.position.step),
             step=self.position.step,
@@ -125,7 +136,7 @@ class Evaluator:
             budget=target.budget.text,
             train_loss=float(sums.loss / sums.count) if sums.count else None,
             train_accuracy=float(sums.correct / sums.count) if sums.count else None,
-            validation_accuracy=self.validate(architecture),
+            validation_accuracy=found.accuracy,
             expected_cost={m: share * bound for share, (m, bound) in zip(relative, penalised.items(), strict=True)},
             expected_over_budget=dict(zip(penalised, relative, strict=True)),
             multipliers=dict(zip(penalised, target.multipliers.tolist(), strict=True)),

@@ -32,6 +32,7 @@ from hwnas.search.epoch_row import EpochRow
 from hwnas.search.evaluation import Evaluator
 from hwnas.search.lagrangian import dual_ascent
 from hwnas.search.objective import Objective
+from hwnas.search.recurrent import require_recurrent
 from hwnas.search.schedule import Position, Schedule
 from hwnas.search.step import Step
 from hwnas.search.supernet_state import SupernetState
@@ -82,8 +83,10 @@ class Search:
             require_chain(self.space)
         if recipe.shared_blocks:
             require_shareable(sized.network, self.space.name)
-        # CUDA graphs need equal passes, and shared batch norms communicate inside a pass.
-        replays = logits_device.type == "cuda" and processes.is_single
+        if self.space.is_recurrent:
+            require_recurrent(recipe)
+        # CUDA graphs need equal passes, and shared batch norms communicate inside a pass; words are not tried.
+        replays = logits_device.type == "cuda" and processes.is_single and not self.space.is_recurrent
         self.supernet_state = SupernetState(sized, recipe, self.device, precision, replays, processes, log)
         self.supernet_state.build(self.schedule.stages[0].partial_channels)
 
@@ -140,7 +143,7 @@ class Search:
         result = self.learning.learn(self.current_step, target)
         if self.schedule.constrains(epoch):
             target.multipliers = dual_ascent(target.multipliers, relative, self.schedule.dual_rate)
-        target.sums.add(result.task, result.correct, self.recipe.batch_size)
+        target.sums.add(result.task, result.correct, self.recipe.batch_size * self.data.train.predictions)
         if self.device == CPU:  # on a GPU this would wait for the step
             self._require_finite()
         self.step += 1

@@ -27,8 +27,11 @@ from hwnas.training.processes import Processes
 
 
 def mixed_channels(sized: SizedSpace, partial: int) -> int:
-    """Return the number of channels in the mixture of the first cells; 0 in a chain, where layers sum nothing."""
-    return 0 if sized.space.is_chain else sized.setting.channels // partial
+    """Return the number of channels in the mixture of the first cells.
+
+    It is 0 in a chain, where layers sum nothing, and in recurrent cells, which kernels do not compute.
+    """
+    return 0 if sized.space.is_chain or sized.space.is_recurrent else sized.setting.channels // partial
 
 
 class SupernetState:
@@ -90,12 +93,14 @@ class SupernetState:
         )
 
     def cast(self, images: Tensor) -> Tensor:
-        """Return images in the type and the memory layout of the supernet."""
+        """Return images in the type and the memory layout of the supernet; numbers of words as they are."""
+        if not images.is_floating_point():
+            return images
         return images.to(self.weights.parameters[0].dtype).contiguous(memory_format=self.layout)
 
     def scores(self, images: Tensor, running: Running, drop: DropPath | None, frozen: bool) -> Tensor:
         """Return the class scores of a batch; ``frozen``: no gradient of the weights will be computed."""
-        return self.passes(images, *running, drop, frozen).to(images.dtype)
+        return self.passes(images, *running, drop, frozen).to(self.weights.parameters[0].dtype)
 
     def own_gradient(self, gradient: Tensor) -> Tensor:
         """Return a gradient in memory of its own: recorded passes write into the same memory each time."""

@@ -13,8 +13,10 @@ from hwnas.spaces.layers import LayerTrace
 from hwnas.spaces.mobile_chains import FBNET, MOBILENETV3, PROXYLESSNAS, scaled_chain
 from hwnas.spaces.nasbench201 import NASBENCH201
 from hwnas.spaces.operation import Operation, get_operation, num_inputs, operation_of, register
+from hwnas.spaces.recurrent import RECURRENT, RECURRENT_DARTS
 from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import (
+    HIDDEN,
     NONE,
     Architecture,
     Cell,
@@ -26,9 +28,11 @@ from hwnas.spaces.space import (
     Workload,
 )
 
-SPACES: dict[str, SearchSpace] = {space.name: space for space in (NASBENCH201, DARTS, FBNET, PROXYLESSNAS, MOBILENETV3)}
+BUILTIN = (NASBENCH201, DARTS, FBNET, PROXYLESSNAS, MOBILENETV3, RECURRENT, RECURRENT_DARTS)
+SPACES: dict[str, SearchSpace] = {space.name: space for space in BUILTIN}
 
 __all__ = [
+    "HIDDEN",
     "NONE",
     "SPACES",
     "Architecture",

@@ -48,6 +48,7 @@ class Operation:
     ``chainable``: at stride 1 and equal channels the output can be the next copy's input, so that the latency can be
     measured as a slope over the lengths of chains.
     ``candidate``: a space may offer the operation on an edge.
+    ``reads``: the inputs are images [N, C, H, W], vectors [N, C], or numbers of words [N], without channels.
     ``strided`` names the operation that replaces it at stride 2, ``normed`` the one with a batch norm after it.
     ``source_sha256`` is the hash of a plug-in's source, filled in by ``register``; None for hwnas's own operations.
 
@@ -65,6 +66,7 @@ class Operation:
     elementwise: bool = False
     chainable: bool = True
     candidate: bool = True
+    reads: Literal["images", "vectors", "words"] = "images"
     strided: str | None = None
     normed: str | None = None
     source_sha256: str | None = None
@@ -172,6 +174,13 @@ def num_inputs(workload: Workload) -> int:
     """Return the number of input tensors, each of ``in_channels`` channels, of a workload's module."""
     number = operation_of(workload).num_inputs
     return number if isinstance(number, int) else number(workload)
+
+
+def input_shapes(workload: Workload) -> list[tuple[int, ...]]:
+    """Return the shape of every input of a workload's module without the batch: () for numbers of words."""
+    w = workload
+    shapes = {"images": (w.in_channels, w.height, w.width), "vectors": (w.in_channels,), "words": ()}
+    return [shapes[operation_of(w).reads]] * num_inputs(w)
 
 
 @cache

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 SKIP = "skip_connect"
+HIDDEN = -2  # among the inputs of a part: the state after the word before, which the last part but one has written
 
 
 @dataclass(frozen=True, order=True)
@@ -50,7 +51,8 @@ class Cell:
     ``offers`` lists the operations of the space that each edge can have; None: every edge can have all of them. Of the
     edges of each group in ``skipped_last``, once one is ``skip_connect``, so are all after it: they set the group's
     depth. ``reads`` lists for each edge the earlier edges whose operations decide its numbers of channels; empty: there
-    are none. An edge that others read computes nothing.
+    are none. An edge that others read computes nothing. The nodes of a ``recurrent`` cell are vectors, each the mean of
+    its edges, and it returns the mean of ``outputs``.
     """
 
     num_inputs: int
@@ -60,6 +62,7 @@ class Cell:
     offers: tuple[tuple[str, ...], ...] | None = None
     skipped_last: tuple[tuple[int, ...], ...] = ()
     reads: tuple[tuple[int, ...], ...] = ()
+    recurrent: bool = False
 
     @property
     def inner_nodes(self) -> range:
@@ -141,7 +144,7 @@ class Setting:
     """The sizes of a network. The same cells form a small search network and a large target network.
 
     ``depth`` is the number of cells in each stage (nasbench201) or in the whole network (darts). ``pool_norm`` puts a
-    batch norm after every pooling candidate, as in the DARTS supernet and in SNAS's networks.
+    batch norm after every pooling candidate, as DARTS and SNAS do. The stem ``words`` reads one of ``classes`` words.
     """
 
     channels: int
@@ -163,16 +166,19 @@ class Setting:
         """The sizes that images decide: channels, height, width, classes."""
         return self.image_channels, self.height, self.width, self.classes
 
+    @property
+    def words(self) -> bool:
+        return self.stem == "words"
+
     def describe(self) -> str:
-        return (
-            f"{self.channels} channels, depth {self.depth}, "
-            f"{self.image_channels}x{self.height}x{self.width} input, {self.classes} classes"
-        )
+        image = f"{self.image_channels}x{self.height}x{self.width}"
+        sizes = f"depth {self.depth}, {image} input, {self.classes} classes"
+        return f"{self.channels} channels, " + (f"{self.classes:,} words" if self.words else sizes)
 
 
 @dataclass(frozen=True)
 class FixedModule:
-    """A part that is not searched (stem, reduction block, head). ``inputs`` are part indices, -1 is the image."""
+    """A part that is not searched (stem, reduction, head). ``inputs`` are part indices, -1 the image, or HIDDEN."""
 
     name: str
     workload: Workload
@@ -327,6 +333,10 @@ class SearchSpace:
     def is_chain(self) -> bool:
         """True for a space of layers one after another."""
         return all(cell.is_chain for cell in self.cells.values())
+
+    @property
+    def is_recurrent(self) -> bool:
+        return all(cell.recurrent for cell in self.cells.values())
 
     @property
     def num_architectures(self) -> int:

@@ -14,7 +14,7 @@ from hwnas.tables.unlike_sizes import differences, in_words
 from hwnas.text import quoted
 
 # The names that SizedSpace.key writes.
-KEY = re.compile(r"([\w.-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet)?(/pool-norm)?")
+KEY = re.compile(r"([\w.-]+)(@[0-9a-f]{12})?/(\d+)x(\d+)/(\d+)x(\d+)x(\d+)/(\d+)(/imagenet|/words)?(/pool-norm)?")
 
 
 def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[SizedSpace]:
@@ -29,7 +29,8 @@ def networks_of(table: LatencyTable, own: SearchSpace | None = None) -> list[Siz
         if space:
             channels, depth, image_channels, height, width, classes = (int(n) for n in found.groups()[2:8])
             setting = Setting(channels, depth, image_channels, height, width, classes)
-            setting = replace(setting, stem="imagenet" if found[9] else "cifar", pool_norm=bool(found[10]))
+            stem = found[9].removeprefix("/") if found[9] else "cifar"
+            setting = replace(setting, stem=stem, pool_norm=bool(found[10]))
             result.append(SizedSpace(space, setting))
     return result
 
@@ -40,6 +41,8 @@ def describe_key(key: str) -> str:
     if not found:
         return key
     channels, depth, *image, classes = found.groups()[2:8]
+    if found[9] == "/words":
+        return f"{found[1]} {channels}, {classes} words"
     others = [text for text, group in (("imagenet stem", found[9]), ("batch norm after pooling", found[10])) if group]
     return ", ".join([f"{found[1]} {channels}x{depth}", f"{'x'.join(image)} input", f"{classes} classes", *others])
 

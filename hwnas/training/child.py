@@ -18,18 +18,19 @@ from hwnas.compute.seeds import Purpose, seed_of, torch_generator
 from hwnas.data import ImageData
 from hwnas.files import sha256_of, write_text
 from hwnas.networks.auxiliary import auxiliary_head
-from hwnas.networks.child import ChildNetwork
-from hwnas.networks.drop_path import DropPath, drop_path
+from hwnas.networks.child import ChildNetwork, Drop
+from hwnas.networks.drop_path import drop_path
 from hwnas.progress import OnProgress
 from hwnas.training.augment import cutout
 from hwnas.training.batches import Batches, EpochSums, set_up_numerics
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.distillation import Teacher, distilled
-from hwnas.training.evaluation import accuracy
+from hwnas.training.dropout import Dropout
+from hwnas.training.evaluation import in_layout, quality_of
 from hwnas.training.moving_average import MovingAverage
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.processes import SINGLE_PROCESS, Processes
-from hwnas.training.recipe import Training
+from hwnas.training.recipe import Training, require_settings
 from hwnas.training.training_row import TrainingRow
 
 HISTORY = "training.jsonl"
@@ -54,8 +55,8 @@ class Trained:
 
 
 def best_of(history: list[TrainingRow]) -> TrainingRow:
-    """Return the row of the first epoch with the greatest validation accuracy."""
-    return max(history, key=lambda row: row.validation_accuracy)
+    """Return the row of the first epoch with the greatest validation accuracy, or the least perplexity."""
+    return max(history, key=lambda row: row.quality.value)
 
 
 class Trainer:
@@ -74,6 +75,7 @@ class Trainer:
         teacher: Teacher | None = None,
     ) -> None:
         assert (teacher is None) == (recipe.distillation is None)
+        require_settings(recipe, child.network.setting.words)
         self.child, self.recipe, self.processes, self.teacher = child, recipe, processes, teacher
         self.device, self.precision = set_up_numerics(recipe.compute, recipe.precision)
         self.data = data.on(self.device)
@@ -133,20 +135,26 @@ class Trainer:
         self.optimizer.step()
         if self.average:
             self.average.update_parameters(self.child)
-        self.sums.add(loss, correct, self.batches.count)
+        self.sums.add(loss, correct, self.batches.count * self.data.train.predictions)
         if self.device == CPU:  # on a GPU this would wait for the step
             self._require_finite()
         self.step += 1
         if self.step % steps == 0:
             self._end_epoch(epoch, rate, probability)
 
-    def _batch(self, drop_probability: float) -> tuple[Tensor, Tensor, DropPath | None]:
-        """Return this step's augmented images [N, C, H, W], their classes [N], and the edges to drop."""
+    def _batch(self, drop_probability: float) -> tuple[Tensor, Tensor, Drop | None]:
+        """Return this step's augmented images [N, C, H, W], their classes [N], and what is dropped.
+
+        Of text these are words [N, T], and the words after them [N * T].
+        """
         recipe, total, share = self.recipe, self.batches.count, self.batches.share
         images, targets = self.batches.batch(self.step)
         if recipe.cutout:
             generator = torch_generator(recipe.seed, Purpose.CUTOUT, self.step)
             images = cutout(images, recipe.cutout, generator, total, share)
+        if recipe.dropout:
+            generator = torch_generator(recipe.seed, Purpose.DROPOUT, self.step)
+            return images, targets, Dropout(recipe.dropout, generator, total, share)
         if not drop_probability:
             return images, targets, None
         generator = torch_generator(recipe.seed, Purpose.CHILD_DROP_PATH, self.step)
@@ -156,10 +164,10 @@ class Trainer:
     def _require_finite(self) -> None:
         self.sums.require_finite(self.step, "lower the learning rate")
 
-    def _forward(self, images: Tensor, targets: Tensor, drop: DropPath | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, images: Tensor, targets: Tensor, drop: Drop | None) -> tuple[Tensor, Tensor]:
         """Return the loss, teacher and auxiliary head included, and the number of images classified correctly."""
         with computing(self.precision, self.device):
-            values = self.child.values(images.contiguous(memory_format=self.layout), drop)
+            values = self.child.values(in_layout(images, self.layout), drop)
             scores = values[len(self.child.parts) - 1]
             second = self.auxiliary(values[self.tapped]) if self.auxiliary else None
         loss = self._loss(scores, targets)
@@ -177,20 +185,21 @@ class Trainer:
     def _end_epoch(self, epoch: int, rate: float, drop_path: float) -> None:
         self._require_finite()
         steps, network = self.batches.steps_per_epoch, self.evaluated.eval()
+        found = quality_of(network, self.data, self.data.validation, processes=self.processes)
         row = TrainingRow(
             epoch=epoch + 1,
             loss=float(self.sums.loss / steps),
             learning_rate=rate,
             drop_path=drop_path,
             train_accuracy=float(self.sums.correct / steps),
-            validation_accuracy=accuracy(network, self.data, self.data.validation, processes=self.processes),
+            **found.fields("validation_"),
         )
         before = best_of(self.history) if self.history else None
-        if before is None or row.validation_accuracy > before.validation_accuracy:
+        if before is None or row.quality.value > before.quality.value:
             self.best = self.weights()
         elif self.recipe.patience and row.epoch - before.epoch >= self.recipe.patience:
             self.stopped = (
-                f"no validation accuracy above the {before.validation_accuracy:.2%} of epoch {before.epoch} "
+                f"no validation better than the {before.quality.describe(2)} of epoch {before.epoch} "
                 f"in {self.recipe.patience} epochs"
             )
             row = row.model_copy(update={"stopped": self.stopped})

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.data import ImageData, Split
 from hwnas.training.processes import SINGLE_PROCESS, Processes
+from hwnas.training.quality import Quality, perplexity_of
 
 RECALIBRATION_BATCHES = 20
 BINS = 15
@@ -32,8 +33,34 @@ class Evaluation:
     confusion: list[list[int]]
 
 
+class QualitySums:
+    """Sums over the batches of a split, kept on the data's device."""
+
+    def __init__(self, data: ImageData) -> None:
+        self.of_words = data.of_words
+        self.correct = torch.zeros((), dtype=torch.int64, device=data.device)
+        self.loss = torch.zeros((), dtype=torch.float64, device=data.device)
+
+    def add(self, scores: Tensor, targets: Tensor) -> None:
+        """Add scores [N, classes] of the classes ``targets`` [N]."""
+        self.correct += (scores.argmax(dim=1) == targets).sum()
+        if self.of_words:
+            self.loss += nn.functional.cross_entropy(scores.float(), targets, reduction="sum")
+
+    def quality(self, split: Split, processes: Processes = SINGLE_PROCESS) -> Quality:
+        """Return the quality on a split, over the batches of all processes."""
+        predictions = split.targets.numel()
+        share = processes.total(int(self.correct)) / predictions
+        if not self.of_words:
+            return Quality(share)
+        return Quality(share, perplexity_of(processes.total(float(self.loss)) / predictions))
+
+
 def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -> None:
     """Replace batch-norm statistics, which a supernet gathered over its mixture, by those of training batches."""
+    if data.of_words:  # their networks have no batch norms
+        child.eval()
+        return
     norms = [m for m in child.modules() if isinstance(m, _BatchNorm)]
     momentum = [m.momentum for m in norms]
     for norm in norms:
@@ -57,12 +84,27 @@ def accuracy(
     processes: Processes = SINGLE_PROCESS,
 ) -> float:
     """Return the share of correctly classified images of a split; several processes divide the batches."""
-    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    return quality_of(network, data, split, batch_size, processes).accuracy
+
+
+def quality_of(
+    network: Callable[[Tensor], Tensor],
+    data: ImageData,
+    split: Split,
+    batch_size: int = 256,
+    processes: Processes = SINGLE_PROCESS,
+) -> Quality:
+    """Return the quality of a network on a split; several processes divide the batches."""
+    sums = QualitySums(data)
     with torch.no_grad():
         for images, targets in data.batches(split, batch_size, slice(processes.rank, None, processes.count)):
-            scores = network(images.contiguous(memory_format=torch.channels_last))
-            correct += (scores.argmax(dim=1) == targets).sum()
-    return processes.total(int(correct)) / len(split)
+            sums.add(network(in_layout(images, torch.channels_last)), targets)
+    return sums.quality(split, processes)
+
+
+def in_layout(images: Tensor, layout: torch.memory_format) -> Tensor:
+    """Return images [N, C, H, W] in a memory layout; words [N, T], which have none, as they are."""
+    return images.contiguous(memory_format=layout) if images.ndim == 4 else images
 
 
 def cross_entropy(network: Callable[[Tensor], Tensor], data: ImageData, split: Split, batch_size: int = 256) -> float:

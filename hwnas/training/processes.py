@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,8 @@ from torch.distributed.rendezvous import rendezvous
 from hwnas.compute.device import to_device
 from hwnas.errors import HwnasError
 from hwnas.training.step_profile import span
+
+Number = TypeVar("Number", int, float)
 
 GRACE_S = 10.0  # for the process that failed first to report its error, before the launcher ends the others
 
@@ -97,9 +99,12 @@ class Processes:
         for tensor, mean in () if self.is_single else zip(tensors, self.means(tensors), strict=True):
             tensor.copy_(mean)
 
-    def total(self, number: int) -> int:
+    def total(self, number: Number) -> Number:
         """Return the sum of a number over all processes."""
-        return number if self.is_single else int(self._sum(torch.tensor(number)))
+        if self.is_single:
+            return number
+        exact = torch.int64 if isinstance(number, int) else torch.float64
+        return type(number)(self._sum(torch.tensor(number, dtype=exact)))
 
     def from_rank_zero(self, state: Any) -> Any:
         """Return rank 0's value of anything a checkpoint can hold; on rank 0 the same object."""

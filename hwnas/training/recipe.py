@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.data.images import Augment
+from hwnas.errors import HwnasError
 from hwnas.recipe import ChildTraining, Compute, Hashed, Optimizer, Precision, Strict, read_settings
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run's target network
@@ -56,7 +57,8 @@ class Training(Hashed):
     ``augment`` shift-flip shifts training images by up to an eighth of their side and mirrors half of them; flip only
     mirrors them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is the final
     probability of dropping an edge, reached linearly from 0; ``cutout`` the side of the square that is cut out of every
-    image; ``auxiliary_weight`` 0 builds no auxiliary head.
+    image; ``auxiliary_weight`` 0 builds no auxiliary head. Words are not augmented, and ``dropout`` is for them alone
+    (hwnas.training.dropout): the share of the channels of embeddings and states that a step drops.
 
     ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
     last weights or those of the epoch with the best validation accuracy; ``patience`` is the number of epochs without
@@ -64,7 +66,7 @@ class Training(Hashed):
     ``compute`` is the device (hwnas.compute.device); ``precision`` as in hwnas.compute.precision.
     """
 
-    newer: ClassVar[tuple[str, ...]] = ("weights", "distillation")
+    newer: ClassVar[tuple[str, ...]] = ("weights", "distillation", "dropout")
 
     setting: str = AS_SEARCHED
     channels: int | None = Field(default=None, ge=1)
@@ -80,6 +82,7 @@ class Training(Hashed):
     label_smoothing: FiniteFloat = Field(default=0.0, ge=0, lt=1)
     auxiliary_weight: FiniteFloat = Field(default=0.0, ge=0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    dropout: FiniteFloat | None = Field(default=None, gt=0, lt=1)
     compute: Compute = "auto"
     precision: Precision = "float32"
     ema: FiniteFloat | None = Field(default=None, gt=0, lt=1)
@@ -90,6 +93,17 @@ class Training(Hashed):
     def drop_path_at(self, epoch: int) -> float:
         """Return the probability of dropping an edge in an epoch, counted from 0, as in the DARTS code."""
         return self.drop_path * epoch / self.epochs
+
+
+def require_settings(recipe: Training, words: bool) -> None:
+    """Raise HwnasError for settings that only the other networks have: those of ``words``, or those of images."""
+    of_images = {name: getattr(recipe, name) for name in ("cutout", "auxiliary_weight", "drop_path", "distillation")}
+    others, kind, own = (of_images, "images", "words") if words else ({"dropout": recipe.dropout}, "words", "images")
+    if found := next((name for name, value in others.items() if value), None):
+        raise HwnasError(
+            f"{found} is for networks of {kind}, and this is one of {own}",
+            f"leave {found} out of the recipe" + ", or use --recipe text" * words,
+        )
 
 
 def read_training(name: str, changes: dict[str, Any]) -> Training:

@@ -36,6 +36,7 @@ from support.few_digits import FEW_DIGITS
 from support.searches import COSTS, FEW, PREVIEWS, chain_searching, searching, unlike
 from support.spaces import SMALL
 from support.tables import make_table
+from support.text import text_searching
 
 POOL = ("enas", "random", "single-path", "balenas-tf")  # these take one of the architectures they judged
 FEW_SCORED = {
@@ -50,7 +51,10 @@ FEW_SCORED = {
 @pytest.mark.parametrize("name", known_recipes())
 def test_every_recipe_builds(name: str) -> None:
     space = "darts" if name.startswith("darts/") else "nasbench201"
-    search = chain_searching(name) if name.startswith("chain/") else searching(space, name)
+    if name.startswith("recurrent"):
+        search = text_searching(name.split("/")[0], name)
+    else:
+        search = chain_searching(name) if name.startswith("chain/") else searching(space, name)
     assert search.recipe.method in (CHAIN_METHODS if name == "chain/bignas" else METHODS)
     method = name.split("/")[-1]
     assert search.recipe.method == (method if "/" in name else "snas")

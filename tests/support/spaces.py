@@ -1,4 +1,4 @@
-"""The built-in spaces of cells, small sizes of them, and random architectures."""
+"""The built-in spaces of cells for images, small sizes of them, and random architectures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hwnas.spaces import SPACES, Architecture, Cell, Setting, get_space
 
-CELL_SPACES = {name: space for name, space in SPACES.items() if not space.is_chain}
+CELL_SPACES = {name: s for name, s in SPACES.items() if not (s.is_chain or s.is_recurrent)}
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
 SMALL = {
     "nasbench201": Setting(channels=4, depth=1, height=16, width=16),

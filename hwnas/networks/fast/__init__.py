@@ -21,8 +21,9 @@ def accelerate(
 
     Values and gradients are those of the plain supernet but for rounding; parameters and running statistics stay in its
     modules. ``compiled`` uses the compiled kernels (hwnas.networks.fast.kernels) where possible, else plain torch.
-    ``replay`` records passes as CUDA graphs; if that fails, the reason is logged.
+    ``replay`` records passes as CUDA graphs; if that fails, the reason is logged. Recurrent cells stay as they are.
     """
     for cell in supernet.cells:
-        cell.evaluation = FastCell(cell, compiled)
+        if not cell.cell.recurrent:
+            cell.evaluation = FastCell(cell, compiled)
     return GraphReplay(supernet, precision, replay, log)

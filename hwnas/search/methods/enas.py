@@ -7,6 +7,8 @@ the accuracy of ``samples`` architectures on a batch of images that do not train
     R = accuracy + 1e-4 * entropy - sum over limits of lambda (C(a) / B - 1),   b <- b + (1 - 0.99) (R - b)
     loss = -mean over samples of log P(a) (R - b)
 
+For text the reward is 80 / perplexity in place of the accuracy, as in the paper.
+
 The final architecture is the one of ``samples`` draws within the budget with the best accuracy on held-out images
 (``selection: best_of``). The settings are those of the NAS-Bench-201 authors' version.
 
@@ -141,7 +143,8 @@ class Reinforce:
                 task = step.task_loss(target, Draw(mixture, picks), "logits")
                 excess = target.relative_costs(mixture) - 1
                 pull = target.limit_weights(excess, step.damping)
-                rewards[n] = float(task.correct) / step.recipe.batch_size - (pull * excess).sum()
+                reward = step.batches["logits"].data.reward(task.task, task.correct, step.recipe.batch_size)
+                rewards[n] = reward - (pull * excess).sum()
         entropy = -sum((p * p.clamp_min(1e-30).log()).sum(dim=(1, 2)) for p in conditional.values())
         rewards = rewards + ENTROPY * entropy.detach()  # type: ignore[union-attr]
         baseline = target.memory.get("reward", rewards.mean())

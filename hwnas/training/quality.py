@@ -1,0 +1,39 @@
+"""The quality of a network on a split of images or of text. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.text import describe_quality
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Quality of a network on a split: the share of correct predictions, and of text the perplexity.
+
+    The perplexity is exp of the mean cross entropy of a word.
+    """
+
+    accuracy: float
+    perplexity: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The number by which networks are compared; the greatest is best."""
+        return self.accuracy if self.perplexity is None else -self.perplexity
+
+    def describe(self, digits: int = 1) -> str:
+        """Return the accuracy with so many digits, or the perplexity of text, for people."""
+        return describe_quality(self.accuracy, self.perplexity, digits)
+
+    def fields(self, prefix: str = "", suffix: str = "") -> dict[str, Any]:
+        """Return the fields of a JSON record: ``{prefix}accuracy{suffix}`` and, of text, the perplexity."""
+        found: dict[str, Any] = {f"{prefix}accuracy{suffix}": self.accuracy}
+        return found if self.perplexity is None else found | {f"{prefix}perplexity{suffix}": self.perplexity}
+
+
+def perplexity_of(loss: float) -> float:
+    """Return exp of a mean cross entropy in nats; the greatest float where that is infinite."""
+    return math.exp(min(loss, 700.0))
