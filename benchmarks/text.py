@@ -5,8 +5,9 @@
 
 TEXT is the specification of a text, such as text:ptb.valid.txt?test=ptb.test.txt. For every method and seed a search
 of as many steps, on the same batches, by the recipe in configs/search/recurrent but for the sizes that the options set,
-chooses an architecture within the budget (the third quartile of the space's MACs, which no device decides). Its perplexity with
-the supernet's weights is that of the validation text. The network is then trained from scratch by the recipe
+chooses an architecture within the budget (the third quartile of the space's MACs, which no device decides). The rates
+of the logits are ten times those of the recipes, because the searches are short. The architecture's perplexity with the
+supernet's weights is that of the validation text. The network is then trained from scratch by the recipe
 configs/train/text.yaml, from the same initial weights whatever the seed of the search, and its test perplexity is that
 of the epoch with the best validation perplexity. OUT/results.json has a row for every search, with the processor time,
 and the mean and standard deviation for every method; a repeated call keeps the rows that are there.

@@ -28,21 +28,22 @@ def _vector(w: Workload) -> tuple[int, int, int]:
     return w.out_channels, 1, 1
 
 
-def _gated(t: LayerTrace, w: Workload, x: int, old: int, activated: bool) -> int:
+def _gated(t: LayerTrace, w: Workload, x: int, old: int, activation: str) -> int:
     """Append a gated update of the tensor ``old``, computed from ``x``: old + gate * (new - old)."""
     vector, weights = _vector(w), t.shapes[x][0] * w.out_channels
     gate = t.activation(t.layer("linear", (x,), vector, weights))
     new = t.layer("linear", (x,), vector, weights)
-    new = t.activation(new) if activated else new
+    if activation != "identity":
+        new = t.relu(new) if activation == "relu" else t.activation(new)
     return t.add(old, t.layer("other", (gate, t.layer("other", (new, old), vector)), vector))
 
 
 def _highway(activation: str) -> Callable[[LayerTrace, Workload], object]:
-    return lambda t, w: _gated(t, w, 0, 0, activation != "identity")
+    return lambda t, w: _gated(t, w, 0, 0, activation)
 
 
 def _state(t: LayerTrace, w: Workload) -> None:
-    _gated(t, w, t.join(0, 1), 1, True)
+    _gated(t, w, t.join(0, 1), 1, "tanh")
 
 
 def _blend(t: LayerTrace, w: Workload) -> None:

@@ -198,10 +198,8 @@ class Trainer:
         if before is None or row.quality.value > before.quality.value:
             self.best = self.weights()
         elif self.recipe.patience and row.epoch - before.epoch >= self.recipe.patience:
-            self.stopped = (
-                f"no validation better than the {before.quality.describe(2)} of epoch {before.epoch} "
-                f"in {self.recipe.patience} epochs"
-            )
+            reached = f"{before.quality.bound(2)} of epoch {before.epoch}"
+            self.stopped = f"no validation {reached} in {self.recipe.patience} epochs"
             row = row.model_copy(update={"stopped": self.stopped})
         self.history.append(row)
         self.sums.reset()

@@ -28,6 +28,11 @@ class Quality:
         """Return the accuracy with so many digits, or the perplexity of text, for people."""
         return describe_quality(self.accuracy, self.perplexity, digits)
 
+    def bound(self, digits: int = 1) -> str:
+        """Return what a better quality is: "accuracy above the 91.25%", "perplexity below the 212.4"."""
+        better = "accuracy above" if self.perplexity is None else "perplexity below"
+        return f"{better} the {self.describe(digits).removeprefix('perplexity ')}"
+
     def fields(self, prefix: str = "", suffix: str = "") -> dict[str, Any]:
         """Return the fields of a JSON record: ``{prefix}accuracy{suffix}`` and, of text, the perplexity."""
         found: dict[str, Any] = {f"{prefix}accuracy{suffix}": self.accuracy}

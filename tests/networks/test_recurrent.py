@@ -18,17 +18,24 @@ from hwnas.export.network import export_network, file_network, load_weights, sav
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.networks.mixed_cell import Mixed
+from hwnas.networks.steps import zeros
 from hwnas.networks.supernet import Supernet
+from hwnas.operations import build_operation
 from hwnas.profiling.assemble import assemble_onnx
 from hwnas.profiling.models import Repeated, Whole
-from hwnas.spaces import Architecture, SizedSpace
-from hwnas.spaces.operation import input_shapes
+from hwnas.runtimes.onnx_model import write_onnx
+from hwnas.spaces import Architecture, SizedSpace, Workload, operation_of
+from hwnas.spaces.operation import counted_layers, input_shapes
 from support.tables import make_table
 from support.text import RECURRENT, RECURRENT_DARTS, recurrent_cells, small_sized
 
 SIZED = small_sized()
 SUPERNET = Supernet(SIZED).eval()
 WORDS = torch.randint(SIZED.setting.classes, (3, 6), generator=torch.Generator().manual_seed(0))
+KINDS = {
+    "MatMul": "linear", "Gemm": "linear", "Sigmoid": "activation", "Tanh": "activation", "Relu": "relu", "Add": "add",
+    "Concat": "join", "Sub": "other", "Mul": "other", "Gather": "other",
+}  # fmt: skip
 MIXED = "|tanh~0|+|sigmoid~0|relu~1|+|identity~0|none~1|tanh~2|"
 
 
@@ -139,6 +146,19 @@ def test_profiled_networks_have_the_operators_of_exported_ones(tmp_path: Path) -
     session = onnxruntime.InferenceSession(whole, providers=["CPUExecutionProvider"])
     feeds = {"input0": np.zeros(1, np.int64), "input1": np.zeros((1, 8), np.float32)}
     assert [result.shape for result in session.run(None, feeds)] == [(1, 13), (1, 8)]
+
+
+@pytest.mark.parametrize("workload", SIZED.network.workloads(), ids=lambda workload: workload.op)
+def test_an_operation_is_as_declared(tmp_path: Path, workload: Workload) -> None:
+    """Its layers are those of the exported graph; one that is chainable keeps the shape, and so does an elementwise."""
+    module, inputs = build_operation(workload).eval(), [zeros(shape) for shape in input_shapes(workload)]
+    write_onnx(module, inputs, tmp_path / "operation.onnx")
+    nodes = [node.op_type for node in onnx.load(tmp_path / "operation.onnx").graph.node if node.op_type != "Constant"]
+    assert Counter(KINDS[node] for node in nodes) == Counter(layer.kind for layer in counted_layers(workload))
+    operation = operation_of(workload)
+    if operation.chainable:
+        assert module(*inputs).shape == inputs[0].shape
+    assert operation.elementwise == (operation.chainable and not any("MatMul" in node for node in nodes))
 
 
 def test_every_workload_is_timed_as_onnx(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from hwnas.spaces import SPACES, Architecture, SizedSpace
 from hwnas.spaces.encoding import every_choice
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.evaluation import accuracy
+from hwnas.training.quality import Quality
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
 from support.searches import COSTS, FEW, PREVIEWS, chain_searching, searching, unlike
@@ -196,9 +197,9 @@ def test_the_best_score_is_selected_and_no_architecture_is_scored_twice(monkeypa
     def worth(architecture: Architecture) -> float:
         return (1 + sum(rank[op] for op in architecture.cells[0])) / 30
 
-    def validate(architecture: Architecture) -> float:
+    def quality(architecture: Architecture) -> Quality:
         seen.append(architecture)
-        return worth(architecture)
+        return Quality(worth(architecture))
 
     found = {}
     for name, selection in {
@@ -206,7 +207,7 @@ def test_the_best_score_is_selected_and_no_architecture_is_scored_twice(monkeypa
         "best_of": {"name": "best_of", "samples": 100},
     }.items():
         search = searching("nasbench201", "short/random", "mild", selection=selection)
-        monkeypatch.setattr(search.evaluator, "validate", validate)
+        monkeypatch.setattr(search.evaluator, "quality", quality)
         seen.clear()
         chosen, target = search.evaluator.choose(search.targets[0]), search.targets[0]
         assert len(seen) == len(set(seen)) == len(target.scores)
@@ -225,7 +226,7 @@ def test_evolution_does_not_depend_on_the_hashes_of_a_process(monkeypatch: pytes
     def scored() -> list[Architecture]:
         selection = {"name": "evolution", "population": 12, "generations": 3, "parents": 4}
         search = searching("nasbench201", "short/random", "mild", selection=selection)
-        monkeypatch.setattr(search.evaluator, "validate", lambda architecture: 0.5)
+        monkeypatch.setattr(search.evaluator, "quality", lambda architecture: Quality(0.5))
         search.evaluator.choose(search.targets[0])
         return list(search.targets[0].scores)
 

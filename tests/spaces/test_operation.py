@@ -32,7 +32,8 @@ from support.spaces import NB201, SMALL
 
 CONVOLUTIONS = ["nor_conv_1x1", "nor_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5_d3"]
 CONVOLUTIONS += ["mbconv_3x3_e6_res", "mbconv_5x5_e3", "ir_3x3_e1_res", "conv_bn_relu_3x3", "separable_bn_relu_3x3"]
-NAMES = [*(operation.name for operation in registered_operations() if operation.module is not None), *CONVOLUTIONS]
+OF_IMAGES = [o.name for o in registered_operations() if o.module is not None and o.reads == "images"]
+NAMES = [*OF_IMAGES, *CONVOLUTIONS]  # tests/networks/test_recurrent.py has those of vectors
 STRIDES = {"factorized_reduce": 2, "residual_reduction": 2, "stem_imagenet_first": 4, "stem_imagenet_second": 2}
 PIECES = {"Relu": "relu", "MaxPool": "max_pool_3x3", "AveragePool": "avg_pool_3x3"}
 KINDS = {

@@ -27,6 +27,7 @@ from hwnas.training.augment import cutout
 from hwnas.training.child import Trainer, train_child
 from hwnas.training.evaluation import accuracy, calibration_error, evaluate_scores
 from hwnas.training.processes import SINGLE_PROCESS, Processes
+from hwnas.training.quality import Quality
 from hwnas.training.recipe import Training, read_training
 from hwnas.training.training_row import TrainingRow
 from support.training import DATA, recipe_of, tiny_child
@@ -44,7 +45,7 @@ def parameters(module: nn.Module) -> int:
 def test_shipped_recipes_are_the_published_ones() -> None:
     """Liu et al. 2019 (released train.py, train_imagenet.py), Xie et al. 2019, Dong & Yang 2020 (200E.config)."""
     recipes = {name: read_training(name, {}) for name in known_recipes("train")}
-    assert set(recipes) == {"darts-cifar10", "snas-cifar10", "imagenet-mobile", "nasbench201", "quick"}
+    assert set(recipes) == {"darts-cifar10", "snas-cifar10", "imagenet-mobile", "nasbench201", "quick", "text"}
     darts, imagenet, bench = (recipes[name] for name in ("darts-cifar10", "imagenet-mobile", "nasbench201"))
     assert (darts.epochs, darts.batch_size, darts.cutout, darts.auxiliary_weight, darts.drop_path) == (
         600, 96, 16, 0.4, 0.2,
@@ -302,13 +303,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> list[d
     seen: list[dict[str, Tensor]] = []
     rest = iter(accuracies)
 
-    def accuracy(network: nn.Module, data: ImageData, split: Split, processes: Processes) -> float:
+    def quality(network: nn.Module, data: ImageData, split: Split, processes: Processes) -> Quality:
         assert split is data.validation
         assert processes is SINGLE_PROCESS
         seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return next(rest)
+        return Quality(next(rest))
 
-    monkeypatch.setattr(training, "accuracy", accuracy)
+    monkeypatch.setattr(training, "quality_of", quality)
     return seen
 
 

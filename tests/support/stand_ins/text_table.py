@@ -1,4 +1,4 @@
-"""Write a small text and a made-up table of this machine for a recurrent cell, in which ``hwnas profile`` lacks nothing.
+"""Write a small text, and a made-up table of this machine for a recurrent cell that ``hwnas profile`` leaves as it is.
 
 ``python text_table.py TRAIN.txt TEST.txt TABLE.json``
 """
