@@ -1,21 +1,27 @@
 #!/usr/bin/env python3
-"""Compare pruned networks with networks of uniformly scaled widths, at the same MACs and at the same measured latency.
+"""Compare pruned networks with networks of uniformly scaled widths, at the same measured latency and at the same MACs.
 
     python -m benchmarks.pruning IMAGES OUT
 
-A NAS-Bench-201 network is trained on IMAGES (train/CLASS/* and test/CLASS/*) and pruned (``hwnas.prune``) to 50 % of
-its MACs and to 70 % of its measured latency. Two others are compared with each pruned network: the same cell with all
-widths scaled by one factor, to the same MACs or to the same latency, and the pruned network's own widths from random
-weights. Both are trained for as many epochs as the pruned network has been in all, by the same recipe. All networks are
-timed in interleaved rounds.
+A NAS-Bench-201 cell is found by a short search on IMAGES (train/CLASS/* and test/CLASS/*). For every seed its network
+is trained and pruned (``hwnas.prune``) to 50 % of its MACs and to 70 % of its measured latency. Uniform networks have
+the same cell with all widths scaled by one factor; they are trained from random weights for as many epochs as a pruned
+network has been in all, by the same recipe. Each is trained twice: with the whole network as the teacher, as
+``hwnas prune`` does by default, and without a teacher; so are the narrower networks after their channels have left. All
+networks are timed in interleaved rounds.
 
-OUT gets ``results.json`` and everything else, and a repeated call resumes. Nothing has been recorded yet.
+Uniform widths come in steps, and so do their latencies. "At the same latency" is therefore the accuracy on the line
+between two uniform networks: the widest that is not slower than the pruned one, and the narrowest that is not faster.
+
+OUT gets ``results.json`` and everything else, and a repeated call resumes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,21 +39,24 @@ from hwnas.networks.deployed import deployed_inputs
 from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.read import read_networks
+from hwnas.runs.teacher import load_teacher
 from hwnas.text import format_table
 from hwnas.training.child import train_child
 from hwnas.training.evaluation import accuracy
-from hwnas.training.recipe import read_training
+from hwnas.training.recipe import Distillation, read_training
 
 SPACE = "nasbench201"
 BUDGETS = ("50%-macs", "70%")
+TAUGHT = {"with teacher": True, "without teacher": False}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A network of the comparison; ``child`` has random weights."""
+    """A network of the comparison, and the epochs that train it from the weights of ``child``."""
 
     name: str
     child: ChildNetwork
+    epochs: int
 
     @property
     def macs(self) -> int:
@@ -55,130 +64,162 @@ class Contender:
         return counted.macs(self.child.sized.space.macs_convention)
 
 
-def whole_network(options: argparse.Namespace, progress: Progress) -> SavedNetwork:
-    """Profile this machine, search and train; return the network that is pruned. What is there is read."""
-    table, run = options.out / "table.json", options.out / "run"
+class Comparison:
+    """The comparison of one seed, in ``folder``, a copy of the searched run beside what is trained."""
+
+    def __init__(self, options: argparse.Namespace, seed: int, data: ImageData, progress: Progress) -> None:
+        self.options, self.seed, self.data, self.progress = options, seed, data, progress
+        self.folder = options.out / f"seed-{seed}"
+        self.whole = self._whole()
+
+    def _whole(self) -> SavedNetwork:
+        """Train the searched network, from random weights, and return it."""
+        run = self.folder / "run"
+        if not run.exists():
+            shutil.copytree(self.options.out / "run", run)
+        (saved,) = read_networks(run / "mild")
+        if not saved.content.training:
+            epochs = self.options.epochs
+            train(run / "mild", epochs=epochs, from_scratch=True, seed=self.seed, progress=self.progress)
+        (saved,) = read_networks(run / "mild")
+        return saved
+
+    @property
+    def all_epochs(self) -> int:
+        """The epochs that have trained a pruned network, those of the whole network included."""
+        return self.options.epochs + self.options.mask_epochs + self.options.tune_epochs
+
+    def pruned(self, budget: str) -> Contender:
+        """Return the narrower network after its channels have left."""
+        multiple = self.options.multiple if budget == "70%" else 1
+        settings = {"mask_epochs": self.options.mask_epochs, "epochs": 0, "multiple": multiple, "seed": self.seed}
+        (row,) = prune(self.whole.folder, budget, progress=self.progress, **settings)
+        (saved,) = read_networks(Path(row.onnx).parent)
+        return Contender(f"pruned to {budget}", saved.child(), self.options.tune_epochs)
+
+    def uniform(self) -> list[Contender]:
+        """Return the network with every number of channels of its first cells up to its own, from random weights."""
+        found = []
+        for channels in range(1, self.whole.sized.setting.channels + 1):
+            torch.manual_seed(self.seed)
+            child = ChildNetwork(self.whole.sized.resized(channels=channels), self.whole.architecture, prune=True)
+            found.append(Contender(f"{channels} channels", child, self.all_epochs))
+        return found
+
+    def time_all(self, contenders: list[Contender]) -> dict[str, float]:
+        """Time all networks in interleaved rounds and return milliseconds by name, or read them from the folder."""
+        file = self.folder / "latencies.json"
+        if file.exists() and (known := json.loads(file.read_text())).keys() == {c.name for c in contenders}:
+            return known
+        files = {}
+        for number, contender in enumerate(contenders):
+            files[contender.name] = self.folder / "onnx" / f"{number}.onnx"
+            files[contender.name].parent.mkdir(exist_ok=True)
+            export_network(contender.child, files[contender.name], {})
+        (table,) = self.whole.tables.values()
+        measured = time_networks(files, spec_of(table), table, self.whole.sized, self.progress)
+        found = {name: value.latency_ms for name, value in measured.items()}
+        write_json(file, found)
+        return found
+
+    def test_accuracies(self, contender: Contender) -> dict[str, float]:
+        """Return the test accuracy after a training with the whole network as the teacher and after one without."""
+        return {name: self._trained(contender, name, taught) for name, taught in TAUGHT.items()}
+
+    def _trained(self, contender: Contender, name: str, taught: bool) -> float:
+        folder = self.folder / "trained" / f"{contender.name} {name}".replace(" ", "-")
+        done = folder / "accuracy.json"
+        if not done.exists():
+            recipe = read_training("quick", {"epochs": contender.epochs, "seed": self.seed})
+            teacher, child = None, copy.deepcopy(contender.child)
+            if taught:
+                spec = str(self.whole.folder)
+                teacher = load_teacher(spec, self.data)
+                recipe = recipe.model_copy(update={"distillation": Distillation(teacher=spec)})
+            train_child(child, self.data, recipe, folder, contender.name, self.progress, teacher=teacher)
+            write_json(done, accuracy(child, self.data, self.data.test))
+        return float(json.loads(done.read_text()))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each network: what it is, its MACs, latency and test accuracies."""
+        pruned, uniform = {budget: self.pruned(budget) for budget in BUDGETS}, self.uniform()
+        latency_ms = self.time_all([*uniform, *pruned.values()])
+
+        def row(contender: Contender) -> dict[str, Any]:
+            costs = {"macs": contender.macs, "latency_ms": latency_ms[contender.name]}
+            tested = self.test_accuracies(contender)
+            return {"network": contender.name, **costs, "test_accuracy": tested, "epochs": self.all_epochs}
+
+        whole, found = uniform[-1], []
+        for budget, contender in pruned.items():
+            near = neighbours(uniform, latency_ms, latency_ms[contender.name])
+            if budget.endswith("macs"):
+                near.append(min(uniform, key=lambda c: abs(c.macs - contender.macs)))
+            rivals = {c.name: row(c) for c in near}
+            own = row(contender)
+            compared = {name: on_line(own, [rivals[c.name] for c in near[:2]], name) for name in TAUGHT}
+            found += [{**own, "uniform_at_latency": compared}, *rivals.values()]
+        untrained = {"macs": whole.macs, "latency_ms": latency_ms[whole.name], "epochs": self.options.epochs}
+        first = {"network": "whole", **untrained, "test_accuracy": {"as pruned": self.whole.content.test_accuracy}}
+        rows = {found_row["network"]: found_row for found_row in [first, row(whole), *found]}
+        return [{"seed": self.seed, **one} for one in rows.values()]
+
+
+def searched(options: argparse.Namespace, progress: Progress) -> None:
+    """Profile this machine and search the cell, into OUT/run. What is there is left."""
+    table = options.out / "table.json"
     sizes = {"channels": options.channels, "layers": 1}
     if not table.exists():
         few = {"rounds": options.rounds, "fit_networks": 6, "report_networks": 6, "accept_noise": True}
         height = load_data(options.data, progress).shape[1]
         profile(table, "cpu", SPACE, input_shape=(3, height, height), progress=progress, **few, **sizes)
-    settings = {"epochs": options.search_epochs, "child_epochs": 0, **sizes}
-    search(table, run, ["mild"], data=options.data, progress=progress, **settings)
-    (saved,) = read_networks(run / "mild")
-    if not saved.content.training:
-        train(run / "mild", epochs=options.epochs, from_scratch=True, seed=options.seed, progress=progress)
-    (saved,) = read_networks(run / "mild")
-    return saved
+    settings = {"epochs": options.search_epochs, "child_epochs": 0, "finalists": 0, "baselines": False, **sizes}
+    search(table, options.out / "run", ["mild"], data=options.data, progress=progress, **settings)
 
 
-def scaled_networks(whole: SavedNetwork) -> list[Contender]:
-    """Return the network with every number of channels of its first cells up to its own."""
-    found = []
-    for channels in range(1, whole.sized.setting.channels + 1):
-        torch.manual_seed(0)
-        child = ChildNetwork(whole.sized.resized(channels=channels), whole.architecture, prune=True)
-        found.append(Contender(f"{channels} channels", child))
-    return found
+def neighbours(uniform: list[Contender], latency_ms: dict[str, float], own_ms: float) -> list[Contender]:
+    """Return the widest uniform network that is not slower than ``own_ms``, and the narrowest that is not faster."""
+    slower = [c for c in uniform if latency_ms[c.name] >= own_ms] or uniform[-1:]
+    faster = [c for c in uniform if latency_ms[c.name] <= own_ms] or uniform[:1]
+    return [max(faster, key=lambda c: c.macs), min(slower, key=lambda c: c.macs)]
 
 
-def time_all(contenders: list[Contender], whole: SavedNetwork, out: Path, progress: Progress) -> dict[str, float]:
-    """Time all networks in interleaved rounds and return milliseconds by name. Timed ones are read from ``out``."""
-    file = out / "latencies.json"
-    if file.exists() and (known := json.loads(file.read_text())).keys() == {c.name for c in contenders}:
-        return known
-    files = {}
-    for number, contender in enumerate(contenders):
-        files[contender.name] = out / "onnx" / f"{number}.onnx"
-        files[contender.name].parent.mkdir(exist_ok=True)
-        export_network(contender.child, files[contender.name], {})
-    (table,) = whole.tables.values()
-    measured = time_networks(files, spec_of(table), table, whole.sized, progress)
-    found = {name: value.latency_ms for name, value in measured.items()}
-    write_json(file, found)
-    return found
-
-
-def trained(
-    contender: Contender, data: ImageData, epochs: int, options: argparse.Namespace, progress: Progress
-) -> float:
-    """Train a network from its random weights and return its test accuracy, or read it from ``out``."""
-    folder = options.out / "trained" / contender.name.replace(" ", "-")
-    done = folder / "accuracy.json"
-    if not done.exists():
-        recipe = read_training("quick", {"epochs": epochs, "start": "scratch", "seed": options.seed})
-        train_child(contender.child, data, recipe, folder, "scratch", progress)
-        write_json(done, accuracy(contender.child, data, data.test))
-    return json.loads(done.read_text())
-
-
-def compare(options: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
-    """Return a row for each network: what it is, its MACs, latency and test accuracy."""
-    data, whole = load_data(options.data, progress), whole_network(options, progress)
-    pruned = {}
-    for budget in BUDGETS:
-        epochs = {"mask_epochs": options.mask_epochs, "epochs": options.tune_epochs}
-        (row,) = prune(whole.folder, budget, **epochs, seed=options.seed, progress=progress)
-        (pruned[budget],) = read_networks(Path(row.onnx).parent)
-    scaled = scaled_networks(whole)
-    torch.manual_seed(options.seed)
-    own = {budget: Contender(f"pruned to {budget}", saved.build()) for budget, saved in pruned.items()}
-    latency_ms = time_all([*scaled, *own.values()], whole, options.out, progress)
-    everything = options.epochs + options.mask_epochs + options.tune_epochs
-    rows = [_row(scaled[-1], latency_ms, whole.content.test_accuracy, options.epochs)]
-    for budget, contender in own.items():
-        rows.append(_row(contender, latency_ms, pruned[budget].content.test_accuracy, everything))
-        again = Contender(f"{contender.name}, from scratch", contender.child)
-        near = _nearest(scaled, contender, None if budget.endswith("macs") else latency_ms)
-        for other, name in ((again, contender.name), (near, near.name)):
-            latencies = {other.name: latency_ms[name]}
-            rows.append(_row(other, latencies, trained(other, data, everything, options, progress), everything))
-    return rows
-
-
-def _nearest(scaled: list[Contender], own: Contender, latency_ms: dict[str, float] | None) -> Contender:
-    """Return the scaled network whose latency is nearest to another's; without latencies, whose MACs are."""
-
-    def size(contender: Contender) -> float:
-        return latency_ms[contender.name] if latency_ms else contender.macs
-
-    return min(scaled, key=lambda contender: abs(size(contender) / size(own) - 1))
-
-
-def _row(contender: Contender, latency_ms: dict[str, float], test: float | None, epochs: int) -> dict[str, Any]:
-    return {
-        "network": contender.name,
-        "macs": contender.macs,
-        "latency_ms": latency_ms[contender.name],
-        "test_accuracy": test,
-        "epochs": epochs,
-    }
+def on_line(own: dict[str, Any], near: list[dict[str, Any]], taught: str) -> float:
+    """Return the accuracy at the latency of ``own`` on the line between the ``near`` networks."""
+    (first, low), (second, high) = ((row["latency_ms"], row["test_accuracy"][taught]) for row in near)
+    share = (own["latency_ms"] - first) / (second - first) if second != first else 0.0
+    return float(low + (high - low) * min(max(share, 0.0), 1.0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="a folder with train/CLASS/* and test/CLASS/*")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--options-of-images", default="size=32", help="options of the images, as after a ? in --data")
+    parser.add_argument("--options-of-images", default="size=16", help="options of the images, as after a ? in --data")
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8, help="of the profile")
     parser.add_argument("--search-epochs", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=12, help="in which the whole network is trained")
+    parser.add_argument("--epochs", type=int, default=16, help="in which the whole network is trained")
     parser.add_argument("--mask-epochs", type=int, default=4)
-    parser.add_argument("--tune-epochs", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tune-epochs", type=int, default=12)
+    parser.add_argument("--multiple", type=int, default=16, help="of the widths of the network pruned to a latency")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
     options.data = f"imagefolder:{options.images}?{options.options_of_images}"
     options.out.mkdir(parents=True, exist_ok=True)
     with Progress() as progress:
-        rows = compare(options, progress)
-    settings = {name: str(value) for name, value in vars(options).items()}
+        searched(options, progress)
+        data = load_data(options.data, progress)
+        rows = [row for seed in options.seeds for row in Comparison(options, seed, data, progress).rows()]
+    settings = {name: value for name, value in vars(options).items() if name not in ("images", "out", "data")}
     write_json(options.out / "results.json", {"settings": settings, "networks": rows})
     shown = []
     for row in rows:
         costs = f"{row['macs'] / 1e6:.2f} M", f"{row['latency_ms']:.4g} ms"
-        shown.append([row["network"], *costs, f"{row['test_accuracy']:.1%}", str(row["epochs"])])
-    print(format_table("", ["network", "MACs", "latency", "test accuracy", "epochs"], shown))
+        tested = ", ".join(f"{share:.1%} {name}" for name, share in row["test_accuracy"].items())
+        uniform = ", ".join(f"{share:.1%}" for share in row.get("uniform_at_latency", {}).values())
+        shown.append([str(row["seed"]), row["network"], *costs, str(row["epochs"]), tested, uniform])
+    print(format_table("", ["seed", "network", "MACs", "latency", "epochs", "test", "uniform widths"], shown))
 
 
 if __name__ == "__main__":

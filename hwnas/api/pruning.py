@@ -19,6 +19,7 @@ def prune(
     epochs: int | None = None,
     mask_epochs: int = 10,
     multiple: int = 1,
+    distil: bool = True,
     data: str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -31,9 +32,9 @@ def prune(
 
     ``budget`` is one limit: an amount such as ``120M-macs`` or ``4.5ms``, or a share of what the whole network has:
     ``50%-macs``, or ``70%`` of its latency as measured now. Which channels leave is learned in ``mask_epochs`` epochs
-    (Pruning-as-Search, hwnas.training.widths). ``multiple`` keeps widths to whole multiples. The narrower network is
-    then trained by ``recipe``, as ``hwnas.train`` does, whose other arguments change it; ``epochs`` 0 leaves that out.
-    It gets a folder of its own in that of its target and is timed where its device is this machine. A row has
+    (hwnas.training.widths). ``multiple`` keeps widths to whole multiples. The narrower network is then trained by
+    ``recipe``, as ``hwnas.train`` does, whose other arguments change it; ``epochs`` 0 leaves that out. With ``distil``
+    the network that is pruned is its teacher, unless the recipe has another. It gets a folder of its own in that of its target and is timed where its device is this machine. A row has
     ``pruning``, with the widths of all layers. An interrupted call resumes when it is repeated.
 
     Raises HwnasError when a network is untrained or already pruned, when the budget cannot be met or leaves nothing to
@@ -55,4 +56,5 @@ def prune(
         "seed": seed,
     }
     settings = read_training(recipe, changes)
-    return prune_run(Path(run), budget, recipe, settings, mask_epochs, multiple, data, progress or Progress(quiet=True))
+    progress = progress or Progress(quiet=True)
+    return prune_run(Path(run), budget, recipe, settings, mask_epochs, multiple, distil, data, progress)

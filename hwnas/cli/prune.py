@@ -21,7 +21,7 @@ PruningBudget = Annotated[
     str, typer.Option("--budget", help="50%-macs, 120M-macs, 70% (of the latency measured now) or 4.5ms.")
 ]
 MaskEpochs = Annotated[
-    int, typer.Option(min=1, help="Epochs in which masks of the channels are learned, together with the weights.")
+    int, typer.Option(min=1, help="Epochs in which channels leave one after another while the weights are trained.")
 ]
 Multiple = Annotated[
     int, typer.Option(min=1, help="Keep widths to multiples of this, such as 8, which some devices compute faster.")
@@ -34,6 +34,9 @@ def prune_command(
     budget: PruningBudget,
     multiple: Multiple = 1,
     mask_epochs: MaskEpochs = 10,
+    distil: Annotated[
+        bool, typer.Option(help="Let the network that is pruned teach the narrower one, by its scores.")
+    ] = True,
     recipe: RecipeName = "quick",
     epochs: Annotated[
         int | None,
@@ -49,7 +52,7 @@ def prune_command(
 ) -> None:
     """Make trained networks narrower, layer by layer, until they keep a budget; then train and export them again.
 
-    Which channels leave is learned by masks (Pruning-as-Search). For a budget in milliseconds narrower networks are
+    Those channels leave whose masks matter least to the loss for what they cost. For a budget in milliseconds narrower networks are
     timed on the device, so it has to be this machine. A pruned network has a folder of its own, in that of the network
     it comes from, for `hwnas train`, `evaluate`, `verify` and `export`. Exit code 1 when it breaks its budget.
     """
@@ -64,6 +67,7 @@ def prune_command(
             epochs=epochs,
             mask_epochs=mask_epochs,
             multiple=multiple,
+            distil=distil,
             data=data,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -1,8 +1,8 @@
-"""Prune the trained networks of a run to a budget (Pruning-as-Search), and train the narrower networks.
+"""Prune the trained networks of a run to a budget, and train the narrower networks.
 
-The masks of the channels are learned (hwnas.training.widths) and folded into a narrower network, which is written into
-a folder of its own in that of the network it comes from. From there on it is a network as any other: ``hwnas train``
-trains it, which is also the last step here.
+Widths are learned by masks of the channels (hwnas.training.widths), which are folded into a narrower network. That is
+written into a folder of its own in that of the network it comes from. From there on it is a network as any other:
+``hwnas train`` trains it, which is also the last step here. By default the network it comes from is its teacher.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from hwnas.runs.write import saved_row, write_network
 from hwnas.runtimes.float16 import FLOAT16
 from hwnas.runtimes.int8 import INT8
 from hwnas.training.evaluation import accuracy, recalibrate
-from hwnas.training.recipe import Training
+from hwnas.training.recipe import Distillation, Training
 from hwnas.training.training_row import TrainingRow
 from hwnas.training.widths import Limit, learn_widths
 
@@ -63,14 +63,16 @@ def prune_run(
     recipe: Training,
     mask_epochs: int,
     multiple: int,
+    distil: bool,
     data_spec: str | None,
     progress: Progress,
 ) -> list[NetworkRow]:
     """Prune every network of a run to ``budget`` and train it by the recipe called ``name``; return a row for each.
 
-    The masks learn for ``mask_epochs`` epochs of the recipe. Widths are whole multiples of ``multiple`` (or a group of
-    channels stays whole). A network that was pruned before in the same way is not pruned again. In the end networks
-    are timed where their device is this machine.
+    Widths are learned in ``mask_epochs`` epochs of the recipe. They are whole multiples of ``multiple`` (or a group of
+    channels stays whole). With ``distil`` the network it comes from teaches a narrower one, unless the recipe has
+    another teacher. A network that was pruned before in the same way is not pruned again. In the end networks are timed
+    where their device is this machine.
 
     Raises HwnasError for a network that is untrained or already pruned, for a budget that is no limit or cannot be
     met, and for a limit on latency where the device is not this machine, there are several, or the network is int8.
@@ -83,12 +85,12 @@ def prune_run(
     precision, _ = choose_precision(recipe.precision, choose_device(recipe.compute))
     changes = {"start": "weights", "precision": precision, "weights": None}
     recipe = recipe.model_copy(update=changes)
-    jobs = [_Pruning(network, asked, recipe, mask_epochs, multiple, data, progress) for network in networks]
+    jobs = [_Pruning(network, asked, recipe, mask_epochs, multiple, distil, data, progress) for network in networks]
     for job in jobs:
         job.require_possible()
     for job in jobs:
         job.prune()
-    rows = [_trained(job.folder, name, recipe, data_spec, progress) for job in jobs]
+    rows = [_trained(job, name, data_spec, progress) for job in jobs]
     return time_trained(rows, [job.folder for job in jobs], progress)
 
 
@@ -117,15 +119,6 @@ def _require_prunable(network: SavedNetwork, budget: PruningBudget) -> None:
         raise HwnasError(error.problem, fix) from None
 
 
-def _trained(folder: Path, name: str, recipe: Training, data_spec: str | None, progress: Progress) -> NetworkRow:
-    """Train a pruned network, unless it has been, and return its row."""
-    (saved,) = read_networks(folder)
-    if saved.content.training or not recipe.epochs:
-        return saved_row(saved)
-    (row,) = train_run(folder, name, recipe, data_spec, progress)
-    return row
-
-
 @dataclass(frozen=True)
 class _Whole:
     """The network that is pruned: its channels, their MACs by widths, its counts and, if it is limited, its latency."""
@@ -148,16 +141,18 @@ class _Pruning:
         recipe: Training,
         mask_epochs: int,
         multiple: int,
+        distil: bool,
         data: ImageData,
         progress: Progress,
     ) -> None:
         self.saved, self.budget, self.recipe, self.data, self.progress = saved, budget, recipe, data, progress
-        self.mask_epochs, self.multiple = mask_epochs, multiple
+        self.mask_epochs, self.multiple, self.distil = mask_epochs, multiple, distil
         self.folder = saved.folder / f"pruned-{Budget(budget.text, {}).name}{f'-x{multiple}' * (multiple > 1)}"
         self.settings = {
             "budget": budget.text,
             "mask_epochs": mask_epochs,
             "multiple": multiple,
+            "distil": distil,
             "recipe": recipe.model_dump(mode="json"),
             "data": data.fingerprint,
         }
@@ -185,14 +180,14 @@ class _Pruning:
             return
         whole, budget, macs_limit, stopwatch = self._resolved
         before = accuracy(whole.child, self.data, self.data.validation)
-        latent = self._learn(whole, macs_limit)
-        narrower, timings = self._fold(whole, latent, budget.limits[self.budget.metric.name], stopwatch)
+        rank = self._learn(whole, macs_limit)
+        narrower, timings = self._fold(whole, rank, budget.limits[self.budget.metric.name], stopwatch)
         self._write(whole, narrower.child, budget, before, timings)
         shutil.rmtree(self.work)
 
     @cached_property
     def _resolved(self) -> tuple[_Whole, Budget, float, Stopwatch | None]:
-        """The whole network, the budget, the limit on MACs that masks learn, and what times the networks."""
+        """The whole network, the budget, the limit on MACs to which widths are learned, and what times the networks."""
         child = self.saved.child().eval()
         channels = Channels(trace(child))
         if not channels.count:
@@ -232,22 +227,22 @@ class _Pruning:
             )
 
     def _learn(self, whole: _Whole, macs_limit: float) -> Floats:
-        """Train the masks, with the weights of ``whole.child``, and return their latent values [channels]."""
+        """Train ``whole.child`` while channels leave, and return the order in which they do [channels]."""
         name = self.saved.folder.name
 
         def on_epoch(row: TrainingRow) -> None:
-            self.progress.log(f"masks of {name}: {row.describe()}")
+            self.progress.log(f"widths of {name}: {row.describe()}")
 
         def on_progress(stage: str, done: int, total: int) -> None:
-            self.progress(f"masks of {name}", done, total)
+            self.progress(f"widths of {name}", done, total)
 
         recipe = self.recipe.model_copy(update={**OF_THE_END, "epochs": self.mask_epochs})
-        limit = Limit(whole.macs_by_widths, macs_limit)
+        limit = Limit(whole.macs_by_widths, macs_limit, self.multiple)
         arguments = whole.child, self.data, recipe, whole.channels, limit, self.work, self.source
         return learn_widths(*arguments, on_progress, on_epoch)
 
     def _fold(
-        self, whole: _Whole, latent: Floats, bound: float, stopwatch: Stopwatch | None
+        self, whole: _Whole, rank: Floats, bound: float, stopwatch: Stopwatch | None
     ) -> tuple[NarrowerNetwork, list[PrunedTiming]]:
         """Return the narrower network within the budget, and those that were timed to find it."""
         images = self.data.normalise(
@@ -256,7 +251,7 @@ class _Pruning:
         channels, costs = whole.channels, whole.macs_by_widths
 
         def narrower(limit: float) -> NarrowerNetwork | None:
-            keep = select_channels(latent, channels, costs, limit, self.multiple)
+            keep = select_channels(rank, channels, costs, limit, self.multiple)
             if keep is None:
                 return None
             return NarrowerNetwork(fold(whole.child, channels, keep, images), costs.of(channels.widths(keep)))
@@ -318,3 +313,14 @@ class _Pruning:
                 "has MACs of its own",
                 "give a smaller budget",
             )
+
+
+def _trained(job: _Pruning, name: str, data_spec: str | None, progress: Progress) -> NetworkRow:
+    """Train a pruned network, unless it has been, and return its row."""
+    (saved,), recipe = read_networks(job.folder), job.recipe
+    if saved.content.training or not recipe.epochs:
+        return saved_row(saved)
+    if job.distil and not recipe.distillation:
+        recipe = recipe.model_copy(update={"distillation": Distillation(teacher=str(job.saved.folder))})
+    (row,) = train_run(job.folder, name, recipe, data_spec, progress)
+    return row

@@ -1,130 +1,148 @@
-"""Pruning-as-Search: learn the widths of a trained network by masks of its channels (Li et al., IJCAI 2022).
+"""Learn the widths of a trained network: its channels leave one after another while its weights are trained.
 
-The masks (hwnas.networks.channels.masks) and the weights are trained together, on the loss
+Channels have binary masks after the batch norms, shared by the layers that must have the same channels, as in
+Pruning-as-Search (Li et al., IJCAI 2022). Which ones leave is decided as in Group Fisher Pruning (Liu et al., ICML
+2021): by the squared gradient of the loss with respect to the mask, relative to the MACs that the channel costs. (The
+gradient itself, by which Pruning-as-Search moves a latent value of the mask, is near 0 in a trained network, whatever
+removing the channel does to the loss: the weights that read a channel can undo a small change of its scale.)
 
-    L(W, V) + beta * (MACs(V) / B - 1)^2
-
-with the MACs of the masked network and their limit B. Afterwards hwnas.networks.channels.selection moves the threshold
-of the masks to where the limit is kept exactly.
-
-As in the authors' code (github.com/liyy201912/PaS) masks follow the batch norms, start at 1, have threshold 0.5 and
-pass gradients straight through. It differs in the cost term, which has GMACs there and is relative to the limit here,
-and in the steps of the masks. There, one SGD optimiser trains masks and weights with rates that were chosen for
-ImageNet. Here, the latent values of the masks descend by themselves, without decay or momentum: the gradient of each
-group of channels is divided by the greatest size (root of the mean square) that it has had, so that their way is
-equally long for short and long trainings, in small and in large networks, and for groups that cost much and little.
-A removed channel that a ReLU follows gets no gradient from the loss of the images: only the cost term brings it back.
+The limit on MACs falls linearly from those of the whole network to the one asked for between FIRST and LAST, as shares
+of the steps. Whenever the network is above it the least important channels leave. The learning rate stays at its first
+value: it falls when the narrower network is trained afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from hwnas.compute.memory import enough_memory
 from hwnas.data import ImageData
 from hwnas.networks.channels.groups import Channels, Costs, Floats
 from hwnas.networks.channels.masks import ChannelMasks
+from hwnas.networks.channels.recording import Ids
+from hwnas.networks.channels.selection import removals
 from hwnas.networks.child import ChildNetwork
 from hwnas.progress import OnProgress
 from hwnas.training.child import OnEpoch, Trainer, run_training
 from hwnas.training.optimizers import ParameterOptimizer
 from hwnas.training.recipe import Training
 
-COST_WEIGHT = 2.0  # beta
-WAY = 2.0  # of a latent value whose gradient always has the greatest size, over the whole training
-SMOOTHING = 0.9  # of the squared size of the gradients
+FIRST, LAST = 0.1, 0.8
+SMOOTHING = 0.98  # of the squared gradients
 
 
 @dataclass(frozen=True)
 class Limit:
-    """An upper bound on a cost of the masked network."""
+    """An upper bound on a cost of the masked network, whose widths are multiples of ``multiple`` where they can be."""
 
     costs: Costs
     bound: float
+    multiple: int = 1
 
-    def penalty(self, widths: Tensor) -> Tensor:
-        """Return the squared relative distance from the bound at some widths [groups]."""
-        return (self.costs.of_tensor(widths) / self.bound - 1) ** 2
+    def at(self, position: float, whole: float) -> float:
+        """Return the limit at a ``position`` in the training, from 0 to 1, of a network that first costs ``whole``."""
+        done = min(max((position - FIRST) / (LAST - FIRST), 0.0), 1.0)
+        return whole + (self.bound - whole) * done
 
 
-class MaskDescent:
-    """Descent of the latent values of masks, whose rate falls linearly to 0 over ``total_steps``.
+class ChannelRemoval:
+    """The removal of channels in the steps of a training.
 
-    ``mean_square`` and ``greatest`` [groups] are the running mean of the squared size of the gradients of each group,
-    and the greatest that it has been.
+    ``importance`` [channels] is the running mean of the squared gradients of the masks, ``rank`` [channels] the number
+    of channels that left before a removed one.
     """
 
-    def __init__(self, masks: ChannelMasks, total_steps: int) -> None:
-        self.masks, self.total_steps, self.taken = masks, total_steps, 0
-        self.mean_square, self.greatest = torch.zeros(2, masks.num_groups, device=masks.latent.device)
+    def __init__(self, masks: ChannelMasks, limit: Limit, total_steps: int) -> None:
+        self.masks, self.limit, self.total_steps, self.taken = masks, limit, total_steps, 0
+        self.whole = limit.costs.of(masks.channels.sizes)
+        self.importance = torch.zeros_like(masks.values.data)
+        self.rank = torch.zeros(masks.channels.count, dtype=torch.int64)
+
+    def keep(self) -> NDArray[np.bool_]:
+        """Return which channels are left [channels]."""
+        return (self.masks.values.detach() > 0).cpu().numpy()
 
     def step(self) -> None:
-        """Take one step along the gradient."""
-        latent = self.masks.latent
-        assert latent.grad is not None
-        square = self.masks.mean_of_groups(latent.grad.square())
-        self.mean_square = SMOOTHING * self.mean_square + (1 - SMOOTHING) * square if self.taken else square
-        self.greatest = torch.maximum(self.greatest, self.mean_square)
-        rate = 2 * WAY / self.total_steps * (1 - self.taken / self.total_steps)
-        size = self.greatest.sqrt().clamp(min=torch.finfo(latent.dtype).tiny)
-        latent.data -= rate * latent.grad / size[self.masks.group_of]
+        """Take in the gradients of the masks, and remove channels until the limit is kept."""
+        gradient = self.masks.values.grad
+        assert gradient is not None
         self.taken += 1
+        self.importance = SMOOTHING * self.importance + (1 - SMOOTHING) * gradient.square()
+        bound = self.limit.at(self.taken / self.total_steps, self.whole)
+        keep, channels, costs = self.keep(), self.masks.channels, self.limit.costs
+        blocks = self._blocks(keep)
+        while costs.of(channels.widths(keep)) > bound and (block := next(blocks, None)) is not None:
+            self.rank[block] = channels.count - int(keep.sum())
+            keep[block] = False
+            self.masks.values.data[block] = 0.0
+
+    def ranks(self) -> Floats:
+        """Return the order [channels] in which channels have left and would leave, the first ones with the least."""
+        rank, keep = self.rank.numpy().astype(np.float64), self.keep()
+        left = int((~keep).sum())
+        rank[keep] = len(keep)
+        for block in self._blocks(keep):
+            rank[block] = left
+            left += len(block)
+        return rank
+
+    def _blocks(self, keep: NDArray[np.bool_]) -> Iterator[Ids]:
+        importance = self.importance.cpu().double().numpy()
+        return removals(importance, keep, self.masks.channels, self.limit.costs, self.limit.multiple)
 
     def state(self) -> dict[str, Any]:
-        tensors = {"latent": self.masks.latent, "mean_square": self.mean_square, "greatest": self.greatest}
+        tensors = {"values": self.masks.values, "importance": self.importance, "rank": self.rank}
         return {"taken": self.taken, **{name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        device, self.taken = self.masks.latent.device, state["taken"]
-        self.masks.latent.data.copy_(state["latent"])
-        self.mean_square, self.greatest = state["mean_square"].to(device), state["greatest"].to(device)
+        self.taken, self.rank = state["taken"], state["rank"].clone()
+        self.masks.values.data.copy_(state["values"])
+        self.importance = state["importance"].to(self.masks.values.device)
 
 
 class _Both:
-    """The optimiser of the weights, after whose steps the masks take theirs."""
+    """The optimiser of the weights, after whose steps channels are removed."""
 
-    def __init__(self, weights: ParameterOptimizer, masks: MaskDescent) -> None:
-        self.weights, self.masks = weights, masks
+    def __init__(self, weights: ParameterOptimizer, removal: ChannelRemoval) -> None:
+        self.weights, self.removal = weights, removal
 
     def set_learning_rate(self, epoch: float, epochs: int) -> float:
-        return self.weights.set_learning_rate(epoch, epochs)
+        return self.weights.set_learning_rate(0, epochs)
 
     def zero_grad(self) -> None:
         self.weights.zero_grad()
-        self.masks.masks.zero_grad()
+        self.removal.masks.zero_grad()
 
     def step(self) -> None:
         self.weights.step()
-        self.masks.step()
+        self.removal.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"weights": self.weights.state_dict(), "masks": self.masks.state()}
+        return {"weights": self.weights.state_dict(), "masks": self.removal.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.weights.load_state_dict(state["weights"])
-        self.masks.load_state(state["masks"])
+        self.removal.load_state(state["masks"])
 
 
 class WidthTrainer(Trainer):
-    """The training of a child together with the masks of its channels."""
+    """The training of a child while its channels leave."""
 
     def __init__(
         self, child: ChildNetwork, data: ImageData, recipe: Training, channels: Channels, limit: Limit
     ) -> None:
         super().__init__(child, data, recipe)
-        self.masks, self.limit = ChannelMasks(channels).to(self.device), limit
-        self.masks.attach(child)
-        self.optimizer = _Both(self.optimizer, MaskDescent(self.masks, self.total_steps))  # type: ignore[assignment]
-
-    def _forward(self, images: Tensor, targets: Tensor, drop: Any) -> tuple[Tensor, Tensor]:
-        loss, correct = super()._forward(images, targets, drop)
-        return loss + COST_WEIGHT * self.limit.penalty(self.masks.widths()), correct
+        masks = ChannelMasks(channels).to(self.device)
+        masks.attach(child)
+        self.removal = ChannelRemoval(masks, limit, self.total_steps)
+        self.optimizer = _Both(self.optimizer, self.removal)  # type: ignore[assignment]
 
 
 def learn_widths(
@@ -138,13 +156,15 @@ def learn_widths(
     on_progress: OnProgress,
     on_epoch: OnEpoch,
 ) -> Floats:
-    """Train ``child``, in place, and masks of its ``channels``; return the latent values [channels] of these.
+    """Train ``child``, in place, while its ``channels`` leave; return the order in which they do [channels].
 
-    The arguments are those of ``hwnas.training.child.train_child``, with a ``limit`` on the masked network's cost; an
-    interrupted call resumes in the same way. At the end ``child`` has its last weights and no masks.
+    Channels of the lowest number leave first; those that are left at the end have the highest, in the order in which
+    they would leave next. The arguments are those of ``hwnas.training.child.train_child``, with a ``limit`` on the
+    masked network's cost; an interrupted call resumes in the same way. At the end ``child`` has its last weights and no
+    masks.
     """
     with enough_memory(recipe.batch_size):
         trainer = WidthTrainer(child, data, recipe, channels, limit)
-    run_training(trainer, folder, f"{start} to {limit.bound!r}", on_progress, on_epoch)
-    trainer.masks.detach_all()
-    return trainer.masks.latent.detach().cpu().double().numpy()
+    run_training(trainer, folder, f"{start} to {limit.bound!r} by {limit.multiple}", on_progress, on_epoch)
+    trainer.removal.masks.detach_all()
+    return trainer.removal.ranks()

@@ -90,6 +90,8 @@ def test_a_network_is_pruned_to_half_its_macs(run: Run, finished: Path) -> None:
     assert 0.4 * old.macs_conv_linear < counted.macs_conv_linear <= 0.5 * old.macs_conv_linear
     assert (row["kept"], row["predicted_ms"], row["limits"]) == (True, None, {"macs": old.macs_conv_linear / 2})
     assert (row["child_epochs"], row["training"]["epochs"]) == (4, 1)
+    assert row["training"]["settings"]["distillation"]["teacher"] == str(target)
+    assert row["training"]["teacher_sha256"] == row["pruning"]["source_sha256"]
     images = torch.randn(5, 3, 16, 16)
     with torch.no_grad():
         expected = pruned.child().eval()(images)
@@ -131,10 +133,12 @@ def test_every_command_reads_a_pruned_network(run: Run, finished: Path) -> None:
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("simulated")
 def test_a_network_is_pruned_to_a_share_of_its_latency(run: Run, finished: Path) -> None:
-    result = run("prune", finished, "--budget", "70%", *SHORT)
+    result = run("prune", finished, "--budget", "70%", "--no-distil", *SHORT)
     assert result.exit_code == 0, result.output
     folder = finished / "90pct" / "pruned-70pct"
-    pruning = json.loads((folder / "architecture.json").read_text())["pruning"]
+    content = json.loads((folder / "architecture.json").read_text())
+    assert "distillation" not in content["training"]["settings"]
+    pruning = content["pruning"]
     whole = 0.01 + SECONDS_OF_A_WEIGHT * weights_in(finished / "90pct" / "network.onnx")
     assert pruning["measured_ms_before"] == pytest.approx(whole)
     timings = pruning["timings"]
@@ -147,7 +151,7 @@ def test_a_network_is_pruned_to_a_share_of_its_latency(run: Run, finished: Path)
 
 
 class Interrupted(Progress):
-    """Raise KeyboardInterrupt at step 4 of the masks, or of the training after them."""
+    """Raise KeyboardInterrupt at step 4 of learning the widths, or of the training after that."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(quiet=True)
@@ -165,17 +169,19 @@ def test_an_interrupted_pruning_ends_bit_identical(finished: Path, tmp_path: Pat
     other = Path(shutil.copytree(finished, tmp_path / "other"))
 
     def prune(run: Path, progress: Progress) -> None:
-        prune_run(run, "70%", "quick", recipe, 2, 1, None, progress)
+        prune_run(run, "70%", "quick", recipe, 2, 1, True, None, progress)
 
-    for stage in ("masks", "training"):
+    for stage in ("widths", "training"):
         with pytest.raises(KeyboardInterrupt):
             prune(other, Interrupted(stage))
     for run in (finished, other):
         prune(run, Progress(quiet=True))
-    for name in ("architecture.json", "weights.safetensors", "network.onnx", "training.jsonl"):
+    for name in ("weights.safetensors", "network.onnx", "training.jsonl"):
         assert sha256_of_file(finished / "90pct/pruned-70pct" / name) == sha256_of_file(
             other / "90pct/pruned-70pct" / name
         )
+    texts = [(run / "90pct/pruned-70pct/architecture.json").read_text() for run in (finished, other)]
+    assert texts[0].replace(str(finished), "RUN") == texts[1].replace(str(other), "RUN")  # the teacher's folder
 
 
 @pytest.mark.end_to_end

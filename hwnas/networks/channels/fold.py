@@ -25,7 +25,7 @@ def fold(child: ChildNetwork, channels: Channels, keep: NDArray[np.bool_], image
     with these channels masked, as when an operation of the user's makes something else of zeros.
     """
     masks, folded = ChannelMasks(channels), copy.deepcopy(child.eval(), {id(child.sized): child.sized})
-    masks.latent.data.copy_(torch.from_numpy(keep))
+    masks.values.data.copy_(torch.from_numpy(keep))
     narrow(folded, channels, keep)
     masks.attach(child)
     with torch.no_grad():

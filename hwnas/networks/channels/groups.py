@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.networks.channels.recording import Ids, Trace
 
@@ -71,13 +70,10 @@ class Costs:
         left, right = self.left @ widths + self.left_fixed, self.right @ widths + self.right_fixed
         return round(float(self.factor @ (left * right)))
 
-    def of_tensor(self, widths: Tensor) -> Tensor:
-        """Return the cost at ``widths``, with its gradient."""
-        left, left_fixed, right, right_fixed, factor = (
-            torch.as_tensor(array, dtype=widths.dtype, device=widths.device)
-            for array in (self.left, self.left_fixed, self.right, self.right_fixed, self.factor)
-        )
-        return factor @ ((left @ widths + left_fixed) * (right @ widths + right_fixed))
+    def of_one_more(self, widths: Ids | Floats) -> Floats:
+        """Return what one channel more of each group costs [groups]: the derivative at some widths."""
+        left, right = self.left @ widths + self.left_fixed, self.right @ widths + self.right_fixed
+        return np.asarray((self.factor * right) @ self.left + (self.factor * left) @ self.right)
 
 
 class Channels:

@@ -1,27 +1,48 @@
-"""Select the channels that a budget leaves, by the latent values of their masks."""
+"""Order the channels of a network by how little they matter for what they cost, and select those that a limit leaves.
+
+Channels leave in blocks of ``multiple`` of one group, which so keeps a multiple of it or all of its channels. At least
+``multiple`` channels of a group stay (all, where it has no more).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.networks.channels.groups import Channels, Costs, Floats
-from hwnas.networks.channels.masks import THRESHOLD
+from hwnas.networks.channels.recording import Ids
+
+
+def removals(
+    importance: Floats, keep: NDArray[np.bool_], channels: Channels, costs: Costs, multiple: int = 1
+) -> Iterator[Ids]:
+    """Yield, one after another, the blocks that leave a network of the channels ``keep``, down to the narrowest one.
+
+    The next block is the one of the least ``importance`` [channels] for the cost that it saves.
+    """
+    waiting = [blocks[:0:-1] for blocks in _blocks_of_groups(importance, keep, channels, multiple)]
+    widths = channels.widths(keep)
+    value = np.array([_next_value(importance, blocks) for blocks in waiting])
+    while np.isfinite(value).any():
+        group = int(np.argmin(value / np.maximum(costs.of_one_more(widths), np.finfo(float).tiny)))
+        block = waiting[group].pop(0)
+        widths[group] -= len(block)
+        value[group] = _next_value(importance, waiting[group])
+        yield block
 
 
 def select_channels(
-    latent: Floats, channels: Channels, costs: Costs, limit: float, multiple: int = 1
+    rank: Floats, channels: Channels, costs: Costs, limit: float, multiple: int = 1
 ) -> NDArray[np.bool_] | None:
     """Return which channels to keep [channels] so that ``costs`` are at most ``limit``; None where that is impossible.
 
-    Those above THRESHOLD are kept at first. Then the channels of the lowest ``latent`` values [channels] leave until
-    the limit is kept, and those of the highest values that fit return: the threshold moves to where the limit is. With
-    ``multiple`` channels leave and return by so many of a group, which keeps a multiple of it or all of its channels.
-    At least ``multiple`` channels of a group stay (all, where it has no more).
+    The channels of the lowest ``rank`` [channels] leave until the limit is kept, and those of the highest rank that fit
+    return.
     """
-    blocks = _Blocks(latent, channels, multiple)
-    kept = blocks.values > THRESHOLD
-    kept |= blocks.least
+    blocks = _Blocks(rank, channels, multiple)
+    kept = np.ones(len(blocks.values), dtype=bool)
     order = np.lexsort((-np.arange(len(kept)), blocks.values))  # of equal blocks of a group the last leaves first
     for block in order:
         if costs.of(blocks.widths(kept)) <= limit:
@@ -43,25 +64,35 @@ def least_channels(channels: Channels, multiple: int = 1) -> NDArray[np.bool_]:
     return blocks.channels(blocks.least.copy())
 
 
-class _Blocks:
-    """The channels of every group in the order of their latent values, cut into blocks of ``multiple``.
+def _blocks_of_groups(values: Floats, keep: NDArray[np.bool_], channels: Channels, multiple: int) -> list[list[Ids]]:
+    """Return the blocks of every group's kept channels, those of the highest ``values`` [channels] first."""
+    found = []
+    for start, size in zip(channels.starts, channels.sizes, strict=False):
+        own = start + np.argsort(-values[start : start + size], kind="stable")
+        own = own[keep[own]]
+        found.append([own[place : place + multiple] for place in range(0, len(own), multiple)])
+    return found
 
-    ``values`` [blocks] are the means of the latent values, ``least`` [blocks] is true for the first block of a group,
-    which stays.
+
+def _next_value(importance: Floats, blocks: list[Ids]) -> float:
+    """Return the importance of a channel of the first block, in the mean; infinity where no block is left."""
+    return float(importance[blocks[0]].mean()) if blocks else np.inf
+
+
+class _Blocks:
+    """All blocks of all groups.
+
+    ``values`` [blocks] are the means of their channels' ranks, ``least`` [blocks] is true for the first block of a
+    group, which stays.
     """
 
-    def __init__(self, latent: Floats, channels: Channels, multiple: int) -> None:
-        self.members: list[NDArray[np.int64]] = []
-        groups, first = [], []
-        for group, (start, size) in enumerate(zip(channels.starts, channels.sizes, strict=False)):
-            own = start + np.argsort(-latent[start : start + size], kind="stable")
-            for place in range(0, size, multiple):
-                self.members.append(own[place : place + multiple])
-                groups.append(group)
-                first.append(place == 0)
-        self.group_of, self.least = np.array(groups), np.array(first)
+    def __init__(self, rank: Floats, channels: Channels, multiple: int) -> None:
+        groups = _blocks_of_groups(rank, np.ones(channels.count, dtype=bool), channels, multiple)
+        self.members = [members for blocks in groups for members in blocks]
+        self.group_of = np.repeat(np.arange(len(groups)), [len(blocks) for blocks in groups])
+        self.least = np.array([number == 0 for blocks in groups for number in range(len(blocks))])
         self.sizes = np.array([len(members) for members in self.members])
-        self.values = np.array([latent[members].mean() for members in self.members])
+        self.values = np.array([rank[members].mean() for members in self.members])
         self.count, self.num_groups = channels.count, len(channels.sizes)
 
     def widths(self, kept: NDArray[np.bool_]) -> NDArray[np.int64]:

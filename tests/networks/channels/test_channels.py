@@ -17,7 +17,7 @@ from hwnas.networks.channels.fold import fold
 from hwnas.networks.channels.groups import Channels
 from hwnas.networks.channels.masks import ChannelMasks
 from hwnas.networks.channels.narrow import layer_widths, narrow, set_layer_widths
-from hwnas.networks.channels.selection import least_channels, select_channels
+from hwnas.networks.channels.selection import least_channels, removals, select_channels
 from hwnas.networks.channels.trace import trace
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count
@@ -102,7 +102,7 @@ def assert_folds(child: ChildNetwork, channels: Channels, keep: np.ndarray, all_
     """
     whole, sizes = count(child, image(child)), channels.sizes
     masks, narrower, x = ChannelMasks(channels).double(), copy.deepcopy(child), image(child, 2)
-    masks.latent.data.copy_(torch.from_numpy(keep))
+    masks.values.data.copy_(torch.from_numpy(keep))
     narrow(narrower, channels, keep)
     masks.attach(child)
     with torch.no_grad():
@@ -121,8 +121,8 @@ def assert_folds(child: ChildNetwork, channels: Channels, keep: np.ndarray, all_
 def test_a_narrower_network_computes_what_the_masked_one_computes(name: str) -> None:
     child = prepared(MAKE[name])
     channels = Channels(trace(child))
-    latent = np.random.default_rng(0).random(channels.count)
-    keep = select_channels(latent, channels, costs := channels.macs("fvcore"), costs.of(channels.sizes) / 2)
+    rank = np.random.default_rng(0).random(channels.count)
+    keep = select_channels(rank, channels, costs := channels.macs("fvcore"), costs.of(channels.sizes) / 2)
     assert keep is not None
     narrower = assert_folds(child, channels, keep)
     again = copy.deepcopy(child)
@@ -171,24 +171,47 @@ def test_a_gate_is_masked_with_the_channels_that_it_multiplies() -> None:
     assert not by_name[depthwise] & by_name[f"{gated}.reduce"]
 
 
-def test_masks_pass_gradients_straight_through() -> None:
-    """The gradient of a latent value is the finite difference of its mask, which the value itself does not change."""
+def test_a_mask_has_the_gradient_of_all_layers_that_share_it() -> None:
     child = prepared(MAKE["nasbench201"])
     channels = Channels(trace(child))
     masks, x = ChannelMasks(channels).double(), image(child, 2)
-    masks.latent.data[1::3] = 0.2
+    masks.values.data[1::3] = 0.0
     masks.attach(child)
     child(x).square().sum().backward()
-    gradient = masks.latent.grad
+    gradient = masks.values.grad
     assert gradient is not None
-    assert gradient[0] != 0
-    steps = []
-    for sign in (1, -1):
-        moved = masks.latent.data.clone()
-        masks.forward = lambda s=sign, m=moved: (m > 0.5).double() + torch.eye(len(m))[0].double() * s * 1e-6  # type: ignore
-        with torch.no_grad():
-            steps.append(float(child(x).square().sum()))
-    assert float(gradient[0]) == pytest.approx((steps[0] - steps[1]) / 2e-6, rel=1e-4)
+    for channel in (0, channels.count // 3 * 3 - 1):
+        sums = []
+        for step in (1e-6, -2e-6):
+            masks.values.data[channel] += step
+            with torch.no_grad():
+                sums.append(float(child(x).square().sum()))
+        masks.values.data[channel] += 1e-6
+        assert gradient[channel] != 0
+        assert float(gradient[channel]) == pytest.approx((sums[0] - sums[1]) / 2e-6, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "chain"])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_the_channel_of_least_importance_for_its_cost_leaves_next(name: str, multiple: int) -> None:
+    """MACs have degree two in the widths, so half the difference of one channel more and one less is the derivative."""
+    channels = Channels(trace(MAKE[name]()))
+    costs = channels.macs("conv_linear")
+    importance = np.random.default_rng(0).lognormal(size=channels.count)
+    keep, groups = np.random.default_rng(1).random(channels.count) < 0.9, np.arange(len(channels.sizes))
+    keep |= least_channels(channels, multiple)
+    for block in removals(importance, keep.copy(), channels, costs, multiple):
+        widths = channels.widths(keep)
+        one = np.eye(len(widths), dtype=int)
+        rates = np.array([costs.of(widths + one[g]) - costs.of(widths - one[g]) for g in groups]) / 2
+        values = {}
+        for group in groups[widths > multiple]:
+            own = np.flatnonzero(keep & (channels.group_of == group))
+            leaving = sorted(own, key=lambda channel: importance[channel])[: widths[group] % multiple or multiple]
+            values[group] = importance[leaving].mean() / rates[group], set(leaving)
+        assert min(values.values(), key=lambda pair: pair[0])[1] == set(block)
+        keep[block] = False
+    assert (channels.widths(keep) == np.minimum(channels.widths(keep), multiple)).all()
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 4])
@@ -196,8 +219,8 @@ def test_a_selection_keeps_the_limit_and_uses_it(multiple: int) -> None:
     channels = Channels(trace(small()))
     costs, whole = channels.macs("fvcore"), channels.macs("fvcore").of(channels.sizes)
     for seed, share in enumerate((0.3, 0.5, 0.9)):
-        latent = np.random.default_rng(seed).normal(0.6, 0.3, channels.count)
-        keep = select_channels(latent, channels, costs, share * whole, multiple)
+        rank = np.random.default_rng(seed).random(channels.count)
+        keep = select_channels(rank, channels, costs, share * whole, multiple)
         assert keep is not None
         widths = channels.widths(keep)
         assert costs.of(widths) <= share * whole
@@ -208,8 +231,8 @@ def test_a_selection_keeps_the_limit_and_uses_it(multiple: int) -> None:
             costs.of(widths + more[g]) > share * whole for g in np.flatnonzero(widths + multiple <= channels.sizes)
         )
     least = costs.of(channels.widths(least_channels(channels, multiple)))
-    assert select_channels(latent, channels, costs, least, multiple) is not None
-    assert select_channels(latent, channels, costs, least - 1, multiple) is None
+    assert select_channels(rank, channels, costs, least, multiple) is not None
+    assert select_channels(rank, channels, costs, least - 1, multiple) is None
 
 
 class Reversed(nn.Module):
