@@ -34,8 +34,9 @@ def prune(
     ``50%-macs``, or ``70%`` of its latency as measured now. Which channels leave is learned in ``mask_epochs`` epochs
     (hwnas.training.widths). ``multiple`` keeps widths to whole multiples. The narrower network is then trained by
     ``recipe``, as ``hwnas.train`` does, whose other arguments change it; ``epochs`` 0 leaves that out. With ``distil``
-    the network that is pruned is its teacher, unless the recipe has another. It gets a folder of its own in that of its target and is timed where its device is this machine. A row has
-    ``pruning``, with the widths of all layers. An interrupted call resumes when it is repeated.
+    the network that is pruned is its teacher, unless the recipe has another. It gets a folder of its own in that of its
+    target and is timed where its device is this machine. A row has ``pruning``, with the widths of all layers. An
+    interrupted call resumes when it is repeated.
 
     Raises HwnasError when a network is untrained or already pruned, when the budget cannot be met or leaves nothing to
     prune, and for a limit on latency when the device is not this machine, there are several, or they run int8 networks.

@@ -52,9 +52,10 @@ def prune_command(
 ) -> None:
     """Make trained networks narrower, layer by layer, until they keep a budget; then train and export them again.
 
-    Those channels leave whose masks matter least to the loss for what they cost. For a budget in milliseconds narrower networks are
-    timed on the device, so it has to be this machine. A pruned network has a folder of its own, in that of the network
-    it comes from, for `hwnas train`, `evaluate`, `verify` and `export`. Exit code 1 when it breaks its budget.
+    Channels leave whose masks matter least to the loss for what they cost. For a budget in milliseconds narrower
+    networks are timed on the device, so it has to be this machine. A pruned network has a folder of its own, in that of
+    the network it comes from, for `hwnas train`, `evaluate`, `verify` and `export`. Exit code 1 when it breaks its
+    budget.
     """
     from hwnas import api
     from hwnas.progress import Progress
