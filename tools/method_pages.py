@@ -33,7 +33,7 @@ from tools.format_page import default_words, type_words
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "methods"
 SUMMARY = ROOT / "benchmarks" / "results" / "nasbench201" / "summary.json"
-RECIPES = ("nasbench201", "darts", "short")
+RECIPES = ("nasbench201", "darts", "darts-extended", "short")
 BY_HAND = {"adding-a-method.md", "pruning.md"}
 CHAIN_SET_UP = """\
 cat > my_chain.yaml <<END

@@ -22,6 +22,7 @@ exact ones:
     y[e, o] >= z[e, o] + f + b - 2       the operation runs
     t[n] >= sum of y into n - 1, t >= 0  additions
     g[e] <= u[e], a unit flow            every cell has a path from an input to an output
+    sum of u into n >= least inputs      where the space asks for them
     z[e, skip] <= z[next e, skip]        of a stage of layers the last ones are skipped
     sum of x[e, ·] = z                   the choices of a layer and of the widths around it, together
 
@@ -320,10 +321,9 @@ def _add_cell(program: IntegerProgram, space: SearchSpace, cell: Cell, inputs_pe
         passes_on = {int(flow[e]): -1.0 for e in out}
         arrives = {int(flow[e]): 1.0 for e in into}
         program.add({**arrives, **passes_on}, lower=0, upper=np.inf if node in cell.outputs else 0)
-        if inputs_per_node is not None:
-            program.add(
-                dict.fromkeys(choose[np.ix_(into, used)].ravel().tolist(), 1.0), inputs_per_node, inputs_per_node
-            )
+        if least := max(inputs_per_node or 0, cell.least_inputs):
+            inputs = dict.fromkeys(choose[np.ix_(into, used)].ravel().tolist(), 1.0)
+            program.add(inputs, least, inputs_per_node or np.inf)
     leaves = [e for e, (source, _) in enumerate(cell.edges) if source < cell.num_inputs]
     program.add({int(flow[e]): 1.0 for e in leaves}, 1, 1)
     offer_rows(program, space, cell, choose)

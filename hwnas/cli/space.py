@@ -99,7 +99,10 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
                 "space": chosen.name,
                 "operations": chosen.operations,
                 "architectures": chosen.num_architectures,
-                "cells": {k: {"edges": c.edges, "outputs": c.outputs} for k, c in chosen.cells.items()},
+                "cells": {
+                    k: {"edges": c.edges, "outputs": c.outputs, "least_inputs": c.least_inputs}
+                    for k, c in chosen.cells.items()
+                },
                 "settings": {name: vars(s) for name, s in chosen.settings.items()},
                 "published": dict(chosen.published),
             }
@@ -114,7 +117,9 @@ def space_show(space: SpaceName = "nasbench201", as_json: AsJson = False) -> Non
         if cell.is_chain:
             print(_describe_chain(cell))
             continue
-        print(f"cell {kind}: {len(cell.edges)} edges {' '.join(f'{a}>{b}' for a, b in cell.edges)}")
+        least = cell.least_inputs
+        rule = f"; every node has at least {least} input{'s' * (least > 1)}" if least else ""
+        print(f"cell {kind}: {len(cell.edges)} edges {' '.join(f'{a}>{b}' for a, b in cell.edges)}{rule}")
     for name, sizes in chosen.settings.items():
         marks = " (searches use this)" * (name == chosen.search_setting)
         print(f"setting {name}: {sizes.describe()}{marks}")

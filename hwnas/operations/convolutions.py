@@ -1,4 +1,4 @@
-"""Torch modules of convolutions: ReLU-Conv-BN, separable and dilated (DARTS, Liu et al. 2019)."""
+"""Torch modules of convolutions: ReLU-Conv-BN, separable, dilated (DARTS, Liu et al. 2019) and asymmetric."""
 
 from __future__ import annotations
 
@@ -115,6 +115,18 @@ def dilated_conv(workload: Workload, affine: bool) -> nn.Sequential:
     named, w = _named(workload), workload
     return nn.Sequential(
         *_depthwise_block(w.in_channels, w.out_channels, named.kernel, w.stride, named.dilation, affine)
+    )
+
+
+def asymmetric_conv(workload: Workload, affine: bool) -> nn.Sequential:
+    """ReLU, 1xK convolution, Kx1 convolution, batch norm."""
+    kernel, stride = _named(workload).kernel, workload.stride
+    channels, out = workload.in_channels, workload.out_channels
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, kernel), (1, stride), (0, kernel // 2), bias=False),
+        nn.Conv2d(channels, out, (kernel, 1), (stride, 1), (kernel // 2, 0), bias=False),
+        nn.BatchNorm2d(out, affine=affine),
     )
 
 

@@ -22,7 +22,7 @@ class Edge:
     """The derived operation on an edge of a cell, and the most probable other operation.
 
     ``live`` is true on a path from an input to an output; the exported network has no other edges. ``ruled`` is true
-    where the space's rules fix the number of inputs of every node. ``selection`` is the name of the search's way to
+    where rules limit the number of inputs of every node. ``selection`` is the name of the search's way to
     select its architecture.
     """
 
@@ -61,11 +61,11 @@ def edges_of(run: RunContent, target: Target) -> dict[str, list[Edge]]:
     """Return the edges of every cell kind of a target's network."""
     devices = [timing.device for timing in target.timings]
     edge_costs = {device: run.latency_models[device].given(target.architecture) for device in devices}
-    ruled = run.manifest.recipe.inputs_per_node is not None
+    fixed = run.manifest.recipe.inputs_per_node is not None
     selection = run.manifest.recipe.selection.name
     result: dict[str, list[Edge]] = {}
     for (kind, cell), chosen in zip(run.space.cells.items(), target.architecture.cells, strict=True):
-        live = cell.live_edges(chosen)
+        live, ruled = cell.live_edges(chosen), fixed or cell.least_inputs > 0
         probabilities = target.probabilities[kind] if target.probabilities else None
 
         def choice(

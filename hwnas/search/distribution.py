@@ -187,6 +187,7 @@ def uniform_choice(
     """Draw an architecture uniformly, as operation indices [E] of every cell kind.
 
     With ``inputs_per_node`` exactly this number of edges into every node, drawn at random, is other than ``none``.
+    Nodes have the inputs that the space asks for.
     """
     if any(cell.offers for cell in space.cells.values()):
         return _offered_choice(space, generator, without)
@@ -197,6 +198,11 @@ def uniform_choice(
         if inputs_per_node is None:
             picks = torch.randint(len(operations), (len(cell.edges),), generator=generator)
             chosen[kind] = torch.tensor(operations)[picks]
+            for node in cell.inner_nodes if cell.least_inputs else ():
+                into = torch.tensor(cell.edges_into(node))
+                while (chosen[kind][into] != space.operations.index(NONE)).sum() < cell.least_inputs:
+                    picks = torch.randint(len(operations), (len(into),), generator=generator)
+                    chosen[kind][into] = torch.tensor(operations)[picks]
             continue
         chosen[kind] = torch.full((len(cell.edges),), space.operations.index(NONE))
         for node in cell.inner_nodes:

@@ -82,14 +82,18 @@ def best_scored(
 
 
 def architecture_of(scorer: Scorer, draw: Draw) -> Architecture:
-    """Return the architecture of a discrete draw; of any other draw the largest share of every edge."""
+    """Return the architecture of a discrete draw; of any other draw the largest share of every edge.
+
+    It may break a rule of the space (``within``).
+    """
     picks = draw.chosen or {kind: values.argmax(dim=-1) for kind, values in draw.mixture.items()}
-    operations = scorer.space.operations
-    return scorer.space.architecture(tuple(tuple(operations[o] for o in picks[k].tolist()) for k in scorer.space.cells))
+    space = scorer.space
+    cells = tuple(tuple(space.operations[o] for o in picks[kind].tolist()) for kind in space.cells)
+    return Architecture(space.name, cells)
 
 
 def within(scorer: Scorer, architecture: Architecture, limits: Limits) -> bool:
-    """Return True for an architecture within the limits and with the recipe's number of inputs a node."""
+    """Return True for an architecture within the limits, the space's rules and the recipe's number of inputs a node."""
     choices = encode(scorer.space, [architecture])
     return bool(follows_rules(scorer.space, choices, scorer.recipe.inputs_per_node)[0]) and all(
         model.predict(architecture) <= bound for model, bound in limits.values()

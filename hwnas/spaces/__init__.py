@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import HwnasError
+from hwnas.spaces.cell import NONE, Cell
 from hwnas.spaces.darts import DARTS
+from hwnas.spaces.darts_extended import DARTS_EXTENDED
 from hwnas.spaces.layers import LayerTrace
 from hwnas.spaces.mobile_chains import FBNET, MOBILENETV3, PROXYLESSNAS, scaled_chain
 from hwnas.spaces.nasbench201 import NASBENCH201
@@ -17,9 +19,7 @@ from hwnas.spaces.recurrent import RECURRENT, RECURRENT_DARTS
 from hwnas.spaces.sized_space import SizedSpace
 from hwnas.spaces.space import (
     HIDDEN,
-    NONE,
     Architecture,
-    Cell,
     CellInstance,
     FixedModule,
     Network,
@@ -28,7 +28,7 @@ from hwnas.spaces.space import (
     Workload,
 )
 
-BUILTIN = (NASBENCH201, DARTS, FBNET, PROXYLESSNAS, MOBILENETV3, RECURRENT, RECURRENT_DARTS)
+BUILTIN = (NASBENCH201, DARTS, DARTS_EXTENDED, FBNET, PROXYLESSNAS, MOBILENETV3, RECURRENT, RECURRENT_DARTS)
 SPACES: dict[str, SearchSpace] = {space.name: space for space in BUILTIN}
 
 __all__ = [

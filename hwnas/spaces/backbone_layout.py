@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from hwnas.errors import HwnasError
 from hwnas.spaces.backbone_layers import Arguments, LayerBuilder, LayerDefinition, stride_of, written
 from hwnas.spaces.build import NetworkBuilder
+from hwnas.spaces.cell import NONE, SKIP, Cell
 from hwnas.spaces.chain import WRITTEN_SKIP, Channels, chain_cell, chain_instance, width_op, written_op
 from hwnas.spaces.layers import Shape
-from hwnas.spaces.space import NONE, SKIP, Cell, CellInstance, Network, Setting, Variants, Workload
+from hwnas.spaces.space import CellInstance, Network, Setting, Variants, Workload
 from hwnas.text import shorten
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from hwnas.spaces.builtin_operations import (
     STEM,
     SUM,
 )
+from hwnas.spaces.cell import Cell
 from hwnas.spaces.layers import strided
 from hwnas.spaces.operation import get_operation
-from hwnas.spaces.space import Cell, CellInstance, FixedModule, Network, Setting, Workload
+from hwnas.spaces.space import CellInstance, FixedModule, Network, Setting, Workload
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hwnas.spaces.cell import NONE, SKIP
 from hwnas.spaces.convolutions import convolution_operation
 from hwnas.spaces.layers import LayerKind, LayerTrace
 from hwnas.spaces.mobile_blocks import mobile_operation
 from hwnas.spaces.operation import CandidateFamily, Operation, add_operation, add_parser
-from hwnas.spaces.space import NONE, SKIP, Workload
+from hwnas.spaces.space import Workload
 
 FACTORIZED_REDUCE = "factorized_reduce"
 RESIDUAL_REDUCTION = "residual_reduction"
@@ -60,11 +61,11 @@ def _norm_relu_classify(t: LayerTrace, w: Workload) -> None:
 
 def _pooling(name: str, family: CandidateFamily) -> None:
     """Register a pooling, and the same with a batch norm after it, which runs as a layer of its own."""
-    normed, module = f"{name}_bn", f"{FOLDER}.pooling:{name}"
+    normed = f"{name}_bn"
     add_operation(
         Operation(
             name=name,
-            module=module,
+            module=f"{FOLDER}.pooling:pooling",
             layers=lambda t, w: t.pool(0, w.stride),
             begins_with=name,
             ends_with=("pool",),
@@ -75,7 +76,7 @@ def _pooling(name: str, family: CandidateFamily) -> None:
     add_operation(
         Operation(
             name=normed,
-            module=f"{module}_bn",
+            module=f"{FOLDER}.pooling:normed_pooling",
             layers=lambda t, w: t.norm(t.pool(0, w.stride)),
             begins_with=name,
             ends_with=("pool", "norm"),
@@ -133,6 +134,8 @@ add_operation(
 )
 _pooling("max_pool_3x3", "max_pool")
 _pooling("avg_pool_3x3", "pool")
+_pooling("max_pool_5x5", "max_pool")
+_pooling("max_pool_7x7", "max_pool")
 add_operation(
     Operation(
         name=SUM,

@@ -24,6 +24,7 @@ from typing import Literal
 from hwnas.errors import HwnasError
 from hwnas.spaces.build import NetworkBuilder
 from hwnas.spaces.builtin_operations import GLOBAL_POOL
+from hwnas.spaces.cell import NONE, SKIP, Cell
 from hwnas.spaces.layers import strided
 from hwnas.spaces.mobile_blocks import (
     Activation,
@@ -34,7 +35,7 @@ from hwnas.spaces.mobile_blocks import (
     read_mobile_layer,
 )
 from hwnas.spaces.operation import get_operation, operation_of
-from hwnas.spaces.space import NONE, SKIP, Cell, CellInstance, Network, Setting, Variants, Workload
+from hwnas.spaces.space import CellInstance, Network, Setting, Variants, Workload
 from hwnas.text import shorten
 
 KIND = "chain"  # the name of the cell

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from hwnas.errors import HwnasError
 from hwnas.spaces.build import NetworkBuilder, add_stem
+from hwnas.spaces.cell import NONE, Cell
 from hwnas.spaces.genotype import KINDS, WrittenCell, read_genotype
-from hwnas.spaces.space import NONE, Cell, Network, SearchSpace, Setting
+from hwnas.spaces.space import Network, SearchSpace, Setting
 from hwnas.text import shorten
 
 OPERATIONS = (
@@ -55,13 +56,15 @@ SNAS_MODERATE = (
 )
 
 
-def parse_cells(text: str) -> tuple[tuple[str, ...], ...]:
+def parse_cells(text: str, free: bool = False) -> tuple[tuple[str, ...], ...]:
     """Parse ``Genotype(normal=[...], normal_concat=..., reduce=[...], reduce_concat=...)`` or another form of it.
 
     A cell is a list of (operation, input) pairs: two for each node, or one for every edge; hwnas.spaces.genotype lists
-    the forms. Raises HwnasError for anything else. The text is parsed, never evaluated.
+    the forms. With ``free``, nodes whose pairs are in a list of their own have any number of them.
+
+    Raises HwnasError for anything else. The text is parsed, never evaluated.
     """
-    return tuple(_parse_cell(kind, cell) for kind, cell in _written_cells(text).items())
+    return tuple(_parse_cell(kind, cell, free) for kind, cell in _written_cells(text).items())
 
 
 def _written_cells(text: str) -> dict[str, WrittenCell]:
@@ -74,25 +77,30 @@ def _written_cells(text: str) -> dict[str, WrittenCell]:
         ) from None
 
 
-def _parse_cell(kind: str, written: WrittenCell) -> tuple[str, ...]:
+def _parse_cell(kind: str, written: WrittenCell, free: bool) -> tuple[str, ...]:
     concat, pairs, nodes = written.concat, written.pairs, written.nodes
     if concat is not None and sorted(concat) != list(CELL.outputs):
         raise HwnasError(
             f"{kind}_concat must be nodes 2 to 5, not {list(concat)}", "only that cell output is in the space"
         )
     inputs = tuple(len(CELL.edges_into(node)) for node in CELL.inner_nodes)
-    if nodes not in (None, (INPUTS_PER_NODE,) * CELL.num_nodes, inputs):
+    grouped = nodes is not None and free and len(nodes) == CELL.num_nodes
+    if nodes not in (None, (INPUTS_PER_NODE,) * CELL.num_nodes, inputs) and not grouped:
+        numbers = "" if free else f" with two inputs each, or with all {', '.join(map(str, inputs))}"
         raise HwnasError(
             f"the {kind} cell has nodes with {', '.join(map(str, nodes or ()))} inputs",
-            f"give {CELL.num_nodes} nodes with two inputs each, or with all {', '.join(map(str, inputs))}",
+            f"give {CELL.num_nodes} nodes{numbers}",
         )
-    if len(pairs) == INPUTS_PER_NODE * CELL.num_nodes:
+    if grouped:
+        targets = [node for node, number in zip(CELL.inner_nodes, nodes or (), strict=True) for _ in range(number)]
+    elif len(pairs) == INPUTS_PER_NODE * CELL.num_nodes:
         targets = [node for node in CELL.inner_nodes for _ in range(INPUTS_PER_NODE)]
     elif len(pairs) == len(CELL.edges):
         targets = [target for _, target in CELL.edges]
     else:
+        lists = ", or a list of pairs for each node" * free
         raise HwnasError(
-            f"the {kind} cell has {len(pairs)} edges", "give 8 (two for each node) or all 14, 'none' among them"
+            f"the {kind} cell has {len(pairs)} edges", f"give 8 (two for each node) or all 14, 'none' among them{lists}"
         )
     operations: dict[tuple[int, int], str] = {}
     for (op, source), target in zip(pairs, targets, strict=True):
@@ -133,9 +141,9 @@ def format_cells(cells: tuple[tuple[str, ...], ...], all_edges: bool = False) ->
     return f"Genotype({', '.join(fields)})"
 
 
-def build_network(setting: Setting) -> Network:
+def build_network(setting: Setting, operations: tuple[str, ...] = OPERATIONS) -> Network:
     """Return a network of ``depth`` cells; those at one and two thirds are reductions that double the channels."""
-    builder = NetworkBuilder(setting, {op: op for op in OPERATIONS})
+    builder = NetworkBuilder(setting, {op: op for op in operations})
     channels = setting.channels
     add_stem(builder, channels if setting.stem == "imagenet" else 3 * channels)
     for index in range(setting.depth):

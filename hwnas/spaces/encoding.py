@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.space import NONE, SKIP, Architecture, Cell, SearchSpace
+from hwnas.spaces.cell import NONE, SKIP, Cell
+from hwnas.spaces.space import Architecture, SearchSpace
 
 ENUMERABLE = 100_000  # architectures: a space with at most this many is enumerated as a whole
 
@@ -38,7 +39,11 @@ def every_choice(space: SearchSpace) -> NDArray[np.intp]:
 def random_choices(space: SearchSpace, number: int, generator: np.random.Generator) -> NDArray[np.intp]:
     """Draw ``number`` architectures uniformly, as operation indices [N, edges of all cells]."""
     if all(cell.offers is None for cell in space.cells.values()):
-        return generator.integers(len(space.operations), size=(number, space.num_edges))
+        choices = generator.integers(len(space.operations), size=(number, space.num_edges))
+        for into, least in _needed_inputs(space):
+            while len(few := np.flatnonzero(_num_used(space, choices[:, into]) < least)):
+                choices[np.ix_(few, into)] = generator.integers(len(space.operations), size=(len(few), len(into)))
+        return choices
     options = [np.flatnonzero(row) for row in offered(space)]
     found = np.empty((0, len(options)), dtype=np.intp)
     while len(found) < number:
@@ -56,14 +61,33 @@ def offered(space: SearchSpace) -> NDArray[np.bool_]:
 def possible(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return a mask [N] of the rows [N, edges of all cells] that are architectures of the space.
 
-    Each edge has an operation that it offers, and edges that are skipped last are (hwnas.spaces.space.Cell).
+    Each edge has an operation that it offers, edges that are skipped last are, and nodes have the inputs that they need
+    (hwnas.spaces.cell.Cell).
     """
     found = offered(space)[np.arange(space.num_edges), choices].all(axis=1)
     for kind, chosen in space.by_cell(choices).items():
         for group in space.cells[kind].skipped_last:
             skipped = chosen[:, list(group)] == space.operations.index(SKIP)
             found &= (skipped[:, :-1] <= skipped[:, 1:]).all(axis=1)
+    for into, least in _needed_inputs(space):
+        found &= _num_used(space, choices[:, into]) >= least
     return np.asarray(found)
+
+
+def _needed_inputs(space: SearchSpace) -> list[tuple[list[int], int]]:
+    """Return the edges into every node that needs inputs, counted over all cells, and their least number."""
+    found, start = [], 0
+    for cell in space.cells.values():
+        if cell.least_inputs:
+            nodes = ([start + e for e in cell.edges_into(node)] for node in cell.inner_nodes)
+            found += [(into, cell.least_inputs) for into in nodes]
+        start += len(cell.edges)
+    return found
+
+
+def _num_used(space: SearchSpace, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return for each row the number of edges that have an operation other than ``none``."""
+    return np.asarray((chosen != space.operations.index(NONE)).sum(axis=1))
 
 
 def live_edges(cell: Cell, used: NDArray[np.bool_]) -> NDArray[np.bool_]:

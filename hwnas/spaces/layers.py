@@ -93,6 +93,12 @@ class LayerTrace:
         channels = self.shapes[x][0]
         return self.conv(self.conv(self.relu(x), channels, kernel, stride, groups=channels), out, 1)
 
+    def asymmetric_pair(self, x: int, out: int, kernel: int, stride: int) -> int:
+        """A 1xK convolution that divides the width by the stride, then a Kx1 convolution that divides the height."""
+        channels, height, width = self.shapes[x]
+        wide = self.layer("conv", (x,), (channels, height, strided(1, width, stride)[1]), channels**2 * kernel)
+        return self.layer("conv", (wide,), (out, *strided(height, width, stride)), out * channels * kernel)
+
 
 def _values(shape: Shape) -> int:
     channels, height, width = shape

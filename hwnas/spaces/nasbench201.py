@@ -9,8 +9,9 @@ from hwnas.errors import HwnasError
 from hwnas.literals import closing_bracket, parse_literal
 from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION
+from hwnas.spaces.cell import NONE, Cell
 from hwnas.spaces.notation import find_written, format_cell, read_cell
-from hwnas.spaces.space import NONE, Cell, SearchSpace, Setting
+from hwnas.spaces.space import SearchSpace, Setting
 from hwnas.text import shorten
 
 OPERATIONS = (NONE, "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwnas.errors import HwnasError
-from hwnas.spaces.space import Cell
+from hwnas.spaces.cell import Cell
 from hwnas.text import shorten
 
 _NODE = r"\|(?:\s*[^|~+\s]+\s*~\s*\d+\s*\|)+"

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from hwnas.errors import HwnasError
 from hwnas.files import decode_text, sha256_of
 from hwnas.imports import import_object
+from hwnas.spaces.cell import NONE
 from hwnas.spaces.sized_space import SizedSpace
-from hwnas.spaces.space import NONE, SearchSpace, SpaceOrigin
+from hwnas.spaces.space import SearchSpace, SpaceOrigin
 from hwnas.spaces.user_chain import ChainDefinition
 from hwnas.spaces.user_space import SPACE_NAME, SpaceDefinition, described
 

@@ -9,6 +9,7 @@ from pydantic import Field, PlainValidator, model_validator
 from hwnas.errors import HwnasError
 from hwnas.files import sha256_of
 from hwnas.imports import IMPORT_PATH
+from hwnas.spaces.cell import NONE, SKIP
 from hwnas.spaces.chain import (
     CLASSIFIERS,
     HEAD,
@@ -22,7 +23,7 @@ from hwnas.spaces.chain import (
 from hwnas.spaces.mobile_blocks import MAX_EXPANSION, MAX_GROUPS, MAX_KERNEL, Activation, Gate
 from hwnas.spaces.mobile_chains import chain_space
 from hwnas.spaces.sized_space import SizedSpace
-from hwnas.spaces.space import NONE, SKIP, SearchSpace, Setting, SpaceOrigin
+from hwnas.spaces.space import SearchSpace, Setting, SpaceOrigin
 from hwnas.spaces.user_space import (
     MAX_EDGES,
     SPACE_NAME,

@@ -13,17 +13,18 @@ from hwnas.files import sha256_of
 from hwnas.imports import IMPORT_PATH, import_object
 from hwnas.spaces.build import Layout, NetworkStage
 from hwnas.spaces.builtin_operations import RESIDUAL_REDUCTION, SKIP
+from hwnas.spaces.cell import NONE, Cell
 from hwnas.spaces.convolutions import (
+    KINDS,
     MAX_DILATION,
     MAX_KERNEL,
-    PREFIXES,
     USUAL_DILATION,
     Convolution,
 )
 from hwnas.spaces.notation import Notation
 from hwnas.spaces.operation import Operation, find_operation, register
 from hwnas.spaces.sized_space import SizedSpace
-from hwnas.spaces.space import NONE, Cell, SearchSpace, Setting, SpaceOrigin
+from hwnas.spaces.space import SearchSpace, Setting, SpaceOrigin
 
 MAX_EDGES = 40  # in all cells
 ALONE = (NONE, SKIP)  # candidates that every method knows by these names
@@ -45,7 +46,10 @@ class OperationDefinition(Definition):
     """
 
     name: Name
-    kind: Literal["relu_conv_bn", "separable_conv", "dilated_conv", "pool", "skip_connect", "none"] | None = None
+    kind: (
+        Literal["relu_conv_bn", "separable_conv", "dilated_conv", "asymmetric_conv", "pool", "skip_connect", "none"]
+        | None
+    ) = None
     kernel: Annotated[int, Field(ge=1, le=MAX_KERNEL)] | None = None
     dilation: Annotated[int, Field(ge=1, le=MAX_DILATION)] | None = None
     pool: Literal["max", "avg"] | None = None
@@ -60,7 +64,7 @@ class OperationDefinition(Definition):
     def _complete(self) -> OperationDefinition:
         given = {key for key in ("kernel", "dilation", "pool") if getattr(self, key) is not None}
         takes = {"pool": {"kernel", "pool"}, "dilated_conv": {"kernel", "dilation"}}
-        allowed = takes.get(self.kind or "", {"kernel"} if self.kind in PREFIXES else set())
+        allowed = takes.get(self.kind or "", {"kernel"} if self.kind in KINDS else set())
         if given - allowed:
             raise ValueError(f"{min(given - allowed)} does not belong to {self.kind or 'an operation without a kind'}")
         if self.kind and self.operation:
@@ -69,10 +73,10 @@ class OperationDefinition(Definition):
             raise ValueError(
                 f"{self.name} is not a registered operation: give it a kind, or an operation: package.module:NAME"
             )
-        if self.kind in PREFIXES and not (self.kernel or 0) % 2:
+        if self.kind in KINDS and not (self.kernel or 0) % 2:
             raise ValueError(f"{self.name}: {self.kind} needs an odd kernel")
-        if self.kind == "pool" and (self.pool is None or self.kernel not in (None, 3)):
-            raise ValueError(f"{self.name}: pool needs pool: max or pool: avg; its kernel is 3")
+        if self.kind == "pool" and (self.pool is None or registered_candidate(str(self.op)) is None):
+            raise ValueError(f"{self.name}: pool needs pool: max (kernel 3, 5 or 7) or pool: avg (kernel 3)")
         if self.kind in ALONE and self.name != self.kind:
             raise ValueError(f"{self.name}: an operation of kind {self.kind} must be named {self.kind}")
         meant = registered_candidate(self.name)
@@ -87,10 +91,12 @@ class OperationDefinition(Definition):
         """The operation's name in workloads; None where there is no such operation."""
         if self.operation:
             return imported_operation(self.operation).op
-        if self.kind in PREFIXES:
+        if self.kind in KINDS:
             dilation = self.dilation or USUAL_DILATION[str(self.kind)]
             return Convolution(str(self.kind), self.kernel or 0, dilation).op
-        return f"{self.pool}_pool_3x3" if self.kind == "pool" else self.kind or registered_candidate(self.name)
+        if self.kind == "pool":
+            return f"{self.pool}_pool_{self.kernel or 3}x{self.kernel or 3}"
+        return self.kind or registered_candidate(self.name)
 
 
 def registered_candidate(name: str) -> str | None:
@@ -110,8 +116,8 @@ def imported_operation(path: str) -> Operation:
 
 
 def described(cell: Cell) -> dict[str, Any]:
-    """Return what the hash of a space's definition holds of a cell: the fields that only chains have where set."""
-    unset = {name for name in ("offers", "skipped_last", "reads") if not getattr(cell, name)}
+    """Return what the hash of a space's definition holds of a cell: the fields that few spaces have only where set."""
+    unset = {name for name in ("offers", "skipped_last", "reads", "least_inputs") if not getattr(cell, name)}
     return {name: value for name, value in asdict(cell).items() if name not in unset}
 
 
@@ -123,12 +129,16 @@ def is_taken(name: str) -> bool:
 
 
 class CellDefinition(Definition):
-    """A kind of cell. By default every node reads all nodes before it, and the last one is the output."""
+    """A kind of cell. By default every node reads all nodes before it, and the last one is the output.
+
+    At least ``least_inputs`` of the edges into every node have an operation other than ``none``.
+    """
 
     inputs: Annotated[int, Field(ge=1, le=2)] = 1
     nodes: Annotated[int, Field(ge=1, le=8)]
     edges: list[Annotated[list[int], Field(min_length=2, max_length=2)]] | None = Field(None, max_length=MAX_EDGES)
     outputs: list[int] | None = Field(None, min_length=1, max_length=8)
+    least_inputs: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _sound(self) -> CellDefinition:
@@ -147,6 +157,8 @@ class CellDefinition(Definition):
         for node in cell.inner_nodes:
             if not cell.edges_into(node):
                 raise ValueError(f"node {node} has no edge into it")
+            if (number := len(cell.edges_into(node))) < self.least_inputs:
+                raise ValueError(f"least_inputs is {self.least_inputs}, but node {node} has {number} edges into it")
         for node in nodes:
             if node not in cell.outputs and not cell.edges_from(node):
                 raise ValueError(f"node {node} is unused: it has no outgoing edge and is no output")
@@ -157,7 +169,8 @@ class CellDefinition(Definition):
         inner = range(self.inputs, self.inputs + self.nodes)
         every = [[source, target] for target in inner for source in range(target)]
         edges = sorted(((s, t) for s, t in (every if self.edges is None else self.edges)), key=lambda e: (e[1], e[0]))
-        return Cell(self.inputs, self.nodes, tuple(edges), tuple(sorted(self.outputs or [inner[-1]])))
+        outputs = tuple(sorted(self.outputs or [inner[-1]]))
+        return Cell(self.inputs, self.nodes, tuple(edges), outputs, least_inputs=self.least_inputs)
 
 
 class StemDefinition(Definition):

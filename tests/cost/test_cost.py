@@ -29,7 +29,7 @@ from hwnas.tables.io import write_table
 from hwnas.tables.network_key import choose_network, networks_of, profile_command
 from hwnas.tables.schema import Correction, LatencyTable, MeasuredNetwork
 from support.command import Run, assert_one_clear_line
-from support.spaces import CELL_SPACES, SMALL, architectures, live_by_paths
+from support.spaces import CELL_SPACES, SEARCH_SPACES, SMALL, architectures, live_by_paths
 from support.tables import make_table
 
 NB201 = get_space("nasbench201")
@@ -87,7 +87,7 @@ def test_linear_cost_is_the_prediction_where_nothing_is_dead(architecture: Archi
     assert linear == pytest.approx(model.predict(architecture), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 def test_expectation_equals_the_mean_over_samples_of_one_hot_architectures(name: str) -> None:
     space, model = CELL_SPACES[name], models(name)["latency_ms"]
     generator = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def test_expectation_equals_the_mean_over_samples_of_one_hot_architectures(name:
     assert exact == pytest.approx(draws.mean(), abs=5 * draws.std() / np.sqrt(len(draws)))
 
 
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 def test_expectation_gradient_equals_finite_differences(name: str) -> None:
     space, model = CELL_SPACES[name], models(name)["latency_ms"]
     generator = torch.Generator().manual_seed(0)

@@ -25,7 +25,7 @@ from hwnas.search.search import Search
 from hwnas.spaces import CellInstance, SearchSpace, SizedSpace
 from support.lazy import Lazy
 from support.searches import make_search
-from support.spaces import CELL_SPACES, SMALL
+from support.spaces import CELL_SPACES, SEARCH_SPACES, SMALL
 
 IMAGES = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
@@ -63,7 +63,7 @@ def cell_by_hand(cell: MixedCell, inputs: list[Tensor], edge: Callable[[int, Ten
 # EnTranNAS.
 
 
-@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
+@pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 def test_shared_features_are_tied_weights(space: SearchSpace) -> None:
     """Sharing equals a supernet whose edges out of a node have the same weights, and sums the gradients of these.
 
@@ -152,6 +152,26 @@ def test_transit_cells_in_the_darts_space_take_the_two_strongest_edges() -> None
         assert [[space.operations[o] for o in row] for row in mixture[kind].active] == [[op] for op in expected]
 
 
+TRANSIT = Lazy(("darts-extended",), lambda name: make_search(name, read_recipe(f"{name}/entrannas", {}), ("100%",)))
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 4), st.floats(0, 8))
+def test_transit_cells_in_a_free_topology_are_what_derivation_takes(seed: int, spread: float, pull: float) -> None:
+    """Whatever the logits, even if ``none`` is the likeliest everywhere; the budget excludes nothing."""
+    search = TRANSIT["darts-extended"]
+    space, (target,) = search.space, search.targets
+    generator, none = torch.Generator().manual_seed(seed), search.space.operations.index("none")
+    for values in target.logits.values():
+        values.data = spread * torch.randn(values.shape, generator=generator)
+        values.data[:, none] += pull
+    draw = target.distribution.draw(DrawContext(generator))
+    mixture, _ = search.current_step.runs(search.supernet, target.distribution, draw)
+    chosen = tuple(tuple(space.operations[o] for (o,) in mixture[kind].active or []) for kind in space.cells)
+    assert search.evaluator.choose(target) == space.architecture(chosen)
+
+
 THRESHOLDED = Lazy(CELL_SPACES, lambda name: make_search(name, read_recipe(f"{name}/entrannas-dst", {})))
 
 
@@ -224,7 +244,7 @@ def test_thresholded_weights_are_those_of_the_equations(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "steps"), [("nasbench201", 4), ("darts", 2)])
+@pytest.mark.parametrize(("name", "steps"), [("nasbench201", 4), ("darts", 2), ("darts-extended", 2)])
 def test_a_search_with_thresholds_derives_the_graph_of_its_engine(name: str, steps: int) -> None:
     """After all steps of a search, under a budget that excludes nothing."""
     changes = {"epochs": 2, "batch_size": 100, "logits_warm_up": 0.0, "logits.lr": 0.3, "logits.lr_end": 0.3}
@@ -256,7 +276,7 @@ def test_channels_are_shuffled_in_groups() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
+@pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 @pytest.mark.parametrize("partial", [1, 2, 4])
 def test_partial_channels_by_hand(space: SearchSpace, partial: int) -> None:
     """The first 1/k of the channels through the mixture, the others past it (pooled where the edge halves), dealt out
@@ -342,7 +362,7 @@ def stages(space: SearchSpace) -> tuple[int, int, int]:
     return (12, 6, 4) if space.name == "darts" else (8, 4, 2)
 
 
-@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
+@pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 def test_widening_keeps_the_old_channels_and_copies_the_new_ones(space: SearchSpace) -> None:
     """Every new slice of a candidate's tensors, outgoing and incoming, is an old one, bit for bit, momentum too and by
     the same channels; what is outside the mixtures stays as it is.
@@ -414,7 +434,7 @@ def test_single_channels_are_widened() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
+@pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 def test_a_search_in_stages_widens_prunes_and_carries_momentum(
     space: SearchSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

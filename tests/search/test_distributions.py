@@ -18,7 +18,8 @@ from hwnas.search.choices import CHOICES, build
 from hwnas.search.distribution import Distribution, DrawContext, EdgeLogits
 from hwnas.search.methods import register_builtin
 from hwnas.search.methods.enas import Controller
-from hwnas.spaces import SPACES, Cell
+from hwnas.spaces import SPACES, Cell, SearchSpace
+from hwnas.spaces.encoding import every_choice, random_choices
 
 # One input and two nodes, three operations: small enough to count every architecture.
 TINY = replace(
@@ -26,6 +27,7 @@ TINY = replace(
     operations=("none", "a", "b"),
     cells={"cell": Cell(num_inputs=1, num_nodes=2, edges=((0, 1), (0, 2), (1, 2)), outputs=(2,))},
 )
+FREE = replace(TINY, cells={"cell": replace(TINY.cells["cell"], least_inputs=1)})  # no node is empty
 register_builtin()
 DRAWS = 2500
 ALL = sorted(set(CHOICES["distribution"]) - {"thresholded"})  # which draws nothing: see test_entrannas
@@ -35,9 +37,9 @@ def recipe(name: str, **changes: object) -> Recipe:
     return read_recipe("snas-short", {"distribution": name, "logits_mean": 0.0, "logits_std": 1.0, **changes})
 
 
-def made(name: str, **changes: object) -> Distribution:
+def made(name: str, space: SearchSpace = TINY, **changes: object) -> Distribution:
     asked = recipe(name, **changes)
-    return build("distribution", asked.distribution, TINY, asked, torch.Generator().manual_seed(1))
+    return build("distribution", asked.distribution, space, asked, torch.Generator().manual_seed(1))
 
 
 @cache
@@ -94,17 +96,31 @@ def test_uniform_draws_every_architecture_equally_often(inputs: int | None, with
     assert joint_p_value(found, dict.fromkeys(every, 1 / len(every))) > 1e-3
 
 
+@pytest.mark.parametrize(("without", "number"), [((), 16), (("b",), 3)])
+def test_uniform_draws_leave_no_node_empty_where_the_space_says_so(without: tuple[str, ...], number: int) -> None:
+    operations = [o for o, op in enumerate(TINY.operations) if op not in without]
+    every = [a for a in product(operations, repeat=3) if a[0] > 0 and a[1] + a[2] > 0]
+    assert len(every) == number
+    found = draws(made("uniform", FREE, without=without))
+    assert joint_p_value(found, dict.fromkeys(every, 1 / len(every))) > 1e-3
+    choices = random_choices(FREE, DRAWS, np.random.default_rng(3))
+    every = [a for a in product(range(3), repeat=3) if a[0] > 0 and a[1] + a[2] > 0]
+    assert joint_p_value(np.eye(3)[choices], dict.fromkeys(every, 1 / len(every))) > 1e-3
+    assert sorted(map(tuple, every_choice(FREE).tolist())) == every
+    assert FREE.num_architectures == len(every)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("inputs", [None, 1])
-def test_the_controller_draws_by_its_own_conditionals(inputs: int | None) -> None:
-    controller = made("controller", inputs_per_node=inputs)
+@pytest.mark.parametrize(("space", "inputs", "number"), [(TINY, None, 27), (TINY, 1, 8), (FREE, None, 16)])
+def test_the_controller_draws_by_its_own_conditionals(space: SearchSpace, inputs: int | None, number: int) -> None:
+    controller = made("controller", space, inputs_per_node=inputs)
     assert isinstance(controller, Controller)
     for parameter in controller.parameters():
         parameter.data = 10 * parameter.data
     with torch.no_grad():
         chosen, _, log_p = controller.sample(5000, torch.Generator().manual_seed(9))
     probability = dict(zip(map(tuple, chosen["cell"].tolist()), log_p.double().exp().tolist(), strict=True))
-    assert len(probability) == (27 if inputs is None else 8)
+    assert len(probability) == number
     assert sum(probability.values()) == pytest.approx(1, abs=1e-5)
     assert max(probability.values()) > 3 * min(probability.values())
     assert joint_p_value(draws(controller), probability) > 1e-3
@@ -125,17 +141,20 @@ def test_dirichlet_marginals_are_beta() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "inputs"),
+    ("name", "space", "inputs"),
     [
-        *((n, None) for n in ALL if n not in ("concrete", "gaussian", "softmax_edges")),
-        ("uniform", 1),
-        ("controller", 1),
+        *((n, TINY, None) for n in ALL if n not in ("concrete", "gaussian", "softmax_edges")),
+        ("uniform", TINY, 1),
+        ("controller", TINY, 1),
+        ("uniform", FREE, None),
+        ("controller", FREE, None),
     ],
 )
-def test_probabilities_are_the_mean_of_the_draws(name: str, inputs: int | None) -> None:
+def test_probabilities_are_the_mean_of_the_draws(name: str, space: SearchSpace, inputs: int | None) -> None:
     """E[C] is computed with them. (The mean of a relaxed sample is no softmax of its logits.)"""
-    distribution = made(name, inputs_per_node=inputs)
+    distribution = made(name, space, inputs_per_node=inputs)
     found = dirichlet_draws() if name == "dirichlet" else draws(distribution)
+    assert (found[:, 0, 0] == 0).all() == (space is FREE or inputs == 1)
     p = distribution.probabilities()["cell"].detach().numpy()
     error = found.std(axis=0) / DRAWS**0.5
     # The controller's are the mean over 64 draws of its own.

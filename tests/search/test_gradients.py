@@ -17,7 +17,7 @@ from hwnas.search.resources import ResourcePenalty
 from hwnas.search.search import Search
 from hwnas.spaces import SizedSpace
 from support.searches import make_search, plain_recipe
-from support.spaces import CELL_SPACES, SMALL
+from support.spaces import SEARCH_SPACES, SMALL
 
 
 def logits_after_a_step(
@@ -61,7 +61,7 @@ def assert_slopes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 @pytest.mark.parametrize("budget", ["moderate", "moderate,60%-macs,70%-params"])
 @pytest.mark.parametrize("damping", [0.0, 2.0])
 def test_cost_gradient_through_the_training_step_equals_finite_differences(
@@ -109,7 +109,7 @@ def logits_without_resources(name: str) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 @pytest.mark.parametrize("form", ["log", "linear"])
 @pytest.mark.parametrize("costs_of", ["probabilities", "sample"])
 def test_resource_gradient_through_the_training_step_equals_finite_differences(
@@ -194,7 +194,7 @@ def test_the_penalty_of_the_paper_ignores_the_budget() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 def test_task_gradient_of_the_logits_equals_finite_differences(name: str) -> None:
     search = make_search(name, plain_recipe())
     search.supernet.double()

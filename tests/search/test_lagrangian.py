@@ -16,7 +16,7 @@ from hwnas.search.methods.snas import Concrete
 from hwnas.spaces import SizedSpace, get_space
 from hwnas.training.optimizers import make_optimizer
 from support.searches import make_search, plain_recipe
-from support.spaces import CELL_SPACES, SMALL
+from support.spaces import CELL_SPACES, SEARCH_SPACES, SMALL
 from support.tables import make_table
 
 
@@ -49,7 +49,7 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 @pytest.mark.parametrize(
     ("shipped", "steps", "share"),
@@ -67,7 +67,7 @@ def test_dual_ascent_brings_expected_cost_to_the_budget(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 @pytest.mark.parametrize("pull", [0.5, 3.0])
 def test_lambda_does_not_wind_up_where_the_logits_are_slow(name: str, pull: float) -> None:
     """A tight budget and few steps: E[C] is far over the budget in half of them."""

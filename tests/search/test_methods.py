@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from hwnas.budgets.budget import Budget
 from hwnas.budgets.derive import cheapest, follows_rules
@@ -51,7 +52,7 @@ FEW_SCORED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", known_recipes())
 def test_every_recipe_builds(name: str) -> None:
-    space = "darts" if name.startswith("darts/") else "nasbench201"
+    space = name.split("/")[0] if name.startswith("darts") else "nasbench201"
     if name.startswith("recurrent"):
         search = text_searching(name.split("/")[0], name)
     else:
@@ -62,7 +63,7 @@ def test_every_recipe_builds(name: str) -> None:
 
 
 def test_every_method_has_a_recipe_for_every_space() -> None:
-    for folder in ("darts", "nasbench201", "short"):
+    for folder in ("darts", "darts-extended", "nasbench201", "short"):
         assert {n.split("/")[1] for n in known_recipes() if n.startswith(f"{folder}/")} == set(METHODS)
     assert recipe_of("drnas", "nasbench201", "digits?size=16") == "short/drnas"
     assert recipe_of("drnas", "nasbench201", "cifar10:images") == "nasbench201/drnas"
@@ -101,6 +102,7 @@ def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, t
 WHOLE = [
     *((space, method) for space in ("nasbench201",) for method in METHODS),
     *(("darts", method) for method in ("advantagenas", "drnas-progressive", "entrannas-dst", "pc-darts")),
+    *(("darts-extended", method) for method in ("entrannas", "entrannas-dst")),
 ]
 
 
@@ -121,7 +123,7 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
     torch.manual_seed(1)
     search, length = fresh(), 8 if space == "nasbench201" else 4
     total = search.schedule.total_steps
-    steps = [n * total // length for n in range(length)] if space == "darts" else range(total)
+    steps = [n * total // length for n in range(length)] if space != "nasbench201" else range(total)
     kept, places = {}, (len(steps) // 4 + 1, 3 * len(steps) // 4)
     for number, step in enumerate(steps):
         if number in places:
@@ -144,6 +146,24 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
         assert unlike(search.state(), again.state()) == []
     if search.schedule.stages[-1].operations < 10:
         assert search.position.stage == len(search.schedule.stages) - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_a_budget_in_the_extended_darts_space(method: str) -> None:
+    """The architecture after a step is one of the space: no node is empty, and some have another number than two."""
+    few = yaml.safe_load(FEW_SCORED.get(method, "{}"))
+    learning = {"learning": {"name": "reinforce", "samples": 2, "every": 1}} if method == "enas" else {}
+    search = searching("darts-extended", f"darts-extended/{method}", "moderate", batch_size=8, **few, **learning)
+    search.take_step()
+    (target,) = search.targets
+    chosen = search.evaluator.choose(target)
+    assert SPACES["darts-extended"].architecture(chosen.cells) == chosen
+    assert all(model.predict(chosen) <= bound for model, bound in target.limits.values())
+    cells = zip(search.space.cells.values(), chosen.cells, strict=True)
+    used = [sum(chosen[e] != "none" for e in cell.edges_into(n)) for cell, chosen in cells for n in cell.inner_nodes]
+    assert min(used) >= 1
+    assert set(used) != {2}
 
 
 # Selection.

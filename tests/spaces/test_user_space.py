@@ -180,7 +180,9 @@ def test_names_of_convolutions_describe_them(kind: str, kernel: int, dilation: i
     assert {(m.kernel_size[0], m.dilation[0]) for m in layers} - {(1, 1)} == {(kernel, convolution.dilation)} - {(1, 1)}
 
 
-@pytest.mark.parametrize("op", ["nor_conv_4x4", "sep_conv_3x5", "sep_conv_33x33", "dil_conv_3x3_d2", "nor_conv_3x3_d3"])
+@pytest.mark.parametrize(
+    "op", ["nor_conv_4x4", "sep_conv_3x5", "sep_conv_33x33", "dil_conv_3x3_d2", "nor_conv_3x3_d3", "conv_3x1_1x5"]
+)
 def test_other_names_are_unknown_operations(op: str) -> None:
     with pytest.raises(HwnasError, match="unknown operation"):
         build_operation(Workload(op, 4, 4, 8, 8))
@@ -268,6 +270,9 @@ def changed(path: str, value: Any, content: dict = OWN) -> dict:
         (changed("cells.cell.outputs", []), ["cells.cell.outputs"]),
         (changed("cells.cell.outputs", [0]), ["outputs"]),
         (changed("cells.cell.colour", "red"), ["cells.cell.colour"]),
+        (changed("cells.cell.least_inputs", 2), ["cells.cell", "least_inputs is 2, but node 1 has 1 edges"]),
+        (changed("cells.cell.least_inputs", -1), ["cells.cell.least_inputs"]),
+        (changed("operations.3", {"name": "top", "kind": "pool", "pool": "avg", "kernel": 5}), ["kernel 3, 5 or 7"]),
         (changed("cells.train", OWN["cells"]["cell"]), ["cells.train"]),
         (changed("cells.other", OWN["cells"]["cell"]), ["cells.other"]),
         (changed("network.stages", []), ["network.stages"]),

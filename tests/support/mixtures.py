@@ -14,6 +14,7 @@ from support.spaces import SMALL
 # Sizes that fill no vector, odd images, and pooling with and without a norm.
 ODD = {
     "darts": replace(SMALL["darts"], channels=6, height=15, width=17),
+    "darts-extended": replace(SMALL["darts-extended"], channels=6, height=15, width=17),
     "nasbench201": replace(SMALL["nasbench201"], channels=10, height=15, width=17),
 }
 

@@ -90,7 +90,7 @@ def searching(space: str, recipe: str, *budgets: str | Budget, **changes: object
     """Build a search on few images at 4 channels, or 12 where stages need them."""
     settings = read_recipe(recipe, {**FEW_STEPS, **changes})
     sizes, costs = SMALL[space], COSTS[space]
-    if settings.stages and space == "darts":
+    if settings.stages and space != "nasbench201":
         sizes = replace(sizes, channels=12)
         costs = build_metrics(make_table(SizedSpace(CELL_SPACES[space], sizes)), SizedSpace(CELL_SPACES[space], sizes))
     previews = PREVIEWS[space] if costs is COSTS[space] else preview(costs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 
 import numpy as np
@@ -36,6 +36,7 @@ CELLS = {  # small spaces like DARTS: 3 operations, two kinds of cell
     "pool and conv": (TINIER_CELL, (NONE, "max_pool_3x3", "sep_conv_3x3")),
     "convs": (TINIER_CELL, (NONE, "nor_conv_1x1", "dil_conv_3x3")),
     "all edges": (TINY_CELL, (NONE, "skip_connect", "sep_conv_3x3")),  # 59,049 architectures
+    "no empty node": (replace(TINIER_CELL, least_inputs=1), (NONE, "skip_connect", "conv_3x1_1x3")),
 }
 
 
@@ -158,7 +159,10 @@ def plain_scores(space: SearchSpace, log_p: dict[str, Array], choices: NDArray[n
 
 @cache
 def obeys(name: str, inputs_per_node: int | None) -> NDArray[np.bool_]:
-    """Check cell by cell for a path from an input to an output, and for the number of inputs of every node."""
+    """Check cell by cell for a path from an input to an output, and for the number of inputs of every node.
+
+    In ``no empty node`` that number is never 0.
+    """
     space, choices = SPACES[name], EVERY[name]
     allowed, start = np.ones(len(choices), dtype=bool), 0
     for cell in space.cells.values():
@@ -169,6 +173,7 @@ def obeys(name: str, inputs_per_node: int | None) -> NDArray[np.bool_]:
         for way in ways:
             live = cell.live_edges(tuple("op" if u else NONE for u in way))
             inputs = [sum(way[e] for e in cell.edges_into(node)) for node in cell.inner_nodes]
-            fine.append(any(live) and (inputs_per_node is None or all(n == inputs_per_node for n in inputs)))
+            ruled = inputs_per_node is None or all(n == inputs_per_node for n in inputs)
+            fine.append(any(live) and ruled and (min(inputs) > 0 or name != "no empty node"))
         allowed &= np.array(fine)[number.ravel()]
     return allowed

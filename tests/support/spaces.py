@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 from hwnas.spaces import SPACES, Architecture, Cell, Setting, get_space
 
 CELL_SPACES = {name: s for name, s in SPACES.items() if not (s.is_chain or s.is_recurrent)}
+# For tests of what does not depend on the operations, and takes long: supernets, searches.
+SEARCH_SPACES = {name: CELL_SPACES[name] for name in ("nasbench201", "darts")}
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
 SMALL = {
     "nasbench201": Setting(channels=4, depth=1, height=16, width=16),
     "darts": Setting(channels=4, depth=3, height=16, width=16, pool_norm=True),
+    "darts-extended": Setting(channels=4, depth=3, height=16, width=16, pool_norm=True),
 }
 ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
@@ -18,7 +21,10 @@ ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor
 def architectures(name: str) -> st.SearchStrategy[Architecture]:
     """Return a strategy that draws architectures of a space uniformly."""
     space = CELL_SPACES[name]
-    cells = [st.tuples(*[st.sampled_from(space.operations)] * len(cell.edges)) for cell in space.cells.values()]
+    cells = [
+        st.tuples(*[st.sampled_from(space.operations)] * len(cell.edges)).filter(lambda ops, c=cell: not c.refuse(ops))
+        for cell in space.cells.values()
+    ]
     return st.builds(lambda *chosen: space.architecture(chosen), *cells)
 
 

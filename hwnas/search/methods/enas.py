@@ -14,8 +14,9 @@ The final architecture is the one of ``samples`` draws within the budget with th
 
 Differences from the paper: the controller takes one step after every ``every``-th step of the weights, not 50 after
 every epoch; the cost is part of its reward, where the other methods differentiate E[C]. With ``inputs_per_node`` in the
-recipe, choices are masked so that exactly this number of edges into a node is other than ``none``. p, with which E[C]
-and reports are computed, is the mean of the conditional probabilities over 64 fixed draws.
+recipe, choices are masked so that exactly this number of edges into a node is other than ``none``, and in a space that
+asks for inputs so that every node has them. p, with which E[C] and reports are computed, is the mean of the conditional
+probabilities over 64 fixed draws.
 """
 
 from __future__ import annotations
@@ -84,19 +85,18 @@ class Controller(Distribution):
 
     def _open(self, kind: str, e: int, picks: list[Tensor], number: int) -> Tensor:
         """Return the mask [N, K] of the operations that edge e may get after ``picks``."""
-        open_ = self.allowed(kind)[e].expand(number, -1).clone()
-        if self.inputs_per_node is None:
+        open_, cell = self.allowed(kind)[e].expand(number, -1).clone(), self.space.cells[kind]
+        needed = self.inputs_per_node or cell.least_inputs
+        if not needed:
             return open_
-        none, into = self.space.operations.index(NONE), self.space.cells[kind].edges_into(self._target(kind, e))
+        none, into = self.space.operations.index(NONE), cell.edges_into(cell.edges[e][1])
         used = sum(((picks[other] != none).long() for other in into if other < e), torch.zeros(number).long())
-        missing, left = self.inputs_per_node - used, sum(other >= e for other in into)
+        missing, left = needed - used, sum(other >= e for other in into)
         real = torch.arange(open_.shape[1]) != none
-        open_[missing <= 0] = ~real  # the node has all its inputs
+        if self.inputs_per_node is not None:
+            open_[missing <= 0] = ~real  # the node has all its inputs
         open_[missing >= left] &= real  # the node needs every edge that is left
         return open_
-
-    def _target(self, kind: str, e: int) -> int:
-        return self.space.cells[kind].edges[e][1]
 
     def draw(self, context: DrawContext) -> Draw:
         with torch.no_grad():

@@ -7,7 +7,7 @@ that would be derived now, unweighted, so that later cells get the inputs of the
     transit    x_j = sum over (i, k) in S_j of o[i, k](x_i)
 
 S is derived at every step: the likeliest operation of every edge and, with ``inputs_per_node`` in the recipe, this
-number of strongest edges into a node. With ``shared_features`` an operation applied to a node is one module for all
+number of strongest edges into a node; in a space that asks for inputs, at least so many. With ``shared_features`` an operation applied to a node is one module for all
 edges that leave it. Logits learn first order from separate images, as in DARTS.
 
 DST also learns the topology, by a threshold t_j = sigmoid(beta_j) for every node:
@@ -20,6 +20,9 @@ derived operations.
 
 In NAS-Bench-201 the recipes leave ``none`` out: transit cells derived with it can lose every path, and then nothing
 learns.
+
+The space ``darts-extended`` (hwnas.spaces.darts_extended) is the DARTS space with more operations and any number of
+inputs a node, but at least one. ``--recipe short/entrannas-dst`` runs there, too.
 
 No code was published, and the equations are those of a survey. Where it leaves something open, this is decided: one
 engine cell of each kind, the middle one (``engines``), and no regulariser on beta. An architecture has one operation an
@@ -77,14 +80,14 @@ class EngineTransit:
 
     def _strongest(self, distribution: Distribution, kind: str, logs: NDArray[np.float64]) -> list[list[int]]:
         """Return the derived operation of every edge, as in DARTS."""
-        space, none = distribution.space, distribution.space.operations.index(NONE)
-        if self.inputs_per_node is None:
-            return [[int(o)] for o in logs.argmax(axis=1)]
-        real = np.where(np.arange(len(space.operations)) == none, -np.inf, logs)
+        cell, none = distribution.space.cells[kind], distribution.space.operations.index(NONE)
+        number, fixed = self.inputs_per_node or cell.least_inputs, self.inputs_per_node is not None
+        real = np.where(np.arange(logs.shape[1]) == none, -np.inf, logs)
+        gain = real.max(axis=1) - (0.0 if fixed else logs[:, none])  # of an input over ``none``
         active = [[none] for _ in logs]
-        for node in space.cells[kind].inner_nodes:
-            into = sorted(space.cells[kind].edges_into(node), key=lambda e: -real[e].max())
-            for e in into[: self.inputs_per_node]:
+        for node in cell.inner_nodes:
+            into = sorted(cell.edges_into(node), key=lambda e: -gain[e])
+            for e in (e for rank, e in enumerate(into) if rank < number or (not fixed and gain[e] > 0)):
                 active[e] = [int(real[e].argmax())]
         return active
 

@@ -7,6 +7,8 @@ images (``selection: best_of``).
 
 from __future__ import annotations
 
+from math import comb
+
 import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -16,7 +18,7 @@ from hwnas.search.axes import BatchResult, LearningStep
 from hwnas.search.choices import register
 from hwnas.search.distribution import Distribution, Draw, DrawContext, one_hot, uniform_choice
 from hwnas.search.target import TargetState
-from hwnas.spaces import NONE, SearchSpace
+from hwnas.spaces import NONE, Cell, SearchSpace
 
 
 @register("distribution", "uniform")
@@ -40,6 +42,8 @@ class Uniform(Distribution):
             p = self.allowed(kind).float()
             if self.inputs_per_node is None:
                 result[kind] = p / p.sum(dim=-1, keepdim=True)
+                if cell.least_inputs:
+                    result[kind] = _with_inputs(result[kind], cell, none)
                 continue
             p[:, none] = 0
             into = torch.tensor([len(cell.edges_into(target)) for _, target in cell.edges])
@@ -47,6 +51,22 @@ class Uniform(Distribution):
             result[kind] = used * p / p.sum(dim=-1, keepdim=True)
             result[kind][:, none] = 1 - used[:, 0]
         return result
+
+
+def _with_inputs(p: Tensor, cell: Cell, none: int) -> Tensor:
+    """Return p [E, K], the same on all edges, given that every node has the inputs that its cell asks for."""
+    left_out, least, result = float(p[0, none]), cell.least_inputs, p.clone()
+    for node in cell.inner_nodes:
+        into = cell.edges_into(node)
+        enough = _at_least(least, len(into), left_out)
+        result[into] *= _at_least(least - 1, len(into) - 1, left_out) / enough
+        result[into, none] = left_out * _at_least(least, len(into) - 1, left_out) / enough
+    return result
+
+
+def _at_least(number: int, edges: int, left_out: float) -> float:
+    """Return the probability that ``number`` or more of ``edges`` are used, each left out with ``left_out``."""
+    return sum(comb(edges, n) * (1 - left_out) ** n * left_out ** (edges - n) for n in range(number, edges + 1))
 
 
 @register("learning", "weights_only")

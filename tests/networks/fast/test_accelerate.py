@@ -30,7 +30,7 @@ from hwnas.spaces import SearchSpace, SizedSpace
 from support.command import Run
 from support.mixtures import ODD, step_of
 from support.searches import SMALL_SEARCH, make_search
-from support.spaces import CELL_SPACES, SMALL
+from support.spaces import CELL_SPACES, SEARCH_SPACES, SMALL
 
 needs_compiler = pytest.mark.skipif(kernels().library is None, reason=kernels().reason)
 
@@ -150,7 +150,7 @@ def test_second_derivatives_are_refused() -> None:
         torch.autograd.grad(scores.square().sum(), list(net.parameters()), create_graph=True)
 
 
-@pytest.mark.parametrize("space", CELL_SPACES.values(), ids=CELL_SPACES)
+@pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 def test_candidates_of_weight_zero_do_not_run(arithmetic: str, space: SearchSpace) -> None:
     """Their outputs would not be finite, and their norms get no batch. With trainable weights they run."""
     torch.manual_seed(0)
@@ -177,7 +177,7 @@ def test_candidates_of_weight_zero_do_not_run(arithmetic: str, space: SearchSpac
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 def test_cold_samples_skip_candidates_that_round_to_zero(name: str) -> None:
     """At a low temperature SNAS's gradients equal those of a step in which every candidate runs."""
     slopes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from hwnas.operations import DilatedDepthwise
 from hwnas.spaces import SizedSpace
 from hwnas.training.processes import Processes, SharedBatchNorm
 from support.mixtures import ODD, step_of
-from support.spaces import CELL_SPACES
+from support.spaces import CELL_SPACES, SEARCH_SPACES
 
 CLOSE = {"atol": 1e-10, "rtol": 1e-8}
 KINDS = ("all", "dropped", "sampled", "some", "ghosts", "edges", "partial", "shared", "shared sampled")
@@ -80,8 +81,10 @@ def outcome(net: Supernet, name: str, kind: str) -> dict[str, Tensor | None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*product(sorted(SEARCH_SPACES), KINDS), *(("darts-extended", kind) for kind in ("some", "shared"))],
+)
 def test_fused_edges_equal_the_plain_supernet(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
     """The accelerated supernet without fused edges equals it too."""
     net = supernet(name, kind)
@@ -205,7 +208,7 @@ def test_norms_without_momentum_are_not_fused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELL_SPACES))
+@pytest.mark.parametrize("name", sorted(SEARCH_SPACES))
 def test_in_evaluation_nothing_is_fused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     net = supernet(name).eval()
     mine = outcome(net, name, "all")

@@ -19,7 +19,7 @@ from hwnas.search.distribution import Draw
 from hwnas.search.methods.advantagenas import Advantage
 from hwnas.search.search import Search
 from support.estimators import finite_difference, finite_differences, searching, without_steps
-from support.spaces import CELL_SPACES
+from support.spaces import CELL_SPACES, SEARCH_SPACES
 
 NB201 = CELL_SPACES["nasbench201"]
 THREE = ("none", "skip_connect", "nor_conv_1x1")  # of nasbench201's five operations these
@@ -119,7 +119,7 @@ def test_the_score_function_remembers_the_mean_loss() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", sorted(CELL_SPACES))
+@pytest.mark.parametrize("space", sorted(SEARCH_SPACES))
 def test_the_advantage_of_an_edge_is_the_slope_of_its_gate(space: str) -> None:
     """In the real supernet, the logits' gradient over a - p is the finite difference of the loss by the gate."""
     search = without_steps(searching("advantagenas", space))

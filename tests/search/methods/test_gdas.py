@@ -11,7 +11,7 @@ from hwnas.networks.mixed_cell import Mixed
 from hwnas.search.distribution import DrawContext, one_hot
 from hwnas.spaces import CellInstance
 from support.estimators import finite_differences, searching
-from support.spaces import CELL_SPACES
+from support.spaces import SEARCH_SPACES
 
 
 def test_straight_through_is_one_hot_with_the_gradient_of_the_relaxed_sample() -> None:
@@ -47,7 +47,7 @@ class Ones(nn.Module):
         return torch.ones_like(self.operation(x))
 
 
-@pytest.mark.parametrize("space", sorted(CELL_SPACES))
+@pytest.mark.parametrize("space", sorted(SEARCH_SPACES))
 def test_ghosts_learn_as_if_their_outputs_were_ones(space: str) -> None:
     """The gradient of an operation that does not run is that of one that runs and outputs ones, also where ``none`` was
     drawn; the loss and the gradients of operations that run do not change.
