@@ -155,7 +155,8 @@ def get_operation(name: str) -> Operation:
     found = find_operation(name)
     if found is None:
         plain = dict.fromkeys(operation.name for operation in registered_operations() if operation.candidate)
-        fix = f"use one of {', '.join(plain)}, nor_conv_KxK, sep_conv_KxK, dil_conv_KxK or conv_Kx1_1xK, or register your own"
+        named = "nor_conv_KxK, sep_conv_KxK, dil_conv_KxK or conv_Kx1_1xK"
+        fix = f"use one of {', '.join(plain)}, {named}, or register your own"
         raise HwnasError(f"unknown operation {name!r}", fix)
     return found
 

@@ -27,7 +27,7 @@ def image(channels: int = 1, height: int = 11, width: int = 14) -> torch.Tensor:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_1xk_and_a_kx1_convolution_are_one_whose_kernel_is_their_product(kernel: int, stride: int) -> None:
     module = build_operation(Workload(f"conv_{kernel}x1_1x{kernel}", 1, 1, 11, 14, stride)).double().eval()
-    relu, along, across, norm = module
+    _, along, across, norm = module
     weight = across.weight.flatten()[:, None] * along.weight.flatten()[None, :]
     x, padding = image().relu(), kernel // 2
     expected = torch.nn.functional.conv2d(x, weight[None, None], None, stride, padding)

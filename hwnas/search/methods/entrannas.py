@@ -7,8 +7,9 @@ that would be derived now, unweighted, so that later cells get the inputs of the
     transit    x_j = sum over (i, k) in S_j of o[i, k](x_i)
 
 S is derived at every step: the likeliest operation of every edge and, with ``inputs_per_node`` in the recipe, this
-number of strongest edges into a node; in a space that asks for inputs, at least so many. With ``shared_features`` an operation applied to a node is one module for all
-edges that leave it. Logits learn first order from separate images, as in DARTS.
+number of strongest edges into a node; in a space that asks for inputs, at least so many. With ``shared_features`` an
+operation applied to a node is one module for all edges that leave it. Logits learn first order from separate images, as
+in DARTS.
 
 DST also learns the topology, by a threshold t_j = sigmoid(beta_j) for every node:
 
