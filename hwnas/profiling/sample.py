@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hwnas.cost.memory import memory_access_model
 from hwnas.errors import HwnasError
-from hwnas.spaces import Architecture, SearchSpace, SizedSpace
-from hwnas.spaces.encoding import decode, offered, possible, random_choices
+from hwnas.spaces import NONE, Architecture, SearchSpace, SizedSpace
+from hwnas.spaces.encoding import decode, needed_inputs, offered, possible, random_choices
 
 MOST_DRAWS = 20_000  # of random architectures, to find those to time
 LEAST_NETWORKS = 8  # the least number of networks for a fit and a report
@@ -25,7 +25,10 @@ def random_architectures(sized: SizedSpace, number: int) -> list[Architecture]:
     There are ``number`` of them, or fewer if the space has few. Raises HwnasError if it has almost none.
     """
     generator, space = np.random.default_rng(201), sized.space
-    draw = spanning_draw(sized) if space.is_chain else uniform_draw(space)
+    if space.is_chain:
+        draw = spanning_draw(sized)
+    else:
+        draw = topology_draw(space) if needed_inputs(space) else uniform_draw(space)
     found: dict[Architecture, None] = {}
     wanted = min(number, space.num_architectures // 4)
     for _ in range(MOST_DRAWS):
@@ -46,6 +49,26 @@ def random_architectures(sized: SizedSpace, number: int) -> list[Architecture]:
 def uniform_draw(space: SearchSpace) -> Draw:
     """Draw every architecture with the same probability."""
     return lambda generator: random_choices(space, 1, generator)[0]
+
+
+def topology_draw(space: SearchSpace) -> Draw:
+    """Draw architectures of a free topology from sparse to dense ones: operation indices [edges of all cells].
+
+    Uniformly drawn ones have nearly all edges, because only one of many operations is ``none``. Here each draw keeps
+    edges with a probability of its own, and more where a node needs them.
+    """
+    none = space.operations.index(NONE)
+    others = [np.setdiff1d(np.flatnonzero(row), none) for row in offered(space)]
+
+    def draw(generator: np.random.Generator) -> NDArray[np.intp]:
+        kept = generator.random(space.num_edges) < generator.random()
+        for into, least in needed_inputs(space):
+            missing = max(least - int(kept[into].sum()), 0)
+            dropped = np.array([e for e in into if not kept[e]], dtype=np.intp)
+            kept[generator.permutation(dropped)[:missing]] = True
+        return np.where(kept, [generator.choice(row) for row in others], none)
+
+    return draw
 
 
 def spanning_draw(sized: SizedSpace) -> Draw:

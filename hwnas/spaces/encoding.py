@@ -40,7 +40,7 @@ def random_choices(space: SearchSpace, number: int, generator: np.random.Generat
     """Draw ``number`` architectures uniformly, as operation indices [N, edges of all cells]."""
     if all(cell.offers is None for cell in space.cells.values()):
         choices = generator.integers(len(space.operations), size=(number, space.num_edges))
-        for into, least in _needed_inputs(space):
+        for into, least in needed_inputs(space):
             while len(few := np.flatnonzero(_num_used(space, choices[:, into]) < least)):
                 choices[np.ix_(few, into)] = generator.integers(len(space.operations), size=(len(few), len(into)))
         return choices
@@ -69,12 +69,12 @@ def possible(space: SearchSpace, choices: NDArray[np.intp]) -> NDArray[np.bool_]
         for group in space.cells[kind].skipped_last:
             skipped = chosen[:, list(group)] == space.operations.index(SKIP)
             found &= (skipped[:, :-1] <= skipped[:, 1:]).all(axis=1)
-    for into, least in _needed_inputs(space):
+    for into, least in needed_inputs(space):
         found &= _num_used(space, choices[:, into]) >= least
     return np.asarray(found)
 
 
-def _needed_inputs(space: SearchSpace) -> list[tuple[list[int], int]]:
+def needed_inputs(space: SearchSpace) -> list[tuple[list[int], int]]:
     """Return the edges into every node that needs inputs, counted over all cells, and their least number."""
     found, start = [], 0
     for cell in space.cells.values():

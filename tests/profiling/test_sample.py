@@ -29,6 +29,17 @@ def test_networks_of_a_chain_span_its_sizes(name: str) -> None:
     assert high > 1.2 * uniform_high
 
 
+@pytest.mark.slow
+def test_networks_of_a_free_topology_span_it_from_sparse_to_dense() -> None:
+    sized = SizedSpace.named(get_space("darts-extended"))
+    choices = encode(sized.space, random_architectures(sized, 60))
+    assert possible(sized.space, choices).all()
+    edges = (choices != sized.space.operations.index("none")).sum(axis=1)
+    assert edges.min() < 12  # each of the 8 nodes has one
+    assert edges.max() == 28
+    assert np.unique(choices[choices > 0]).tolist() == list(range(1, 15))
+
+
 def test_few_architectures_are_not_all_timed() -> None:
     sized = SizedSpace.named(small_chain(), "tiny")
     found = random_architectures(sized, 1000)
