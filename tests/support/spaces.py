@@ -21,9 +21,10 @@ ALL_CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor
 def architectures(name: str) -> st.SearchStrategy[Architecture]:
     """Return a strategy that draws architectures of a space uniformly."""
     space = CELL_SPACES[name]
+    drawn = [st.tuples(*[st.sampled_from(space.operations)] * len(cell.edges)) for cell in space.cells.values()]
     cells = [
-        st.tuples(*[st.sampled_from(space.operations)] * len(cell.edges)).filter(lambda ops, c=cell: not c.refuse(ops))
-        for cell in space.cells.values()
+        operations.filter(lambda ops, cell=cell: not cell.refuse(ops)) if cell.least_inputs else operations
+        for operations, cell in zip(drawn, space.cells.values(), strict=True)
     ]
     return st.builds(lambda *chosen: space.architecture(chosen), *cells)
 
