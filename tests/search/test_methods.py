@@ -153,7 +153,10 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
 def test_every_method_keeps_a_budget_in_the_extended_darts_space(method: str) -> None:
     """The architecture after a step is one of the space: no node is empty, and some have another number than two."""
     few = yaml.safe_load(FEW_SCORED.get(method, "{}"))
-    learning = {"learning": {"name": "reinforce", "samples": 2, "every": 1}} if method == "enas" else {}
+    learning = {
+        "enas": {"learning": {"name": "reinforce", "samples": 2, "every": 1}},
+        "zarts": {"learning": {"name": "zero_order", "samples": 2, "steps": 1, "every": 1}},
+    }.get(method, {})
     search = searching("darts-extended", f"darts-extended/{method}", "moderate", batch_size=8, **few, **learning)
     search.take_step()
     (target,) = search.targets
