@@ -11,8 +11,8 @@ import typer
 from hwnas.errors import HwnasError
 
 SPACES = (
-    "nasbench201, darts, darts-extended, fbnet, proxylessnas, mobilenetv3, recurrent, recurrent-darts (a chain also at a "
-    "multiple of its widths: mobilenetv3-w1.2), FILE.yaml, package.module:NAME or python:MODULE:NAME"
+    "nasbench201, darts, darts-extended, fbnet, proxylessnas, mobilenetv3, recurrent, recurrent-darts (a chain also at "
+    "a multiple of its widths: mobilenetv3-w1.2), FILE.yaml, package.module:NAME or python:MODULE:NAME"
 )
 SpaceName = Annotated[str, typer.Option("--space", help=f"{SPACES}.")]
 TableSpace = Annotated[

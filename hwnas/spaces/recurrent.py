@@ -16,9 +16,9 @@ from functools import partial
 
 from hwnas.errors import HwnasError
 from hwnas.literals import closing_bracket, parse_literal
+from hwnas.spaces.cell import NONE, Cell
 from hwnas.spaces.notation import Notation
 from hwnas.spaces.recurrent_operations import ACTIVATIONS, BLEND, DECODER, EMBEDDING, MEAN, STATE, highway
-from hwnas.spaces.cell import NONE, Cell
 from hwnas.spaces.space import HIDDEN, CellInstance, FixedModule, Network, SearchSpace, Setting, Workload
 from hwnas.text import shorten
 

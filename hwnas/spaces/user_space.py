@@ -117,7 +117,8 @@ def imported_operation(path: str) -> Operation:
 
 def described(cell: Cell) -> dict[str, Any]:
     """Return what the hash of a space's definition holds of a cell: the fields that few spaces have only where set."""
-    unset = {name for name in ("offers", "skipped_last", "reads", "least_inputs") if not getattr(cell, name)}
+    few = ("offers", "skipped_last", "reads", "recurrent", "least_inputs")
+    unset = {name for name in few if not getattr(cell, name)}
     return {name: value for name, value in asdict(cell).items() if name not in unset}
 
 
