@@ -27,6 +27,7 @@ PURPOSES = {  # recorded runs depend on these numbers
     "CANDIDATES": 18,
     "BASELINES": 19,
     "LOGITS_UPDATES": 20,
+    "DROPOUT": 21,
 }
 
 

@@ -33,7 +33,8 @@ from support.tables import make_table
 
 MEMORY_ACCESS, PEAK_MEMORY = cost_metric.MEMORY_ACCESS.name, cost_metric.PEAK_MEMORY.name
 NB201, DARTS = get_space("nasbench201"), get_space("darts")
-TIMED = {operation.name for operation in registered_operations() if operation.module is not None} - {"relu"}
+OF_IMAGES = [operation for operation in registered_operations() if operation.reads == "images"]
+TIMED = {operation.name for operation in OF_IMAGES if operation.module is not None} - {"relu"}
 MOBILE = {"conv_bn_relu6_3x3", "mbconv_3x3_e6_r6_res", "mbconv_5x5_e3_se_hs", "mbconv_3x3_e4_sei", "ir_3x3_e1_g2"}
 OPERATIONS = sorted(TIMED | MOBILE | {"nor_conv_1x1", "nor_conv_3x3", "sep_conv_3x3", "dil_conv_5x5"})
 # Of images with an even and an odd side; a linear layer reads the averages of the channels.

@@ -108,8 +108,8 @@ def choose_kernels(
     """Return compiled or torch for a recipe's ``kernels``, and the reason.
 
     ``auto`` is compiled where that takes less time (docs/how-to/faster.md): in bfloat16, and in float32 with at least
-    16 ``channels`` in the mixture of the first cells. A chain of layers, which sums nothing, has 0. ``is_single``: one
-    process searches.
+    16 ``channels`` in the mixture of the first cells. A chain of layers, which sums nothing, has 0, as recurrent cells
+    have. ``is_single``: one process searches.
     """
     if requested == "torch":
         return "torch", AS_REQUESTED
@@ -118,7 +118,7 @@ def choose_kernels(
     if not is_single:
         return "torch", "several processes share batch norms"
     if requested == "auto" and not channels:
-        return "torch", "as fast in a chain of layers"
+        return "torch", "as fast in chains of layers and in recurrent cells"
     if requested == "auto" and precision == "float32" and channels < LEAST_CHANNELS:
         return "torch", f"as fast in float32 with {channels} channels in the mixture"
     if kernels().library is None:
