@@ -6,9 +6,9 @@
 A NAS-Bench-201 cell is found by a short search on IMAGES (train/CLASS/* and test/CLASS/*). For every seed its network
 is trained and pruned (``hwnas.prune``) to 50 % of its MACs and to 70 % of its measured latency. Uniform networks have
 the same cell with all widths scaled by one factor; they are trained from random weights for as many epochs as a pruned
-network has been in all, by the same recipe. Each is trained twice: with the whole network as the teacher, as
-``hwnas prune`` does by default, and without a teacher; so are the narrower networks after their channels have left. All
-networks are timed in interleaved rounds.
+network has been in all, by the same recipe. Each is trained twice, with the whole network as the teacher
+and without a teacher; so are the narrower networks after their channels have left. All networks are timed in
+interleaved rounds.
 
 Uniform widths come in steps, and so do their latencies. "At the same latency" is therefore the accuracy on the line
 between two uniform networks: the widest that is not slower than the pruned one, and the narrowest that is not faster.

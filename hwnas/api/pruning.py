@@ -19,7 +19,7 @@ def prune(
     epochs: int | None = None,
     mask_epochs: int = 10,
     multiple: int = 1,
-    distil: bool = True,
+    distil: bool = False,
     data: str | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,

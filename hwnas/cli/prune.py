@@ -35,8 +35,8 @@ def prune_command(
     multiple: Multiple = 1,
     mask_epochs: MaskEpochs = 10,
     distil: Annotated[
-        bool, typer.Option(help="Let the network that is pruned teach the narrower one, by its scores.")
-    ] = True,
+        bool, typer.Option("--distil", help="Let the network that is pruned teach the narrower one, by its scores.")
+    ] = False,
     recipe: RecipeName = "quick",
     epochs: Annotated[
         int | None,

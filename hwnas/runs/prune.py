@@ -2,7 +2,7 @@
 
 Widths are learned by masks of the channels (hwnas.training.widths), which are folded into a narrower network. That is
 written into a folder of its own in that of the network it comes from. From there on it is a network as any other:
-``hwnas train`` trains it, which is also the last step here. By default the network it comes from is its teacher.
+``hwnas train`` trains it, which is also the last step here. The network it comes from can be its teacher.
 """
 
 from __future__ import annotations

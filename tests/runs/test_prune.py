@@ -79,7 +79,7 @@ def test_a_network_is_pruned_to_half_its_macs(run: Run, finished: Path) -> None:
     target, folder = finished / "90pct", finished / "90pct" / "pruned-50pct-macs"
     before = {file.name: sha256_of_file(file) for file in target.iterdir() if file.is_file()}
     summary = (finished / "summary.json").read_bytes()
-    result = run("prune", finished, "--budget", "50%-macs", *SHORT, "--json")
+    result = run("prune", finished, "--budget", "50%-macs", "--distil", *SHORT, "--json")
     assert result.exit_code == 0, result.output
     (row,) = json.loads(result.stdout)["targets"]
     (whole,), (pruned,) = read_networks(target), read_networks(folder)
@@ -100,7 +100,7 @@ def test_a_network_is_pruned_to_half_its_macs(run: Run, finished: Path) -> None:
     assert before == {file.name: sha256_of_file(file) for file in target.iterdir() if file.is_file()}
     assert summary == (finished / "summary.json").read_bytes()
     assert not list(folder.glob("masks-*"))
-    again = run("prune", finished, "--budget", "50%-macs", *SHORT, "--json")
+    again = run("prune", finished, "--budget", "50%-macs", "--distil", *SHORT, "--json")
     assert "it is not pruned again" in again.stderr
     assert json.loads(again.stdout)["targets"] == [row]
 
@@ -133,7 +133,7 @@ def test_every_command_reads_a_pruned_network(run: Run, finished: Path) -> None:
 @pytest.mark.end_to_end
 @pytest.mark.usefixtures("simulated")
 def test_a_network_is_pruned_to_a_share_of_its_latency(run: Run, finished: Path) -> None:
-    result = run("prune", finished, "--budget", "70%", "--no-distil", *SHORT)
+    result = run("prune", finished, "--budget", "70%", *SHORT)
     assert result.exit_code == 0, result.output
     folder = finished / "90pct" / "pruned-70pct"
     content = json.loads((folder / "architecture.json").read_text())
