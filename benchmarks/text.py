@@ -41,19 +41,28 @@ from hwnas.training.child import train_child
 from hwnas.training.evaluation import quality_of
 from hwnas.training.recipe import read_training
 
-METHODS = ("random", "enas", "gdas", "advantagenas")
+BOTH: dict[str, Any] = {"learning": {"name": "advantage", "alternate": False, "zero_credit": True}}
+# By name: the recipe, and what is changed in it. AdvantageNAS trains weights and logits in turns, a step each. The
+# others train weights in every step, and so does its variant.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "random": ("random", {}),
+    "enas": ("enas", {}),
+    "gdas": ("gdas", {}),
+    "advantagenas": ("advantagenas", {}),
+    "advantagenas, both in each step": ("advantagenas", BOTH),
+}
 SPACE = "recurrent"
 QUALITIES = ("supernet_validation_perplexity", "validation_perplexity", "test_perplexity")
 
 
 def search(method: str, seed: int, sized: SizedSpace, data: ImageData, options: argparse.Namespace) -> Search:
     """Take all steps of a search and return it."""
-    changes = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed, "compute": "cpu"}
-    rates = {"weights.lr": options.rate}
-    for name in ("lr", "lr_end"):
-        published = getattr(read_recipe(f"{SPACE}/{method}", {}).logits, name)
-        rates[f"logits.{name}"] = options.logits_factor * published
-    recipe = read_recipe(f"{SPACE}/{method}", changes | rates)
+    name, changes = METHODS[method]
+    changes = changes | {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed, "compute": "cpu"}
+    rates: dict[str, Any] = {"weights.lr": options.rate}
+    for rate in ("lr", "lr_end"):
+        rates[f"logits.{rate}"] = options.logits_factor * getattr(read_recipe(f"{SPACE}/{name}", {}).logits, rate)
+    recipe = read_recipe(f"{SPACE}/{name}", changes | rates)
     costs = count_metrics(sized)
     objective = Objective("none", parse_budget(options.budget, preview(costs)), costs)
     found = Search(sized, [objective], data, recipe)
@@ -96,7 +105,13 @@ def row_of(method: str, seed: int, data: ImageData, options: argparse.Namespace)
         f"{metric}_limit": bound,
         "search_processor_s": round(searched_s, 1),
         "supernet_validation_perplexity": done.evaluator.quality(architecture).perplexity,
-        **train(sized, architecture, data, options.out / "trained" / f"{method}-{seed}", options),
+        **train(
+            sized,
+            architecture,
+            data,
+            options.out / "trained" / f"{method.replace(', ', '-').replace(' ', '-')}-{seed}",
+            options,
+        ),
     }
 
 
