@@ -151,6 +151,25 @@ class Finalists(Strict):
         return self.trainings_of_target * self.epochs + min(self.last, self.trainings_of_target) * self.last_epochs
 
 
+class Autoencoder(Strict):
+    """A graph autoencoder of a space's cells (hwnas.latent), in whose latent space architectures are proposed.
+
+    ``latent``: dimensions of the latent space; ``width``: features of a node; ``rounds`` of messages in the encoder;
+    ``kl``: weight of the Kullback-Leibler divergence. It learns for ``epochs`` from ``graphs`` architectures each, or
+    as many as the space has. The defaults are for a minute of a processor core in NAS-Bench-201; the paper has width 250,
+    300 epochs and Adam's learning rate at 1e-4.
+    """
+
+    latent: int = Field(default=56, ge=1)
+    width: int = Field(default=64, ge=1)
+    rounds: int = Field(default=2, ge=1)
+    kl: FiniteFloat = Field(default=0.005, ge=0)
+    graphs: int = Field(default=20_000, ge=2)
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: Optimizer = Optimizer(name="adam", lr=3e-3, lr_end=0.0, betas=(0.9, 0.999))
+
+
 class Choice(Strict):
     """A named choice with its options: in YAML ``dirichlet`` or ``{name: reinforce, samples: 20}``."""
 
@@ -202,9 +221,13 @@ class Recipe(Hashed):
 
     ``finalists``: short trainings by which the final architecture is chosen; with None ``selection`` chooses it. With
     ``auto`` a run has the default ones where they are cheap (hwnas.finalists.price), and a benchmark has none.
+
+    ``autoencoder``: with one, the finalists of later rounds are proposed by a Gaussian process in its latent space
+    (hwnas.latent), and so is what ``selection: latent`` scores; with None an accuracy model of edges proposes the
+    finalists.
     """
 
-    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks", "pretrained")
+    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks", "pretrained", "autoencoder")
 
     method: str
     distribution: Choice = Choice(name="concrete")
@@ -238,6 +261,7 @@ class Recipe(Hashed):
     kernels: Kernels = "auto"
     child: ChildTraining
     finalists: Finalists | Literal["auto"] | None = "auto"
+    autoencoder: Autoencoder | None = None
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

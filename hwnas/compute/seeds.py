@@ -41,6 +41,11 @@ class Purpose(IntEnum):
     BASELINES = 19  # by target: the random architecture that the found one is compared with
     LOGITS_UPDATES = 20  # by step: the updates of the logits that a zero-order search tries
     DROPOUT = 21  # by step: the channels that the training of a network of words drops
+    AUTOENCODER = 22  # the initial weights of a graph autoencoder
+    HELD_OUT_GRAPHS = 23  # graphs that an autoencoder does not learn from, and the order of the others
+    TRAINING_GRAPHS = 24  # by epoch: the graphs that an autoencoder learns from
+    LATENT_NOISE = 25  # by epoch: the noise of an autoencoder's latents
+    LATENT_DRAWS = 26  # latents that a selection draws
 
 
 @unique

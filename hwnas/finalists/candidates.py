@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hwnas.budgets.derive import Limits, follows_rules, ranked
 from hwnas.cost.model import Array, CostModel
-from hwnas.spaces import NONE, Architecture, SearchSpace
+from hwnas.spaces import Architecture, SearchSpace
 from hwnas.spaces.encoding import ENUMERABLE, decode, encode, every_choice, random_choices
 
 LEAST_USED = 0.8  # share of the tightest limit that a candidate uses, where enough architectures do
@@ -109,18 +109,4 @@ class Candidates:
             yield from np.array_split(generator.permutation(every_choice(self.space)), 10)
             return
         for _ in range(MOST_DRAWS):
-            yield self._uniform(generator)
-
-    def _uniform(self, generator: np.random.Generator) -> NDArray[np.intp]:
-        none = self.space.operations.index(NONE)
-        if self.inputs_per_node is None:
-            return random_choices(self.space, DRAWS, generator)
-        others = np.array([o for o in range(len(self.space.operations)) if o != none])
-        choices = generator.choice(others, size=(DRAWS, self.space.num_edges))
-        for kind, own in self.space.by_cell(choices).items():  # views: what is written here is written to choices
-            cell = self.space.cells[kind]
-            for node in cell.inner_nodes:
-                into = list(cell.edges_into(node))
-                order = generator.permuted(np.tile(np.arange(len(into)), (DRAWS, 1)), axis=1)
-                own[:, into] = np.where(order < self.inputs_per_node, own[:, into], none)
-        return choices
+            yield random_choices(self.space, DRAWS, generator, self.inputs_per_node)

@@ -5,6 +5,9 @@ takes the candidates that look best and have not been trained yet; after it, one
 trainings. In the end each target's best are trained further (successive halving: Jamieson & Talwalkar, AISTATS 2016). A
 model that is fitted to these, with the first model's prediction as a score, ranks the candidates.
 
+With a graph autoencoder the finalists of every round but the first are proposed in its latent space (hwnas.latent);
+where too few of its proposals are within a budget, those of the accuracy model follow.
+
 Baselines (hwnas.finalists.baselines) are trained last and change no proposal. One that is worse than all finalists of
 its target is no evidence, because it would say little about the best and stretch the scale of the values. The others
 are evidence like the finalists, so a baseline that is better than these is chosen.
@@ -25,12 +28,18 @@ from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.evidence import Advance, Evidence
 from hwnas.finalists.finalist import FinalistResult, FinalistTraining, Start
 from hwnas.finalists.judgement import FIRST, LAST, Judgement, Proposal, tau, value_of
+from hwnas.finalists.latent import AutoencoderTraining
 from hwnas.finalists.pool import Pool
+from hwnas.latent.latent_space import LatentSpace
+from hwnas.latent.measures import Measures, measure
+from hwnas.latent.proposals import LatentSearch
 from hwnas.recipe import Finalists
 from hwnas.spaces import Architecture
+from hwnas.spaces.encoding import decode
 
 EXPLORED = 0.5  # standard deviations that are added to a prediction when the next finalists are proposed
 PROPOSED = 20  # the most candidates that a ranking adds to the pool
+Prediction = tuple[float, float]  # the value that is expected of an architecture, and its standard deviation
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class Contender:
 class Judge:
     """Judges the candidates of all ``contenders``; ``first`` and ``last`` are the trainings of the two stages.
 
+    ``autoencoder`` is the one in whose latent space finalists are proposed; None: the accuracy model proposes them.
+
     Iterate over ``advances``, then call ``judgement``.
     """
 
@@ -62,10 +73,13 @@ class Judge:
         last: FinalistTraining,
         evidence: Evidence,
         generators: Sequence[np.random.Generator],
+        autoencoder: AutoencoderTraining | None = None,
     ) -> None:
         self.settings, self.contenders, self.pool = settings, contenders, pool
         self.first, self.last, self.evidence = first, last, evidence
-        self.counts, self.generators = counts, generators
+        self.counts, self.generators, self.autoencoder = counts, generators, autoencoder
+        self.latent_space: LatentSpace | None = None
+        self.measures: Measures | None = None
         self.results: dict[str, dict[int, FinalistResult]] = {FIRST: {}, LAST: {}}
         self.aside: dict[str, set[int]] = {FIRST: set(), LAST: set()}
         self.proposals: dict[int, Proposal] = {}
@@ -79,8 +93,8 @@ class Judge:
         yield from self._fill_pool()
         for number in range(self.settings.rounds):
             chosen: list[int] = []
-            for contender in self.contenders:
-                chosen += yield from self._proposals(contender, number)
+            for contender, generator in zip(self.contenders, self.generators, strict=True):
+                chosen += yield from self._proposals(contender, generator, number)
             yield from self._train(FIRST, chosen)
             if not self._sound(FIRST):
                 self._require_some(FIRST)
@@ -97,7 +111,7 @@ class Judge:
         agreement = self._agreement(expected)
         trained, reasons = (self.results, self.aside), (self.proposals, self.baselines)
         epochs = {FIRST: self.first.training.epochs, LAST: self.last.training.epochs}
-        return Judgement(self.last, epochs, self.pool, expected_last, *trained, *reasons, agreement)
+        return Judgement(self.last, epochs, self.pool, expected_last, *trained, *reasons, agreement, self.measures)
 
     def _fill_pool(self) -> Iterator[Advance]:
         """Add the preferred candidates of every target, the largest ones, and some at random."""
@@ -113,28 +127,58 @@ class Judge:
     def _extend(self, architectures: Iterable[Architecture]) -> Iterator[Advance]:
         self.pool = yield from self.pool.with_others(architectures, self.evidence.executor)
 
-    def _proposals(self, contender: Contender, number: int) -> Generator[Advance, None, list[int]]:
+    def _proposals(
+        self, contender: Contender, generator: np.random.Generator, number: int
+    ) -> Generator[Advance, None, list[int]]:
         """Return the pool's indices of the candidates that a target trains in a round."""
         share = -(-self.settings.trainings // self.settings.rounds)
-        mean = deviation = None
+        found: dict[int, Prediction | None] = {}
         if number == 0:
             own = np.flatnonzero(contender.candidates.within(self.pool.choices))
             rankings = [self.pool.by_scores(own), self.pool.indices(contender.preferred)]
-            found = list(dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None))[:share]
-        else:
-            model, _ = self._fit(FIRST, self.pool.features)
-            worth = model.by_edge(self.pool.space)
-            yield from self._extend(contender.candidates.largest(worth, most_proposed(self.settings)))
-            mean, deviation = model.predict(self.pool.features)
-            found = self._best(contender, mean + EXPLORED * deviation, share, untrained=True)
-        for index in found:
-            self._propose(index, number + 1, mean, deviation).targets.append(contender.name)
-        return found
+            indices = dict.fromkeys(i for turn in zip_longest(*rankings) for i in turn if i is not None)
+            found |= dict.fromkeys(list(indices)[:share])
+        elif self.autoencoder:
+            found |= yield from self._by_latent_space(self.autoencoder, contender, generator, share)
+        if number and len(found) < share:
+            others = yield from self._by_accuracy_model(contender, share)
+            new = [index for index in others if index not in found][: share - len(found)]
+            found |= {index: others[index] for index in new}
+        for index, prediction in found.items():
+            self._propose(index, number + 1, prediction).targets.append(contender.name)
+        return list(found)
 
-    def _propose(self, index: int, number: int | None, mean: Array | None, deviation: Array | None) -> Proposal:
-        """Return the proposal of a member of the pool; that of this round, with predictions [N], if it is its first."""
-        predicted = None if mean is None or deviation is None else (float(mean[index]), float(deviation[index]))
-        return self.proposals.setdefault(index, Proposal(number, *(predicted or (None, None))))
+    def _by_accuracy_model(self, contender: Contender, number: int) -> Generator[Advance, None, dict[int, Prediction]]:
+        """Return the candidates that look best to the accuracy model and have not been trained, by index."""
+        model, _ = self._fit(FIRST, self.pool.features)
+        worth = model.by_edge(self.pool.space)
+        yield from self._extend(contender.candidates.largest(worth, most_proposed(self.settings)))
+        mean, deviation = model.predict(self.pool.features)
+        found = self._best(contender, mean + EXPLORED * deviation, number, untrained=True)
+        return {index: (float(mean[index]), float(deviation[index])) for index in found}
+
+    def _by_latent_space(
+        self, autoencoder: AutoencoderTraining, contender: Contender, generator: np.random.Generator, number: int
+    ) -> Generator[Advance, None, dict[int, Prediction]]:
+        """Return the candidates that are proposed in the latent space and have not been trained, by index."""
+        if self.latent_space is None:
+            self.latent_space = yield from autoencoder.latent_space(self.evidence)
+            self.measures = measure(self.latent_space)
+        sound = self._sound(FIRST)
+        search = LatentSearch(self.latent_space, contender.candidates.within)
+        values = np.array([value_of(result) for result in sound.values()])
+        diverged = len(self.results[FIRST]) - len(sound)  # could be proposed again
+        proposed = search.propose(self.pool.choices[list(sound)], values, number + diverged, generator)
+        architectures = [decode(self.pool.space, choices) for choices in proposed.choices]
+        yield from self._extend(architectures)
+        predictions = zip(proposed.expected.tolist(), proposed.deviation.tolist(), strict=True)
+        found = dict(zip(self.pool.indices(architectures), predictions, strict=True))
+        new = [index for index in found if index not in self.results[FIRST]][:number]
+        return {index: found[index] for index in new}
+
+    def _propose(self, index: int, number: int | None, prediction: Prediction | None) -> Proposal:
+        """Return the proposal of a member of the pool; that of this round, with a prediction, if it is its first."""
+        return self.proposals.setdefault(index, Proposal(number, *(prediction or (None, None))))
 
     def _best(self, contender: Contender, values: Array, number: int, untrained: bool = False) -> list[int]:
         own = np.flatnonzero(contender.candidates.within(self.pool.choices))
@@ -168,7 +212,8 @@ class Judge:
         }
         for target, own in self.baselines.items():
             for name, index in own.items():
-                self._propose(index, None, mean, deviation).baselines.append(f"{target}: {name}" if target else name)
+                prediction = (float(mean[index]), float(deviation[index]))
+                self._propose(index, None, prediction).baselines.append(f"{target}: {name}" if target else name)
         wanted = [index for own in self.baselines.values() for index in own.values()]
         new = {stage: set(wanted) - self.results[stage].keys() for stage in (FIRST, LAST)}
         yield from self._train(FIRST, wanted)

@@ -11,7 +11,8 @@ from hwnas.cost.model import Array
 from hwnas.finalists.candidates import Candidates
 from hwnas.finalists.finalist import FinalistResult, FinalistTraining
 from hwnas.finalists.pool import Pool
-from hwnas.finalists.record import FinalistRow, FinalistsFile
+from hwnas.finalists.record import AutoencoderRow, FinalistRow, FinalistsFile
+from hwnas.latent.measures import Measures
 from hwnas.spaces import Architecture, SizedSpace
 from hwnas.training.child import Weights
 
@@ -40,7 +41,8 @@ class Judgement:
     by index in the pool, and ``aside`` those that are no evidence. ``proposals`` are by index, too, ``baselines``
     indices by target and name.
     ``agreement`` is Kendall's tau of each source of evidence with the values that the last stage measured; None where
-    these are too few.
+    these are too few. ``latent`` are the measures of the latent space in which finalists were proposed; None without
+    one.
     """
 
     training: FinalistTraining
@@ -52,6 +54,7 @@ class Judgement:
     proposals: Mapping[int, Proposal]
     baselines: Mapping[str, Mapping[str, int]]
     agreement: Mapping[str, float | None]
+    latent: Measures | None = None
 
     @property
     def sized(self) -> SizedSpace:
@@ -65,6 +68,7 @@ class Judgement:
 
     def summary(self) -> FinalistsFile:
         """Return what ``finalists.json`` holds, without the trainings."""
+        latent = {"autoencoder": AutoencoderRow(**asdict(self.latent))} if self.latent else {}
         return FinalistsFile(
             setting=asdict(self.sized.setting),
             candidates=len(self.expected),
@@ -73,6 +77,7 @@ class Judgement:
             round_agreement=self._round_agreement(),
             validation_images=len(self.training.data.validation),
             epochs=dict(self.epochs),
+            **latent,
         )
 
     def record(self) -> FinalistsFile:
@@ -129,6 +134,8 @@ class Judgement:
         if diverged := sorted(self.diverged):
             names = ", ".join(self.name_of(index) for index in diverged)
             line += f"\n{len(diverged)} of them diverged (their loss was not finite) and rank last: {names}"
+        if self.latent:
+            line += f"\n{self.latent.describe()}"
         return line
 
     def result_of(self, architecture: Architecture) -> FinalistResult | None:

@@ -16,7 +16,9 @@ from hwnas.finalists.evidence import Evidence
 from hwnas.finalists.finalist import FinalistTraining
 from hwnas.finalists.judge import Contender, Judge, most_proposed
 from hwnas.finalists.judgement import Judgement
+from hwnas.finalists.latent import AutoencoderTraining
 from hwnas.finalists.pool import Pool, Scoring
+from hwnas.latent.graphs import CellGraphs
 from hwnas.recipe import Finalists, Recipe
 from hwnas.search.evaluation import SCORED_IMAGES
 from hwnas.search.search import Search
@@ -68,7 +70,17 @@ def judge_of(
         last,
         evidence,
         [numpy_generator(recipe.seed, Purpose.CANDIDATES, index) for index in range(len(search.targets))],
+        _autoencoder(search),
     )
+
+
+def _autoencoder(search: Search) -> AutoencoderTraining | None:
+    """Return the training of the recipe's graph autoencoder; None where it has none."""
+    recipe = search.recipe
+    if recipe.autoencoder is None:
+        return None
+    graphs = CellGraphs(search.space, recipe.inputs_per_node, recipe.without)
+    return AutoencoderTraining(graphs, recipe.autoencoder, recipe.seed)
 
 
 def _contender(search: Search, target: TargetState, number: int, baselines: Mapping[str, Architecture]) -> Contender:

@@ -3,7 +3,8 @@
 A pass of a batch through a network takes EDGE_S for every edge and a second for every MACS_PER_S multiply-accumulates.
 A training step counts as three passes (forward, and the gradients of activations and of weights), the scores of an
 architecture as SCORING_PASSES, and the processes of every stage take START_S to start. MACs are those of the largest
-network within a target's limits, so the price of average ones is less. It is a rule
+network within a target's limits, so the price of average ones is less. A training step of a graph autoencoder takes
+GRAPH_EDGE_S for every edge of the cells, and its MACs. It is a rule
 and no measurement: cells of many small operations, as those of DARTS, take longer.
 """
 
@@ -17,13 +18,14 @@ from hwnas.cost.counts import count_metrics
 from hwnas.cost.metric import MACS
 from hwnas.cost.model import CostModel
 from hwnas.finalists.judge import most_proposed
-from hwnas.recipe import Finalists
+from hwnas.recipe import Autoencoder, Finalists
 from hwnas.search.evaluation import SCORED_IMAGES
-from hwnas.spaces import SizedSpace
+from hwnas.spaces import SearchSpace, SizedSpace
 
 CHEAP_S = 600.0  # up to which finalists are trained by default
 MACS_PER_S, EDGE_S, START_S = 2e10, 2e-4, 8.0
 TRAINING_PASSES, SCORING_PASSES = 3, 8
+GRAPH_EDGE_S, GRAPH_MACS = 8e-4, 30  # MACs: those of a pass for each edge of a graph, in squares of the width
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ def price(
         scores = SCORING_PASSES * (edges * EDGE_S + SCORED_IMAGES * most)
         total += settings.epochs_of_target * epoch + _candidates(settings) * scores
     return total
+
+
+def autoencoder_price(settings: Autoencoder, space: SearchSpace) -> float:
+    """Return the processor time, in seconds, that the training of a graph autoencoder takes."""
+    graphs = min(settings.graphs, space.num_architectures)
+    batches = -(-graphs // settings.batch_size)
+    macs = TRAINING_PASSES * graphs * GRAPH_MACS * settings.width**2
+    return settings.epochs * space.num_edges * (batches * GRAPH_EDGE_S + macs / MACS_PER_S)
 
 
 def _candidates(settings: Finalists) -> int:

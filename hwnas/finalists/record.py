@@ -37,6 +37,26 @@ class FinalistRow(Record):
     evidence: bool = True
 
 
+class AutoencoderRow(Record):
+    """The graph autoencoder in whose latent space finalists were proposed, measured on ``graphs`` held-out graphs.
+
+    ``reconstructed`` is the share of them that are decoded to the letter, ``valid`` that of random latents that are
+    decoded to an architecture. The other fields measure smoothness in numbers of edges (hwnas.latent.measures); None
+    where there are too few graphs.
+    """
+
+    graphs: int
+    reconstructed: FiniteFloat
+    valid: FiniteFloat
+    distinct: int
+    edges_between: FiniteFloat | None
+    distance_correlation: FiniteFloat | None
+    edges_changed: dict[str, FiniteFloat]
+    path_valid: FiniteFloat | None
+    path_detour: FiniteFloat | None
+    path_jump: FiniteFloat | None
+
+
 class FinalistsFile(Record):
     """The trainings of all targets' finalists, which share them.
 
@@ -44,7 +64,8 @@ class FinalistsFile(Record):
     compared. ``agreement`` is Kendall's tau of each source of evidence with the validation losses of the last stage;
     None where these are too few. ``round_agreement`` is that of the model's predictions before each round with the
     values of its trainings. ``validation_images`` is the number of images that validated them, ``epochs`` are those of
-    each stage. A benchmark writes the numbers of ``trained`` networks by stage, a run ``trainings``.
+    each stage. ``autoencoder`` is absent where the accuracy model proposed the finalists. A benchmark writes the
+    numbers of ``trained`` networks by stage, a run ``trainings``.
     """
 
     setting: dict[str, Any]
@@ -54,4 +75,5 @@ class FinalistsFile(Record):
     round_agreement: list[FiniteFloat | None] = Field(default_factory=list)
     validation_images: int | None = None
     epochs: dict[str, int] = Field(default_factory=dict)
+    autoencoder: AutoencoderRow | None = None
     trainings: list[FinalistRow] = Field(default_factory=list)

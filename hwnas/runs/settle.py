@@ -164,7 +164,8 @@ def _price(settings: Finalists, recipe: Recipe, networks: TwoNetworks, objective
     """Return the processor time of finalists, in seconds (hwnas.finalists.price)."""
     sized = finalists_sized(networks.search_sized, networks.target_sized, settings)
     images = price.Images(len(networks.data.train), len(networks.data.validation))
-    return price.price(settings, sized, [o.limits for o in objectives], images, recipe.inputs_per_node)
+    seconds = price.price(settings, sized, [o.limits for o in objectives], images, recipe.inputs_per_node)
+    return seconds + (price.autoencoder_price(recipe.autoencoder, sized.space) if recipe.autoencoder else 0.0)
 
 
 def _reason(asked: str, why: str) -> str:

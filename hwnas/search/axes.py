@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.budgets.derive import Limits
@@ -172,6 +174,9 @@ class Scorer(Protocol):
 
     def score_untrained(self, architectures: Sequence[Architecture], names: Sequence[str]) -> dict[str, Array]:
         """Return training-free scores [N] of architectures by name, at the sizes of the search network."""
+
+    def agreed(self, choices: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the operation indices [N, edges] of rank 0, for choices that rounding could make differ."""
 
 
 class Selection(Protocol):

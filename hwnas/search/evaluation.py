@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.budgets.derive import Limits
@@ -94,6 +96,10 @@ class Evaluator:
             raise HwnasError("scores without training are of networks of images", "use another selection in the recipe")
         images, _ = self.data.train_batch(0, SCORED_IMAGES, self.recipe.seed)
         return score_architectures(self.supernet.sized, architectures, names, images, self.recipe.seed)
+
+    def agreed(self, choices: NDArray[np.intp]) -> NDArray[np.intp]:
+        found: Tensor = self.processes.from_rank_zero(torch.from_numpy(choices))
+        return found.numpy()
 
     def current_best(self, target: TargetState) -> Architecture:
         return self.selection.current_best(self, target)

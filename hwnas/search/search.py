@@ -12,6 +12,7 @@ from typing import Any
 from hwnas.compute.device import CPU
 from hwnas.compute.seeds import Purpose
 from hwnas.data import ImageData
+from hwnas.latent.graphs import require_cells
 from hwnas.networks.mixed_cell import one_width_needed
 from hwnas.networks.pretrained_supernet import require_chain
 from hwnas.networks.shared_blocks import require_shareable
@@ -79,6 +80,8 @@ class Search:
             require_divisible(sized.network, stage.partial_channels)
         if any(cell.width_edges for cell in self.space.cells.values()) and not runs_on_host(runs):
             raise one_width_needed()
+        if recipe.autoencoder:
+            require_cells(self.space)
         if recipe.pretrained:
             require_chain(self.space)
         if recipe.shared_blocks:

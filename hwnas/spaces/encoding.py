@@ -36,8 +36,15 @@ def every_choice(space: SearchSpace) -> NDArray[np.intp]:
     return choices[possible(space, choices)]
 
 
-def random_choices(space: SearchSpace, number: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    """Draw ``number`` architectures uniformly, as operation indices [N, edges of all cells]."""
+def random_choices(
+    space: SearchSpace, number: int, generator: np.random.Generator, inputs_per_node: int | None = None
+) -> NDArray[np.intp]:
+    """Draw ``number`` architectures uniformly, as operation indices [N, edges of all cells].
+
+    With ``inputs_per_node`` exactly this number of edges into every node, drawn at random, is other than ``none``.
+    """
+    if inputs_per_node is not None:
+        return _random_inputs(space, number, generator, inputs_per_node)
     if all(cell.offers is None for cell in space.cells.values()):
         choices = generator.integers(len(space.operations), size=(number, space.num_edges))
         for into, least in needed_inputs(space):
@@ -50,6 +57,21 @@ def random_choices(space: SearchSpace, number: int, generator: np.random.Generat
         drawn = np.stack([generator.choice(row, size=number) for row in options], axis=1)
         found = np.concatenate([found, drawn[possible(space, drawn)]])
     return found[:number]
+
+
+def _random_inputs(
+    space: SearchSpace, number: int, generator: np.random.Generator, inputs_per_node: int
+) -> NDArray[np.intp]:
+    none = space.operations.index(NONE)
+    others = np.array([o for o in range(len(space.operations)) if o != none])
+    choices = generator.choice(others, size=(number, space.num_edges))
+    for kind, own in space.by_cell(choices).items():  # views: what is written here is written to choices
+        cell = space.cells[kind]
+        for node in cell.inner_nodes:
+            into = list(cell.edges_into(node))
+            order = generator.permuted(np.tile(np.arange(len(into)), (number, 1)), axis=1)
+            own[:, into] = np.where(order < inputs_per_node, own[:, into], none)
+    return choices
 
 
 def offered(space: SearchSpace) -> NDArray[np.bool_]:

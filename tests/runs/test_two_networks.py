@@ -163,6 +163,9 @@ def test_every_method_keeps_the_budget_of_a_larger_target(method: str) -> None:
     changes |= {"selection": {"name": "untrained", "samples": 3}} if method == "balenas-tf" else {}
     if method == "single-path":
         changes |= {"selection": {"name": "evolution", "population": 3, "generations": 2}}
+    if method == "svge":
+        changes |= {"selection": {"name": "latent", "evaluations": 4, "start": 2, "batch": 2}}
+        changes |= {"autoencoder": {"width": 4, "latent": 3, "graphs": 200, "epochs": 1}}
     objectives, _ = usual_objectives()
     sized = SizedSpace(NB201, replace(SMALL["nasbench201"], channels=12))
     search = Search(sized, objectives, FEW, read_recipe(f"short/{method}", changes))

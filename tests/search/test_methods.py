@@ -40,13 +40,16 @@ from support.spaces import SMALL
 from support.tables import make_table
 from support.text import text_searching
 
-POOL = ("enas", "random", "single-path", "balenas-tf")  # these take one of the architectures they judged
+POOL = ("enas", "random", "single-path", "balenas-tf", "svge")  # these take one of the architectures they judged
 FEW_SCORED = {
     "enas": "selection: {name: best_of, samples: 8}",
     "random": "selection: {name: best_of, samples: 8}",
     "balenas-tf": "selection: {name: untrained, samples: 8}",
     "single-path": "selection: {name: evolution, population: 4, generations: 2, parents: 2}",
+    "svge": "selection: {name: latent, evaluations: 6, start: 3, batch: 3}\n"
+    "autoencoder: {width: 4, latent: 3, graphs: 200, epochs: 1}",
 }
+FEW_GRAPHS = {"width": 4, "latent": 3, "graphs": 200, "epochs": 1}
 
 
 @pytest.mark.slow
@@ -133,7 +136,7 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
         search.take_step()
     start = fresh().state()
     moved = unlike(start["distributions"], search.state()["distributions"])
-    assert bool(moved) == (method not in ("random", "single-path"))
+    assert bool(moved) == (method not in ("random", "single-path", "svge"))
     for number in places:
         torch.manual_seed(2)
         again = fresh()
@@ -188,6 +191,7 @@ def tight(space: str) -> Budget:
     [
         ("nasbench201", {"name": "best_of", "samples": 3}),
         ("nasbench201", {"name": "evolution", "population": 2, "generations": 2, "parents": 2}),
+        ("nasbench201", {"name": "latent", "evaluations": 4, "start": 2, "batch": 2}),
         ("darts", {"name": "best_of", "samples": 2}),
     ],
 )
@@ -196,8 +200,9 @@ def test_scored_architectures_meet_limits_that_no_random_draw_meets(
 ) -> None:
     monkeypatch.setattr("hwnas.search.selection.TRIES", 20)
     monkeypatch.setattr("hwnas.search.methods.evolution.TRIES", 20)
+    monkeypatch.setattr("hwnas.search.methods.svge.TRIES", 20)
     budget = tight(space)
-    search = searching(space, f"{space}/random", budget, selection=selection)
+    search = searching(space, f"{space}/random", budget, selection=selection, autoencoder=FEW_GRAPHS)
     target, model = search.targets[0], COSTS[space][TIGHT]
     if space == "nasbench201":
         choices = every_choice(SPACES[space])

@@ -40,10 +40,15 @@ SEARCHES = [
     ("nasbench201", "advantagenas"),  # one operation an edge, the advantage of each
     ("nasbench201", "enas"),  # rewards; the best of some draws
     ("nasbench201", "single-path"),  # weights alone; evolution
+    ("nasbench201", "svge"),  # proposals in a latent space, those of rank 0
     ("darts", "entrannas-dst"),  # some operations an edge; two kinds of cells
     ("chain", "bignas"),  # several members a step, which learn scores
 ]
 EVOLVE = ("single-path", "bignas")
+LATENT = {
+    "selection": {"name": "latent", "evaluations": 4, "start": 2, "batch": 2},
+    "autoencoder": {"width": 4, "latent": 3, "graphs": 200, "epochs": 1},
+}
 STEPS = 2
 
 
@@ -61,6 +66,7 @@ def searching(space: str, method: str, processes: Processes) -> Search:
         **({"learning": {"name": "reinforce", "samples": 2, "every": 2}} if method == "enas" else {}),
         **({"selection": {"name": "best_of", "samples": 2}} if method in ("enas", "random") else {}),
         **({"selection": {"name": "evolution", "population": 3, "generations": 2}} if method in EVOLVE else {}),
+        **(LATENT if method == "svge" else {}),
     }
     if space == "chain":
         search = chain_searching(f"chain/{method}", processes=processes, **changes)

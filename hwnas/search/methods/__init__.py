@@ -24,6 +24,7 @@ METHODS = {  # the module of every method for all spaces
     "pc-darts": "pcdarts",
     "random": "random_search",
     "single-path": "evolution",
+    "svge": "svge",
 }
 CHAIN_METHODS = {"bignas": "bignas"}  # the same for methods that chains of layers alone have
 SHARED = ("distribution", "execution", "selection")  # modules of choices that belong to no single method
