@@ -54,8 +54,8 @@ from hwnas.spaces.encoding import every_choice, without_dead_edges
 NASBENCH201 = SPACES["nasbench201"]
 EVERY = every_choice(NASBENCH201)
 WAYS = ("random", "latent space", "accuracy model")
-RUNS = {12: (4, 4), 50: (20, 10), 100: (20, 10)}  # start and batch of a search, by its evaluations
-PERCENTILES = {"mild": 75, "moderate": 50, "aggressive": 25}  # as the budgets of these names
+RUNS = {12: (4, 4), 50: (20, 10)}  # start and batch of a search, by its evaluations
+PERCENTILES = {"moderate": 50, "aggressive": 25}  # as the budgets of these names
 LEARNT_FROM = (20, 50, 100)  # random evaluations from which the ranking of all other cells is predicted
 
 

@@ -146,7 +146,7 @@ class GraphAutoencoder(nn.Module):
 
         The likelihood is the product of that of both decoders.
         """
-        built = [decoder(latents)[0] for decoder in self.decoders]
-        forward, backward = (sum(decoder(latents, graphs)[1] for decoder in self.decoders) for graphs in built)
-        first = torch.as_tensor(forward >= backward)[:, None]
-        return torch.where(first, built[0], built[1]), torch.where(first, built[1], built[0])
+        ahead, back = self.decoders
+        (forward, of_ahead), (backward, of_back) = ahead(latents), back(latents)
+        likelier = (of_ahead + back(latents, forward)[1] >= of_back + ahead(latents, backward)[1])[:, None]
+        return torch.where(likelier, forward, backward), torch.where(likelier, backward, forward)

@@ -19,7 +19,7 @@ from hwnas.latent.graphs import Choices
 from hwnas.latent.latent_space import LatentSpace
 from hwnas.latent.surrogate import Surrogate
 
-DRAWN, AROUND = 2000, 1000  # latents from N(0, I), and around good ones in each turn
+DRAWN, AROUND = 1000, 500  # latents from N(0, I), and around good ones in each turn
 BEST, TURNS = 20, 3  # architectures around which latents are drawn, and how often
 STEPS = (0.1, 1.0)  # least and greatest distance from them, in mean distances of the evaluated latents
 

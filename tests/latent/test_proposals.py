@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from hwnas.latent import proposals
 from hwnas.latent.graphs import CellGraphs
 from hwnas.latent.latent_space import LatentSpace
 from hwnas.latent.proposals import LatentSearch
@@ -23,8 +24,14 @@ WORTH = np.random.default_rng(7).normal(size=(8, 3))
 @cache
 def latent_space() -> LatentSpace:
     adam = Optimizer(name="adam", lr=5e-3, lr_end=0, betas=(0.9, 0.999))
-    settings = Autoencoder(latent=16, width=32, graphs=2000, epochs=4, batch_size=64, optimizer=adam)
+    settings = Autoencoder(latent=16, width=24, graphs=2000, epochs=3, batch_size=64, optimizer=adam)
     return trained_autoencoder(GRAPHS, settings, 0)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "DRAWN", 400)
+    monkeypatch.setattr(proposals, "AROUND", 200)
 
 
 def values_of(choices: np.ndarray) -> np.ndarray:
@@ -77,14 +84,14 @@ def test_proposals_are_new_networks_within_the_limits() -> None:
         return (choices == 2).sum(axis=1) <= 3  # at most three convolutions
 
     search = LatentSearch(latent_space(), within)
-    proposals = search.propose(known, values_of(known), 10, np.random.default_rng(1))
-    assert len(proposals.choices) == len(proposals.expected) == len(proposals.deviation) == 10
-    assert within(proposals.choices).all()
-    assert GRAPHS.valid(proposals.choices).all()
-    networks = GRAPHS.networks(np.concatenate([known, proposals.choices]))
+    found = search.propose(known, values_of(known), 10, np.random.default_rng(1))
+    assert len(found.choices) == len(found.expected) == len(found.deviation) == 10
+    assert within(found.choices).all()
+    assert GRAPHS.valid(found.choices).all()
+    networks = GRAPHS.networks(np.concatenate([known, found.choices]))
     assert len(np.unique(networks, axis=0)) == len(np.unique(GRAPHS.networks(known), axis=0)) + 10
     again = search.propose(known, values_of(known), 10, np.random.default_rng(1))
-    np.testing.assert_array_equal(proposals.choices, again.choices)
+    np.testing.assert_array_equal(found.choices, again.choices)
     none = LatentSearch(latent_space(), lambda choices: ~everything(choices))
     assert len(none.propose(known, values_of(known), 3, np.random.default_rng(1)).choices) == 0
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import HwnasError
+from hwnas.latent import proposals
 from hwnas.recipe import read_recipe, recorded_recipe
 from hwnas.spaces import SPACES, Architecture
 from support.command import Run, assert_one_clear_line
@@ -17,7 +18,7 @@ from support.searches import COSTS, chain_searching, searching
 SPACE = SPACES["nasbench201"]
 WORTH = dict(zip(SPACE.operations, (0.0, 1.0, 2.0, 3.0, 0.5), strict=True))
 ADAM = {"name": "adam", "lr": 5e-3, "lr_end": 0.0, "betas": [0.9, 0.999]}
-AUTOENCODER = {"width": 24, "latent": 16, "graphs": 4000, "epochs": 3, "optimizer": ADAM}
+AUTOENCODER = {"width": 16, "latent": 12, "graphs": 2000, "epochs": 3, "optimizer": ADAM}
 
 
 def worth(architecture: Architecture) -> float:
@@ -26,10 +27,12 @@ def worth(architecture: Architecture) -> float:
 
 @pytest.mark.slow
 def test_a_latent_search_scores_so_many_and_finds_better_than_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "DRAWN", 400)
+    monkeypatch.setattr(proposals, "AROUND", 200)
     found = {}
     for name, options in {"latent": {"evaluations": 40, "start": 10, "batch": 8}, "best_of": {"samples": 40}}.items():
         values = []
-        for seed in range(3):
+        for seed in range(2):
             search = searching(
                 "nasbench201", "short/random", "mild", selection={"name": name, **options}, autoencoder=AUTOENCODER,
                 seed=seed,
