@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import pytest
 
 from hwnas.latent import proposals
-from hwnas.latent.graphs import CellGraphs
-from hwnas.latent.latent_space import LatentSpace
 from hwnas.latent.proposals import LatentSearch
 from hwnas.latent.surrogate import Surrogate
-from hwnas.latent.training import trained_autoencoder
-from hwnas.recipe import Autoencoder, Optimizer
-from support.small_spaces import EVERY, SPACES
+from support.latent import GRAPHS, small_latent_space
 
-NAME = "skip and conv"
-GRAPHS = CellGraphs(SPACES[NAME])
-WORTH = np.random.default_rng(7).normal(size=(8, 3))
-
-
-@cache
-def latent_space() -> LatentSpace:
-    adam = Optimizer(name="adam", lr=5e-3, lr_end=0, betas=(0.9, 0.999))
-    settings = Autoencoder(latent=16, width=24, graphs=2000, epochs=3, batch_size=64, optimizer=adam)
-    return trained_autoencoder(GRAPHS, settings, 0)
+WORTH = np.random.default_rng(7).normal(size=(6, 5))
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +21,7 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def values_of(choices: np.ndarray) -> np.ndarray:
     """A value that adds up over the edges of the network, so dead edges do not count."""
-    return WORTH[np.arange(8), GRAPHS.networks(choices)].sum(axis=1)
+    return WORTH[np.arange(6), GRAPHS.networks(choices)].sum(axis=1)
 
 
 def everything(choices: np.ndarray) -> np.ndarray:
@@ -81,9 +66,9 @@ def test_proposals_are_new_networks_within_the_limits() -> None:
     known = GRAPHS.sample(12, np.random.default_rng(0))
 
     def within(choices: np.ndarray) -> np.ndarray:
-        return (choices == 2).sum(axis=1) <= 3  # at most three convolutions
+        return (choices == 3).sum(axis=1) <= 3  # at most three convolutions of 3x3
 
-    search = LatentSearch(latent_space(), within)
+    search = LatentSearch(small_latent_space(), within)
     found = search.propose(known, values_of(known), 10, np.random.default_rng(1))
     assert len(found.choices) == len(found.expected) == len(found.deviation) == 10
     assert within(found.choices).all()
@@ -92,19 +77,19 @@ def test_proposals_are_new_networks_within_the_limits() -> None:
     assert len(np.unique(networks, axis=0)) == len(np.unique(GRAPHS.networks(known), axis=0)) + 10
     again = search.propose(known, values_of(known), 10, np.random.default_rng(1))
     np.testing.assert_array_equal(found.choices, again.choices)
-    none = LatentSearch(latent_space(), lambda choices: ~everything(choices))
+    none = LatentSearch(small_latent_space(), lambda choices: ~everything(choices))
     assert len(none.propose(known, values_of(known), 3, np.random.default_rng(1)).choices) == 0
 
 
 @pytest.mark.slow
 def test_a_search_is_better_than_draws_at_equal_evaluations() -> None:
-    choices = EVERY[NAME][GRAPHS.valid(EVERY[NAME])]
+    choices = GRAPHS.training(1000, 0, 0)
     ranks = []
-    for seed in range(4):
+    for seed in range(3):
         generator = np.random.default_rng(seed)
         known = generator.permutation(choices)[:15]
         for _ in range(3):
-            found = LatentSearch(latent_space(), everything).propose(known, values_of(known), 5, generator)
+            found = LatentSearch(small_latent_space(), everything).propose(known, values_of(known), 5, generator)
             known = np.concatenate([known, found.choices])
         ranks.append((values_of(choices) > values_of(known).max()).mean())
     # The best of 30 draws is on average at 1 of 31 from the top.
