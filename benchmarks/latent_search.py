@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure a graph autoencoder of NAS-Bench-201 and searches in its latent space against others at equal evaluations.
 
-    python -m benchmarks.latent_search ACCURACY LATENCY --out benchmarks/results/latent_search.json
+    python -m benchmarks.latent_search ACCURACY LATENCY --budget none --out benchmarks/results/latent_search/none.json
 
 ACCURACY (`arch` and one column a data set) is the oracle: an evaluation of a cell is its published CIFAR-10 accuracy
 after full training. Nothing is trained but the autoencoder, so the study says how good proposals are, not how well
@@ -16,8 +16,8 @@ Searches, with the same number of evaluations. Those that learn start with the f
                      cells of largest mean + deviation / 2 among all within the budget, as finalists are proposed
                      without an autoencoder, but without the scores that need a network
 
-Settings were chosen on seeds from 100 up; the recorded result is of seeds 0 to 19. `--darts` measures an autoencoder of
-the DARTS space, too, which has no published accuracies.
+The recorded results are of seeds 0 to 19; benchmarks/README.md says on which seeds settings were chosen. `--darts`
+measures an autoencoder of the DARTS space, too, which has no published accuracies.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("accuracy")
     parser.add_argument("latency", type=Path)
     parser.add_argument("--device", default="silver_4114", help="column of LATENCY")
+    parser.add_argument("--budget", choices=("none", *PERCENTILES), default="none")
     parser.add_argument("--seeds", default="0-19", help="first and last seed")
     parser.add_argument("--recipe", default="short/svge")
     parser.add_argument("--darts", action="store_true")
@@ -103,6 +104,7 @@ def main() -> None:
     accuracies = read_accuracy(arguments.accuracy).values["cifar10"]
     latencies = read_latencies(arguments.latency).values[arguments.device]
     tasks = tasks_of(space.graphs, accuracies, latencies)
+    task = tasks[arguments.budget]
     result: dict[str, Any] = {
         "oracle": "published CIFAR-10 accuracy after 200 epochs",
         "device": arguments.device,
@@ -110,8 +112,8 @@ def main() -> None:
         "recipe": arguments.recipe,
         "settings": settings.model_dump(mode="json"),
         "autoencoders": {"nasbench201": autoencoder},
-        "predictions": [prediction(space, tasks[0], number, first) for number in LEARNT_FROM],
-        "searches": [row for task in tasks for row in compare(task, space, range(first, last + 1))],
+        "predictions": [prediction(space, task, number, first) for number in LEARNT_FROM],
+        "searches": compare(task, space, range(first, last + 1)),
         "made": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -135,7 +137,7 @@ def trained(graphs: CellGraphs, settings: Autoencoder) -> tuple[LatentSpace, dic
     return space, {**asdict(measures), "processor_s": round(seconds, 1)}
 
 
-def tasks_of(graphs: CellGraphs, accuracies: np.ndarray, latencies: np.ndarray) -> list[Task]:
+def tasks_of(graphs: CellGraphs, accuracies: np.ndarray, latencies: np.ndarray) -> dict[str, Task]:
     """Return a task without a budget and one for every budget."""
     sized = SizedSpace.named(NASBENCH201, "cifar")
     models = count_metrics(sized)
@@ -145,9 +147,10 @@ def tasks_of(graphs: CellGraphs, accuracies: np.ndarray, latencies: np.ndarray) 
     masks = {"none": valid} | {
         name: valid & (latencies <= np.nanpercentile(latencies, share)) for name, share in PERCENTILES.items()
     }
-    return [
-        Task(name, EVERY[mask], accuracies[mask], features.rows(np.flatnonzero(mask))) for name, mask in masks.items()
-    ]
+    return {
+        name: Task(name, EVERY[mask], accuracies[mask], features.rows(np.flatnonzero(mask)))
+        for name, mask in masks.items()
+    }
 
 
 def compare(task: Task, space: LatentSpace, seeds: range) -> list[dict[str, Any]]:

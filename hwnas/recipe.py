@@ -156,8 +156,8 @@ class Autoencoder(Strict):
 
     ``latent``: dimensions of the latent space; ``width``: features of a node; ``rounds`` of messages in the encoder;
     ``kl``: weight of the Kullback-Leibler divergence. It learns for ``epochs`` from ``graphs`` architectures each, or
-    as many as the space has. The defaults are for a minute of a processor core in NAS-Bench-201; the paper has width 250,
-    300 epochs and Adam's learning rate at 1e-4.
+    as many as the space has. The defaults are for a minute of a processor core in NAS-Bench-201; the paper has width
+    250, 300 epochs and Adam's learning rate at 1e-4.
     """
 
     latent: int = Field(default=56, ge=1)

@@ -1,9 +1,10 @@
 """Propose architectures in a latent space: those of largest expected improvement among decoded latents.
 
-Latents are drawn from N(0, I) and around those of the best architectures so far; then, some times, around those of the
-largest expected improvement. All are decoded, and what is not within the limits or already known is left out, so every
-proposal keeps the budget exactly. Expected improvement is that at the latents to which a decoded architecture's network
-is encoded. Several proposals at once: each counts as evaluated, with the value that is expected, for those after it.
+Latents are drawn from N(0, I) until enough of them are within the limits, and around those of the best architectures
+so far; then, some times, around those of the largest expected improvement. All are decoded, and what is not within the
+limits or already known is left out, so every proposal keeps the budget exactly. Expected improvement is that at the
+latents to which a decoded architecture's network is encoded. Several proposals at once: each counts as evaluated, with
+the score that is expected, for those after it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from hwnas.latent.graphs import Choices
 from hwnas.latent.latent_space import LatentSpace
 from hwnas.latent.surrogate import Surrogate
 
-DRAWN, AROUND = 1000, 500  # latents from N(0, I), and around good ones in each turn
-BEST, TURNS = 20, 3  # architectures around which latents are drawn, and how often
-STEPS = (0.1, 1.0)  # least and greatest distance from them, in mean distances of the evaluated latents
+DRAWN, AROUND = 1000, 500  # latents that are drawn at once from N(0, I), and around good ones in each turn
+ENOUGH, MOST_DRAWS = 500, 10  # different networks within the limits after which N(0, I) is drawn from no more
+BEST, TURNS = 20, 4  # architectures around which latents are drawn, and how often
+STEPS = (0.4, 2.0)  # least and greatest distance from them, in mean distances of evaluated latents from their mean
 
 Within = Callable[[Choices], NDArray[np.bool_]]
 
@@ -53,13 +55,18 @@ class LatentSearch:
         found = self._find(known, surrogate, values, generator)
         latents = self.space.encode(self.space.graphs.networks(found)) if len(found) else np.empty((0, 0))
         chosen = list(_choose(surrogate, latents, min(number, len(found))))
-        mean, deviation = surrogate.predict(latents[chosen]) if chosen else (np.empty(0), np.empty(0))
+        mean, deviation = surrogate.predict_values(latents[chosen]) if chosen else (np.empty(0), np.empty(0))
         return Proposals(found[chosen], mean, deviation)
 
     def _find(self, known: Choices, surrogate: Surrogate, values: Array, generator: np.random.Generator) -> Choices:
         """Return different networks within the limits, none of them known, as they were decoded."""
         size = surrogate.scale
-        found = self._new(generator.normal(size=(DRAWN, self.space.dimensions)), known, known[:0])
+        found = known[:0]
+        for _ in range(MOST_DRAWS):
+            drawn = generator.normal(size=(DRAWN, self.space.dimensions))
+            found = np.concatenate([found, self._new(drawn, known, found)])
+            if len(found) >= ENOUGH:
+                break
         centres = surrogate.latents[np.argsort(-values, kind="stable")[:BEST]]
         for _ in range(TURNS):
             around = centres[generator.integers(len(centres), size=AROUND)]
@@ -91,4 +98,4 @@ def _choose(surrogate: Surrogate, latents: Array, number: int) -> Iterator[int]:
         left[index] = False
         yield index
         own = latents[[index]]
-        surrogate = surrogate.with_values(own, surrogate.predict(own)[0])
+        surrogate = surrogate.with_scores(own, surrogate.predict(own)[0])

@@ -40,6 +40,7 @@ def counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score, "SCORES", {name: score.SCORES[name] for name in ("params", "macs")})
     monkeypatch.setattr("hwnas.finalists.pool.SCORES", score.SCORES)
     monkeypatch.setattr(training, "_last", {})
+    monkeypatch.setattr(proposals, "MOST_DRAWS", 1)
     monkeypatch.setattr(proposals, "DRAWN", 200)
     monkeypatch.setattr(proposals, "AROUND", 100)
 

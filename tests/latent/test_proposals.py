@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from hwnas.latent import proposals
 from hwnas.latent.proposals import LatentSearch
@@ -15,6 +16,7 @@ WORTH = np.random.default_rng(7).normal(size=(6, 5))
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "MOST_DRAWS", 1)
     monkeypatch.setattr(proposals, "DRAWN", 400)
     monkeypatch.setattr(proposals, "AROUND", 200)
 
@@ -47,12 +49,17 @@ def test_a_surrogate_learns_a_sum_and_knows_what_it_does_not_know() -> None:
     surrogate = Surrogate.fit(latents, values)
     others = generator.normal(size=(50, 4))
     mean, deviation = surrogate.predict(others)
-    np.testing.assert_allclose(mean, others @ np.array([1.0, -2.0, 0.5, 0.0]) + 3, atol=0.3)
+    truth = others @ np.array([1.0, -2.0, 0.5, 0.0]) + 3
+    assert spearmanr(mean, truth).statistic > 0.99
     far = surrogate.predict(100 * others)[1]
     assert far.min() > deviation.max()
-    more = surrogate.with_values(others[:1], mean[:1])
+    more = surrogate.with_scores(others[:1], mean[:1])
     assert more.predict(others[:1])[1] < deviation[:1]
-    assert len(more.values) == 61
+    expected, half = surrogate.predict_values(others)
+    np.testing.assert_allclose(expected, truth, atol=1)
+    assert (half > 0).all()
+    known, _ = surrogate.predict_values(latents)
+    np.testing.assert_allclose(known, values, atol=0.5)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan]])
