@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Judgement:
 
     def summary(self) -> FinalistsFile:
         """Return what ``finalists.json`` holds, without the trainings."""
-        latent = {"autoencoder": AutoencoderRow(**asdict(self.latent))} if self.latent else {}
+        latent: dict[str, Any] = {"autoencoder": AutoencoderRow(**asdict(self.latent))} if self.latent else {}
         return FinalistsFile(
             setting=asdict(self.sized.setting),
             candidates=len(self.expected),

@@ -42,6 +42,9 @@ class Messages(nn.Module):
 class Encoder(nn.Module):
     """Return mean and log variance [N, latent] of the latents of graphs [N, edges]."""
 
+    sources: Tensor
+    targets: Tensor
+
     def __init__(self, graphs: CellGraphs, settings: Autoencoder) -> None:
         super().__init__()
         width, labels = settings.width, len(graphs.space.operations) + 1
@@ -76,6 +79,8 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """Builds graphs from latents [N, latent], one edge after another in the order of ``steps``."""
+
+    offered: Tensor
 
     def __init__(self, graphs: CellGraphs, steps: Sequence[Step], settings: Autoencoder) -> None:
         super().__init__()

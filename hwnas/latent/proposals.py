@@ -72,7 +72,7 @@ class LatentSearch:
             around = centres[generator.integers(len(centres), size=AROUND)]
             directions = generator.normal(size=around.shape)
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-            lengths = size * np.exp(generator.uniform(*np.log(STEPS), size=(AROUND, 1)))
+            lengths = size * np.exp(generator.uniform(np.log(STEPS[0]), np.log(STEPS[1]), size=(AROUND, 1)))
             found = np.concatenate([found, self._new(around + lengths * directions, known, found)])
             if len(found):
                 latents = self.space.encode(self.space.graphs.networks(found))

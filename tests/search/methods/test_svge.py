@@ -11,6 +11,7 @@ from hwnas.errors import HwnasError
 from hwnas.latent import proposals
 from hwnas.recipe import read_recipe, recorded_recipe
 from hwnas.spaces import SPACES, Architecture
+from hwnas.training.quality import Quality
 from support.command import Run, assert_one_clear_line
 from support.few_digits import FEW_DIGITS
 from support.searches import COSTS, chain_searching, searching
@@ -34,11 +35,11 @@ def test_a_latent_search_scores_so_many_once_each_within_the_budget(monkeypatch:
     search = searching("nasbench201", "short/random", "mild", selection=selection, autoencoder=AUTOENCODER)
     seen: list[Architecture] = []
 
-    def validate(architecture: Architecture) -> float:
+    def quality(architecture: Architecture) -> Quality:
         seen.append(architecture)
-        return worth(architecture)
+        return Quality(worth(architecture))
 
-    monkeypatch.setattr(search.evaluator, "validate", validate)
+    monkeypatch.setattr(search.evaluator, "quality", quality)
     (target,) = search.targets
     chosen = search.evaluator.choose(target)
     assert len(seen) == len(set(seen)) == len(target.scores) == 25
