@@ -28,8 +28,13 @@ def plural(count: int, noun: str) -> str:
 
 def describe_quality(accuracy: float | None, perplexity: float | None = None, digits: int = 1) -> str:
     """Return a perplexity, where there is one, or an accuracy in percent: "perplexity 212.4", "91.3%", "nan"."""
+    return "perplexity " * (perplexity is not None) + quality_number(accuracy, perplexity, digits)
+
+
+def quality_number(accuracy: float | None, perplexity: float | None = None, digits: int = 1) -> str:
+    """Return a perplexity, where there is one, or an accuracy in percent, without its name: "212.4", "91.3%", "nan"."""
     if perplexity is not None:
-        return f"perplexity {perplexity:,.1f}" if perplexity < 1e6 else f"perplexity {perplexity:.2g}"
+        return f"{perplexity:,.{digits}f}" if perplexity < 1e6 else f"{perplexity:.2g}"
     return "nan" if accuracy is None else f"{accuracy:.{digits}%}"
 
 

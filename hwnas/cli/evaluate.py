@@ -13,7 +13,8 @@ from hwnas.cli.output import show_json, show_table
 from hwnas.cli.results import name_of, name_on
 
 if TYPE_CHECKING:
-    from hwnas.runs.schema import EvaluationRow
+    from hwnas.runs.schema import EvaluationRow, RuntimeScores
+    from hwnas.runs.text_schema import TextScores
 
 
 @command(app, "evaluate", "hwnas evaluate runs/a --split test --confusion confusion.csv")
@@ -47,21 +48,27 @@ def _show_scores(rows: list[EvaluationRow], split: str) -> None:
     from hwnas.runs.evaluate import RUNTIME_NAMES
     from hwnas.runs.text_schema import TextScores
 
-    shown, of_words = [], False
-    for r in rows:
-        for runtime, scores in r.scores.items():
-            begins = [name_of(r, rows), RUNTIME_NAMES[runtime], f"{r.images:,}"]
-            if of_words := isinstance(scores, TextScores):
-                shown.append([*begins, f"{scores.perplexity:,.2f}", f"{scores.accuracy:.2%}"])
-                continue
-            top5 = "-" if scores.top5_accuracy is None else f"{scores.top5_accuracy:.2%}"
-            shown.append([*begins, f"{scores.accuracy:.2%}", top5, f"{scores.calibration_error:.2%}"])
-    columns = ["budget", "runtime", "images", "accuracy", "top-5", "calibration error"]
-    if of_words:
-        columns = ["budget", "runtime", "words", "perplexity", "words right"]
-    show_table(f"on the {split} {'text' if of_words else 'images'}", columns, shown)
+    shown = [
+        [name_of(r, rows), RUNTIME_NAMES[runtime], f"{r.images:,}", *_score_cells(scores)]
+        for r in rows
+        for runtime, scores in r.scores.items()
+    ]
+    if any(isinstance(scores, TextScores) for r in rows for scores in r.scores.values()):
+        show_table(f"on the {split} text", ["budget", "runtime", "words", "perplexity", "words right"], shown)
+    else:
+        columns = ["budget", "runtime", "images", "accuracy", "top-5", "calibration error"]
+        show_table(f"on the {split} images", columns, shown)
     for r in rows:
         for time in r.latency:
             state = "" if time.machine_slowdown is None else " at the machine speed of the table"
             name = name_on(r, time.device, rows)
             print(f"{name}: {time.measured_ms:.4g} ± {time.measured_error_ms:.2g} ms{state}")
+
+
+def _score_cells(scores: RuntimeScores | TextScores) -> list[str]:
+    from hwnas.runs.text_schema import TextScores
+
+    if isinstance(scores, TextScores):
+        return [f"{scores.perplexity:,.2f}", f"{scores.accuracy:.2%}"]
+    top5 = "-" if scores.top5_accuracy is None else f"{scores.top5_accuracy:.2%}"
+    return [f"{scores.accuracy:.2%}", top5, f"{scores.calibration_error:.2%}"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from hwnas.cli.output import show_table
-from hwnas.text import describe_quality
+from hwnas.text import quality_number
 
 if TYPE_CHECKING:
     from hwnas.runs.schema import DeviceTiming, NetworkRow, SummaryRow
@@ -80,22 +80,18 @@ def show_comparison(rows: Sequence[SummaryRow]) -> None:
 
 def _accuracies(row: SummaryRow, proxies: bool) -> list[str]:
     """Return the accuracies (of text the perplexities) of a network, or of its proxy and then its own."""
-    own = "untrained" if row.accuracy is None else _cell(row.accuracy, row.perplexity)
+    own = "untrained" if row.accuracy is None else quality_number(row.accuracy, row.perplexity)
     if not proxies:
-        before = _cell(row.validation_accuracy_before_training, row.validation_perplexity_before_training)
-        return [before, _cell(row.validation_accuracy, row.validation_perplexity), own]
+        before = quality_number(row.validation_accuracy_before_training, row.validation_perplexity_before_training)
+        return [before, quality_number(row.validation_accuracy, row.validation_perplexity), own]
     if not (proxy := row.proxy):
         return ["-", "-", own]
-    validated = _cell(proxy.validation_accuracy, proxy.validation_perplexity)
-    return [validated, _cell(proxy.accuracy, proxy.perplexity), own]
+    validated = quality_number(proxy.validation_accuracy, proxy.validation_perplexity)
+    return [validated, quality_number(proxy.accuracy, proxy.perplexity), own]
 
 
 def _of_words(row: SummaryRow) -> bool:
     return any(found is not None and found.perplexity is not None for found in (row, row.proxy))
-
-
-def _cell(accuracy: float | None, perplexity: float | None) -> str:
-    return describe_quality(accuracy, perplexity).removeprefix("perplexity ")
 
 
 def _test_accuracy(accuracy: float | None) -> str:

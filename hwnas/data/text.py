@@ -35,8 +35,7 @@ class TextData(ImageData):
     """Text as a data set: an "image" is a window of T words, its targets are the words that follow each of them.
 
     The splits hold numbers of words, int64 [N, T]; batches have targets [N * T], as networks of words have scores.
-    ``labels`` is the vocabulary. A window knows no words before it. Nothing is
-    augmented.
+    ``labels`` is the vocabulary. A window knows no words before it. Nothing is augmented.
     """
 
     of_words: ClassVar[bool] = True
@@ -82,33 +81,29 @@ def text_data(spec: str, location: str, options: Mapping[str, str], progress: Pr
 
     ``location`` is the training file, or a folder with a file for each split, named by it (ptb.valid.txt). Options:
     ``validation`` and ``test`` name files, ``window`` is the number of words of a window, ``vocabulary`` the number of
-    the training file's most frequent words that are kept; all others are read as ``<unk>``. Every line ends with the
-    word ``<eos>``. The test file is read on first access. Logs one line.
+    the most frequent words of the training text that are kept; all others, and those of held-out text alone, are read
+    as ``<unk>``. Every line ends with the word ``<eos>``. Logs one line.
 
-    Raises HwnasError for files that are missing or too short.
+    Raises HwnasError for files that are missing or too short, the test file included.
     """
     files = _files(spec, location, options)
     window = int(options.get("window", WINDOW))
-    words = _words(files["train"])
-    labels = vocabulary_of(words, int(options["vocabulary"]) if "vocabulary" in options else None)
+    texts = {name: _words(file) for name, file in files.items()}
+    total = len(texts["train"])
+    for name in reversed([name for name in HELD if name not in files]):
+        kept = len(texts["train"]) - round(HELD_OUT * total)
+        texts["train"], texts[name] = texts["train"][:kept], texts["train"][kept:]
+    labels = vocabulary_of(texts["train"], int(options["vocabulary"]) if "vocabulary" in options else None)
     number = {word: n for n, word in enumerate(labels)}
-    missing = [name for name in HELD if name not in files]
-    rest, held = words, dict[SplitName, list[str]]()
-    for name in reversed(missing):
-        kept = len(rest) - round(HELD_OUT * len(words))
-        rest, held[name] = rest[:kept], rest[kept:]
-
-    def split(name: SplitName) -> Split:
-        source = held[name] if name in held else rest if name == "train" else _words(files[name])
-        return _windows(source, number, window, f"{name} text of {spec}")
-
-    train, validation = split("train"), split("validation")
+    train, validation, test = (
+        _windows(texts[name], number, window, f"{name} text of {spec}") for name in ("train", *HELD)
+    )
     progress.log(
         f"{spec}: {len(labels):,} words in the vocabulary; windows of {window} words: "
         f"{len(train):,} train ({_origin('train', files)}), {len(validation):,} validation "
         f"({_origin('validation', files)}); test: {_origin('test', files)}"
     )
-    return TextData(spec, labels, train, validation, lambda: split("test"), flip=False)
+    return TextData(spec, labels, train, validation, lambda: test, flip=False)
 
 
 def random_words(vocabulary: int) -> TextData:
@@ -120,7 +115,12 @@ def random_words(vocabulary: int) -> TextData:
 
 
 def vocabulary_of(words: list[str], most: int | None) -> tuple[str, ...]:
-    """Return ``<eos>``, ``<unk>`` and the other words, from the most frequent down; at most ``most``."""
+    """Return ``<eos>``, ``<unk>`` and the other words, from the most frequent down; at most ``most``.
+
+    Raises HwnasError for fewer than these two.
+    """
+    if most is not None and most < 2:
+        raise HwnasError(f"a vocabulary of {most} word does not hold {END} and {UNKNOWN}", "keep more words")
     counted = Counter(words)
     for special in (UNKNOWN, END):
         counted[special] += len(words)  # always kept

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hwnas.errors import HwnasError
-from hwnas.export.network import Parity, compare, open_session
+from hwnas.export.network import WORD_INPUTS, Parity, compare, open_session
 from hwnas.files import write_bytes
 from hwnas.runtimes import executorch, ncnn, openvino
 from hwnas.runtimes.litert.convert import convert_onnx
@@ -40,6 +40,8 @@ class Source:
             inputs = onnx.load(self.onnx, load_external_data=False).graph.input
         except Exception as error:  # of protobuf, which has several
             raise HwnasError(f"{self.onnx} is not an ONNX file: {error}", "name another file") from None
+        if [given.name for given in inputs] == WORD_INPUTS:
+            raise HwnasError(f"{self.onnx} reads words, and only networks of images are converted", "use the ONNX file")
         dims = [[axis.dim_value for axis in given.type.tensor_type.shape.dim] for given in inputs]
         if len(dims) != 1 or len(dims[0]) != 4 or not all(dims[0][1:]):
             raise HwnasError(f"{self.onnx} does not take one image [N, C, H, W] of a fixed size", "name another file")

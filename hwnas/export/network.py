@@ -26,6 +26,7 @@ from hwnas.training.quality import Quality
 
 NETWORK, NETWORK_INT8 = "network.onnx", "network_int8"  # in int8 followed by the suffix of a runtime
 NETWORK_FLOAT16 = "network_float16.onnx"
+WORD_INPUTS = ["word", "state"]  # of the ONNX file of a network of words
 PARITY_IMAGES = 64
 PARITY_WINDOWS = 4  # of words, each scored word after word
 PARITY_TOLERANCE = 1e-4
@@ -54,7 +55,7 @@ def export_network(child: ChildNetwork, path: Path, metadata: Mapping[str, str],
     details = {"opset": str(opset), "batch": "dynamic", **metadata}
     prefixed = {f"hwnas.{key}": value for key, value in details.items()}
     setting = child.network.setting
-    inputs, outputs = (["word", "state"], ["scores", "next_state"]) if setting.words else (["image"], ["scores"])
+    inputs, outputs = (WORD_INPUTS, ["scores", "next_state"]) if setting.words else (["image"], ["scores"])
     write_onnx(deployed(child), deployed_inputs(setting), path, prefixed, inputs, opset, outputs)
 
 
@@ -95,7 +96,7 @@ def open_session(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise HwnasError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}", "export it again") from None
     names = [given.name for given in session.get_inputs()]
-    if names == ["word", "state"]:
+    if names == WORD_INPUTS:
         return lambda words: _over_words(session, words)
 
     def run(images: np.ndarray) -> np.ndarray:

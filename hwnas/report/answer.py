@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from hwnas.report.labels import latencies_text, target_labels
 from hwnas.report.run_content import RunContent
-from hwnas.runs.plots import PROXY_ACCURACY, comparable_accuracies
+from hwnas.runs.plots import PROXY, comparable_qualities
 
 
 def answer(run: RunContent) -> str:
-    """Return how many networks keep their limits, and the most accurate of these."""
+    """Return how many networks keep their limits, and the best of these."""
     verdict = _verdict(run)
-    what, accuracies = comparable_accuracies(run.summary.targets)
+    tested, qualities = comparable_qualities(run.summary.targets)
     # Candidates are the networks known to keep their limits or, without any, those that were not timed.
     wanted = True if any(target.kept for target in run.targets) else None
-    named = zip(run.targets, target_labels(run), accuracies, strict=True)
+    named = zip(run.targets, target_labels(run), qualities, strict=True)
     candidates = [each for each in named if each[0].kept is wanted]
     if not candidates:
         return f"{verdict}."
-    best, label, accuracy = max(candidates, key=lambda candidate: candidate[2])
-    if what == PROXY_ACCURACY:
+    best, label, quality = max(candidates, key=lambda candidate: candidate[2].value)
+    if tested == PROXY:
         which = "the best proxy, that of" if len(candidates) > 1 else "the proxy of"
         untrained = "" if best.row.trained else "untrained, "
-        return (
-            f"{verdict}; {which} {label} ({untrained}{latencies_text(best)}), is right on {accuracy:.1%} of the test "
-            "images of the search."
-        )
-    which = "the most accurate of these" if len(candidates) > 1 else "the network"
-    correct = f"is right on {accuracy:.1%} of the test images at {latencies_text(best)}"
-    return f"{verdict}; {which} ({label}) {correct}."
+        return f"{verdict}; {which} {label} ({untrained}{latencies_text(best)}), {quality.of_test()} of the search."
+    most = "the most accurate of these" if quality.name == "accuracy" else "the best of these"
+    which = most if len(candidates) > 1 else "the network"
+    return f"{verdict}; {which} ({label}) {quality.of_test()} at {latencies_text(best)}."
 
 
 def _verdict(run: RunContent) -> str:

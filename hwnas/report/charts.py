@@ -56,18 +56,25 @@ def png_of(svg: str) -> bytes:
 
 
 def pareto(
-    networks: Rows, front: Rows, colours: Mapping[str, str], title: str, y_title: str, size: tuple[int, int]
+    networks: Rows,
+    front: Rows,
+    colours: Mapping[str, str],
+    title: str,
+    quality: tuple[str, str],
+    size: tuple[int, int],
 ) -> str:
-    """Plot networks by ``latency_ms`` and ``accuracy`` with their ``budget_ms``, and the Pareto front as steps.
+    """Plot networks by ``latency_ms`` and quality with their ``budget_ms``, and the Pareto front as steps.
 
-    ``label`` names a network, ``href`` links to its section of the page, ``tip`` is its tooltip. ``size`` is width and
-    height in pixels.
+    ``quality`` is the field, accuracy or perplexity, and the title of its axis. ``label`` names a network, ``href``
+    links to its section of the page, ``tip`` is its tooltip. ``size`` is width and height in pixels.
     """
     width, height = size
     scale = {"zero": False, "padding": 14}
     axis = {"tickCount": max(4, width // 90)}
     x = _number("latency_ms", title="latency, ms", scale=scale, axis=axis)
-    y = _number("accuracy", title=y_title, scale=scale, axis={"format": ".1%", "tickCount": 6})
+    field, y_title = quality
+    y_axis = {"format": ".1%" if field == "accuracy" else "~g", "tickCount": 6}
+    y = _number(field, title=y_title, scale=scale, axis=y_axis)
     colour = _by("label", colours, _columns(colours, width))
     shape = _by("label", _repeated(colours, SHAPES), _columns(colours, width))
     point = {"x": x, "y": y, "color": colour, "shape": shape, "href": _name("href"), "description": _name("tip")}

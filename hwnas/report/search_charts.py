@@ -28,37 +28,32 @@ class _Quantity:
     percent: bool = False
 
 
-QUANTITIES = (
-    _Quantity("loss", "training loss, cross-entropy", "loss", lambda epoch: epoch.train_loss),
-    _Quantity(
-        "validation",
-        "validation accuracy of the epoch's network, with the supernet's weights",
-        "validation accuracy",
-        lambda epoch: epoch.validation_accuracy,
-        percent=True,
-    ),
-    _Quantity(
-        "entropy",
-        "entropy of the operations' probabilities, mean over the edges",
-        "entropy, nats",
-        lambda epoch: epoch.entropy,
-    ),
+LOSS = _Quantity("loss", "training loss, cross-entropy", "loss", lambda epoch: epoch.train_loss)
+ACCURACY = _Quantity(
+    "validation",
+    "validation accuracy of the epoch's network, with the supernet's weights",
+    "validation accuracy",
+    lambda epoch: epoch.validation_accuracy,
+    percent=True,
 )
-
-
 PERPLEXITY = _Quantity(  # of text, in place of the accuracy
     "validation",
     "validation perplexity of the epoch's network, with the supernet's weights",
     "validation perplexity",
     lambda epoch: epoch.validation_perplexity,
 )
+ENTROPY = _Quantity(
+    "entropy",
+    "entropy of the operations' probabilities, mean over the edges",
+    "entropy, nats",
+    lambda epoch: epoch.entropy,
+)
 
 
 def search_charts(run: RunContent, labels: Sequence[str], prefix: str) -> list[Figure]:
     """Return a chart for every quantity, a line for each target; ``prefix`` starts the names of the figures."""
     figures = []
-    of_words = any(epoch.validation_perplexity is not None for target in run.targets for epoch in target.epochs)
-    for quantity in (PERPLEXITY if of_words and q.name == PERPLEXITY.name else q for q in QUANTITIES):
+    for quantity in (LOSS, PERPLEXITY if run.space.is_recurrent else ACCURACY, ENTROPY):
         series = {
             label: [(epoch.epoch, quantity.value(epoch)) for epoch in target.epochs]
             for target, label in zip(run.targets, labels, strict=True)

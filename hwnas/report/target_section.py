@@ -16,7 +16,7 @@ from hwnas.report.run_content import RunContent, Target
 from hwnas.report.search_charts import probability_figure
 from hwnas.runs.schema import ProxyResult, SummaryRow
 from hwnas.spaces import NONE
-from hwnas.text import describe_quality
+from hwnas.text import describe_quality, quality_number
 
 WIDTHS_NOTE = (
     "Operations such as w24 choose the width of the layers after them. The cost of a width is that of the layers that "
@@ -74,9 +74,10 @@ def target_section(
 
 def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
     row, joint = target.row, len(target.timings) > 1
-    tested = "untrained" if row.accuracy is None else describe_quality(row.accuracy, row.perplexity, 2)
+    quality = "perplexity" if run.space.is_recurrent else "accuracy"
+    tested = "untrained" if row.accuracy is None else quality_number(row.accuracy, row.perplexity, 2)
     facts = [
-        ("test" if row.perplexity is not None else "test accuracy", tested),
+        (f"test {quality}", tested),
         ("latency", latencies_text(target)),
         *[
             ("predicted", f"{timing.predicted_ms:.4g} ms" + f" on {timing.device}" * joint)
@@ -89,14 +90,14 @@ def _facts(run: RunContent, target: Target) -> list[tuple[str, str]]:
         *([("validation", _validation_text(row))] if row.trained else []),
     ]
     if row.proxy:
-        accuracy = describe_quality(row.proxy.accuracy, row.proxy.perplexity, 2)
-        kind = "accuracy " * (row.proxy.perplexity is None)
-        facts.append(("proxy", f"test {kind}{accuracy}; validation {_validation_text(row.proxy)}"))
+        tested = quality_number(row.proxy.accuracy, row.proxy.perplexity, 2)
+        facts.append(("proxy", f"test {quality} {tested}; validation {_validation_text(row.proxy)}"))
     if target.stopped:
         facts.append(("logits stopped", target.stopped))
     if row.parity:
-        images = f"{row.parity.images}{' random' * row.parity.random_images} images"
-        parity = f"same class on {row.parity.same_class:.0%} of {images}"
+        scored, kind = ("words", "next word") if run.space.is_recurrent else ("images", "class")
+        examples = f"{row.parity.images}{' random' * row.parity.random_images} {scored}"
+        parity = f"same {kind} on {row.parity.same_class:.0%} of {examples}"
         difference = f"greatest difference of a score {row.parity.greatest_difference:.2g}"
         facts.append(("ONNX against torch", f"{parity}, {difference}"))
     return facts

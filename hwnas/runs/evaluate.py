@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hwnas.data import ImageData, Split
 from hwnas.errors import HwnasError
-from hwnas.export.network import file_network
+from hwnas.export.network import file_network, read_metadata
 from hwnas.export.timing import require_its_device, spec_of
 from hwnas.files import atomic_path
 from hwnas.progress import Progress
@@ -54,6 +55,8 @@ def evaluate_run(
     data = load_images(networks, data_spec, progress)
     if confusion and data.of_words:
         raise HwnasError("confusion matrices are of classes of images, and the networks score words", "leave them out")
+    for network in networks:
+        _require_its_words(network, data)
     rows = [_evaluate(network, data, split) for network in networks]
     if confusion:
         write_confusion(confusion, data.labels, rows)
@@ -64,6 +67,16 @@ def evaluate_run(
         row.model_copy(update={"latency": measured[network.folder]})
         for network, row in zip(networks, rows, strict=True)
     ]
+
+
+def _require_its_words(network: SavedNetwork, data: ImageData) -> None:
+    """Raise HwnasError for text whose words have other numbers than those of the network."""
+    labels = read_metadata(network.onnx_file).get("labels")
+    if data.of_words and labels is not None and labels != json.dumps(data.labels):
+        raise HwnasError(
+            f"the vocabulary of {data.name} is not that of the network in {network.folder}",
+            "give the text it was trained on, and another test text with ?test=FILE",
+        )
 
 
 def _evaluate(network: SavedNetwork, data: ImageData, split: str) -> EvaluationRow:

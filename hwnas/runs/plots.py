@@ -1,4 +1,4 @@
-"""Two pictures of a run: its networks by latency and accuracy, and the search for its budgets.
+"""Two pictures of a run: its networks by latency and accuracy, or perplexity of text, and the search for its budgets.
 
 DIR/targets.png   a panel for each device: every target's network, its budget, and the Pareto front of the networks
 DIR/search.png    E[C] / B and lambda over the epochs, a line for each target and limit
@@ -17,25 +17,25 @@ from hwnas.runs.records import read_epochs, read_summary
 from hwnas.runs.schema import SummaryRow
 from hwnas.search.epoch_row import METRICS, EpochRow, Number
 from hwnas.text import quoted
+from hwnas.training.quality import Quality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#999999"
-OWN_ACCURACY = "test accuracy of the ONNX file"
-PROXY_ACCURACY = "test accuracy of the proxy, a network of the search's sizes"
+OWN, PROXY = "the ONNX file", "the proxy, a network of the search's sizes"
 Look = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class PlottedNetwork:
-    """One network on one device; ``latency_ms`` is measured or else predicted, ``accuracy`` on the test split."""
+    """One network on one device; ``latency_ms`` is measured or else predicted, ``quality`` that on the test split."""
 
     budget: str
     latency_ms: float
     measured: bool
     budget_ms: float | None
-    accuracy: float
+    quality: Quality
 
 
 @dataclass(frozen=True)
@@ -48,29 +48,34 @@ class LimitHistory:
     multiplier: tuple[Number, ...]
 
 
-def comparable_accuracies(rows: Sequence[SummaryRow]) -> tuple[str, list[float]]:
-    """Return the networks' test accuracies and their name: those of the proxies as long as a network is untrained."""
-    proxies = [row.proxy.accuracy for row in rows if row.proxy]
-    own = [row.accuracy for row in rows if row.accuracy is not None]
-    return (OWN_ACCURACY, own) if len(own) == len(rows) else (PROXY_ACCURACY, proxies)
+def comparable_qualities(rows: Sequence[SummaryRow]) -> tuple[str, list[Quality]]:
+    """Return OWN or PROXY and the networks' qualities on the test split: the proxies' if a network is untrained."""
+    proxies = [Quality(row.proxy.accuracy, row.proxy.perplexity) for row in rows if row.proxy]
+    own = [Quality(row.accuracy, row.perplexity) for row in rows if row.accuracy is not None]
+    return (OWN, own) if len(own) == len(rows) else (PROXY, proxies)
+
+
+def quality_title(quality: Quality, tested: str) -> str:
+    """Return the title of an axis: "test accuracy of the ONNX file"; ``tested`` is OWN or PROXY."""
+    return f"test {quality.name}{', the less the better,' * (quality.name == 'perplexity')} of {tested}"
 
 
 def networks_by_device(rows: Sequence[SummaryRow]) -> dict[str, list[PlottedNetwork]]:
     """Return the networks of each device; a network for several devices is in the list of each."""
     panels: dict[str, list[PlottedNetwork]] = {}
-    for row, accuracy in zip(rows, comparable_accuracies(rows)[1], strict=True):
+    for row, quality in zip(rows, comparable_qualities(rows)[1], strict=True):
         for timing in row.timings:
             measured = timing.measured_ms is not None
-            network = PlottedNetwork(row.budget, timing.latency_ms, measured, timing.budget_ms, accuracy)
+            network = PlottedNetwork(row.budget, timing.latency_ms, measured, timing.budget_ms, quality)
             panels.setdefault(timing.device, []).append(network)
     return panels
 
 
 def pareto_front(networks: Sequence[PlottedNetwork]) -> list[PlottedNetwork]:
-    """Return the networks that no other beats in latency and accuracy, the fastest first."""
+    """Return the networks that no other beats in latency and quality, the fastest first."""
     front: list[PlottedNetwork] = []
-    for network in sorted(networks, key=lambda n: (n.latency_ms, -n.accuracy)):
-        if not front or network.accuracy > front[-1].accuracy:
+    for network in sorted(networks, key=lambda n: (n.latency_ms, -n.quality.value)):
+        if not front or network.quality.value > front[-1].quality.value:
             front.append(network)
     return front
 
@@ -103,13 +108,14 @@ def draw_run(folder: Path, log: Callable[[str], None] = lambda line: None) -> No
     fix = f"search again with --out {quoted(folder)}"
     targets_file, search_file = (folder / name for name in PICTURES)
     rows = read_summary(folder, fix).targets
-    draw_targets(networks_by_device(rows), comparable_accuracies(rows)[0], targets_file)
+    tested, qualities = comparable_qualities(rows)
+    draw_targets(networks_by_device(rows), quality_title(qualities[0], tested), targets_file)
     if (folder / METRICS).exists():
         draw_search(limit_histories(read_epochs(folder, fix)), search_file)
 
 
-def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], accuracy: str, out: Path) -> None:
-    """Draw a panel for each device; ``accuracy`` names what is drawn upwards.
+def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], title: str, out: Path) -> None:
+    """Draw a panel for each device; ``title`` names the qualities, which are drawn upwards.
 
     Networks of the same budget have the same colour in all panels.
     """
@@ -122,7 +128,7 @@ def draw_targets(panels: Mapping[str, Sequence[PlottedNetwork]], accuracy: str, 
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axis, (device, networks) in zip(axes, panels.items(), strict=True):
             _draw_panel(axis, device, networks, looks)
-        axes[0].set_ylabel(accuracy)
+        axes[0].set_ylabel(title)
         for name, (colour, marker) in looks.items():
             axes[0].plot([], [], marker, color=colour, label=f"{name}: network, and its budget dashed")
         axes[0].plot([], [], color=GREY, label="Pareto front of these networks")
@@ -136,20 +142,21 @@ def _draw_panel(axis: Axes, device: str, networks: Sequence[PlottedNetwork], loo
     from matplotlib.ticker import PercentFormatter
 
     front = pareto_front(networks)
-    axis.step([n.latency_ms for n in front], [n.accuracy for n in front], where="post", color=GREY, linewidth=1)
+    axis.step([n.latency_ms for n in front], [n.quality.number for n in front], where="post", color=GREY, linewidth=1)
     for network in networks:
         colour, marker = looks[network.budget]
         if network.budget_ms is not None:
             axis.axvline(network.budget_ms, color=colour, linewidth=1, linestyle=(0, (4, 3)), alpha=0.8)
         face = colour if network.measured else "none"
-        axis.plot(network.latency_ms, network.accuracy, marker, color=colour, markerfacecolor=face, ms=7)
+        axis.plot(network.latency_ms, network.quality.number, marker, color=colour, markerfacecolor=face, ms=7)
     sources = sorted({"measured" if network.measured else "predicted" for network in networks})
     axis.set_xlabel(f"latency, ms ({' or '.join(sources)})")
     axis.set_title(device, fontsize=9, loc="left", parse_math=False)
     axis.margins(0.12)
     axis.set_xlim(left=max(axis.get_xlim()[0], 0.0))
     axis.grid(alpha=0.25)
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if networks[0].quality.name == "accuracy":
+        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     without_frame(axis)
 
 

@@ -91,8 +91,11 @@ def load_images(networks: Sequence[SavedNetwork], spec: str | None, progress: Pr
         raise HwnasError(f"the run knows no images for its networks: {sized.setting.describe()}", "give --data")
     data = load_data(known, progress)
     if fit_to_data(sized, data) != sized:
+        given = f"{data.shape} with {len(data.labels)} classes"
+        if data.of_words:
+            given = f"of {len(data.labels):,} different words"
         raise HwnasError(
-            f"the images of {data.name} are {data.shape} with {len(data.labels)} classes, "
+            f"the {'words' if data.of_words else 'images'} of {data.name} are {given}, "
             f"the networks take {sized.setting.describe()}",
             "give the data of the network",
         )

@@ -127,7 +127,11 @@ def settle_finalists(
     """
     if networks.search_sized.space.is_recurrent:
         require_recurrent(recipe)
-        recipe, how, why = recipe.model_copy(update={"finalists": None}), AS_REQUESTED, "they are networks of images"
+        recipe, how, why = (
+            recipe.model_copy(update={"finalists": None}),
+            AS_REQUESTED,
+            "only networks of images can have them",
+        )
     elif recipe.finalists == AUTO:
         seconds = _price(DEFAULT, recipe, networks, objectives)
         chosen = _finalists_of(begun) if begun else DEFAULT if seconds <= price.CHEAP_S else None
@@ -139,7 +143,8 @@ def settle_finalists(
     found = recipe.finalists
     if not isinstance(found, Finalists):
         if baselines:
-            raise HwnasError("baselines are trained as finalists are, and the search has none", f"add {ADD}")
+            fix = "leave them out" if networks.search_sized.space.is_recurrent else f"add {ADD}"
+            raise HwnasError("baselines are trained as finalists are, and the search has none", fix)
         return recipe, f"no finalists: {why}"
     if baselines is not None:
         found = found.model_copy(update={"baselines": baselines})

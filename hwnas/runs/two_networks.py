@@ -45,10 +45,11 @@ class TwoNetworks:
         """Return a line for each network, or none where they are equal."""
         if not self.proxy:
             return []
-        images = self.target_data.name if self.target_data else "none given"
+        kind, target = "text" if self.data.of_words else "images", self.target_data
         return [
-            f"target network, which the budgets are about: {self._text(self.target_sized)}; images: {images}",
-            f"search network, which is trained now: {self._text(self.search_sized)}; images: {self.data.name}",
+            f"target network, which the budgets are about: {self._text(self.target_sized)}; "
+            f"{kind}: {target.name if target else 'none given'}",
+            f"search network, which is trained now: {self._text(self.search_sized)}; {kind}: {self.data.name}",
         ]
 
     @staticmethod
@@ -66,6 +67,8 @@ def choose_networks(request: SearchRequest, data: ImageData, target_data: ImageD
     shape than was asked for, or the search network has fewer kinds of cell.
     """
     asked = request.search_sizes.images
+    if asked and data.of_words:
+        raise HwnasError(f"--search-input is the shape of images, and {data.name} is text", "leave it out")
     if asked and asked != data.shape:
         shapes = ["x".join(map(str, shape)) for shape in (data.shape, asked)]
         raise HwnasError(

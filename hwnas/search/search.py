@@ -146,7 +146,7 @@ class Search:
         result = self.learning.learn(self.current_step, target)
         if self.schedule.constrains(epoch):
             target.multipliers = dual_ascent(target.multipliers, relative, self.schedule.dual_rate)
-        target.sums.add(result.task, result.correct, self.recipe.batch_size * self.data.train.predictions)
+        target.sums.add(result.task, result.correct, self.batches["weights"].count * self.data.train.predictions)
         if self.device == CPU:  # on a GPU this would wait for the step
             self._require_finite()
         self.step += 1

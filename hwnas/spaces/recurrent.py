@@ -51,10 +51,12 @@ def _cell(nodes: int) -> Cell:
 def _network(name: str, cell: Cell, setting: Setting) -> Network:
     """Return the network of one step. Raises HwnasError for sizes that such a network does not have."""
     image = setting.image_channels, setting.height, setting.width
-    if setting.depth != 1 or image != (1, 1, 1) or not setting.words:
+    if setting.depth != 1:
+        raise HwnasError(f"networks of space {name} have one cell, not {setting.depth}", "leave out the number")
+    if image != (1, 1, 1) or not setting.words:
         raise HwnasError(
-            f"space {name} reads words with one cell: it has no {setting.depth} layers of {image[0]} channels",
-            "leave out the number of layers and the shape of images; --channels sets the size of its vectors",
+            f"space {name} reads words, not images of {'x'.join(map(str, image))}",
+            "leave out the shape; --channels sets the size of the vectors of words",
         )
     size = setting.channels
     candidates: dict[str, Workload | None] = {a: Workload(highway(a), size, size, 1, 1) for a in ACTIVATIONS}

@@ -58,10 +58,10 @@ class QualitySums:
 
 def recalibrate(child: nn.Module, data: ImageData, batch_size: int, seed: int) -> None:
     """Replace batch-norm statistics, which a supernet gathered over its mixture, by those of training batches."""
-    if data.of_words:  # their networks have no batch norms
+    norms = [m for m in child.modules() if isinstance(m, _BatchNorm)]
+    if not norms:
         child.eval()
         return
-    norms = [m for m in child.modules() if isinstance(m, _BatchNorm)]
     momentum = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -31,8 +31,9 @@ class TrainingRow(Record):
     def describe(self) -> str:
         """Return the row as one line of a log."""
         stopped = f"; stopped: {self.stopped}" if self.stopped else ""
+        share = f"{self.train_accuracy:.1%}{' of words' * (self.validation_perplexity is not None)}"
         return (
             f"epoch {self.epoch:>3}  loss {self.loss:.3f}  rate {self.learning_rate:.3g}  "
-            f"drop path {self.drop_path:.3f}  training {self.train_accuracy:.1%}  "
+            f"drop path {self.drop_path:.3f}  training {share}  "
             f"validation {self.quality.describe()}{stopped}"
         )

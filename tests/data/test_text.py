@@ -56,6 +56,13 @@ def test_rare_words_are_unknown(tmp_path: Path) -> None:
     assert set(text_of(data, data.train.images)) == set(data.labels)
 
 
+def test_words_of_held_out_text_alone_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a b c\n" * 60 + "d e\n" * 20 + "f g\n" * 20)
+    data = load(f"text:{tmp_path / 'a.txt'}?window=3")
+    assert data.labels == ("<eos>", "<unk>", "a", "b", "c")
+    assert {"<eos>", "<unk>"} == set(text_of(data, data.test.images))
+
+
 def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     data = load(f"text:{write_text(tmp_path / 'a.txt')}?window=5")
     words, targets = data.train_batch(3, 8, seed=1)
@@ -70,7 +77,7 @@ def test_the_penn_treebank_trains_on_its_validation_text() -> None:
     if not (PTB / "ptb.valid.txt").exists():
         pytest.skip("ptb.valid.txt is not there")
     data = load(f"text:{PTB / 'ptb.valid.txt'}?test={PTB / 'ptb.test.txt'}")
-    assert len(data.labels) == 6022  # 6,021 different words and the end of a line
+    assert len(data.labels) == 5507  # 5,506 different words of the training part and the end of a line
     assert data.test.targets.numel() > 80_000
     with pytest.raises(HwnasError, match=r"no training text \(it has ptb.test.txt, ptb.valid.txt\)"):
         load(f"text:{PTB}")
@@ -84,9 +91,14 @@ def test_the_penn_treebank_trains_on_its_validation_text() -> None:
         ("text:{file}?window=0", "window='0'"),
         ("text:{file}?window=9999", "which is no window of 9999 words"),
         ("text:{file}?size=3", "unknown option 'size'"),
-        ("text:{file}?validation=nowhere.txt", "nowhere.txt"),
+        ("text:{file}?validation=nowhere.txt", "nowhere.txt does not exist"),
+        ("text:{file}?test=nowhere.txt", "nowhere.txt does not exist"),
+        ("text:{file}?test={empty}", "the test text of .* has 0 words"),
+        ("text:{empty}", "the train text of .* has 0 words"),
+        ("text:{file}?vocabulary=1", "a vocabulary of 1 word does not hold <eos> and <unk>"),
     ],
 )
 def test_bad_texts_are_refused(tmp_path: Path, spec: str, words: str) -> None:
+    (tmp_path / "empty.txt").touch()
     with pytest.raises(HwnasError, match=words):
-        load(spec.format(file=write_text(tmp_path / "a.txt")))
+        load(spec.format(file=write_text(tmp_path / "a.txt"), empty=tmp_path / "empty.txt"))

@@ -23,7 +23,7 @@ SHARES = [{"edge": "0→1", "op": "a", "order": 0, "epoch": 1, "probability": 1.
 TIMES = [{"label": "a", "what": "measured", "ms": 1.0, "least_ms": 0.9, "most_ms": 1.1, "tip": ""}]
 TABLE = Panel("table", "ms", ["conv", "pool"], ["8, 4x4", "8, 2x2"], [[1.0, 0.0], [0.25, None]])
 CHARTS: dict[str, tuple[Any, ...]] = {
-    "pareto": (NETWORKS, NETWORKS[:1], COLOURS, "phone", "accuracy", (300, 200)),
+    "pareto": (NETWORKS, NETWORKS[:1], COLOURS, "phone", ("accuracy", "test accuracy"), (300, 200)),
     "lines": (EPOCHS, "loss", COLOURS, 1.0, True),
     "probabilities": (SHARES, COLOURS, ["0→1"]),
     "heat_map": (TABLE, (0.25, 1.0), 1e3),

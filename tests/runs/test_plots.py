@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 
-from hwnas.runs.plots import PlottedNetwork, draw_run, limit_histories, networks_by_device, pareto_front
+from hwnas.runs.plots import (
+    PlottedNetwork,
+    comparable_qualities,
+    draw_run,
+    limit_histories,
+    networks_by_device,
+    pareto_front,
+    quality_title,
+)
 from hwnas.runs.schema import SummaryRow
 from hwnas.search.epoch_row import EpochRow
+from hwnas.training.quality import Quality
+
+GOOD, FAIR = Quality(0.9), Quality(0.8)
 
 pytestmark = pytest.mark.usefixtures("pictures")
 
@@ -42,15 +53,26 @@ def test_a_network_is_in_the_panel_of_each_of_its_devices() -> None:
     panels = networks_by_device([SummaryRow.model_validate(row) for row in (ONE_DEVICE, TWO_DEVICES)])
     joint = str(TWO_DEVICES["budget"])
     assert panels == {
-        "cpu": [PlottedNetwork("mild", 1.5, False, 2.0, 0.9), PlottedNetwork(joint, 1.7, True, 2.0, 0.8)],
-        "phone": [PlottedNetwork(joint, 8.5, True, 9.0, 0.8)],
+        "cpu": [PlottedNetwork("mild", 1.5, False, 2.0, GOOD), PlottedNetwork(joint, 1.7, True, 2.0, FAIR)],
+        "phone": [PlottedNetwork(joint, 8.5, True, 9.0, FAIR)],
     }
 
 
 def test_the_pareto_front_excludes_beaten_networks() -> None:
     points = [(3.0, 0.9), (1.0, 0.7), (2.0, 0.6), (1.0, 0.65), (4.0, 0.9)]
-    networks = [PlottedNetwork(str(n), ms, True, None, accuracy) for n, (ms, accuracy) in enumerate(points)]
+    networks = [PlottedNetwork(str(n), ms, True, None, Quality(accuracy)) for n, (ms, accuracy) in enumerate(points)]
     assert [network.budget for network in pareto_front(networks)] == ["1", "0"]
+
+
+def test_of_text_the_least_perplexity_is_on_the_front() -> None:
+    """The shares of words that are right say the opposite."""
+    points = [(3.0, 90.0, 0.1), (1.0, 120.0, 0.3), (2.0, 150.0, 0.4), (4.0, 90.0, 0.5)]
+    networks = [PlottedNetwork(str(n), ms, True, None, Quality(a, p)) for n, (ms, p, a) in enumerate(points)]
+    assert [network.budget for network in pareto_front(networks)] == ["1", "0"]
+    rows = [SummaryRow.model_validate(ONE_DEVICE | {"perplexity": perplexity}) for perplexity in (90.0, 120.0)]
+    tested, qualities = comparable_qualities(rows)
+    assert [quality.number for quality in qualities] == [90.0, 120.0]
+    assert quality_title(qualities[0], tested) == "test perplexity, the less the better, of the ONNX file"
 
 
 def test_pictures_are_drawn_from_the_summary_and_the_metrics(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ def test_a_cell_is_searched_trained_evaluated_and_reported(tmp_path: Path, run: 
     assert derived.exit_code == 0, derived.output
     reported = run("report", out, "--out", tmp_path / "report.html")
     assert reported.exit_code == 0, reported.output
-    assert "validation perplexity" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "validation perplexity" in page
+    assert "has a perplexity of" in page
+    assert "accuracy" not in page
+    assert "images" not in page
     again = run("search", "--table", table, "--data", text, "--method", "advantagenas", *QUICK, "--out", out)
     assert again.exit_code == 0, again.output
 
@@ -58,6 +62,8 @@ def test_what_words_and_images_do_not_share_is_refused(tmp_path: Path, run: Run,
     asked = ("search", "--table", table, "--out", tmp_path / "b", *QUICK)
     assert_one_clear_line(run(*asked), "space recurrent reads text, and digits is images", "text:FOLDER")
     assert_one_clear_line(run(*asked, "--data", text, "--finalists", 4), "finalists is for networks of images")
+    assert_one_clear_line(run(*asked, "--data", text, "--baselines"), "the search has none; leave them out")
+    assert_one_clear_line(run(*asked, "--data", text, "--search-input", "3x8x8"), "the shape of images, and text:.* is")
     assert_one_clear_line(run(*asked, "--data", text, "--recipe", "snas"), "drop_path is for networks of images")
     out = tmp_path / "c"
     done = run("search", "--table", table, "--data", text, *QUICK, "--out", out)
@@ -67,7 +73,12 @@ def test_what_words_and_images_do_not_share_is_refused(tmp_path: Path, run: Run,
     assert_one_clear_line(trained, "cutout is for networks of images", "--recipe text")
     assert_one_clear_line(run("prune", out, "--budget", "50%-macs"), "channels of convolutions are pruned")
     assert_one_clear_line(run("export", out, "--quantize", "int8"), "networks in int8 are of images")
+    assert_one_clear_line(run("export", out, "--format", "litert"), "reads words, and only networks of images")
     assert_one_clear_line(run("evaluate", out, "--confusion", tmp_path / "c.csv"), "confusion matrices")
+    for word, problem in (("zebra", "the vocabulary of .* is not that of the network"), ("", "of 12 different words")):
+        (tmp_path / "other.txt").write_text((tmp_path / "small.txt").read_text().replace("cat", word))
+        other = run("evaluate", out, "--data", f"text:{tmp_path / 'other.txt'}?window=5")
+        assert_one_clear_line(other, problem)
 
 
 def test_a_runtime_without_words_is_refused(tmp_path: Path) -> None:

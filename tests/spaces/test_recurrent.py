@@ -63,9 +63,10 @@ def test_an_operation_of_images_is_refused() -> None:
 
 
 def test_sizes_of_images_are_refused() -> None:
-    for changes in ({"depth": 2}, {"image_channels": 3}, {"height": 32}):
-        with pytest.raises(HwnasError, match="reads words with one cell"):
-            assert SizedSpace.named(RECURRENT, **changes).network
+    problems = {"depth": "have one cell, not 3", "image_channels": "not images of 3x1x1", "height": "images of 1x3x1"}
+    for name, problem in problems.items():
+        with pytest.raises(HwnasError, match=problem):
+            assert SizedSpace.named(RECURRENT, **{name: 3}).network
 
 
 def test_a_network_is_that_of_one_word() -> None:

@@ -143,7 +143,8 @@ class Reinforce:
                 task = step.task_loss(target, Draw(mixture, picks), "logits")
                 excess = target.relative_costs(mixture) - 1
                 pull = target.limit_weights(excess, step.damping)
-                reward = step.batches["logits"].data.reward(task.task, task.correct, step.recipe.batch_size)
+                batches = step.batches["logits"]
+                reward = batches.data.reward(task.task, task.correct, batches.count)
                 rewards[n] = reward - (pull * excess).sum()
         entropy = -sum((p * p.clamp_min(1e-30).log()).sum(dim=(1, 2)) for p in conditional.values())
         rewards = rewards + ENTROPY * entropy.detach()  # type: ignore[union-attr]
