@@ -127,11 +127,8 @@ def settle_finalists(
     """
     if networks.search_sized.space.is_recurrent:
         require_recurrent(recipe)
-        recipe, how, why = (
-            recipe.model_copy(update={"finalists": None}),
-            AS_REQUESTED,
-            "only networks of images can have them",
-        )
+        recipe = recipe.model_copy(update={"finalists": None})
+        how, why = AS_REQUESTED, "only networks of images can have them"
     elif recipe.finalists == AUTO:
         seconds = _price(DEFAULT, recipe, networks, objectives)
         chosen = _finalists_of(begun) if begun else DEFAULT if seconds <= price.CHEAP_S else None

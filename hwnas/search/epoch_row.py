@@ -21,9 +21,9 @@ class EpochRow(Record):
     ``train_accuracy`` are None for a target that no step of the epoch trained, where there are more targets than steps
     in an epoch; ``validation_accuracy`` is known all the same, because targets share their weights.
     ``validation_perplexity`` is that of text, whose accuracy is the share of next words that are right.
-    ``expected_cost``, ``expected_over_budget`` and ``multipliers`` (``lambda`` in JSON) have one value for every limit in the loss.
-    ``skip_share`` is the share of ``skip_connect`` among the edges in use. ``stopped`` is the reason why the logits are
-    no longer trained. ``probabilities[kind]`` is [E, K]; None in old runs.
+    ``expected_cost``, ``expected_over_budget`` and ``multipliers`` (``lambda`` in JSON) have one value for every limit
+    in the loss. ``skip_share`` is the share of ``skip_connect`` among the edges in use. ``stopped`` is the reason why
+    the logits are no longer trained. ``probabilities[kind]`` is [E, K]; None in old runs.
     """
 
     epoch: int
