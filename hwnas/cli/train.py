@@ -51,7 +51,7 @@ MovingAverage = Annotated[
     float | None, typer.Option(help="Evaluate and export a moving average of the weights, such as 0.9999.")
 ]
 Patience = Annotated[
-    int | None, typer.Option(min=1, help="Stop after this many epochs without a better validation accuracy.")
+    int | None, typer.Option(min=1, help="Stop after this many epochs without a better validation result.")
 ]
 
 

@@ -61,8 +61,8 @@ class Training(Hashed):
     (hwnas.training.dropout): the share of the channels of embeddings and states that a step drops.
 
     ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
-    last weights or those of the epoch with the best validation accuracy; ``patience`` is the number of epochs without
-    improvement after which training stops.
+    last weights or those of the epoch with the best validation accuracy, of text the least perplexity; ``patience`` is
+    the number of epochs without improvement after which training stops.
     ``compute`` is the device (hwnas.compute.device); ``precision`` as in hwnas.compute.precision.
     """
 
