@@ -54,7 +54,7 @@ hash. `hwnas report runs/a` shows them on one page.
 | `metrics.jsonl` | a row for each epoch and target: accuracy, E[C], lambda, entropy, architecture |
 | `finalists.json`, `finalists/` | the trainings of finalists, by which architectures were chosen |
 | `summary.json` | costs, latencies and accuracies of the final networks |
-| `targets.png`, `search.png` | latency against accuracy, or perplexity of text; E[C]/budget and lambda over the epochs |
+| `targets.png`, `search.png` | latency against accuracy or perplexity; E[C]/budget and lambda over the epochs |
 | `checkpoint.pt` | the state of the search, from which an interrupted run resumes |
 | `profile/` | with `--profile`: `steps.json`, where the time of a few search steps goes, and their traces |
 

@@ -61,5 +61,5 @@ class Quality:
 
 
 def perplexity_of(loss: float) -> float:
-    """Return exp of a mean cross entropy in nats; the greatest float where that is infinite."""
-    return math.exp(min(loss, 700.0))
+    """Return exp of a mean cross entropy in nats; exp(700), about 1e304, where the loss is greater or not a number."""
+    return math.exp(min(700.0, loss))

@@ -10,6 +10,7 @@ import torch
 
 from hwnas.errors import HwnasError
 from hwnas.recipe import known_recipes, recipe_of
+from hwnas.training.batches import EpochSums
 from support.searches import assert_resumes
 from support.text import RECURRENT, small_text, text_searching
 
@@ -52,6 +53,15 @@ def test_perplexity_is_that_of_the_scores(tmp_path: Path) -> None:
     loss = torch.nn.functional.cross_entropy(scores, data.validation.targets.flatten())
     assert search.evaluator.quality(architecture).perplexity == pytest.approx(math.exp(loss), rel=1e-4)
     assert data.reward(loss, torch.tensor(0), 8) == pytest.approx(80 / math.exp(loss), rel=1e-4)
+
+
+def test_shares_are_of_the_words_of_a_text_shorter_than_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, counted = small_text(tmp_path), list[int]()
+    monkeypatch.setattr(EpochSums, "add", lambda sums, loss, correct, images: counted.append(images))
+    text_searching("recurrent", "recurrent/random", data=data, batch_size=10_000).take_step()
+    assert counted == [data.train.targets.numel()]
 
 
 def test_a_search_learns(tmp_path: Path) -> None:
