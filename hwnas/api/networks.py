@@ -106,8 +106,9 @@ def evaluate(
     """Evaluate the exported networks of a run with ONNX Runtime and torch; return one row for each target.
 
     A row has ``scores`` by runtime: accuracy, top-5 accuracy and expected calibration error, each from 0 to 1; of text
-    the perplexity and the accuracy, the share of next words that are right. ``split`` is ``train``, ``validation`` or ``test``. ``latency`` also times the networks on the run's devices.
-    ``confusion`` is a CSV file for the confusion matrices.
+    the perplexity and the accuracy, the share of next words that are right. ``split`` is ``train``, ``validation`` or
+    ``test``. ``latency`` also times the networks on the run's devices. ``confusion`` is a CSV file for the confusion
+    matrices.
 
     Raises HwnasError when the run is not finished, a network is untrained, or the data does not fit it.
     """
