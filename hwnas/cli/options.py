@@ -64,7 +64,8 @@ ArchitectureText = Annotated[
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run of hwnas search, or the folder of one budget in it.")]
 OtherData = Annotated[
-    str | None, typer.Option("--data", help="Images, written as for hwnas search; default: those of the network.")
+    str | None,
+    typer.Option("--data", help="Images or text, written as for hwnas search; default: those of the network."),
 ]
 PretrainedWeights = Annotated[
     Path | None,

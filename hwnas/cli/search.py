@@ -122,7 +122,7 @@ def search_command(
     finalists: Finalists = None,
     baselines: Baselines = None,
     executor: ExecutorName = "local",
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Images in a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images, or windows of words, in a step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers.")] = None,
     compute: ComputeName = None,
     precision: PrecisionName = None,

@@ -106,6 +106,9 @@ def derive_accuracy(
     run = read_networks(folder)[0].run
     networks, manifest = read_networks(run), read_manifest(run, FIX)
     sized, inputs_per_node = networks[0].sized, manifest.recipe.inputs_per_node
+    if sized.space.is_recurrent:
+        problem = "accuracy is predicted from finalists, which only networks of images can have"
+        raise HwnasError(problem, "give another metric with --pareto")
     found = _finalists(run)
     model = _fit(found, sized.space, inputs_per_node)
     opened = tables or {device: read_table(run / table_file(manifest.tables, device)) for device in manifest.tables}

@@ -71,6 +71,9 @@ def test_what_words_and_images_do_not_share_is_refused(tmp_path: Path, run: Run,
     (tmp_path / "cutout.yaml").write_text("base: text\ncutout: 8\n")
     trained = run("train", out, "--recipe", tmp_path / "cutout.yaml")
     assert_one_clear_line(trained, "cutout is for networks of images", "--recipe text")
+    assert_one_clear_line(
+        run("derive", out, "--pareto", "accuracy"), "finalists, which only networks of images can have"
+    )
     assert_one_clear_line(run("prune", out, "--budget", "50%-macs"), "channels of convolutions are pruned")
     assert_one_clear_line(run("export", out, "--quantize", "int8"), "networks in int8 are of images")
     assert_one_clear_line(run("export", out, "--format", "litert"), "reads words, and only networks of images")
