@@ -117,12 +117,18 @@ def _over_words(session: Any, words: np.ndarray) -> np.ndarray:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata that hwnas wrote into an ONNX file, by name; empty for other files and without a file."""
+    """Return the metadata that hwnas wrote into an ONNX file, by name; empty for ONNX of others and without a file.
+
+    Raises HwnasError when the file is no ONNX.
+    """
     if not path.exists():
         return {}
     import onnx
 
-    entries = onnx.load(path, load_external_data=False).metadata_props
+    try:
+        entries = onnx.load(path, load_external_data=False).metadata_props
+    except Exception as error:  # of protobuf, which has several
+        raise HwnasError(f"{path} is not an ONNX file: {error}", "export it again") from None
     return {entry.key.removeprefix("hwnas."): entry.value for entry in entries if entry.key.startswith("hwnas.")}
 
 

@@ -28,6 +28,11 @@ PURPOSES = {  # recorded runs depend on these numbers
     "BASELINES": 19,
     "LOGITS_UPDATES": 20,
     "DROPOUT": 21,
+    "AUTOENCODER": 22,
+    "HELD_OUT_GRAPHS": 23,
+    "TRAINING_GRAPHS": 24,
+    "LATENT_NOISE": 25,
+    "LATENT_DRAWS": 26,
 }
 
 

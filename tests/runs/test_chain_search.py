@@ -27,7 +27,7 @@ from support.noise import assert_timing
 from support.published_tables import STATED
 from support.tables import make_table
 
-FEW = ("--data", FEW_DIGITS, "--epochs", 3, "--child-epochs", 1, "--batch-size", 32)
+FEW = ("--data", FEW_DIGITS, "--epochs", 2, "--child-epochs", 1, "--batch-size", 32)
 
 
 @pytest.mark.end_to_end
