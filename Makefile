@@ -12,12 +12,13 @@ install: $(READY)
 demo: $(READY)
 	$(BIN)/hwnas demo --out runs/demo
 
-# Three tests at a time, of which none times this machine or needs all of it. Files keep their order: by default the longest would come last
-# and leave processors idle. Threads that wait do so without computing, which would take the processors from other tests.
+# Four tests at a time on two processors, because some wait for other processes; none times this machine or needs all of it.
+# Files keep their order: by default the longest would come last and leave processors idle. Threads that wait do so without
+# computing, which would take the processors from other tests.
 AT_A_TIME := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n
 
 test: $(READY)
-	$(AT_A_TIME) 3 --dist loadfile --no-loadscope-reorder -m "not alone and not documentation"
+	$(AT_A_TIME) 4 --dist loadfile --no-loadscope-reorder -m "not alone and not documentation"
 
 # What times this machine or needs all of it, one test at a time. A moment of noise may fail a test, a fault fails it twice.
 AGAIN := --last-failed --last-failed-no-failures none

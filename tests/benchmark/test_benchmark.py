@@ -102,6 +102,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_accuracies
+@pytest.mark.alone
 @pytest.mark.end_to_end
 @pytest.mark.skipif(not Path("/proc").exists(), reason="processes are looked for in /proc")
 def test_an_interrupted_benchmark_resumes_bit_identical(

@@ -105,7 +105,7 @@ def test_a_method_keeps_a_budget_by_the_command_line(run: Run, tmp_path: Path, t
 WHOLE = [
     *((space, method) for space in ("nasbench201",) for method in METHODS),
     *(("darts", method) for method in ("advantagenas", "drnas-progressive", "entrannas-dst", "pc-darts")),
-    *(("darts-extended", method) for method in ("entrannas", "entrannas-dst")),
+    ("darts-extended", "entrannas-dst"),
 ]
 
 
@@ -152,8 +152,10 @@ def test_a_resumed_search_ends_in_the_same_bits(tmp_path: Path, space: str, meth
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_keeps_a_budget_in_the_extended_darts_space(method: str) -> None:
+@pytest.mark.parametrize(
+    "method", ["snas", "gdas", "drnas-progressive", "entrannas", "entrannas-dst", "enas", "zarts", "random", "svge"]
+)
+def test_a_budget_is_kept_in_the_extended_darts_space(method: str) -> None:
     """The architecture after a step is one of the space: no node is empty, and some have another number than two."""
     few = yaml.safe_load(FEW_SCORED.get(method, "{}"))
     learning = {

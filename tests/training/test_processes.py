@@ -32,6 +32,8 @@ from support.spaces import SMALL
 from support.tables import make_table
 from support.warm import WarmProcess, run_hwnas, run_torchrun
 
+pytestmark = pytest.mark.alone  # processes that wait for each other need a processor each
+
 STORES: list[TCPStore] = []
 STEPS_OF_AN_EPOCH = 10
 PATIENCE_S = 60  # for what takes milliseconds
