@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ONNXRUNTIME_WEB := 1.30.0
 
+# Python keeps its bytecode: the tests start many processes, each of which would compile the whole package again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: install demo test test-devices test-docs test-quick lint docs browser clean
 
 install: $(READY)
