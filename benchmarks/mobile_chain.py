@@ -10,7 +10,7 @@ is the scaled one of most MACs among those whose measured latency is within 3 % 
 nearest in latency. All are timed in interleaved rounds.
 
 IMAGES holds train/CLASS/* and test/CLASS/*. OUT gets ``results.json`` and everything else, and a repeated call resumes.
-The defaults were chosen for an hour of two cores, an estimate from the time of an image: nothing has been recorded yet.
+The defaults take about four hours of one core, an estimate from the log of a search: nothing has been recorded yet.
 """
 
 from __future__ import annotations
