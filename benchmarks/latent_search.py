@@ -70,7 +70,7 @@ class Task:
 
     @property
     def values(self) -> np.ndarray:
-        """What both models learn: -log(error), which adds up better over edges than accuracy."""
+        """Return what both models learn: -log(error), which adds up better over edges than accuracy."""
         return -np.log(100 - self.accuracies)
 
     @cached_property

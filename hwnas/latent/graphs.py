@@ -74,7 +74,7 @@ class CellGraphs:
 
     @cached_property
     def reversed_steps(self) -> tuple[Step, ...]:
-        """The same of the graphs with every edge reversed, from the last node to the first."""
+        """All edges and links turned around, in the order in which a graph is built from its last node to its first."""
         turned = (Step(step.target, step.source, step.edge) for step in self.steps)
         return tuple(sorted(turned, key=lambda step: (-step.target, -step.source)))
 

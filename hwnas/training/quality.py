@@ -25,7 +25,7 @@ class Quality:
 
     @property
     def examples(self) -> Literal["images", "words"]:
-        """What is classified."""
+        """The name of the examples that are classified."""
         return "images" if self.perplexity is None else "words"
 
     @property

@@ -187,7 +187,9 @@ def test_a_training_at_a_wild_learning_rate_diverges() -> None:
 
 @pytest.mark.slow
 def test_real_trainings_resume_and_do_not_depend_on_workers(tmp_path: Path) -> None:
-    search = searching("nasbench201", "snas-short", "aggressive", finalists={**SHORT, "rounds": 1, "trainings": 2})
+    search = searching(
+        "nasbench201", "snas-short", "mild", "aggressive", finalists={**SHORT, "rounds": 1, "trainings": 2}
+    )
     whole = finished(judge_of(search, Evidence(choose_executor("local", 2), "run"), SIZED), tmp_path)
     files = sorted((tmp_path / "finalists").iterdir())
     assert len(files) == sum(len(results) for results in whole.trained.values())

@@ -25,7 +25,7 @@ TINY = Autoencoder(latent=3, width=4, graphs=100, epochs=2, batch_size=32)
 
 @pytest.mark.parametrize("name", ["skip and conv", "nasbench201"])
 def test_both_decoders_are_distributions_over_all_graphs(name: str) -> None:
-    """Of every graph of a space, the probabilities given one latent sum to 1."""
+    """The probabilities of all graphs of a space, given one latent, sum to 1."""
     choices = torch.from_numpy(EVERY[name])
     model = new_autoencoder(CellGraphs(SPACES[name]), TINY, 0)
     for latent in torch.randn(2, TINY.latent, generator=torch.Generator().manual_seed(1)):

@@ -54,9 +54,9 @@ def test_dual_ascent_alone_brings_expected_cost_to_the_budget() -> None:
 @pytest.mark.parametrize(
     ("shipped", "steps", "share"),
     [
-        ("snas-short", 440, 0.3),
-        ("snas-short", 440, 0.95),
-        ("snas-hour", 1000, 0.5),
+        *(("snas-short", 440, share) for share in (0.3, 0.5, 0.7, 0.95)),
+        ("snas-hour", 1000, 0.3),
+        ("snas-hour", 1000, 0.95),
     ],
 )
 def test_dual_ascent_brings_expected_cost_to_the_budget(

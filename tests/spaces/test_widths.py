@@ -138,13 +138,8 @@ def test_main_effects_are_the_best_sum_over_edges() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("metric", "seed", "share"),
-    [
-        *(("latency_ms", seed, share) for seed, share in ((0, 0.2), (1, 0.4), (2, 1.0))),
-        *(("peak_activation_bytes", seed, share) for seed, share in ((1, 0.4), (2, 1.0))),
-    ],
-)
+@pytest.mark.parametrize("metric", ["latency_ms", "peak_activation_bytes"])
+@pytest.mark.parametrize(("seed", "share"), [(0, 0.2), (1, 0.4), (2, 1.0)])
 def test_derivation_by_integer_program_is_exact(metric: str, seed: int, share: float) -> None:
     model, choices = models()[metric], every_choice(SPACE)
     costs = model.predict_many(choices)
