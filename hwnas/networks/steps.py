@@ -42,5 +42,5 @@ def values_of(network: Network, run: Run, inputs: dict[int, Tensor]) -> dict[int
 
 
 def zeros(shape: tuple[int, ...], batch: int = 1) -> Tensor:
-    """Return a batch of inputs of a shape; numbers of words where it is ()."""
-    return torch.zeros(batch, *shape, dtype=torch.float32 if shape else torch.int64)
+    """Return a batch of inputs of a shape, of torch's default type; numbers of words where it is ()."""
+    return torch.zeros(batch, *shape, dtype=torch.get_default_dtype() if shape else torch.int64)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hwnas.cost.model import build_cost_models
 from hwnas.export.network import export_cells, export_network, open_session, save_weights
 from hwnas.networks.child import ChildNetwork
-from hwnas.networks.count import count_network
+from hwnas.networks.count import count_network, count_workload
 from hwnas.networks.drop_path import drop_path
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
@@ -102,6 +102,16 @@ def test_costs_of_workloads_add_up_to_fvcores_count_of_the_network(architecture:
     counts = count_network(ChildNetwork(SizedSpace(space, sizes), architecture))
     assert models["params"].predict(architecture) == counts.params
     assert models["macs"].predict(architecture) == counts.macs(space.macs_convention)
+
+
+def test_counts_are_those_of_torchs_default_type() -> None:
+    workload = Workload("nor_conv_3x3", 4, 8, 7, 7, 2)
+    single = count_workload(workload)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert count_workload(workload) == single
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @settings(max_examples=20, deadline=None)
