@@ -44,6 +44,7 @@ from hwnas.spaces.encoding import encode, live_edges
 from hwnas.spaces.operation import counted_layers
 
 WORD_BYTES = 8  # of the number of a word
+UNKNOWN = "?"  # stands for an unknown operation, of a layer that certainly runs
 FREE = -1  # in a pattern: an edge with an unknown operation
 ORDERS = 6  # random orders in which the edges of a pattern are freed; each gives a cover
 Pattern = tuple[int, ...]  # one operation, or FREE, for each edge
@@ -294,20 +295,23 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
     Unknown edges are left out, which gives a lower bound. Whatever they are, the other layers run in the same order,
     and for every tensor counted here there is one of at least its size: the tensor itself, an unknown operation's
     output from it, or the sum that it goes into. Zeros might vanish; they are counted only where a node certainly has
-    no input.
+    no input. In a chain, whose layers all run, an unknown one is only its output, where all its operations write as
+    much: without this, no layer after it would have an input, and the bound would be of no use.
     """
     cell_instance = site.part
     assert isinstance(cell_instance, CellInstance)
     schedule = _Schedule(list(site.input_bytes))
     nodes: list[int | None] = [schedule.run(w, x) for w, x in zip(cell_instance.preprocess, site.inputs, strict=True)]
-    live = cell.live_edges(tuple(op or NONE for op in chosen))
+    live = cell.live_edges(tuple(op or (UNKNOWN if cell.is_chain else NONE) for op in chosen))
     empty: set[int] = set()
     for node in cell.inner_nodes:
         terms = []
         for e in cell.edges_into(node):
             source = nodes[cell.edges[e][0]]
             known = all(chosen[other] is not None for other in cell.coupled.get(e, ()))
-            if live[e] and known and source is not None:
+            if chosen[e] is None and live[e] and source is not None:
+                terms += _unknown_output(schedule, cell, cell_instance, e, source)
+            elif live[e] and known and source is not None:
                 terms.append(schedule.run(cell_instance.workload(cell, e, [str(op) for op in chosen]), source))
         if all(chosen[e] == NONE or cell.edges[e][0] in empty for e in cell.edges_into(node)):
             empty.add(node)
@@ -322,6 +326,23 @@ def _cell_bytes(site: Site, cell: Cell, chosen: Sequence[str | None]) -> int:
     if cell_instance.concat:
         outputs = (schedule.write(VALUE_BYTES * counted_layers(cell_instance.concat)[-1].written_values, outputs),)
     return _bytes_at(site, schedule, *outputs)
+
+
+def _unknown_output(schedule: _Schedule, cell: Cell, instance: CellInstance, edge: int, source: int) -> list[int]:
+    """Return the tensor after an unknown layer of a chain, which may be its input; nothing where its size is unknown.
+
+    What the layer reads is not counted as alive while it writes: it may end before.
+    """
+    workloads = [
+        candidates[op]
+        for candidates in instance.variants_of(edge).values()
+        for op in cell.offered(edge, tuple(candidates))
+    ]
+    before = schedule.sizes[source]
+    sizes = {VALUE_BYTES * counted_layers(w)[-1].written_values if w else before for w in workloads}
+    if len(sizes) > 1:
+        return []
+    return [source] if sizes == {before} else [schedule.write(sizes.pop())]
 
 
 def _bytes_at(site: Site, schedule: _Schedule, *outputs: int) -> int:

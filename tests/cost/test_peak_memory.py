@@ -36,7 +36,7 @@ from hwnas.spaces import (
     SizedSpace,
     Workload,
 )
-from hwnas.spaces.encoding import encode, every_choice, live_edges
+from hwnas.spaces.encoding import encode, every_choice, live_edges, random_choices
 from hwnas.tables.io import write_table
 from support.command import Run
 from support.few_digits import FEW_DIGITS
@@ -163,6 +163,44 @@ def test_a_part_of_a_pattern_is_not_above_any_pattern_that_has_it(name: str, num
     assert max(model.fixed_bytes, *(model.pattern_bytes(kind, whole) for kind, whole, _ in parts)) == exact
     part = max(model.fixed_bytes, *(model.pattern_bytes(kind, fixed) for kind, _, fixed in parts))
     assert model.floor_bytes <= part <= min(exact, other)
+
+
+CHAINS = sorted(name for name, space in SPACES.items() if space.is_chain)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_layer_of_a_chain_needs_as_much_whatever_the_others_are(name: str) -> None:
+    """A bound with freed layers is below every chain that has the others, and a layer alone is bound by its tensors."""
+    sized = SizedSpace.named(SPACES[name], "cifar")
+    model, space = peak_model(sized), sized.space
+    ((kind, cell),) = space.cells.items()
+    generator = np.random.default_rng(0)
+    choices = random_choices(space, 200, generator)
+    for row, exact in zip(choices, model.predict_many(choices), strict=True):
+        freed = np.where(generator.random(len(row)) < generator.random(), FREE, row)
+        assert model.floor_bytes <= max(model.fixed_bytes, model.pattern_bytes(kind, tuple(freed.tolist()))) <= exact
+        alone = []
+        for e, op in enumerate(row):
+            single = np.full(len(row), FREE)
+            single[e] = op
+            alone.append(model.pattern_bytes(kind, tuple(single.tolist())))
+        assert max(model.fixed_bytes, *alone) == exact
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_least_peak_of_a_chain_skips_what_it_can(name: str) -> None:
+    """Least by layer: the peak is the maximum over layers, whose tensors do not depend on each other's operations."""
+    sized = SizedSpace.named(SPACES[name], "cifar")
+    model, space = peak_model(sized), sized.space
+    ((kind, cell),) = space.cells.items()
+    patterns = []
+    for e in range(len(cell.edges)):
+        pattern = [FREE] * len(cell.edges)
+        for o in map(space.operations.index, cell.offered(e, space.operations)):
+            pattern[e] = o
+            patterns.append((e, model.pattern_bytes(kind, tuple(pattern))))
+    by_layer = [min(size for at, size in patterns if at == e) for e in range(len(cell.edges))]
+    assert model.predict(cheapest(model)) == max(model.fixed_bytes, *by_layer)
 
 
 def test_what_a_later_part_reads_is_alive_while_others_run() -> None:
