@@ -333,12 +333,8 @@ def _unknown_output(schedule: _Schedule, cell: Cell, instance: CellInstance, edg
 
     What the layer reads is not counted as alive while it writes: it may end before.
     """
-    workloads = [
-        candidates[op]
-        for candidates in instance.variants_of(edge).values()
-        for op in cell.offered(edge, tuple(candidates))
-    ]
-    before = schedule.sizes[source]
+    found = [(all_of, cell.offered(edge, tuple(all_of))) for all_of in instance.variants_of(edge).values()]
+    workloads, before = [all_of[op] for all_of, offered in found for op in offered], schedule.sizes[source]
     sizes = {VALUE_BYTES * counted_layers(w)[-1].written_values if w else before for w in workloads}
     if len(sizes) > 1:
         return []
