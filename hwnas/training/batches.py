@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hwnas.compute.device import choose_device
+from hwnas.compute.device import CPU, choose_device
+from hwnas.compute.memory import keep_freed_memory
 from hwnas.compute.precision import choose_precision, multiply_in
 from hwnas.data import ImageData
 from hwnas.data.images import Augment
@@ -23,9 +24,14 @@ class DivergedError(HwnasError):
 
 
 def set_up_numerics(compute: Compute, precision: Precision) -> tuple[torch.device, str]:
-    """Return the device and the precision for what a recipe asks; on a GPU also set how it multiplies float32."""
+    """Return the device and the precision for what a recipe asks.
+
+    On a CPU also let steps reuse memory, on a GPU set how it multiplies float32.
+    """
     device = choose_device(compute)
     chosen, _ = choose_precision(precision, device)
+    if device == CPU:
+        keep_freed_memory()
     multiply_in(chosen, device)
     return device, chosen
 

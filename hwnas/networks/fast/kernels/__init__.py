@@ -130,9 +130,7 @@ def choose_kernels(
 def kernels() -> Kernels:
     """Return the kernels: compiled on the first call on a machine, in seconds, and loaded on the first of a process."""
     try:
-        library = _load(_built())
-        _keep_freed_memory()
-        return Kernels(library)
+        return Kernels(_load(_built()))
     except (OSError, HwnasError, subprocess.SubprocessError) as error:
         return Kernels(None, str(error).splitlines()[0])
 
@@ -164,13 +162,6 @@ def _processor() -> bytes:
     lines = info.read_bytes().split(b"\n\n")[0].splitlines() if info.exists() else []
     wanted = [line for line in lines if line.startswith((b"flags", b"Features", b"model name"))]
     return b"\n".join([platform.machine().encode(), *wanted])
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc reuse the memory that a step frees: fresh pages cost a tenth of a step."""
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        for parameter, value in ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 64 << 20)):  # mmap and trim thresholds, top pad
-            mallopt(parameter, value)
 
 
 def _load(path: Path) -> ctypes.CDLL:
