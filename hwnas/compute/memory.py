@@ -15,7 +15,7 @@ MALLOPT = ((-3, 32 << 20), (-1, 2**31 - 1), (-2, 64 << 20))  # glibc's mmap and 
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse the memory that a step frees: fresh pages cost a tenth of a step."""
+    """Let glibc reuse the memory that a step frees: fresh pages cost up to a tenth of a step."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         for parameter, value in MALLOPT:
             mallopt(parameter, value)
