@@ -42,7 +42,7 @@ def serve(start, load, values=None, threads=None, finish=None):
     folder = os.path.dirname(os.path.abspath(sys.argv[1]))
     runners = threads() if threads else None
     stolen = stolen_ticks()
-    models = {}
+    models, running = {}, {}
     for number in range(job["first_visit"], len(job["visits"])):
         name = job["visits"][number]
         warmup_ms, load_ms = job["warmup_ms"], None
@@ -51,18 +51,21 @@ def serve(start, load, values=None, threads=None, finish=None):
             models[name] = load(os.path.join(folder, job["models"][name]), job)
             load_ms = (time.perf_counter_ns() - began) / 1e6
             warmup_ms = job["first_warmup_ms"]
-        waited, began = waited_ms(runners), time.perf_counter_ns()
+        before, began = thread_times(running.get(name) or thread_files(runners)), time.perf_counter_ns()
         times = sorted(values(models[name], job, warmup_ms))
         wall_ms = (time.perf_counter_ns() - began) / 1e6
+        after = thread_times(running.get(name) or thread_files(runners))
+        ran = [file for file, (ran_ns, _) in after.items() if ran_ns > before.get(file, (0, 0))[0]]
+        running.setdefault(name, ran)
         line = {"event": "visit", "visit": number, "model": name, "blocks": len(times)}
         line.update({"min_ms": times[0], "median_ms": times[len(times) // 2], "wall_ms": wall_ms})
         if load_ms is not None:
             line["load_ms"] = load_ms
-        if waited is not None:
-            line["waited_ms"] = waited_ms(runners) - waited
+        if after:
+            line["waited_ms"] = sum(wait_ns - before.get(file, (0, 0))[1] for file, (_, wait_ns) in after.items()) / 1e6
         emit(line)
-    after = stolen_ticks()
-    share = (after[0] - stolen[0]) / max(after[1] - stolen[1], 1) if stolen and after else None
+    ended = stolen_ticks()
+    share = (ended[0] - stolen[0]) / max(ended[1] - stolen[1], 1) if stolen and ended else None
     emit(dict({"event": "end", "load": load_average(), "stolen": share}, **(finish(job) if finish else {})))
 
 
@@ -180,15 +183,23 @@ def load_average():
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def waited_ms(threads=None):
-    """Return how long those threads, or this process's, have been ready to run and had no processor.
+def thread_files(threads=None):
+    """Return the files that tell how long each of those threads, or of this process's, has run and waited to run.
 
-    None if the system does not report it.
+    A runtime may have two threads for each of hundreds of models, and reading them all takes longer than a visit.
+    Those that run a model at its first visit are known to run it later.
     """
     own = glob.glob("/proc/self/task/*/schedstat")
-    texts = [read_text(path) for path in (own if threads is None else map("/proc/{}/schedstat".format, threads))]
-    waits = [int(text.split()[1]) for text in texts if text]
-    return sum(waits) / 1e6 if waits else None
+    return own if threads is None else list(map("/proc/{}/schedstat".format, threads))
+
+
+def thread_times(files):
+    """Return the nanoseconds that threads have run, and been ready to run without a processor, by their file.
+
+    Empty if the system does not report it.
+    """
+    texts = {file: read_text(file).split() for file in files}
+    return {file: (int(text[0]), int(text[1])) for file, text in texts.items() if text}
 
 
 def stolen_ticks():

@@ -41,7 +41,7 @@ RUNTIME = Runtime(
     profiler="openvino_cpu.py",
     hardware=r"cpu",
     suffix=".onnx",
-    processes=6,
+    processes=4,
     words=True,
     rewrites=("share", "fuse"),
 )

@@ -13,7 +13,9 @@ from typing import ClassVar
 import pytest
 
 from hwnas.files import shipped
-from hwnas.profiling.testing import ProfilerCase
+from hwnas.profiling.models import Repeated, write_model
+from hwnas.profiling.protocol import Job
+from hwnas.profiling.testing import WORKLOAD, ProfilerCase
 from support.packages import needs_executorch, needs_litert
 
 
@@ -25,6 +27,18 @@ class TestOnnxRuntime(ProfilerCase):
 class TestOpenvino(ProfilerCase):
     device = "cpu+openvino"
     packages: ClassVar[set[str]] = {"numpy", "openvino"}
+
+    @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor compiles models as it loads them")
+    def test_many_models_are_compiled_before_the_first_visit(self, folder: Path) -> None:
+        models = {f"copies {number}": f"copies{number}.onnx" for number in range(20, 40)}
+        for number, file in enumerate(models.values(), 20):
+            write_model(Repeated(WORKLOAD, number), self.spec, folder / file)
+        job = replace(self.job([]), models=models)
+        assert [event["event"] for event in self.events(folder, job)] == ["start", "end"]
+        compiled = set((folder / "compiled").iterdir())
+        assert len(compiled) >= len(models)
+        self.events(folder, replace(job, visits=list(models)))
+        assert set((folder / "compiled").iterdir()) == compiled
 
 
 class TestNcnn(ProfilerCase):
@@ -171,7 +185,8 @@ try:
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
         pass
-    print(runner.waited_ms())
+    ((ran_ns, waited_ns),) = runner.thread_times(runner.thread_files()).values()
+    print(ran_ns / 1e6, waited_ns / 1e6)
 finally:
     for other in others:
         other.kill()
@@ -184,4 +199,41 @@ def test_a_program_that_shares_its_processor_knows_that_it_waits() -> None:
     environment = {**os.environ, "PYTHONPATH": str(shipped("profilers"))}
     command = [sys.executable, "-c", SHARED_PROCESSOR]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert 20 < float(printed) < 10_000
+    ran_ms, waited_ms = map(float, printed.split())
+    assert 10 < ran_ms < 10_000
+    assert 20 < waited_ms < 10_000
+
+
+# Times two models, each run by a thread of its own, beside fifty threads that wait for nothing. Prints how many threads
+# were looked at before and after each visit.
+MANY_THREADS = """
+import concurrent.futures, json, runner, sys, threading
+def load(path, job):
+    thread = concurrent.futures.ThreadPoolExecutor(1)
+    for _ in range(25):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return lambda: thread.submit(sum, range(10_000)).result()
+looked, read = [], runner.thread_times
+def thread_times(files):
+    looked.append(len(files))
+    return read(files)
+runner.thread_times = thread_times
+runner.serve(lambda job: dict(runtime="none", version="0", provider="none"), load)
+print(json.dumps(looked))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this system does not report what waited")
+def test_only_the_threads_that_run_a_model_are_looked_at_after_its_first_visit(tmp_path: Path) -> None:
+    job = Job("cpu", 1, 1, {"a": "a", "b": "b"}, ["a", "b", "a", "b"])
+    (tmp_path / "job.json").write_text(json.dumps({**asdict(job), "first_visit": 0}))
+    environment = {**os.environ, "PYTHONPATH": str(shipped("profilers"))}
+    command = [sys.executable, "-c", MANY_THREADS, str(tmp_path / "job.json")]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    *events, looked = map(json.loads, printed.splitlines())
+    visits = [event for event in events if event["event"] == "visit"]
+    assert [visit["model"] for visit in visits] == job.visits
+    assert all(visit["waited_ms"] >= 0 for visit in visits)
+    assert looked[0] > 25
+    assert looked[2] > 50
+    assert looked[4:] == [2, 2, 2, 2]  # the thread that asks and the thread that computes
