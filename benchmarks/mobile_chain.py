@@ -10,7 +10,6 @@ is the scaled one of most MACs among those whose measured latency is within 3 % 
 nearest in latency. All are timed in interleaved rounds.
 
 IMAGES holds train/CLASS/* and test/CLASS/*. OUT gets ``results.json`` and everything else, and a repeated call resumes.
-The defaults take about four hours of one core, an estimate from the log of a search: nothing has been recorded yet.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from hwnas.files import write_json
 from hwnas.networks.child import ChildNetwork
 from hwnas.networks.count import count_network
 from hwnas.progress import Progress
+from hwnas.runs.records import read_summary
 from hwnas.spaces import SizedSpace, get_space
 from hwnas.tables.schema import LatencyTable
 from hwnas.text import format_table
@@ -75,21 +75,24 @@ def scaled_networks(widths: list[float], expansion: int) -> list[Contender]:
 
 def found_networks(options: argparse.Namespace, seed: int, progress: Progress) -> list[Contender]:
     """Search for the budgets and return the networks found. A finished search is read."""
-    rows = search(
-        options.out / "table.json",
-        options.out / f"search{seed}",
-        options.budget,
-        data=options.data,
-        setting="cifar",
-        epochs=options.epochs,
-        child_epochs=0,
-        seed=seed,
-        finalists=options.finalists,
-        baselines=False,
-        verify=True,
-        progress=progress,
-    )
-    return [Contender(f"found, {row.budget}, seed {seed}", row.architecture) for row in rows]
+    folder = options.out / f"search{seed}"
+    if not (folder / "summary.json").exists():
+        search(
+            options.out / "table.json",
+            folder,
+            options.budget,
+            data=options.data,
+            setting="cifar",
+            epochs=options.epochs,
+            child_epochs=0,
+            seed=seed,
+            finalists=options.finalists,
+            baselines=False,
+            verify=True,
+            progress=progress,
+        )
+    targets = read_summary(folder, "remove the folder").targets
+    return [Contender(f"found, {row.budget}, seed {seed}", row.architecture) for row in targets]
 
 
 def time_all(contenders: list[Contender], table: LatencyTable, out: Path, progress: Progress) -> dict[str, float]:
@@ -138,7 +141,7 @@ def compare(options: argparse.Namespace, progress: Progress) -> list[dict[str, A
     found = {seed: found_networks(options, seed, progress) for seed in options.seeds}
     scaled = scaled_networks(options.widths, options.expansion)
     latency_ms = time_all([*chain.from_iterable(found.values()), *scaled], table, options.out, progress)
-    data, rows = load_data(options.data, progress), []
+    data, rows = load_data(options.tested, progress), []
     for seed, networks in found.items():
         for own in networks:
             other = counterpart(own, scaled, latency_ms)
@@ -147,8 +150,13 @@ def compare(options: argparse.Namespace, progress: Progress) -> list[dict[str, A
                 row[f"{role}_ms"], row[f"{role}_macs"] = latency_ms[contender.name], macs(contender)
                 row[f"{role}_accuracy"] = train(contender, seed, data, options, progress)
             rows.append(row)
-            write_json(options.out / "results.json", {"rows": rows, "data": options.data})
+            write_json(options.out / "results.json", {"rows": rows, "settings": settings_of(options)})
     return rows
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    kept = {name: value for name, value in vars(options).items() if name not in ("images", "out", "data", "tested")}
+    return {**kept, "space": SPACE.name, "setting": "cifar", "torch": torch.__version__}
 
 
 def main() -> None:
@@ -156,11 +164,12 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", default="cpu+onnxruntime")
-    parser.add_argument("--budget", nargs=2, default=["50%", "70%"])
+    parser.add_argument("--budget", nargs=2, default=["35%", "50%"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--train", type=int, default=2560, help="Images of the search and of each training.")
+    parser.add_argument("--train", type=int, default=1600, help="Images of the search and of each training.")
+    parser.add_argument("--test", type=int, default=10000, help="Images on which trained networks are compared.")
     parser.add_argument("--epochs", type=int, default=10, help="Epochs of a search.")
-    parser.add_argument("--finalists", type=int, default=12, help="Networks of each budget trained to choose one.")
+    parser.add_argument("--finalists", type=int, default=6, help="Networks of each budget trained to choose one.")
     parser.add_argument("--train-epochs", type=int, default=15, help="Epochs of a training.")
     parser.add_argument("--recipe", default="quick", help="The recipe of all trainings.")
     parser.add_argument("--rate", type=float, default=0.05, help="The learning rate of all trainings.")
@@ -170,7 +179,8 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=30, help="Whole networks that fit the table, and as many more.")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    options.data = f"imagefolder:{options.images}?train={options.train}&validation={options.train // 4}&test=2000"
+    of_search = f"imagefolder:{options.images}?train={options.train}&validation={options.train // 4}"
+    options.data, options.tested = (f"{of_search}&test={number}" for number in (2000, options.test))
     columns = [f"{role}{value}" for role in ("found", "scaled") for value in ("", "_ms", "_accuracy")]
     with Progress() as progress:
         rows = compare(options, progress)

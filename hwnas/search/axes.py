@@ -155,7 +155,10 @@ class Learning(Protocol):
 
 
 class Regulariser(Protocol):
-    """Axis ``regulariser``: a scalar that is added to the logits' loss; ``check`` as in ``Learning``."""
+    """Axis ``regulariser``: a scalar that is added to the logits' loss; ``check`` as in ``Learning``.
+
+    ``progress`` is the share gone by of the epochs in which logits learn.
+    """
 
     def __call__(self, distribution: Any, progress: float) -> Tensor: ...
 

@@ -74,6 +74,12 @@ class Schedule:
         """The share of the epochs gone by: 0 in the first, 1 in the last."""
         return min(epoch / max(self.recipe.epochs - 1, 1), 1.0)
 
+    def logits_progress(self, epoch: int) -> float:
+        """The share gone by of the epochs in which logits learn: 0 up to the first of them, 1 in the last."""
+        epochs = [number for number in range(self.recipe.epochs) if self.logits_trainable(number, self.stage(number))]
+        before = sum(number < epoch for number in epochs)
+        return min(before / max(len(epochs) - 1, 1), 1.0)
+
     def temperature(self, epoch: int) -> float:
         temperature = self.recipe.temperature
         return temperature.start + (temperature.end - temperature.start) * self.progress(epoch)

@@ -119,7 +119,7 @@ class Step:
             if target.resources:
                 total = total + penalty.weight * target.resources(draw.mixture if penalty.costs_of == "sample" else p)
             if self.regulariser:
-                total = total + self.regulariser(target.distribution, self.schedule.progress(self.epoch))
+                total = total + self.regulariser(target.distribution, self.schedule.logits_progress(self.epoch))
             return total
 
     def loss(self, target: TargetState) -> tuple[Tensor, BatchResult]:

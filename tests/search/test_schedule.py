@@ -35,6 +35,14 @@ def test_temperature_and_progress_are_linear_in_the_epoch() -> None:
     assert Schedule(recipe(epochs=1), 2, 1).progress(0) == 0
 
 
+def test_the_logits_progress_begins_when_they_do() -> None:
+    late = Schedule(recipe(epochs=6, logits_warm_up=0.5), steps_per_epoch=2, targets=1)
+    assert [late.logits_progress(epoch) for epoch in range(7)] == [0, 0, 0, 0, 0.5, 1, 1]
+    at_once = Schedule(recipe(epochs=4, logits_warm_up=0), steps_per_epoch=2, targets=1)
+    assert [at_once.logits_progress(e) for e in range(5)] == [at_once.progress(e) for e in range(5)]
+    assert Schedule(recipe(epochs=1, logits_warm_up=0), 2, 1).logits_progress(0) == 0
+
+
 def test_stages_begin_at_their_shares_of_the_epochs() -> None:
     schedule = Schedule(recipe(stages=STAGES), steps_per_epoch=1, targets=1)
     assert schedule.stage_starts == [0, 2, 6]

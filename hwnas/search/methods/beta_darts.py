@@ -4,9 +4,13 @@ First-order DARTS whose logits alpha minimise
 
     L_val(w, alpha) + lambda * (mean over edges e of log sum over k of exp(alpha[e, k])),   lambda = weight * progress
 
-where progress rises linearly from 0 in the first epoch to 1 in the last. The gradient of the term is lambda / E * beta,
-beta = softmax(alpha): it lowers likely operations more than unlikely ones, which keeps the probabilities close together
-and, with them, the supernet's sensitivity to its logits.
+where progress rises linearly from 0 in the first epoch in which logits learn to 1 in the last. The gradient of the term
+is lambda / E * beta, beta = softmax(alpha): it lowers likely operations more than unlikely ones, which keeps the
+probabilities close together and, with them, the supernet's sensitivity to its logits.
+
+Published searches let logits learn for 100 epochs, over which the weight rises to 50, by half a unit an epoch. Short
+recipes keep that slope, and so have a smaller weight: Adam divides a gradient by its usual size, so a weight of 50 from
+the start leaves nothing of the images' gradient, and logits remain equal.
 
 The regulariser is a choice of its own: ``regulariser: {name: beta_decay, weight: 50}`` in the recipe of any method with
 logits (SNAS, DrNAS, GDAS, PC-DARTS, AdvantageNAS, EnTranNAS) adds the same term. With DrNAS alpha is eta, of which the
@@ -31,7 +35,8 @@ from hwnas.search.distribution import Distribution, EdgeLogits
 @register("regulariser", "beta_decay")
 @dataclass(frozen=True)
 class BetaDecay:
-    """The mean over edges of log sum exp(logits), times ``weight`` times the share of the epochs gone by."""
+    """The mean over edges of log sum exp(logits), times ``weight`` times the share gone by of the epochs in
+    which logits learn."""
 
     weight: FiniteFloat = Field(default=50.0, ge=0)
 
