@@ -150,7 +150,8 @@ def compare(options: argparse.Namespace, progress: Progress) -> list[dict[str, A
                 row[f"{role}_ms"], row[f"{role}_macs"] = latency_ms[contender.name], macs(contender)
                 row[f"{role}_accuracy"] = train(contender, seed, data, options, progress)
             rows.append(row)
-            write_json(options.out / "results.json", {"rows": rows, "settings": settings_of(options)})
+            described = {"device": table.describe(), "settings": settings_of(options)}
+            write_json(options.out / "results.json", {"rows": rows, **described})
     return rows
 
 

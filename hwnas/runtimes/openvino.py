@@ -41,7 +41,6 @@ RUNTIME = Runtime(
     profiler="openvino_cpu.py",
     hardware=r"cpu",
     suffix=".onnx",
-    processes=4,
     words=True,
     rewrites=("share", "fuse"),
 )
