@@ -32,7 +32,8 @@ test-devices: $(READY)
 
 # The demo, every command of every page, and the site in a browser.
 test-docs: $(READY)
-	$(AT_A_TIME) 2 -m "documentation and not alone" tests/docs
+	pages='documentation and not alone'; \
+	$(AT_A_TIME) 2 -m "$$pages" tests/docs || $(AT_A_TIME) 2 -m "$$pages" tests/docs $(AGAIN)
 	demo='documentation and alone'; files='tests/docs tests/runs/test_end_to_end.py'; \
 	$(BIN)/python -m pytest -m "$$demo" $$files || $(BIN)/python -m pytest -m "$$demo" $$files $(AGAIN)
 

@@ -6,12 +6,11 @@
 A NAS-Bench-201 cell is found by a short search on IMAGES (train/CLASS/* and test/CLASS/*). For every seed its network
 is trained and pruned (``hwnas.prune``) to 50 % of its MACs and to 70 % of its measured latency. Uniform networks have
 the same cell with all widths scaled by one factor; they are trained from random weights for as many epochs as a pruned
-network has been in all, by the same recipe. Each is trained twice, with the whole network as the teacher
-and without a teacher; so are the narrower networks after their channels have left. All networks are timed in
-interleaved rounds.
+network has been in all, by the same recipe. With ``--distil`` each is trained once more, with the whole network as the
+teacher; so are the narrower networks after their channels have left. All networks are timed in interleaved rounds.
 
-Uniform widths come in steps, and so do their latencies. "At the same latency" is therefore the accuracy on the line
-between two uniform networks: the widest that is not slower than the pruned one, and the narrowest that is not faster.
+Uniform widths come in steps, and so do their latencies. A pruned network's rivals are the widest uniform one that is
+not slower and the one of the nearest MACs.
 
 OUT gets ``results.json`` and everything else, and a repeated call resumes.
 """
@@ -47,7 +46,7 @@ from hwnas.training.recipe import Distillation, read_training
 
 SPACE = "nasbench201"
 BUDGETS = ("50%-macs", "70%")
-TAUGHT = {"with teacher": True, "without teacher": False}
+WITHOUT, WITH = "without teacher", "with teacher"
 
 
 @dataclass(frozen=True)
@@ -123,16 +122,17 @@ class Comparison:
         return found
 
     def test_accuracies(self, contender: Contender) -> dict[str, float]:
-        """Return the test accuracy after a training with the whole network as the teacher and after one without."""
-        return {name: self._trained(contender, name, taught) for name, taught in TAUGHT.items()}
+        """Return the test accuracy after a training without a teacher, and after one with the whole network as it."""
+        names = (WITHOUT, WITH) if self.options.distil else (WITHOUT,)
+        return {name: self._trained(contender, name) for name in names}
 
-    def _trained(self, contender: Contender, name: str, taught: bool) -> float:
+    def _trained(self, contender: Contender, name: str) -> float:
         folder = self.folder / "trained" / f"{contender.name} {name}".replace(" ", "-")
         done = folder / "accuracy.json"
         if not done.exists():
             recipe = read_training("quick", {"epochs": contender.epochs, "seed": self.seed})
             teacher, child = None, copy.deepcopy(contender.child)
-            if taught:
+            if name == WITH:
                 spec = str(self.whole.folder)
                 teacher = load_teacher(spec, self.data)
                 recipe = recipe.model_copy(update={"distillation": Distillation(teacher=spec)})
@@ -151,14 +151,8 @@ class Comparison:
             return {"network": contender.name, **costs, "test_accuracy": tested, "epochs": self.all_epochs}
 
         whole, found = uniform[-1], []
-        for budget, contender in pruned.items():
-            near = neighbours(uniform, latency_ms, latency_ms[contender.name])
-            if budget.endswith("macs"):
-                near.append(min(uniform, key=lambda c: abs(c.macs - contender.macs)))
-            rivals = {c.name: row(c) for c in near}
-            own = row(contender)
-            compared = {name: on_line(own, [rivals[c.name] for c in near[:2]], name) for name in TAUGHT}
-            found += [{**own, "uniform_at_latency": compared}, *rivals.values()]
+        for contender in pruned.values():
+            found += [row(contender), *(row(rival) for rival in rivals(uniform, latency_ms, contender))]
         untrained = {"macs": whole.macs, "latency_ms": latency_ms[whole.name], "epochs": self.options.epochs}
         first = {"network": "whole", **untrained, "test_accuracy": {"as pruned": self.whole.content.test_accuracy}}
         rows = {found_row["network"]: found_row for found_row in [first, row(whole), *found]}
@@ -177,18 +171,10 @@ def searched(options: argparse.Namespace, progress: Progress) -> None:
     search(table, options.out / "run", ["mild"], data=options.data, progress=progress, **settings)
 
 
-def neighbours(uniform: list[Contender], latency_ms: dict[str, float], own_ms: float) -> list[Contender]:
-    """Return the widest uniform network that is not slower than ``own_ms``, and the narrowest that is not faster."""
-    slower = [c for c in uniform if latency_ms[c.name] >= own_ms] or uniform[-1:]
-    faster = [c for c in uniform if latency_ms[c.name] <= own_ms] or uniform[:1]
-    return [max(faster, key=lambda c: c.macs), min(slower, key=lambda c: c.macs)]
-
-
-def on_line(own: dict[str, Any], near: list[dict[str, Any]], taught: str) -> float:
-    """Return the accuracy at the latency of ``own`` on the line between the ``near`` networks."""
-    (first, low), (second, high) = ((row["latency_ms"], row["test_accuracy"][taught]) for row in near)
-    share = (own["latency_ms"] - first) / (second - first) if second != first else 0.0
-    return float(low + (high - low) * min(max(share, 0.0), 1.0))
+def rivals(uniform: list[Contender], latency_ms: dict[str, float], pruned: Contender) -> list[Contender]:
+    """Return the widest uniform network that is not slower than the pruned one, and the one of the nearest MACs."""
+    faster = [c for c in uniform if latency_ms[c.name] <= latency_ms[pruned.name]] or uniform[:1]
+    return [max(faster, key=lambda c: c.macs), min(uniform, key=lambda c: abs(c.macs - pruned.macs))]
 
 
 def main() -> None:
@@ -199,10 +185,11 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=8, help="of the profile")
     parser.add_argument("--search-epochs", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=16, help="in which the whole network is trained")
+    parser.add_argument("--epochs", type=int, default=32, help="in which the whole network is trained")
     parser.add_argument("--mask-epochs", type=int, default=4)
     parser.add_argument("--tune-epochs", type=int, default=12)
     parser.add_argument("--multiple", type=int, default=16, help="of the widths of the network pruned to a latency")
+    parser.add_argument("--distil", action="store_true", help="train each once more, taught by the whole network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()
     options.data = f"imagefolder:{options.images}?{options.options_of_images}"
@@ -217,9 +204,8 @@ def main() -> None:
     for row in rows:
         costs = f"{row['macs'] / 1e6:.2f} M", f"{row['latency_ms']:.4g} ms"
         tested = ", ".join(f"{share:.1%} {name}" for name, share in row["test_accuracy"].items())
-        uniform = ", ".join(f"{share:.1%}" for share in row.get("uniform_at_latency", {}).values())
-        shown.append([str(row["seed"]), row["network"], *costs, str(row["epochs"]), tested, uniform])
-    print(format_table("", ["seed", "network", "MACs", "latency", "epochs", "test", "uniform widths"], shown))
+        shown.append([str(row["seed"]), row["network"], *costs, str(row["epochs"]), tested])
+    print(format_table("", ["seed", "network", "MACs", "latency", "epochs", "test"], shown))
 
 
 if __name__ == "__main__":

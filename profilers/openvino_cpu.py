@@ -51,6 +51,7 @@ def compile_together(folder, job):
 
 
 def compile_only(path, job):
+    """Compile a model into the folder of compiled models: a compiled model cannot be returned to another process."""
     compile_model(path, job)
 
 

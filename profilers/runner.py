@@ -51,12 +51,15 @@ def serve(start, load, values=None, threads=None, finish=None):
             models[name] = load(os.path.join(folder, job["models"][name]), job)
             load_ms = (time.perf_counter_ns() - began) / 1e6
             warmup_ms = job["first_warmup_ms"]
-        before, began = thread_times(running.get(name) or thread_files(runners)), time.perf_counter_ns()
+        # A runtime may have two threads for each of hundreds of models, and reading them all takes longer than a visit:
+        # after the first visit of a model, only those that ran it then.
+        files = running.get(name) or thread_files(runners)
+        before, began = thread_times(files), time.perf_counter_ns()
         times = sorted(values(models[name], job, warmup_ms))
         wall_ms = (time.perf_counter_ns() - began) / 1e6
         after = thread_times(running.get(name) or thread_files(runners))
-        ran = [file for file, (ran_ns, _) in after.items() if ran_ns > before.get(file, (0, 0))[0]]
-        running.setdefault(name, ran)
+        if name not in running:
+            running[name] = [file for file, (ran_ns, _) in after.items() if ran_ns > before.get(file, (0, 0))[0]]
         line = {"event": "visit", "visit": number, "model": name, "blocks": len(times)}
         line.update({"min_ms": times[0], "median_ms": times[len(times) // 2], "wall_ms": wall_ms})
         if load_ms is not None:
@@ -184,11 +187,7 @@ def load_average():
 
 
 def thread_files(threads=None):
-    """Return the files that tell how long each of those threads, or of this process's, has run and waited to run.
-
-    A runtime may have two threads for each of hundreds of models, and reading them all takes longer than a visit.
-    Those that run a model at its first visit are known to run it later.
-    """
+    """Return the files that tell how long each of those threads, or of this process's, has run and waited to run."""
     own = glob.glob("/proc/self/task/*/schedstat")
     return own if threads is None else list(map("/proc/{}/schedstat".format, threads))
 
