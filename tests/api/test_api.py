@@ -17,17 +17,13 @@ from hwnas.tables.schema import LatencyTable
 from support.command import Run
 
 
-def test_import_takes_under_50_ms_and_loads_nothing_heavy() -> None:
-    program = "import sys, hwnas; print(*sorted({'torch', 'numpy', 'pydantic', 'typer', 'scipy'} & set(sys.modules)))"
-    times_us = []
-    for _ in range(5):
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
-        )
-        (line,) = [line for line in done.stderr.splitlines() if line.split("|")[-1] == " hwnas"]
-        times_us.append(int(line.split("|")[1]))
-        assert done.stdout.strip() == ""
-    assert min(times_us) < 50_000, times_us
+def test_import_loads_the_standard_library_and_errors_alone() -> None:
+    program = "import sys; before = set(sys.modules); import hwnas; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    ours = [name for name in loaded if name.split(".")[0] not in sys.stdlib_module_names]
+    assert ours == ["hwnas", "hwnas.errors"]
+    assert len(loaded) < 60  # 28 with Python 3.11: a few milliseconds
 
 
 @pytest.mark.parametrize("name", [name for name in hwnas.__all__ if name not in ("HwnasError", "__version__")])
