@@ -215,6 +215,10 @@ class Recipe(Hashed):
     ``pretrained``: in a chain, the file of weights that the supernet starts from (hwnas.networks.pretrained_supernet);
     its batch norms then have learnable scales and shifts.
 
+    ``drop_path`` is for images: the share of the edges that carry nothing for an image of the weights' batches.
+    ``dropout`` is for words alone: the share of the channels of embeddings and states that such a batch drops
+    (hwnas.networks.dropout); None drops none.
+
     ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
     (hwnas.compute.precision). ``kernels``: implementation of its cells (hwnas.networks.fast.kernels); plain torch
     replaces compiled kernels where these cannot be used. A run records what ``auto`` has chosen (hwnas.runs.settle).
@@ -227,7 +231,7 @@ class Recipe(Hashed):
     finalists.
     """
 
-    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks", "pretrained", "autoencoder")
+    newer: ClassVar[tuple[str, ...]] = ("finalists", "shared_blocks", "pretrained", "autoencoder", "dropout")
 
     method: str
     distribution: Choice = Choice(name="concrete")
@@ -252,6 +256,7 @@ class Recipe(Hashed):
     stages: tuple[Stage, ...] = ()
     temperature: Temperature = Temperature(start=1.0, end=1.0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
+    dropout: FiniteFloat | None = Field(default=None, gt=0, lt=1)
     penalty: Penalty
     inputs_per_node: int | None = Field(default=None, ge=1)
     most_skips: FiniteFloat | None = Field(default=None, gt=0, le=1)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hwnas.errors import HwnasError
 from hwnas.networks.child import ChildCell, ChildNetwork, tie_words
 from hwnas.networks.drop_path import DropPath
+from hwnas.networks.dropout import Dropout
 from hwnas.networks.mixed_cell import Mixed, MixedCell, narrow
 from hwnas.networks.recurrent_cell import RecurrentEvaluation
 from hwnas.networks.shared_blocks import Sharing, state_of
@@ -55,12 +56,13 @@ class Supernet(nn.Module):
         x: Tensor,
         mixture: Mapping[str, Mixed],
         instances: Mapping[int, Mixed] | None = None,
-        drop: DropPath | None = None,
+        drop: DropPath | Dropout | None = None,
     ) -> Tensor:
         """Return the scores of a batch.
 
         ``mixture[kind]`` is the mixture of all cells of that kind; ``instances`` replaces it for single parts, by their
-        index in the network.
+        index in the network. ``drop`` applies to the edges of a network of images, and to embeddings and states of one
+        of words.
         """
         mixture = {kind: mixed.on(x.device) for kind, mixed in mixture.items()}
         instances = {index: mixed.on(x.device) for index, mixed in (instances or {}).items()}
@@ -68,11 +70,12 @@ class Supernet(nn.Module):
         def run(index: int, *inputs: Tensor) -> Tensor:
             part, module = self.network.parts[index], self.parts[index]
             given = () if isinstance(part, FixedModule) else (instances.get(index, mixture[part.kind]),)
-            output: Tensor = module(*given, *inputs, drop=drop) if given else module(*inputs)
+            path = drop if isinstance(drop, DropPath) else None
+            output: Tensor = module(*given, *inputs, drop=path) if given else module(*inputs)
             return output
 
         if self.network.setting.words:
-            return over_words(self.network, run, x)
+            return over_words(self.network, run, x, *([drop] if drop else []))
         return values_of(self.network, run, {-1: x})[len(self.parts) - 1]
 
     @property

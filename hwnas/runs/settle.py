@@ -24,9 +24,9 @@ from hwnas.runs.request import SearchRequest
 from hwnas.runs.two_networks import TwoNetworks
 from hwnas.search.axes import required_precision
 from hwnas.search.choices import build
+from hwnas.search.kind_of_data import require_settings
 from hwnas.search.methods import register_builtin
 from hwnas.search.objective import Objective
-from hwnas.search.recurrent import require_recurrent
 from hwnas.search.supernet_state import mixed_channels
 from hwnas.spaces import SizedSpace
 from hwnas.text import about
@@ -125,8 +125,9 @@ def settle_finalists(
 
     ``baselines`` as in hwnas.recipe.Finalists. Raises HwnasError for baselines without finalists.
     """
-    if networks.search_sized.space.is_recurrent:
-        require_recurrent(recipe)
+    words = networks.search_sized.space.is_recurrent
+    require_settings(recipe, words)
+    if words:
         recipe = recipe.model_copy(update={"finalists": None})
         how, why = AS_REQUESTED, "only networks of images can have them"
     elif recipe.finalists == AUTO:

@@ -31,9 +31,9 @@ from hwnas.search.batches import training_batches
 from hwnas.search.choices import build
 from hwnas.search.epoch_row import EpochRow
 from hwnas.search.evaluation import Evaluator
+from hwnas.search.kind_of_data import require_settings
 from hwnas.search.lagrangian import dual_ascent
 from hwnas.search.objective import Objective
-from hwnas.search.recurrent import require_recurrent
 from hwnas.search.schedule import Position, Schedule
 from hwnas.search.step import Step
 from hwnas.search.supernet_state import SupernetState
@@ -86,8 +86,7 @@ class Search:
             require_chain(self.space)
         if recipe.shared_blocks:
             require_shareable(sized.network, self.space.name)
-        if self.space.is_recurrent:
-            require_recurrent(recipe)
+        require_settings(recipe, words=self.space.is_recurrent)
         # CUDA graphs need equal passes, and shared batch norms communicate inside a pass; words are not tried.
         replays = logits_device.type == "cuda" and processes.is_single and not self.space.is_recurrent
         self.supernet_state = SupernetState(sized, recipe, self.device, precision, replays, processes, log)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hwnas.compute.device import to_device
 from hwnas.compute.seeds import Purpose
-from hwnas.networks.drop_path import drop_path
+from hwnas.networks.drop_path import DropPath, drop_path
+from hwnas.networks.dropout import Dropout
 from hwnas.recipe import Recipe
 from hwnas.search.axes import BatchResult, Execution, Regulariser
 from hwnas.search.batches import LastBatch
@@ -90,7 +91,7 @@ class Step:
         """Return the cross entropy of a draw on this step's batch of the "weights" or "logits" images.
 
         With ``taught``, scores of a teacher on this process's share, it is the divergence from their softmax.
-        ``generator`` gives the random numbers of drop path, which only the weights' batches use. ``frozen`` says that
+        ``generator`` gives the random numbers of what is dropped, in the weights' batches only. ``frozen`` says that
         no gradient of the supernet's weights will be computed. ``ahead``: read the batch of so many steps later. Each
         of several processes runs its share of the batch; the value of the loss is the whole batch's, its gradient the
         share's.
@@ -102,14 +103,20 @@ class Step:
             images = self.supernet.cast(images)
         with span("forward"), self.processes.one_batch(total):
             running = self.runs(self.supernet.module, target.distribution, draw)
-            drop = None
-            if self.recipe.drop_path and generator:
-                edges, device = self.supernet.module.num_edges, self.supernet.device
-                drop = drop_path(self.recipe.drop_path, generator, edges, total, share, device)
+            drop = self._drop(generator, total, share) if generator else None
             scores = self.supernet.scores(images, running, drop, frozen)
             task = nn.functional.cross_entropy(scores, classes) if taught is None else soft_loss(scores, taught)
             correct = (scores.detach().argmax(dim=1) == classes).sum()
             return BatchResult(*self.processes.whole_batch(task, correct), scores.detach())
+
+    def _drop(self, generator: torch.Generator, total: int, share: slice) -> DropPath | Dropout | None:
+        """Return what this process's ``share`` of a batch of ``total`` images or windows of words drops."""
+        if self.recipe.dropout:
+            return Dropout(self.recipe.dropout, generator, total, share)
+        if not self.recipe.drop_path:
+            return None
+        edges, device = self.supernet.module.num_edges, self.supernet.device
+        return drop_path(self.recipe.drop_path, generator, edges, total, share, device)
 
     def penalty(self, target: TargetState, draw: Draw) -> Tensor:
         penalty = self.recipe.penalty

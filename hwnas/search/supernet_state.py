@@ -13,6 +13,7 @@ from torch import Tensor
 from hwnas.compute.device import layout_on
 from hwnas.compute.seeds import Purpose, seed_of
 from hwnas.networks.drop_path import DropPath
+from hwnas.networks.dropout import Dropout
 from hwnas.networks.fast import accelerate
 from hwnas.networks.fast.kernels import choose_kernels
 from hwnas.networks.pretrained import Fit, read_weights
@@ -98,7 +99,7 @@ class SupernetState:
             return images
         return images.to(self.weights.parameters[0].dtype).contiguous(memory_format=self.layout)
 
-    def scores(self, images: Tensor, running: Running, drop: DropPath | None, frozen: bool) -> Tensor:
+    def scores(self, images: Tensor, running: Running, drop: DropPath | Dropout | None, frozen: bool) -> Tensor:
         """Return the class scores of a batch; ``frozen``: no gradient of the weights will be computed."""
         return self.passes(images, *running, drop, frozen).to(self.weights.parameters[0].dtype)
 

@@ -20,12 +20,12 @@ from hwnas.files import sha256_of, write_text
 from hwnas.networks.auxiliary import auxiliary_head
 from hwnas.networks.child import ChildNetwork, Drop
 from hwnas.networks.drop_path import drop_path
+from hwnas.networks.dropout import Dropout
 from hwnas.progress import OnProgress
 from hwnas.training.augment import cutout
 from hwnas.training.batches import Batches, EpochSums, set_up_numerics
 from hwnas.training.checkpoint import Checkpoint, resume
 from hwnas.training.distillation import Teacher, distilled
-from hwnas.training.dropout import Dropout
 from hwnas.training.evaluation import in_layout, quality_of
 from hwnas.training.moving_average import MovingAverage
 from hwnas.training.optimizers import ParameterOptimizer

@@ -58,7 +58,7 @@ class Training(Hashed):
     mirrors them; imagenet crops, mirrors and recolours them (hwnas.data.imagenet). ``drop_path`` is the final
     probability of dropping an edge, reached linearly from 0; ``cutout`` the side of the square that is cut out of every
     image; ``auxiliary_weight`` 0 builds no auxiliary head. Words are not augmented, and ``dropout`` is for them alone
-    (hwnas.training.dropout): the share of the channels of embeddings and states that a step drops.
+    (hwnas.networks.dropout): the share of the channels of embeddings and states that a step drops.
 
     ``ema`` is the decay of a moving average of the weights, which is then evaluated and exported. ``keep`` chooses the
     last weights or those of the epoch with the best validation accuracy, of text the least perplexity; ``patience`` is

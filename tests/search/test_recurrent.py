@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hwnas.compute.seeds import Purpose
 from hwnas.errors import HwnasError
+from hwnas.networks.dropout import Dropout
 from hwnas.recipe import known_recipes, recipe_of
 from hwnas.training.batches import EpochSums
-from support.searches import assert_resumes
+from support.searches import assert_resumes, searching
 from support.text import RECURRENT, small_text, text_searching
 
 METHODS = ("advantagenas", "darts", "enas", "gdas", "random", "snas")
@@ -82,3 +84,30 @@ def test_a_search_learns(tmp_path: Path) -> None:
 def test_settings_of_images_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(HwnasError, match=f"{next(iter(changes)).split('.')[0]} is for networks of images"):
         text_searching("recurrent", "recurrent/snas", **changes)
+
+
+def test_dropout_is_refused_for_images() -> None:
+    with pytest.raises(HwnasError, match="dropout is for networks of words, and recipe snas is"):
+        searching("nasbench201", "snas", dropout=0.3)
+
+
+def test_dropout_drops_channels_of_the_weights_batches_alone(tmp_path: Path) -> None:
+    """The supernet is then the child with the same channels dropped; the logits' batches keep all."""
+    search = text_searching("recurrent", "recurrent/advantagenas", data=small_text(tmp_path), batch_size=8, dropout=0.5)
+    (target,), step = search.targets, search.current_step
+    draw = step.draw(target, Purpose.WEIGHTS_DRAW)
+    words, following = step.last_batch.read("weights", 0)
+    architecture = RECURRENT.architecture(([RECURRENT.operations[o] for o in draw.chosen["cell"].tolist()],))
+    child = search.supernet.child(architecture)
+
+    def expected(drop: Dropout | None) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(child.values(words, drop)[len(child.parts) - 1], following)
+
+    generator = torch.Generator().manual_seed(3)
+    dropped = expected(Dropout(0.5, torch.Generator().manual_seed(3), len(words), slice(None)))
+    with torch.no_grad():
+        loss = step.task_loss(target, draw, "weights", generator).task
+        whole = step.task_loss(target, draw, "weights").task
+    torch.testing.assert_close(loss, dropped)
+    torch.testing.assert_close(whole, expected(None))
+    assert loss != whole

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hwnas.compute.precision import computing
 from hwnas.networks.drop_path import DropPath
+from hwnas.networks.dropout import Dropout
 from hwnas.networks.mixed_cell import Mixed
 from hwnas.networks.supernet import Supernet
 
@@ -37,11 +38,11 @@ class GraphReplay:
         images: Tensor,
         mixture: Mapping[str, Mixed],
         instances: Mapping[int, Mixed],
-        drop: DropPath | None,
+        drop: DropPath | Dropout | None,
         frozen: bool,
     ) -> Tensor:
         """Return the scores of a batch. With ``frozen`` no gradient of the supernet's weights may be computed."""
-        if self.enabled and not instances:
+        if self.enabled and not instances and not isinstance(drop, Dropout):
             mixture = {kind: mixed.on(images.device) for kind, mixed in mixture.items()}
             key = images.shape, frozen, drop is not None, *(_key(kind, mixed) for kind, mixed in mixture.items())
             if key in self._graphs or len(self._graphs) < MOST_GRAPHS:
