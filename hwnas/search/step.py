@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from hwnas.compute.device import to_device
 from hwnas.compute.seeds import Purpose
-from hwnas.networks.drop_path import DropPath, drop_path
-from hwnas.networks.dropout import Dropout
 from hwnas.recipe import Recipe
 from hwnas.search.axes import BatchResult, Execution, Regulariser
 from hwnas.search.batches import LastBatch
@@ -103,20 +101,11 @@ class Step:
             images = self.supernet.cast(images)
         with span("forward"), self.processes.one_batch(total):
             running = self.runs(self.supernet.module, target.distribution, draw)
-            drop = self._drop(generator, total, share) if generator else None
+            drop = self.supernet.drop(generator, total, share) if generator else None
             scores = self.supernet.scores(images, running, drop, frozen)
             task = nn.functional.cross_entropy(scores, classes) if taught is None else soft_loss(scores, taught)
             correct = (scores.detach().argmax(dim=1) == classes).sum()
             return BatchResult(*self.processes.whole_batch(task, correct), scores.detach())
-
-    def _drop(self, generator: torch.Generator, total: int, share: slice) -> DropPath | Dropout | None:
-        """Return what this process's ``share`` of a batch of ``total`` images or windows of words drops."""
-        if self.recipe.dropout:
-            return Dropout(self.recipe.dropout, generator, total, share)
-        if not self.recipe.drop_path:
-            return None
-        edges, device = self.supernet.module.num_edges, self.supernet.device
-        return drop_path(self.recipe.drop_path, generator, edges, total, share, device)
 
     def penalty(self, target: TargetState, draw: Draw) -> Tensor:
         penalty = self.recipe.penalty

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hwnas.compute.device import layout_on
 from hwnas.compute.seeds import Purpose, seed_of
-from hwnas.networks.drop_path import DropPath
+from hwnas.networks.drop_path import DropPath, drop_path
 from hwnas.networks.dropout import Dropout
 from hwnas.networks.fast import accelerate
 from hwnas.networks.fast.kernels import choose_kernels
@@ -102,6 +102,14 @@ class SupernetState:
     def scores(self, images: Tensor, running: Running, drop: DropPath | Dropout | None, frozen: bool) -> Tensor:
         """Return the class scores of a batch; ``frozen``: no gradient of the weights will be computed."""
         return self.passes(images, *running, drop, frozen).to(self.weights.parameters[0].dtype)
+
+    def drop(self, generator: torch.Generator, total: int, share: slice) -> DropPath | Dropout | None:
+        """Draw what is dropped of this process's ``share`` of a batch of ``total`` images or windows of words."""
+        if self.recipe.dropout:
+            return Dropout(self.recipe.dropout, generator, total, share)
+        if self.recipe.drop_path:
+            return drop_path(self.recipe.drop_path, generator, self.module.num_edges, total, share, self.device)
+        return None
 
     def own_gradient(self, gradient: Tensor) -> Tensor:
         """Return a gradient in memory of its own: recorded passes write into the same memory each time."""
