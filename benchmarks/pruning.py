@@ -4,7 +4,8 @@
     python -m benchmarks.pruning IMAGES OUT
 
 A NAS-Bench-201 cell is found by a short search on IMAGES (train/CLASS/* and test/CLASS/*). For every seed its network
-is trained and pruned (``hwnas.prune``) to 50 % of its MACs and to 70 % of its measured latency. Uniform networks have
+is trained and pruned (``hwnas.prune``) to 50 % of its MACs, and to 70 % of its measured latency with widths that are
+multiples of those numbers of channels by which processors compute convolutions. Uniform networks have
 the same cell with all widths scaled by one factor; they are trained from random weights for as many epochs as a pruned
 network has been in all, by the same recipe. With ``--distil`` each is trained once more, with the whole network as the
 teacher; so are the narrower networks after their channels have left. All networks are timed in interleaved rounds.
@@ -45,7 +46,6 @@ from hwnas.training.evaluation import accuracy
 from hwnas.training.recipe import Distillation, read_training
 
 SPACE = "nasbench201"
-BUDGETS = ("50%-macs", "70%")
 WITHOUT, WITH = "without teacher", "with teacher"
 
 
@@ -88,13 +88,13 @@ class Comparison:
         """The epochs that have trained a pruned network, those of the whole network included."""
         return self.options.epochs + self.options.mask_epochs + self.options.tune_epochs
 
-    def pruned(self, budget: str) -> Contender:
-        """Return the narrower network after its channels have left."""
-        multiple = self.options.multiple if budget == "70%" else 1
+    def pruned(self, budget: str, multiple: int = 1) -> Contender:
+        """Return the narrower network after its channels have left; its widths are multiples of ``multiple``."""
         settings = {"mask_epochs": self.options.mask_epochs, "epochs": 0, "multiple": multiple, "seed": self.seed}
         (row,) = prune(self.whole.folder, budget, progress=self.progress, **settings)
         (saved,) = read_networks(Path(row.onnx).parent)
-        return Contender(f"pruned to {budget}", saved.child(), self.options.tune_epochs)
+        name = f"pruned to {budget}" + f", multiples of {multiple}" * (multiple > 1)
+        return Contender(name, saved.child(), self.options.tune_epochs)
 
     def uniform(self) -> list[Contender]:
         """Return the network with every number of channels of its first cells up to its own, from random weights."""
@@ -142,8 +142,9 @@ class Comparison:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each network: what it is, its MACs, latency and test accuracies."""
-        pruned, uniform = {budget: self.pruned(budget) for budget in BUDGETS}, self.uniform()
-        latency_ms = self.time_all([*uniform, *pruned.values()])
+        pruned = [self.pruned("50%-macs"), *(self.pruned("70%", multiple) for multiple in self.options.multiples)]
+        uniform = self.uniform()
+        latency_ms = self.time_all([*uniform, *pruned])
 
         def row(contender: Contender) -> dict[str, Any]:
             costs = {"macs": contender.macs, "latency_ms": latency_ms[contender.name]}
@@ -151,7 +152,7 @@ class Comparison:
             return {"network": contender.name, **costs, "test_accuracy": tested, "epochs": self.all_epochs}
 
         whole, found = uniform[-1], []
-        for contender in pruned.values():
+        for contender in pruned:
             found += [row(contender), *(row(rival) for rival in rivals(uniform, latency_ms, contender))]
         untrained = {"macs": whole.macs, "latency_ms": latency_ms[whole.name], "epochs": self.options.epochs}
         first = {"network": "whole", **untrained, "test_accuracy": {"as pruned": self.whole.content.test_accuracy}}
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=32, help="in which the whole network is trained")
     parser.add_argument("--mask-epochs", type=int, default=4)
     parser.add_argument("--tune-epochs", type=int, default=12)
-    parser.add_argument("--multiple", type=int, default=16, help="of the widths of the network pruned to a latency")
+    parser.add_argument("--multiples", type=int, nargs="+", default=[8, 16], help="of widths pruned to a latency")
     parser.add_argument("--distil", action="store_true", help="train each once more, taught by the whole network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     options = parser.parse_args()

@@ -6,11 +6,11 @@
 TEXT is the specification of a text, such as text:ptb.valid.txt?test=ptb.test.txt. For every method and seed a search
 of as many steps, on the same batches, by the recipe in configs/search/recurrent but for the sizes that the options set,
 chooses an architecture within the budget (the third quartile of the space's MACs, which no device decides). The rates
-of the logits are ten times those of the recipes, because the searches are short. The architecture's perplexity with the
-supernet's weights is that of the validation text. The network is then trained from scratch by the recipe
-configs/train/text.yaml, from the same initial weights whatever the seed of the search, and its test perplexity is that
-of the epoch with the best validation perplexity. OUT/results.json has a row for every search, with the processor time,
-and the mean and standard deviation for every method; a repeated call keeps the rows that are there.
+of the logits are those of the recipe times the factor in METHODS. The architecture's perplexity with the supernet's
+weights is that of the validation text. The network is then trained from scratch by the recipe configs/train/text.yaml,
+from the same initial weights whatever the seed of the search, and its test perplexity is that of the epoch with the
+best validation perplexity. OUT/results.json has a row for every search, with the processor time, and the mean and
+standard deviation for every method; a repeated call keeps the rows that are there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,27 @@ from hwnas.training.child import train_child
 from hwnas.training.evaluation import quality_of
 from hwnas.training.recipe import read_training
 
+
+@dataclass(frozen=True)
+class Method:
+    """A recipe of configs/search/recurrent, what is changed in it, and the factor of its logits' learning rates."""
+
+    recipe: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    logits_factor: float = 10.0  # because the searches are short
+
+
+# AdvantageNAS trains weights and logits in turns, a step each, where the others train weights in every step, and takes
+# the most probable cell, where random search and ENAS take the best of 100. The variants do as these.
 BOTH: dict[str, Any] = {"learning": {"name": "advantage", "alternate": False, "zero_credit": True}}
-# By name: the recipe, and what is changed in it. AdvantageNAS trains weights and logits in turns, a step each. The
-# others train weights in every step, and so does its variant.
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "random": ("random", {}),
-    "enas": ("enas", {}),
-    "gdas": ("gdas", {}),
-    "advantagenas": ("advantagenas", {}),
-    "advantagenas, both in each step": ("advantagenas", BOTH),
+BEST_OF: dict[str, Any] = {"selection": {"name": "best_of", "samples": 100}}
+METHODS = {
+    "random": Method("random"),
+    "enas": Method("enas"),
+    "gdas": Method("gdas"),
+    "advantagenas": Method("advantagenas"),
+    "advantagenas, both in each step": Method("advantagenas", BOTH),
+    "advantagenas, both in each step, best of 100": Method("advantagenas", BOTH | BEST_OF, logits_factor=1.0),
 }
 SPACE = "recurrent"
 QUALITIES = ("supernet_validation_perplexity", "validation_perplexity", "test_perplexity")
@@ -57,12 +70,12 @@ QUALITIES = ("supernet_validation_perplexity", "validation_perplexity", "test_pe
 
 def search(method: str, seed: int, sized: SizedSpace, data: ImageData, options: argparse.Namespace) -> Search:
     """Take all steps of a search and return it."""
-    name, changes = METHODS[method]
-    changes = changes | {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed, "compute": "cpu"}
+    own = METHODS[method]
+    sizes = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed, "compute": "cpu"}
     rates: dict[str, Any] = {"weights.lr": options.rate}
     for rate in ("lr", "lr_end"):
-        rates[f"logits.{rate}"] = options.logits_factor * getattr(read_recipe(f"{SPACE}/{name}", {}).logits, rate)
-    recipe = read_recipe(f"{SPACE}/{name}", changes | rates)
+        rates[f"logits.{rate}"] = own.logits_factor * getattr(read_recipe(f"{SPACE}/{own.recipe}", {}).logits, rate)
+    recipe = read_recipe(f"{SPACE}/{own.recipe}", own.changes | sizes | rates)
     costs = count_metrics(sized)
     objective = Objective("none", parse_budget(options.budget, preview(costs)), costs)
     found = Search(sized, [objective], data, recipe)
@@ -147,7 +160,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="windows in a step of a search")
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--rate", type=float, default=20.0, help="the learning rate of weights at the start")
-    parser.add_argument("--logits-factor", type=float, default=10.0, help="times the recipes' rates of the logits")
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--budget", default="mild-macs")
     options = parser.parse_args()
