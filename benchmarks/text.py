@@ -71,7 +71,8 @@ QUALITIES = ("supernet_validation_perplexity", "validation_perplexity", "test_pe
 def search(method: str, seed: int, sized: SizedSpace, data: ImageData, options: argparse.Namespace) -> Search:
     """Take all steps of a search and return it."""
     own = METHODS[method]
-    sizes = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed, "compute": "cpu"}
+    sizes: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size, "seed": seed, "compute": "cpu"}
+    sizes["dropout"] = 0.0  # the searches are too short to learn the text by heart
     rates: dict[str, Any] = {"weights.lr": options.rate}
     for rate in ("lr", "lr_end"):
         rates[f"logits.{rate}"] = own.logits_factor * getattr(read_recipe(f"{SPACE}/{own.recipe}", {}).logits, rate)

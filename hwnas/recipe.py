@@ -217,7 +217,7 @@ class Recipe(Hashed):
 
     ``drop_path`` is for images: the share of the edges that carry nothing for an image of the weights' batches.
     ``dropout`` is for words alone: the share of the channels of embeddings and states that such a batch drops
-    (hwnas.networks.dropout); None drops none.
+    (hwnas.networks.dropout); None and 0 drop none.
 
     ``compute``: device of the supernet (hwnas.compute.device). ``precision``: numeric precision of its training
     (hwnas.compute.precision). ``kernels``: implementation of its cells (hwnas.networks.fast.kernels); plain torch
@@ -256,7 +256,7 @@ class Recipe(Hashed):
     stages: tuple[Stage, ...] = ()
     temperature: Temperature = Temperature(start=1.0, end=1.0)
     drop_path: FiniteFloat = Field(default=0.0, ge=0, lt=1)
-    dropout: FiniteFloat | None = Field(default=None, gt=0, lt=1)
+    dropout: FiniteFloat | None = Field(default=None, ge=0, lt=1)
     penalty: Penalty
     inputs_per_node: int | None = Field(default=None, ge=1)
     most_skips: FiniteFloat | None = Field(default=None, gt=0, le=1)

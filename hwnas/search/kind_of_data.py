@@ -14,7 +14,7 @@ def require_settings(recipe: Recipe, words: bool) -> None:
         "drop_path": recipe.drop_path > 0,
         "finalists": isinstance(recipe.finalists, Finalists),
     }
-    of_words = {"dropout": recipe.dropout is not None}
+    of_words = {"dropout": bool(recipe.dropout)}
     others, kind, own = (of_images, "images", "words") if words else (of_words, "words", "images")
     if found := next((name for name, given in others.items() if given), None):
         raise HwnasError(

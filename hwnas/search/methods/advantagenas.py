@@ -17,7 +17,7 @@ again. ``credit: loss`` is plain REINFORCE for comparison: the loss with a movin
 Differences from the code: it clips uniform noise and probabilities at 0.001, which flattens extreme ones; here the draw
 is exact. Convolutions of the released supernet have no ReLU (its result is overwritten); here they have one. The cosine
 schedule of the logits' learning rate starts after the warm-up there and with the first epoch here, so the rate is lower
-while they learn.
+while they learn. On words, the code drops channels in the logits' batches, too.
 """
 
 from __future__ import annotations
