@@ -192,7 +192,7 @@ class _Pruning:
         channels = Channels(trace(child))
         if not channels.count:
             raise HwnasError(f"the network in {self.saved.folder} has no channel that can be removed", "prune another")
-        stopwatch = Stopwatch(self.saved, self.work / "timings.json", self.progress) if self._limits_latency else None
+        stopwatch = Stopwatch(self.saved, self.work / "latencies.json", self.progress) if self._limits_latency else None
         convention = self.saved.sized.space.macs_convention
         counted = count(child, *deployed_inputs(self.saved.sized.setting))
         latency_ms = stopwatch.time(child)[0] if stopwatch else None

@@ -6,8 +6,9 @@ keeps the limit on latency: by interpolation between the networks timed so far.
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.pruning_schema import PrunedTiming
 
 MOST_TIMINGS = 6
+REPEATS = 3  # timings of one network, the most
 CLOSE = 0.02  # the search ends when the latency, or the limit on MACs, is known to this share
 MARGIN = 0.1  # of an interval, by which a guess stays away from its ends
 
@@ -33,16 +35,18 @@ class Stopwatch:
         self.saved, self.file, self.progress = saved, file, progress
         (self.table,) = saved.tables.values()
 
-    def time(self, child: ChildNetwork) -> tuple[float, float]:
-        """Return the latency and its error in milliseconds."""
+    def time(self, child: ChildNetwork, bound_ms: float | None = None) -> tuple[float, float]:
+        """Return the latency and its error in milliseconds: means over REPEATS timings.
+
+        With ``bound_ms``, over as many as it takes until the error leaves no doubt whether the latency is within it.
+        """
         known = read_json(self.file, "prune again") if self.file.exists() else {}
-        key = sha256_of(layer_widths(child))
-        if key not in known:
+        timings = known.setdefault(sha256_of(layer_widths(child)), [])
+        while len(timings) < REPEATS and not (timings and bound_ms and is_clear(*mean_of(timings), bound_ms)):
             measured = self._time(child)
-            known[key] = [measured.latency_ms, measured.error_ms]
+            timings.append([measured.latency_ms, measured.error_ms])
             write_json(self.file, known)
-        latency_ms, error_ms = known[key]
-        return latency_ms, error_ms
+        return mean_of(timings)
 
     def _time(self, child: ChildNetwork) -> Measured:
         spec = spec_of(self.table)
@@ -52,6 +56,16 @@ class Stopwatch:
                 network = Path(folder) / "network.onnx"
                 export_network(child, network, {}, opset=spec.opset)
             return time_networks({"network": network}, spec, self.table, self.saved.sized, self.progress)["network"]
+
+
+def mean_of(timings: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the mean of independent latencies, and its error, from pairs of a latency and its error."""
+    latencies_ms, errors_ms = zip(*timings, strict=True)
+    return sum(latencies_ms) / len(timings), math.hypot(*errors_ms) / len(timings)
+
+
+def is_clear(latency_ms: float, error_ms: float, bound_ms: float) -> bool:
+    return abs(latency_ms - bound_ms) > error_ms
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class NarrowerNetwork:
 
 def within_latency(
     narrower: Callable[[float], NarrowerNetwork | None],
-    time: Callable[[ChildNetwork], tuple[float, float]],
+    time: Callable[[ChildNetwork, float], tuple[float, float]],
     whole: tuple[int, float],
     least: NarrowerNetwork,
     bound_ms: float,
@@ -72,13 +86,14 @@ def within_latency(
 ) -> tuple[NarrowerNetwork, list[PrunedTiming]]:
     """Return the widest network that was found to keep ``bound_ms``, and all that were timed.
 
-    ``narrower`` returns the network within a limit on MACs, ``whole`` are the MACs and the latency of the whole
-    network, ``least`` is the narrowest one. Raises HwnasError where that is too slow.
+    ``narrower`` returns the network within a limit on MACs. ``time`` returns the latency of a network and its error,
+    for comparison with a limit (Stopwatch). ``whole`` are the MACs and the latency of the whole network, ``least`` is
+    the narrowest one. Raises HwnasError where that is too slow.
     """
     timings: list[PrunedTiming] = []
 
     def timed(candidate: NarrowerNetwork) -> PrunedTiming:
-        latency_ms, error_ms = time(candidate.child)
+        latency_ms, error_ms = time(candidate.child, bound_ms)
         kept = latency_ms <= bound_ms
         timings.append(PrunedTiming(macs=candidate.macs, measured_ms=latency_ms, measured_error_ms=error_ms, kept=kept))
         log(f"{candidate.macs / 1e6:.4g} M macs: {latency_ms:.4g} ms, {'within' if kept else 'over'} {bound_ms:.4g} ms")

@@ -21,7 +21,7 @@ from hwnas.profiling.session import ask
 from hwnas.progress import Progress
 from hwnas.runs.prune import prune_run
 from hwnas.runs.prune_budget import parse_pruning_budget
-from hwnas.runs.prune_latency import NarrowerNetwork, within_latency
+from hwnas.runs.prune_latency import NarrowerNetwork, Stopwatch, within_latency
 from hwnas.runs.read import read_networks
 from hwnas.runs.verify import time_saved
 from hwnas.runtimes.device_spec import parse_device
@@ -229,7 +229,7 @@ def test_widths_are_found_for_a_latency_that_is_not_proportional_to_macs(power: 
     def network(limit: float) -> NarrowerNetwork | None:
         return NarrowerNetwork(int(limit), int(limit)) if limit >= 100 else None  # type: ignore[arg-type]
 
-    def time(child: Any) -> tuple[float, float]:
+    def time(child: Any, bound_ms: float = 0.0) -> tuple[float, float]:
         return 1 + (child / 1000) ** power, 0.0
 
     least, slowest = network(100), 2.0
@@ -245,6 +245,23 @@ def test_widths_are_found_for_a_latency_that_is_not_proportional_to_macs(power: 
     assert found.macs == max(timing.macs for timing in timings if timing.kept)
     assert len(timings) == len(lines) <= 7
     assert time(found.child)[0] >= 0.9 * bound
+
+
+@pytest.mark.parametrize(("bound_ms", "repeats"), [(2.0, 1), (1.2, 2), (1.02, 3), (None, 3)])
+def test_a_network_is_timed_until_its_error_leaves_no_doubt(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound_ms: float | None, repeats: int
+) -> None:
+    """Each timing has an error of 0.24 ms, so that of two is 0.17 ms and that of three 0.14 ms."""
+    (saved,) = read_networks(finished)
+    latencies = [1.0, 1.02, 0.98]
+    stopwatch = Stopwatch(saved, tmp_path / "latencies.json", Progress(quiet=True))
+    monkeypatch.setattr(stopwatch, "_time", lambda child: Measured(latencies.pop(0), 0.24, 1.0, 1.0))
+    latency_ms, error_ms = stopwatch.time(saved.child(), bound_ms)
+    assert len(latencies) == 3 - repeats
+    assert latency_ms == pytest.approx({1: 1.0, 2: 1.01, 3: 1.0}[repeats])
+    assert error_ms == pytest.approx(0.24 / repeats**0.5)
+    assert stopwatch.time(saved.child(), bound_ms) == (latency_ms, error_ms)  # from the file
+    assert len(latencies) == 3 - repeats
 
 
 def test_networks_in_folders_of_one_name_are_timed_each(
