@@ -195,7 +195,7 @@ class _Pruning:
         stopwatch = Stopwatch(self.saved, self.work / "latencies.json", self.progress) if self._limits_latency else None
         convention = self.saved.sized.space.macs_convention
         counted = count(child, *deployed_inputs(self.saved.sized.setting))
-        latency_ms = stopwatch.time(child)[0] if stopwatch else None
+        latency_ms = stopwatch.whole_ms if stopwatch else None
         macs = counted.macs(convention)
         by_widths = channels.macs(convention).with_total(macs, channels.sizes)
         whole = _Whole(child, channels, by_widths, macs, counted.params, latency_ms)
@@ -262,9 +262,7 @@ class _Pruning:
             return found, []
         keep = least_channels(channels, self.multiple)
         least = NarrowerNetwork(fold(whole.child, channels, keep, images), costs.of(channels.widths(keep)))
-        assert whole.latency_ms is not None
-        log = self.progress.log
-        return within_latency(narrower, stopwatch.time, (whole.macs, whole.latency_ms), least, bound, log)
+        return within_latency(narrower, stopwatch.time, whole.macs, least, bound, self.progress.log)
 
     def _write(
         self, whole: _Whole, child: ChildNetwork, budget: Budget, before: float, timings: Sequence[PrunedTiming]

@@ -1,15 +1,16 @@
 """Find the widths of a network that keep a limit on latency, by timing narrower networks on the device.
 
-No table has the latency of layers of any width. The limit on MACs is therefore moved until the network that it leaves
-keeps the limit on latency: by interpolation between the networks timed so far.
+No table has the latency of layers of any width, and a network of more MACs may be the faster one. Networks of several
+limits on MACs are therefore timed together: first over the whole range, then between the widest one that keeps the
+limit on latency and the next wider one.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hwnas.errors import HwnasError
@@ -22,50 +23,59 @@ from hwnas.progress import Progress
 from hwnas.runs.derived import SavedNetwork
 from hwnas.runs.pruning_schema import PrunedTiming
 
-MOST_TIMINGS = 6
-REPEATS = 3  # timings of one network, the most
-CLOSE = 0.02  # the search ends when the latency, or the limit on MACs, is known to this share
-MARGIN = 0.1  # of an interval, by which a guess stays away from its ends
+TIMED_TOGETHER = 6
+ROUNDS = 2
+Latency = tuple[float, float]  # milliseconds, and their error
 
 
 class Stopwatch:
-    """Time networks of the widths of one saved network on its device. ``file`` keeps what was timed, for a repeat."""
+    """Time narrower networks on the device of a saved network, beside the whole one.
+
+    Latencies are in the state of the machine in which the whole network was timed first. ``file`` keeps what was timed,
+    for a repeat.
+    """
 
     def __init__(self, saved: SavedNetwork, file: Path, progress: Progress) -> None:
-        self.saved, self.file, self.progress = saved, file, progress
+        self.saved, self.whole, self.file, self.progress = saved, saved.child().eval(), file, progress
         (self.table,) = saved.tables.values()
 
-    def time(self, child: ChildNetwork, bound_ms: float | None = None) -> tuple[float, float]:
-        """Return the latency and its error in milliseconds: means over REPEATS timings.
-
-        With ``bound_ms``, over as many as it takes until the error leaves no doubt whether the latency is within it.
-        """
-        known = read_json(self.file, "prune again") if self.file.exists() else {}
-        timings = known.setdefault(sha256_of(layer_widths(child)), [])
-        while len(timings) < REPEATS and not (timings and bound_ms and is_clear(*mean_of(timings), bound_ms)):
-            measured = self._time(child)
-            timings.append([measured.latency_ms, measured.error_ms])
+    @cached_property
+    def whole_ms(self) -> float:
+        """The latency of the whole network, timed alone."""
+        known, key = self._known(), _key(self.whole)
+        if key not in known:
+            (measured,) = self._time([self.whole])
+            known[key] = measured.latency_ms, measured.error_ms
             write_json(self.file, known)
-        return mean_of(timings)
+        return known[key][0]
 
-    def _time(self, child: ChildNetwork) -> Measured:
+    def time(self, children: Sequence[ChildNetwork]) -> list[Latency]:
+        """Return the latency of each network and its error."""
+        whole_ms, known = self.whole_ms, self._known()
+        if missing := [child for child in children if _key(child) not in known]:
+            whole, *measured = self._time([self.whole, *missing])
+            scale = whole_ms / whole.latency_ms
+            for child, one in zip(missing, measured, strict=True):
+                known[_key(child)] = one.latency_ms * scale, one.error_ms * scale
+            write_json(self.file, known)
+        return [known[_key(child)] for child in children]
+
+    def _known(self) -> dict[str, Latency]:
+        return read_json(self.file, "prune again") if self.file.exists() else {}
+
+    def _time(self, children: Sequence[ChildNetwork]) -> list[Measured]:
         spec = spec_of(self.table)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-            network: Path | ChildNetwork = child
+            networks: dict[str, Path | ChildNetwork] = {str(number): child for number, child in enumerate(children)}
             if spec.runtime.takes_onnx:
-                network = Path(folder) / "network.onnx"
-                export_network(child, network, {}, opset=spec.opset)
-            return time_networks({"network": network}, spec, self.table, self.saved.sized, self.progress)["network"]
+                for name, child in zip(networks, children, strict=True):
+                    networks[name] = Path(folder) / f"{name}.onnx"
+                    export_network(child, Path(folder) / f"{name}.onnx", {}, opset=spec.opset)
+            return list(time_networks(networks, spec, self.table, self.saved.sized, self.progress).values())
 
 
-def mean_of(timings: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """Return the mean of independent latencies, and its error, from pairs of a latency and its error."""
-    latencies_ms, errors_ms = zip(*timings, strict=True)
-    return sum(latencies_ms) / len(timings), math.hypot(*errors_ms) / len(timings)
-
-
-def is_clear(latency_ms: float, error_ms: float, bound_ms: float) -> bool:
-    return abs(latency_ms - bound_ms) > error_ms
+def _key(child: ChildNetwork) -> str:
+    return sha256_of(layer_widths(child))
 
 
 @dataclass(frozen=True)
@@ -78,53 +88,36 @@ class NarrowerNetwork:
 
 def within_latency(
     narrower: Callable[[float], NarrowerNetwork | None],
-    time: Callable[[ChildNetwork, float], tuple[float, float]],
-    whole: tuple[int, float],
+    time: Callable[[Sequence[ChildNetwork]], Sequence[Latency]],
+    whole_macs: int,
     least: NarrowerNetwork,
     bound_ms: float,
     log: Callable[[str], None],
 ) -> tuple[NarrowerNetwork, list[PrunedTiming]]:
     """Return the widest network that was found to keep ``bound_ms``, and all that were timed.
 
-    ``narrower`` returns the network within a limit on MACs. ``time`` returns the latency of a network and its error,
-    for comparison with a limit (Stopwatch). ``whole`` are the MACs and the latency of the whole network, ``least`` is
-    the narrowest one. Raises HwnasError where that is too slow.
+    ``narrower`` returns the network within a limit on MACs, ``time`` the latencies of several networks (Stopwatch).
+    ``least`` is the narrowest network. Raises HwnasError where that is too slow.
     """
+    networks: dict[int, NarrowerNetwork] = {}
     timings: list[PrunedTiming] = []
 
-    def timed(candidate: NarrowerNetwork) -> PrunedTiming:
-        latency_ms, error_ms = time(candidate.child, bound_ms)
-        kept = latency_ms <= bound_ms
-        timings.append(PrunedTiming(macs=candidate.macs, measured_ms=latency_ms, measured_error_ms=error_ms, kept=kept))
-        log(f"{candidate.macs / 1e6:.4g} M macs: {latency_ms:.4g} ms, {'within' if kept else 'over'} {bound_ms:.4g} ms")
-        return timings[-1]
+    def time_all(candidates: Sequence[NarrowerNetwork]) -> None:
+        for candidate, (ms, error_ms) in zip(candidates, time([c.child for c in candidates]), strict=True):
+            networks[candidate.macs], kept = candidate, ms <= bound_ms
+            timings.append(PrunedTiming(macs=candidate.macs, measured_ms=ms, measured_error_ms=error_ms, kept=kept))
+            log(f"{candidate.macs / 1e6:.4g} M macs: {ms:.4g} ms, {'within' if kept else 'over'} {bound_ms:.4g} ms")
 
-    best = None
-    low: tuple[float, float | None] = (least.macs, None)
-    high: tuple[float, float] = whole
-    guess = whole[0] * bound_ms / whole[1]
-    for _ in range(MOST_TIMINGS):
-        candidate = narrower(guess) or least
-        timing = timed(candidate)
-        if timing.kept:
-            best, low = candidate, (candidate.macs, timing.measured_ms)
-        else:
-            high = candidate.macs, timing.measured_ms
-        if high[0] <= (1 + CLOSE) * low[0] or (timing.kept and timing.measured_ms >= (1 - CLOSE) * bound_ms):
-            break
-        guess = _between(low, high, bound_ms)
-    if best is None and not (timing := timed(least)).kept:
-        problem = f"the narrowest network takes {timing.measured_ms:.4g} ms"
-        raise HwnasError(f"the limit of {bound_ms:.4g} ms cannot be met: {problem}", "give a larger budget")
-    return best or least, timings
-
-
-def _between(low: tuple[float, float | None], high: tuple[float, float], bound_ms: float) -> float:
-    """Return the MACs at which a line through two networks (MACs, ms) has a latency, at a distance from both.
-
-    That is the middle where the lower latency is unknown, or not lower.
-    """
-    (low_macs, low_ms), (high_macs, high_ms), share = low, high, 0.5
-    if low_ms is not None and low_ms < high_ms:
-        share = (bound_ms - low_ms) / (high_ms - low_ms)
-    return low_macs + (high_macs - low_macs) * min(max(share, MARGIN), 1 - MARGIN)
+    low, high = least.macs, whole_macs
+    for _ in range(ROUNDS):
+        limits = [low + (high - low) * number / (TIMED_TOGETHER + 1) for number in range(1, TIMED_TOGETHER + 1)]
+        found = {network.macs: network for limit in limits if (network := narrower(limit))}
+        time_all([network for macs, network in found.items() if macs not in networks])
+        low = max((timing.macs for timing in timings if timing.kept), default=least.macs)
+        high = min((timing.macs for timing in timings if timing.macs > low), default=whole_macs)
+    if not any(timing.kept for timing in timings):
+        time_all([least])
+        if not timings[-1].kept:
+            problem = f"the narrowest network takes {timings[-1].measured_ms:.4g} ms"
+            raise HwnasError(f"the limit of {bound_ms:.4g} ms cannot be met: {problem}", "give a larger budget")
+    return networks[max(timing.macs for timing in timings if timing.kept)], timings
