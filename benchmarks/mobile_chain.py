@@ -156,6 +156,7 @@ def compare(options: argparse.Namespace, progress: Progress) -> list[dict[str, A
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what results.json says about the settings of a recording."""
     kept = {name: value for name, value in vars(options).items() if name not in ("images", "out", "data", "tested")}
     return {**kept, "space": SPACE.name, "setting": "cifar", "torch": torch.__version__}
 

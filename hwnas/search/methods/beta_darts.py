@@ -35,8 +35,10 @@ from hwnas.search.distribution import Distribution, EdgeLogits
 @register("regulariser", "beta_decay")
 @dataclass(frozen=True)
 class BetaDecay:
-    """The mean over edges of log sum exp(logits), times ``weight`` times the share gone by of the epochs in
-    which logits learn."""
+    """The mean over edges of log sum exp(logits), times a weight that rises linearly from 0 to ``weight``.
+
+    It rises over the epochs in which logits learn.
+    """
 
     weight: FiniteFloat = Field(default=50.0, ge=0)
 
