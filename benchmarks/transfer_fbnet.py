@@ -10,9 +10,9 @@ latencies are fitted by least squares. Ten networks of the new device are chosen
 5,000, and fitted as by `hwnas table fit --prior`. Spearman's correlation is over all 5,000 networks. `ceiling` is that
 of an additive model fitted to one half of the device's own latencies, on the other half: about the best that edge costs
 can rank; where it is at least 0.94 the device counts as additive. `ceiling_of_pairs` is that of a model with a term for
-every pair of layers, too, by kernel ridge regression: what costs that do not add up could gain. The prior's numbers were
-aimed at other devices, but its form was chosen with these correlations in sight (hwnas/calibration/physical_prior.py):
-take them as optimistic.
+every pair of layers, too, by kernel ridge regression: what costs that do not add up could gain. The prior's numbers
+were aimed at other devices, but its form was chosen with these correlations in sight
+(hwnas/calibration/physical_prior.py): take them as optimistic.
 """
 
 from __future__ import annotations
