@@ -117,7 +117,7 @@ class ChildNetwork(nn.Module):
         Of a network of words, x [N, T], these are the scores alone, and ``drop`` applies to embeddings and states.
         """
         if self.network.setting.words:
-            scores = over_words(self.network, self.run, x, drop) if drop else over_words(self.network, self.run, x)
+            scores = over_words(self.network, self.run, x, drop)
             return {len(self.parts) - 1: scores}
         return values_of(self.network, lambda index, *inputs: self.run(index, *inputs, drop=drop), {-1: x})
 

@@ -12,16 +12,15 @@ from hwnas.spaces import HIDDEN, Network
 Run = Callable[..., Tensor]  # the index of a part and its inputs -> its output
 
 
-def over_words(
-    network: Network, run: Run, words: Tensor, dropped: Callable[[Tensor], Tensor] = lambda values: values
-) -> Tensor:
+def over_words(network: Network, run: Run, words: Tensor, drop: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Return the scores [N * T, vocabulary] of the words after each of ``words`` [N, T]; rows begin with zero states.
 
     All words are embedded at once, all states are decoded at once, and ``run`` computes the parts between word after
-    word. ``dropped`` is applied to the embeddings and to the states that are decoded, each [N, T, C].
+    word. ``drop`` is applied to the embeddings and to the states that are decoded, each [N, T, C].
     """
     last = len(network.parts) - 1
-    embedded = dropped(run(0, words))
+    embedded = run(0, words)
+    embedded = drop(embedded) if drop else embedded
     state = embedded.new_zeros(len(words), network.setting.channels)
     states = []
     for vectors in embedded.unbind(dim=1):
@@ -30,7 +29,8 @@ def over_words(
             values[index] = run(index, *(values[source] for source in part.inputs))
         state = values[last - 1]
         states.append(state)
-    return run(last, dropped(torch.stack(states, dim=1)).flatten(0, 1))
+    decoded = torch.stack(states, dim=1)
+    return run(last, (drop(decoded) if drop else decoded).flatten(0, 1))
 
 
 def values_of(network: Network, run: Run, inputs: dict[int, Tensor]) -> dict[int, Tensor]:

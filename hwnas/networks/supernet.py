@@ -67,15 +67,16 @@ class Supernet(nn.Module):
         mixture = {kind: mixed.on(x.device) for kind, mixed in mixture.items()}
         instances = {index: mixed.on(x.device) for index, mixed in (instances or {}).items()}
 
+        path = drop if isinstance(drop, DropPath) else None
+
         def run(index: int, *inputs: Tensor) -> Tensor:
             part, module = self.network.parts[index], self.parts[index]
             given = () if isinstance(part, FixedModule) else (instances.get(index, mixture[part.kind]),)
-            path = drop if isinstance(drop, DropPath) else None
             output: Tensor = module(*given, *inputs, drop=path) if given else module(*inputs)
             return output
 
         if self.network.setting.words:
-            return over_words(self.network, run, x, *([drop] if drop else []))
+            return over_words(self.network, run, x, drop)
         return values_of(self.network, run, {-1: x})[len(self.parts) - 1]
 
     @property
