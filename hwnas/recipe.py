@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -280,6 +281,17 @@ class Recipe(Hashed):
         if self.stages and self.shared_features:
             raise ValueError("shared_features cannot be combined with stages")
         return self
+
+
+def refuse_others(of_images: Mapping[str, Any], of_words: Mapping[str, Any], words: bool, instead: str) -> None:
+    """Raise HwnasError for a setting, by name, that is given but only the other networks have.
+
+    Those are networks of images if this is one of ``words``, for which ``instead`` is a recipe, else those of words.
+    """
+    others, kind, own = (of_images, "images", "words") if words else (of_words, "words", "images")
+    if found := next((name for name, value in others.items() if value), None):
+        problem = f"{found} is for networks of {kind}, and this is one of {own}"
+        raise HwnasError(problem, f"leave {found} out of the recipe" + f", or use {instead}" * words)
 
 
 def recorded_recipe(content: dict[str, Any]) -> Recipe:

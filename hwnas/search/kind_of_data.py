@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.errors import HwnasError
-from hwnas.recipe import Finalists, Recipe
+from hwnas.recipe import Finalists, Recipe, refuse_others
 
 
 def require_settings(recipe: Recipe, words: bool) -> None:
@@ -14,10 +13,4 @@ def require_settings(recipe: Recipe, words: bool) -> None:
         "drop_path": recipe.drop_path > 0,
         "finalists": isinstance(recipe.finalists, Finalists),
     }
-    of_words = {"dropout": bool(recipe.dropout)}
-    others, kind, own = (of_images, "images", "words") if words else (of_words, "words", "images")
-    if found := next((name for name, given in others.items() if given), None):
-        raise HwnasError(
-            f"{found} is for networks of {kind}, and recipe {recipe.method} is to search one of {own}",
-            f"leave {found} out of the recipe" + " (--finalists 0), or use one of configs/search/recurrent" * words,
-        )
+    refuse_others(of_images, {"dropout": recipe.dropout}, words, "one of configs/search/recurrent, with --finalists 0")

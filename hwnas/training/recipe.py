@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from hwnas.data.images import Augment
-from hwnas.errors import HwnasError
-from hwnas.recipe import ChildTraining, Compute, Hashed, Optimizer, Precision, Strict, read_settings
+from hwnas.recipe import ChildTraining, Compute, Hashed, Optimizer, Precision, Strict, read_settings, refuse_others
 
 AS_SEARCHED = "as-searched"  # the setting that keeps the sizes of the run's target network
 
@@ -98,12 +97,7 @@ class Training(Hashed):
 def require_settings(recipe: Training, words: bool) -> None:
     """Raise HwnasError for settings that only the other networks have: those of ``words``, or those of images."""
     of_images = {name: getattr(recipe, name) for name in ("cutout", "auxiliary_weight", "drop_path", "distillation")}
-    others, kind, own = (of_images, "images", "words") if words else ({"dropout": recipe.dropout}, "words", "images")
-    if found := next((name for name, value in others.items() if value), None):
-        raise HwnasError(
-            f"{found} is for networks of {kind}, and this is one of {own}",
-            f"leave {found} out of the recipe" + ", or use --recipe text" * words,
-        )
+    refuse_others(of_images, {"dropout": recipe.dropout}, words, "--recipe text")
 
 
 def read_training(name: str, changes: dict[str, Any]) -> Training:

@@ -88,7 +88,7 @@ def test_settings_of_images_are_refused(changes: dict[str, object]) -> None:
 
 
 def test_dropout_is_refused_for_images() -> None:
-    with pytest.raises(HwnasError, match="dropout is for networks of words, and recipe snas is"):
+    with pytest.raises(HwnasError, match="dropout is for networks of words, and this is one of images"):
         searching("nasbench201", "snas", dropout=0.3)
 
 
